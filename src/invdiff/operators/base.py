@@ -1,0 +1,400 @@
+"""The ladder of operators: Operator, Linear, Spectral; and how they compose.
+
+Every operator is a frozen dataclass over image shapes, batch first. What a rung promises:
+
+  Operator   A(x), vjp(x, v)                           any differentiable map
+  Linear     adjoint(y), solve(b, shift), pinv(y)      conjugate gradients unless overridden
+  Spectral   s, V(c), Vt(x), U(c), Ut(y)               A = U s Vt in closed form
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from invdiff.core import batch_dot
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """A map from images (B, *x_shape) to measurements (B, *y_shape).
+
+    batched: names of the tensor fields whose first axis is the batch (or 1, shared by all rows).
+    differentiable: False only for operators through which no gradient passes (real JPEG).
+    """
+
+    batched: ClassVar[tuple[str, ...]] = ()
+    differentiable: ClassVar[bool] = True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """A(x)."""
+        raise NotImplementedError
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        """(dA/dx)^T v at x; shapes of x, of A(x), result like x. By automatic differentiation."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self(x), x, v)[0]
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of one measurement of an image of shape x_shape, both without the batch axis.
+
+        Raises InvdiffError when images of this shape do not fit the operator.
+        """
+        return tuple(self(torch.zeros(1, *x_shape)).shape[1:])
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """y with the entries that were never measured set to zero."""
+        return y
+
+    def rows(self, index: Tensor) -> Self:
+        """The operator of the batch rows index (rows may repeat)."""
+        return self._map(
+            lambda name, t: t[index] if name in self.batched and t.shape[0] > 1 else t,
+            lambda op: op.rows(index),
+        )
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
+        """The operator with its tensors on another device; real floating ones in dtype if given."""
+
+        def move(_: str, t: Tensor) -> Tensor:
+            return t.to(device, dtype if dtype and t.is_floating_point() else t.dtype)
+
+        return self._map(move, lambda op: op.to(device, dtype))
+
+    def __matmul__(self, inner: Operator) -> Operator:
+        """self after inner."""
+        linear = isinstance(self, Linear) and isinstance(inner, Linear)
+        return (ComposedLinear if linear else Composed)(self, inner)
+
+    def _map(
+        self, tensor: Callable[[str, Tensor], Tensor], operator: Callable[[Operator], Operator]
+    ) -> Self:
+        changes: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                changes[f.name] = tensor(f.name, value)
+            elif isinstance(value, Operator):
+                changes[f.name] = operator(value)
+            elif isinstance(value, tuple) and value and isinstance(value[0], Operator):
+                changes[f.name] = tuple(operator(v) for v in value)
+        return dataclasses.replace(self, **changes) if changes else self
+
+    def _as(self, name: str, like: Tensor) -> Tensor:
+        """The real tensor attribute `name` in the precision and on the device of like, kept."""
+        casts = self.__dict__.setdefault("_casts", {})
+        key = (name, like.dtype, like.device)
+        if key not in casts:
+            value = getattr(self, name)
+            dtype = like.real.dtype if like.is_complex() else like.dtype
+            if value.is_complex():
+                dtype = dtype.to_complex()
+            casts[key] = value.to(like.device, dtype)
+        kept: Tensor = casts[key]
+        return kept
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor],
+    b: Tensor,
+    iterations: int,
+    tol: float = 0.0,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Solve apply(x) = b for every sample, apply symmetric and positive semidefinite.
+
+    b: (B, ...), real or complex. A sample stops changing once its residual is below
+    tol * |b| (or the round-off of its dtype); scalars are float64. Nothing waits for a device:
+    the loop ends early only on the CPU.
+    """
+    x = torch.zeros_like(b) if start is None else start
+    r = b if start is None else b - apply(x)
+    p = r
+    rr = batch_dot(r, r).double()
+    floor = max(tol, torch.finfo(b.dtype).eps) ** 2 * batch_dot(b, b).double()
+    for _ in range(iterations):
+        active = rr > floor
+        if b.device.type == "cpu" and not bool(active.any()):
+            break
+        q = apply(p)
+        pq = batch_dot(p, q).double()
+        go = active & (pq > 0)
+        step = torch.where(go, rr / torch.where(go, pq, 1.0), 0.0)
+        x = x + step.to(b.dtype) * p
+        r = r - step.to(b.dtype) * q
+        new = batch_dot(r, r).double()
+        ratio = torch.where(go, new / torch.where(go, rr, 1.0), 0.0)
+        p = torch.where(go, r + ratio.to(b.dtype) * p, p)
+        rr = torch.where(go, new, 0.0 * rr)
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Operator):
+    """An operator with an adjoint. cg_iterations bounds the default solve and pinv."""
+
+    cg_iterations: ClassVar[int] = 200
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A^T y (A^H y where complex): <A x, y> = <x, A^T y>."""
+        raise NotImplementedError
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.adjoint(v)
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        """(A^T A + shift)^-1 b for shift > 0; b and result have the shape of an image."""
+        return conjugate_gradients(
+            lambda x: self.adjoint(self(x)) + shift * x, b, self.cg_iterations
+        )
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """A^+ y: the shortest least-squares solution, by conjugate gradients on A^T A x = A^T y."""
+        return conjugate_gradients(
+            lambda x: self.adjoint(self(x)), self.adjoint(y), self.cg_iterations
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Spectral(Linear):
+    """A = U s V^T with V square and orthonormal; coefficients keep a natural shape.
+
+    s: singular values >= 0, float64, broadcastable over the coefficients (B, ...).
+    V, Vt: coefficients to image and back. U, Ut: coefficients to measurement and back;
+    Ut(U(c)) = c where s > 0, and coefficients with s = 0 carry nothing.
+    """
+
+    @property
+    def s(self) -> Tensor:
+        raise NotImplementedError
+
+    def V(self, c: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def Vt(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def U(self, c: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def Ut(self, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def spectrum(self, like: Tensor) -> Tensor:
+        """s in the precision of like, numerically zero values (s <= n eps max s) set to 0.
+
+        n is the longest side of the coefficient array; this is the usual rank decision of pinv.
+        """
+        casts = self.__dict__.setdefault("_casts", {})
+        key = ("spectrum", like.dtype, like.device)
+        if key not in casts:
+            s = self.s
+            cut = s.max() * torch.finfo(like.dtype).eps * max(s.shape)
+            casts[key] = torch.where(s > cut, s, 0.0).to(like.device, like.dtype)
+        kept: Tensor = casts[key]
+        return kept
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.U(self.spectrum(x) * self.Vt(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.V(self.spectrum(y) * self.Ut(y))
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        return self.V(self.Vt(b) / (self.spectrum(b) ** 2 + shift))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        s = self.spectrum(y)
+        return self.V(torch.where(s > 0, self.Ut(y) / torch.where(s > 0, s, 1.0), 0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Identity(Spectral):
+    """y = x: denoising."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return x_shape
+
+    @property
+    def s(self) -> Tensor:
+        return torch.ones(1, dtype=torch.float64)
+
+    def V(self, c: Tensor) -> Tensor:
+        return c
+
+    Vt = U = Ut = V
+
+
+@dataclass(frozen=True, eq=False)
+class Composed(Operator):
+    """outer after inner."""
+
+    outer: Operator
+    inner: Operator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.outer(self.inner(x))
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.inner.vjp(x, self.outer.vjp(self.inner(x), v))
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.outer.y_shape(self.inner.y_shape(x_shape))
+
+    def restrict(self, y: Tensor) -> Tensor:
+        return self.outer.restrict(y)
+
+
+@dataclass(frozen=True, eq=False)
+class ComposedLinear(Linear):
+    """outer after inner, both linear. solve and pinv are exact (conjugate gradients): the product
+    of two pseudo-inverses is not the pseudo-inverse of the product."""
+
+    outer: Linear
+    inner: Linear
+
+    __call__ = Composed.__call__
+    y_shape = Composed.y_shape
+    restrict = Composed.restrict
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+
+@dataclass(frozen=True, eq=False)
+class Stack(Linear):
+    """Several linear measurements of one image, each flattened, side by side: y is (B, m)."""
+
+    parts: tuple[Linear, ...]
+    x_shape: tuple[int, ...]
+
+    def _sizes(self) -> list[tuple[int, ...]]:
+        return [p.y_shape(self.x_shape) for p in self.parts]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.cat([p(x).flatten(1) for p in self.parts], dim=1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        out = torch.zeros(y.shape[0], *self.x_shape, dtype=y.dtype, device=y.device)
+        for part, piece in zip(self.parts, self.split(y), strict=True):
+            out = out + part.adjoint(piece)
+        return out
+
+    def split(self, y: Tensor) -> list[Tensor]:
+        """The parts' own measurements, each in its own shape."""
+        shapes = self._sizes()
+        pieces = y.split([int(torch.Size(s).numel()) for s in shapes], dim=1)
+        return [p.reshape(-1, *s) for p, s in zip(pieces, shapes, strict=True)]
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (sum(int(torch.Size(s).numel()) for s in self._sizes()),)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        parts = [p.restrict(v) for p, v in zip(self.parts, self.split(y), strict=True)]
+        return torch.cat([v.flatten(1) for v in parts], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled(Linear):
+    """scale * base(x), scale != 0."""
+
+    base: Linear
+    scale: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.scale * self.base(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.scale * self.base.adjoint(y)
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        return self.base.solve(b, shift / self.scale**2) / self.scale**2
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.base.pinv(y / self.scale)
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.base.y_shape(x_shape)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        return self.base.restrict(y)
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledSpectral(Spectral):
+    """scale * base(x) with a singular value decomposition; a negative scale turns U."""
+
+    base: Spectral
+    scale: float
+
+    __call__ = Scaled.__call__
+    adjoint = Scaled.adjoint
+    solve = Scaled.solve
+    pinv = Scaled.pinv
+    y_shape = Scaled.y_shape
+    restrict = Scaled.restrict
+
+    @property
+    def s(self) -> Tensor:
+        return abs(self.scale) * self.base.s
+
+    def V(self, c: Tensor) -> Tensor:
+        return self.base.V(c)
+
+    def Vt(self, x: Tensor) -> Tensor:
+        return self.base.Vt(x)
+
+    def U(self, c: Tensor) -> Tensor:
+        return self.base.U(c if self.scale > 0 else -c)
+
+    def Ut(self, y: Tensor) -> Tensor:
+        c = self.base.Ut(y)
+        return c if self.scale > 0 else -c
+
+
+def scaled(base: Linear, scale: float) -> Linear:
+    """scale * base, on the same rung of the ladder as base; scale must not be 0."""
+    if scale == 0:
+        raise ValueError("a scale of 0 measures nothing")
+    return (
+        ScaledSpectral(base, scale) if isinstance(base, Spectral) else Scaled(base, scale)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Operator):
+    """linear(x) + offset; offset broadcasts over y. `invdiff.run` removes it where noise allows."""
+
+    linear: Linear
+    offset: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        z = self.linear(x)
+        return z + self._as("offset", z)
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.linear.adjoint(v)
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.linear.y_shape(x_shape)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        return self.linear.restrict(y)
+
+
+def affine(base: Linear, scale: float, offset: float) -> Operator:
+    """scale * base(x) + offset: for example a sensor that counts from 0, a prior on [-1, 1]."""
+    linear = scaled(base, scale)
+    return Affine(linear, torch.tensor(offset, dtype=torch.float64)) if offset else linear

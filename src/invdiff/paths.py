@@ -1,0 +1,121 @@
+"""Paths: the noise levels along which sampling travels. How a network was trained is not here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from invdiff.core import CLEAN, InvdiffError, Level
+
+
+@dataclass(frozen=True)
+class Path:
+    """A list of levels from noise to the clean image; the last one is (1, 0).
+
+    steps: number of moves, so levels() has steps + 1 entries.
+    """
+
+    steps: int = field(default=100, metadata={"help": "moves from noise to image", "min": 1})
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InvdiffError(f"A path needs at least 1 step, but {self.steps} were asked for.")
+
+    def levels(self) -> list[Level]:
+        """All levels, first the noisiest, last (1, 0)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class VP(Path):
+    """Variance-preserving: a^2 + s^2 = 1 on a table of `train_steps` betas.
+
+    schedule "linear": Ho et al. 2020 (arXiv 2006.11239), betas from beta_min to beta_max.
+    schedule "cosine": Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 17, betas capped at 0.999.
+    spacing of the table's indices, T = train_steps, n = steps:
+      "leading"   0, T/n, 2T/n, ...            (DDRM, DDNM, PiGDM, RED-diff; tops at T - T/n)
+      "trailing"  T/n - 1, 2T/n - 1, ..., T-1  (DDPM when n = T)
+      "quad"      T-1 - floor(sqrt(linspace(0, T^2, n))) (DiffPIR), dense near the image
+    """
+
+    schedule: Literal["linear", "cosine"] = "linear"
+    spacing: Literal["leading", "trailing", "quad"] = "leading"
+    train_steps: int = 1000
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
+
+    def alpha_bars(self) -> np.ndarray:
+        """The cumulative products of 1 - beta, float64, shape (train_steps,)."""
+        T = self.train_steps
+        if self.schedule == "linear":
+            betas = np.linspace(self.beta_min, self.beta_max, T)
+        else:
+            f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * math.pi / 2) ** 2
+            betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
+        return np.cumprod(1 - betas)
+
+    def indices(self) -> list[int]:
+        """Table indices, first the noisiest."""
+        T, n = self.train_steps, self.steps
+        if n > T:
+            raise InvdiffError(f"{n} steps do not fit a table of {T}; ask for at most {T}.")
+        if self.spacing == "leading":
+            grid = [i * T // n for i in range(n)]
+        elif self.spacing == "trailing":
+            grid = [(i + 1) * T // n - 1 for i in range(n)]
+        else:
+            q = np.floor(np.sqrt(np.linspace(0, T**2, n))).astype(int)
+            grid = sorted({int(T - 1 - min(i, T - 1)) for i in q})
+            if len(grid) < n:
+                raise InvdiffError(f"quad spacing has no {n} distinct indices below {T}.")
+        return grid[::-1]
+
+    def levels(self) -> list[Level]:
+        bars = self.alpha_bars()
+        return [Level(math.sqrt(bars[i]), math.sqrt(1 - bars[i])) for i in self.indices()] + [CLEAN]
+
+
+@dataclass(frozen=True)
+class VE(Path):
+    """Variance-exploding: a = 1, s geometric from sigma_max to sigma_min, then 0 (Song 2021)."""
+
+    sigma_max: float = 100.0
+    sigma_min: float = 0.01
+
+    def levels(self) -> list[Level]:
+        return [Level(1.0, s) for s in _geometric(self.sigma_max, self.sigma_min, self.steps)] + [
+            CLEAN
+        ]
+
+
+@dataclass(frozen=True)
+class Karras(Path):
+    """Variance-exploding with the grid of Karras et al. 2022 (arXiv 2206.00364), eq. 5."""
+
+    sigma_max: float = 80.0
+    sigma_min: float = 0.002
+    rho: float = 7.0
+
+    def levels(self) -> list[Level]:
+        n, r = self.steps, self.rho
+        hi, lo = self.sigma_max ** (1 / r), self.sigma_min ** (1 / r)
+        t = np.linspace(0, 1, n) if n > 1 else np.zeros(1)
+        return [Level(1.0, float((hi + u * (lo - hi)) ** r)) for u in t] + [CLEAN]
+
+
+@dataclass(frozen=True)
+class Flow(Path):
+    """Rectified flow: x_t = (1 - t) x0 + t eps, t uniform from t_max to 0 (Liu et al. 2022)."""
+
+    t_max: float = 0.999
+
+    def levels(self) -> list[Level]:
+        t = np.linspace(self.t_max, 0, self.steps + 1)[:-1]
+        return [Level(float(1 - u), float(u)) for u in t] + [CLEAN]
+
+
+def _geometric(first: float, last: float, n: int) -> list[float]:
+    return [float(s) for s in np.geomspace(first, last, n)] if n > 1 else [float(first)]

@@ -1,0 +1,120 @@
+"""The prior: one contract, E[x0 | x0 + sigma eps = x], for every network and every exact law."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from invdiff.core import Level
+
+
+class Prior:
+    """A denoiser. Subclasses implement `denoise`; the frame of a path is handled here.
+
+    shape: (C, H, W) that images must have, with None for a free size; None for any shape.
+    value_range: range of clean images, (low, high).
+    sigma_min, sigma_max: noise levels at which the denoiser can be trusted.
+    differentiable: whether x0_vjp works.
+    name: how `invdiff.load_prior` finds it again; fingerprint: a hash of its weights.
+    """
+
+    name: str = "prior"
+    shape: tuple[int | None, ...] | None = None
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+    differentiable: bool = True
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """E[x0 | x0 + sigma eps = x], shape of x (B, ...), sigma >= 0."""
+        raise NotImplementedError
+
+    def x0(self, xt: Tensor, level: Level) -> Tensor:
+        """E[x0 | x_t] for x_t = a x0 + s eps, in any frame."""
+        if level.s == 0:
+            return xt / level.a
+        return self.denoise(xt if level.a == 1 else xt / level.a, level.sigma)
+
+    def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """x0(xt) and pull(v) = (d x0 / d xt)^T v: the only place where gradients pass a network.
+
+        pull may be called several times. It keeps the activations alive until it is dropped.
+        """
+        with torch.enable_grad():
+            x = xt.detach().requires_grad_()
+            x0 = self.x0(x, level)
+
+        def pull(v: Tensor) -> Tensor:
+            return torch.autograd.grad(x0, x, v, retain_graph=True)[0]
+
+        return x0.detach(), pull
+
+    def eps(self, xt: Tensor, level: Level) -> Tensor:
+        """E[eps | x_t] = (x_t - a x0) / s."""
+        return eps_from(xt, self.x0(xt, level), level)
+
+    def score(self, xt: Tensor, level: Level) -> Tensor:
+        """grad log p_t(x_t) = (a x0 - x_t) / s^2."""
+        return (level.a * self.x0(xt, level) - xt) / level.s**2
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of what defines the prior; empty when there is nothing to hash."""
+        return ""
+
+    def to(self, device: torch.device | str) -> Prior:
+        """The prior on another device."""
+        return self
+
+
+def eps_from(xt: Tensor, x0: Tensor, level: Level) -> Tensor:
+    """(x_t - a x0) / s: the noise that explains x_t by x0."""
+    return (xt - level.a * x0) / level.s
+
+
+class Counted(Prior):
+    """A prior that counts its evaluations (one per call, whatever the batch) and its pulls."""
+
+    def __init__(self, prior: Prior) -> None:
+        self.prior = prior
+        self.nfe = 0
+        self.vjps = 0
+        self.name, self.shape, self.value_range = prior.name, prior.shape, prior.value_range
+        self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
+        self.differentiable = prior.differentiable
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        self.nfe += 1
+        return self.prior.denoise(x, sigma)
+
+    def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        x0, pull = super().x0_vjp(xt, level)
+
+        def counted(v: Tensor) -> Tensor:
+            self.vjps += 1
+            return pull(v)
+
+        return x0, counted
+
+    @property
+    def fingerprint(self) -> str:
+        return self.prior.fingerprint
+
+
+class Denoiser(Prior):
+    """Any callable denoiser(x, sigma) -> x0 as a prior, in one line."""
+
+    def __init__(
+        self,
+        denoiser: Callable[[Tensor, float], Tensor],
+        shape: tuple[int | None, ...] | None = None,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        name: str = "denoiser",
+    ) -> None:
+        self.denoiser, self.shape, self.value_range, self.name = denoiser, shape, value_range, name
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        return self.denoiser(x, sigma)

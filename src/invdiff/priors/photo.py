@@ -1,0 +1,153 @@
+"""The embedded default prior: photographs of any size."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from invdiff.core import InvdiffError
+from invdiff.priors.base import Prior
+from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
+
+
+class PhotoPrior(Prior):
+    """E[x0 | x0 + sigma eps] for (B, 3, H, W) photographs on [-1, 1], any H and W.
+
+    tile: images with more than tile * tile pixels are denoised in tiles of about this side, which
+    overlap by `overlap` pixels on each side; memory then depends on the tile and not on the image.
+    With overlap = net.reach the result is the untiled one exactly. Gradients through a tiled image
+    recompute each tile.
+    """
+
+    name = "photo"
+    shape = (3, None, None)
+
+    def __init__(self, net: PhotoNet, tile: int = 768, overlap: int = 64) -> None:
+        self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.tile, self.overlap = tile, overlap
+        self.sigma_min, self.sigma_max = 0.002, 160.0
+        self._hash = ""
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        dtype = x.dtype
+        sigma_in = min(max(sigma, self.sigma_min), self.sigma_max)
+        h, w = x.shape[-2:]
+        if h * w <= self.tile**2:
+            return self._denoise(x.float(), sigma, sigma_in).to(dtype)
+        return self._tiled(x.float(), sigma, sigma_in).to(dtype)
+
+    def _denoise(self, x: Tensor, sigma: float, sigma_in: float) -> Tensor:
+        """D = c_skip x + c_out F(c_in x, ln(sigma)/4), padded by reflection to the net's stride."""
+        d = self.net.config.sigma_data
+        norm = math.sqrt(sigma**2 + d**2)
+        h, w = x.shape[-2:]
+        x_in = _pad(x / norm, self.net.stride).contiguous(memory_format=torch.channels_last)
+        c_noise = torch.full((1,), math.log(sigma_in) / 4, device=x.device)
+        out = self.net(x_in, c_noise)[..., :h, :w]
+        return (d / norm) ** 2 * x + (sigma * d / norm) * out
+
+    def _tiled(self, x: Tensor, sigma: float, sigma_in: float) -> Tensor:
+        h, w = x.shape[-2:]
+        rows, cols = _spans(h, self.tile, self.net.stride), _spans(w, self.tile, self.net.stride)
+        out_rows = []
+        for top, bottom in rows:
+            pieces = []
+            for left, right in cols:
+                t, l_ = max(top - self.overlap, 0), max(left - self.overlap, 0)
+                piece = x[..., t : bottom + self.overlap, l_ : right + self.overlap]
+                if piece.requires_grad:
+                    done = checkpoint(self._denoise, piece, sigma, sigma_in, use_reentrant=False)
+                else:
+                    done = self._denoise(piece, sigma, sigma_in)
+                pieces.append(done[..., top - t : bottom - t, left - l_ : right - l_])
+            out_rows.append(torch.cat(pieces, dim=-1))
+        return torch.cat(out_rows, dim=-2)
+
+    def psnr_by_sigma(self, images: Tensor, sigmas: tuple[float, ...]) -> dict[str, float]:
+        """Mean PSNR in dB (peak 2) of denoised images, by sigma; the noise is always the same."""
+        result = {}
+        with torch.no_grad():
+            for i, sigma in enumerate(sigmas):
+                generator = torch.Generator().manual_seed(1000 + i)
+                total = 0.0
+                for image in images:
+                    z = torch.randn(image.shape, generator=generator).to(image)
+                    done = self.denoise((image + sigma * z)[None], sigma)[0]
+                    total += float(-10 * torch.log10((done - image).square().mean() / 4))
+                result[f"{sigma:g}"] = round(total / len(images), 3)
+        return result
+
+    @property
+    def fingerprint(self) -> str:
+        return self._hash
+
+    def to(self, device: torch.device | str) -> PhotoPrior:
+        self.net.to(device)
+        return self
+
+
+def _pad(x: Tensor, stride: int) -> Tensor:
+    """Pad bottom and right to multiples of stride: by reflection, or by repetition where short."""
+    h, w = x.shape[-2:]
+    bottom, right = -h % stride, -w % stride
+    if not (bottom or right):
+        return x
+    mode = "reflect" if bottom < h and right < w else "replicate"
+    return F.pad(x, (0, right, 0, bottom), mode=mode)
+
+
+def _spans(n: int, tile: int, stride: int) -> list[tuple[int, int]]:
+    """Cut 0..n into near-equal spans of at most tile, at multiples of stride."""
+    count = math.ceil(n / tile)
+    cuts = [round(i * n / count / stride) * stride for i in range(count)] + [n]
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+
+def save_weights(net: PhotoNet, path: Path, facts: dict[str, Any]) -> None:
+    """Write float16 weights with the network's configuration and facts as metadata, in one move."""
+    tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
+    metadata = {"config": json.dumps(net.config.as_dict()), "facts": json.dumps(facts)}
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata=metadata)
+    part.chmod(0o644)
+    os.replace(part, path)
+
+
+def load_weights(path: Path) -> PhotoPrior:
+    """The prior of a file written by save_weights. Raises InvdiffError when it is not one."""
+    import hashlib
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            config = json.loads(file.metadata()["config"])
+            tensors = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118
+        config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+        net = PhotoNet(PhotoNetConfig(**config))
+        net.load_state_dict(tensors)
+    except FileNotFoundError:
+        raise InvdiffError(f"There is no file {path}; give the path of trained weights.") from None
+    except Exception as error:
+        raise InvdiffError(
+            f"{path} is not a prior trained by invdiff ({type(error).__name__}); "
+            "give a .safetensors file that `invdiff train` wrote."
+        ) from error
+    prior = PhotoPrior(net)
+    prior._hash = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return prior
+
+
+def load_photo() -> PhotoPrior:
+    """The prior that is shipped in the package."""
+    with resources.as_file(resources.files("invdiff.priors") / "weights" / "photo.safetensors") as p:
+        return load_weights(p)

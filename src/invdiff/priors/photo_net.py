@@ -1,0 +1,137 @@
+"""A fully convolutional, noise-conditioned denoiser for photographs of any size.
+
+A three-level U-Net behind a pixel-unshuffle: full-resolution work is where a denoiser's time goes,
+and the first level here runs at half resolution with four times the channels. There is no
+normalisation and no attention, so an output pixel depends on the pixels within `reach` only: it is
+the same whatever lies, or is padded, beyond.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PhotoNetConfig:
+    """widths: channels at 1/2, 1/4, 1/8 resolution. blocks: residual blocks on the way down per
+    level; up_blocks: on the way up (the last level has none). embedding: width of the noise code.
+    sigma_data: standard deviation of clean images, for the EDM preconditioning."""
+
+    channels: int = 3
+    widths: tuple[int, ...] = (96, 192, 256)
+    blocks: tuple[int, ...] = (4, 3, 3)
+    up_blocks: tuple[int, ...] = (4, 2)
+    embedding: int = 128
+    sigma_data: float = 0.5
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for a file's metadata."""
+        return asdict(self)
+
+
+class NoiseCode(nn.Module):
+    """c_noise, shape (B,), to a code of shape (B, width): fixed Fourier features and a layer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        frequencies = torch.exp(torch.linspace(math.log(0.25), math.log(16.0), width // 2))
+        self.register_buffer("frequencies", frequencies * math.pi)
+        self.layer = nn.Linear(width, width)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        angle = c_noise[:, None] * self.frequencies
+        return F.silu(self.layer(torch.cat([angle.cos(), angle.sin()], dim=1)))
+
+
+class Block(nn.Module):
+    """x + conv(silu(conv(x) (1 + gain) + bias)), gain and bias from the noise code.
+
+    When the whole batch has one noise level, the gain is folded into the first convolution's
+    weights, which saves a pass over the activations.
+    """
+
+    def __init__(self, width: int, embedding: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * width)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        gain, bias = self.modulation(code).chunk(2, dim=1)
+        gain = gain + 1
+        if code.shape[0] == 1:
+            weight = self.first.weight * gain[0, :, None, None, None]
+            h = F.conv2d(x, weight, self.first.bias * gain[0] + bias[0], padding=1)
+        else:
+            h = self.first(x) * gain[:, :, None, None] + bias[:, :, None, None]
+        h = F.silu(h, inplace=not torch.is_grad_enabled())
+        return x + self.second(h)
+
+
+class PhotoNet(nn.Module):
+    """F of the EDM preconditioning: (B, C, H, W), c_noise (B,) or (1,) to (B, C, H, W).
+
+    H and W must be multiples of `stride`; c_noise of shape (1,) is shared by the batch.
+    """
+
+    def __init__(self, config: PhotoNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        w, e = config.widths, config.embedding
+        self.code = NoiseCode(e)
+        self.head = nn.Conv2d(4 * config.channels, w[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.ModuleList(Block(w[i], e) for _ in range(n)) for i, n in enumerate(config.blocks)
+        )
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(w[:-1], w[1:], strict=True)
+        )
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(w[:-1], w[1:], strict=True)
+        )
+        self.up = nn.ModuleList(
+            nn.ModuleList(Block(w[i], e) for _ in range(n)) for i, n in enumerate(config.up_blocks)
+        )
+        self.tail = nn.Conv2d(w[0], 4 * config.channels, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)
+
+    @property
+    def stride(self) -> int:
+        """Sides of the input must be multiples of this."""
+        return int(2 ** len(self.config.widths))
+
+    @property
+    def reach(self) -> int:
+        """Distance in pixels beyond which the input cannot change an output pixel."""
+        per_block, c = 2, self.config
+        reach = 2 * 2  # head and tail, at half resolution
+        for i, n in enumerate(c.blocks):
+            ups = c.up_blocks[i] if i < len(c.up_blocks) else 0
+            reach += per_block * (n + ups) * 2 ** (i + 1)
+        return reach + self.stride
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        code = self.code(c_noise)
+        h = self.head(F.pixel_unshuffle(x, 2))
+        skips: list[Tensor] = []
+        for i, blocks in enumerate(self.down):
+            for block in blocks:
+                h = block(h, code)
+            if i < len(self.shrink):
+                skips.append(h)
+                h = self.shrink[i](h)
+        for i in reversed(range(len(self.grow))):
+            h = skips.pop() + self.grow[i](h)
+            for block in self.up[i]:
+                h = block(h, code)
+        return F.pixel_shuffle(self.tail(h), 2)

@@ -1,0 +1,95 @@
+"""Noise as a function of (seed, step, role): sample 7 is sample 7, alone, in a batch or elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rng:
+    """White noise keyed by (seed, step, role), one seed for each batch row.
+
+    seeds: one integer per row. step: where the draw belongs (-1 for `init`).
+    portable: draw on the CPU even for a tensor elsewhere, so that a GPU run repeats a CPU run's
+    noise; otherwise noise is drawn on the tensor's own device.
+
+    On the CPU the key is 128 bits of numpy's Philox (torch's CPU generator keeps only 32 bits of a
+    seed); on a device it is 64 bits of torch's own Philox.
+    """
+
+    seeds: tuple[int, ...]
+    step: int = -1
+    portable: bool = False
+
+    @staticmethod
+    def of(seeds: Sequence[int] | int, portable: bool = False) -> Rng:
+        """Rng of a list of seeds, or of one seed."""
+        seeds = (seeds,) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
+        return Rng(seeds, portable=portable)
+
+    def at(self, step: int) -> Rng:
+        """The same seeds at another step."""
+        return Rng(self.seeds, step, self.portable)
+
+    def rows(self, index: Sequence[int]) -> Rng:
+        """The same step for the rows index."""
+        return Rng(tuple(self.seeds[i] for i in index), self.step, self.portable)
+
+    def _key(self, seed: int, role: str) -> bytes:
+        text = f"{seed}/{self.step}/{role}".encode()
+        return hashlib.blake2b(text, digest_size=16).digest()
+
+    def _generator(self, seed: int, role: str) -> np.random.Generator:
+        key = np.frombuffer(self._key(seed, role), dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key))
+
+    def normal(self, like: Tensor, role: str) -> Tensor:
+        """N(0, I) of the shape, dtype and device of like; row i depends on seeds[i] only.
+
+        A float64 tensor receives the float32 draw, so that precision does not change the noise.
+        Raises ValueError when like has another number of rows than there are seeds.
+        """
+        self._check(like)
+        shape = tuple(like.shape[1:])
+        if like.device.type == "cpu" or self.portable:
+            draws = [
+                torch.from_numpy(self._generator(s, role).standard_normal(shape, np.float32))
+                for s in self.seeds
+            ]
+            return torch.stack(draws).to(device=like.device, dtype=like.dtype)
+        out = torch.empty(like.shape, dtype=torch.float32, device=like.device)
+        generator = torch.Generator(device=like.device)
+        for row, seed in zip(out, self.seeds, strict=True):
+            generator.manual_seed(int.from_bytes(self._key(seed, role)[:8], "little") >> 1)
+            row.normal_(generator=generator)
+        return out.to(like.dtype)
+
+    def uniform(self, like: Tensor, role: str) -> Tensor:
+        """U[0, 1) of the shape, dtype and device of like, drawn on the CPU."""
+        self._check(like)
+        shape = tuple(like.shape[1:])
+        draws = [
+            torch.from_numpy(np.asarray(self._generator(s, role).random(shape, np.float32)))
+            for s in self.seeds
+        ]
+        return torch.stack(draws).to(device=like.device, dtype=like.dtype)
+
+    def poisson(self, rate: Tensor, role: str) -> Tensor:
+        """Poisson counts of the given rates (B, ...), drawn on the CPU."""
+        self._check(rate)
+        rates = rate.detach().cpu().double().numpy()
+        draws = [
+            torch.from_numpy(np.asarray(self._generator(s, role).poisson(r), np.float64))
+            for s, r in zip(self.seeds, rates, strict=True)
+        ]
+        return torch.stack(draws).to(device=rate.device, dtype=rate.dtype)
+
+    def _check(self, like: Tensor) -> None:
+        if like.shape[0] != len(self.seeds):
+            raise ValueError(f"{like.shape[0]} rows need as many seeds, found {len(self.seeds)}")

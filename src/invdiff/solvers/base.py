@@ -1,0 +1,74 @@
+"""What a solver is: a frozen dataclass whose pure step turns a State into a State."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+from torch import Tensor
+
+from invdiff.core import Level, Problem, State
+from invdiff.needs import Need
+from invdiff.paths import VP, Path
+from invdiff.priors.base import Prior
+from invdiff.rng import Rng
+
+Claim = Literal["exact", "asymptotic", "heuristic"]
+
+
+def knob(default: Any, help: str, min: float | None = None, max: float | None = None) -> Any:
+    """A dataclass field with its help text and range: read by the command line and by tables."""
+    return dataclasses.field(default=default, metadata={"help": help, "min": min, "max": max})
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Base of all posterior samplers. A subclass is one paper, in one file.
+
+    name: as users type it. paper: authors, year, arXiv id, algorithm. needs: what it asks of a
+    problem and prior. claim: what its samples are: `exact` posterior samples, `asymptotic` ones
+    as the budget grows, or `heuristic`. coupled: True when samples interact, so that a batch must
+    not be split. ignores_y: True for the unconditional sampler alone.
+    path: the levels along which it travels.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    claim: ClassVar[Claim] = "heuristic"
+    coupled: ClassVar[bool] = False
+    ignores_y: ClassVar[bool] = False
+
+    path: Path = dataclasses.field(default_factory=lambda: VP(100), kw_only=True)
+
+    @property
+    def levels(self) -> list[Level]:
+        """The path's levels, computed once."""
+        if "_levels" not in self.__dict__:
+            self.__dict__["_levels"] = self.path.levels()
+        levels: list[Level] = self.__dict__["_levels"]
+        return levels
+
+    @property
+    def num_steps(self) -> int:
+        """How often step is called from init to the end."""
+        return len(self.levels) - 1
+
+    def with_steps(self, steps: int) -> Self:
+        """The same solver on the same kind of path with another number of steps."""
+        return dataclasses.replace(self, path=dataclasses.replace(self.path, steps=steps))
+
+    def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
+        """Pure noise at the first level; solvers that start elsewhere override it."""
+        top = self.levels[0]
+        z = rng.normal(problem.x_like, "init")
+        return State(0, top.s * z, 0.0 * z)
+
+    def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
+        """One step from levels[state.step] to levels[state.step + 1]; pure."""
+        raise NotImplementedError
+
+    def finish(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> Tensor:
+        """The samples, (B, *x_shape), of the last state."""
+        return state.x

@@ -1,0 +1,53 @@
+"""The one-liners that samplers share. z is always white noise of the state's shape.
+
+The literature's three incompatible etas have three names, by the std c1 of the fresh noise
+when moving to the next level (a', s') from (a, s):
+  eta_ddim  c1 = eta s' sqrt(1 - (sigma'/sigma)^2)    DDIM, PiGDM (1 is DDPM's ancestral step)
+  eta_prop  c1 = eta s'                               DDRM, DDNM
+  zeta      c1 = sqrt(zeta) s'                        DiffPIR
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from invdiff.core import Level, Problem
+
+
+def renoise(x0: Tensor, eps: Tensor, to: Level, z: Tensor, c1: float) -> Tensor:
+    """a' x0 + sqrt(s'^2 - c1^2) eps + c1 z: to level `to` with fresh noise of std c1 <= s'."""
+    if to.s == 0:
+        return to.a * x0
+    c2 = math.sqrt(max(to.s**2 - c1**2, 0.0))
+    return to.a * x0 + c2 * eps + c1 * z
+
+
+def ddim_std(level: Level, to: Level, eta_ddim: float) -> float:
+    """c1 of Song, Meng and Ermon 2021 (arXiv 2010.02502), eq. 16, in any frame; 0 when climbing."""
+    if to.sigma >= level.sigma:
+        return 0.0
+    return eta_ddim * to.s * math.sqrt(1.0 - (to.sigma / level.sigma) ** 2)
+
+
+def ddim(
+    x0: Tensor, eps: Tensor, level: Level, to: Level, z: Tensor, eta_ddim: float
+) -> Tensor:
+    """One DDIM step from `level` to `to`; eta_ddim = 1 is the ancestral DDPM step."""
+    return renoise(x0, eps, to, z, ddim_std(level, to, eta_ddim))
+
+
+def langevin(x: Tensor, score: Tensor, step: float | Tensor, z: Tensor) -> Tensor:
+    """x + step score + sqrt(2 step) z."""
+    root = math.sqrt(2 * step) if isinstance(step, float) else (2 * step).sqrt()
+    return x + step * score + root * z
+
+
+def replace(x: Tensor, problem: Problem, level: Level, z: Tensor, lam: float = 1.0) -> Tensor:
+    """x + lam A^+ (a y + s A z - A x): the observed part of the state, noised to `level`.
+
+    lam = 1 overwrites, lam = 0 changes nothing (Song et al. 2022, eq. 9, for a linear A).
+    """
+    A, y = problem.A, problem.y
+    return x + lam * A.pinv(level.a * y + level.s * A(z) - A(x))

@@ -1,0 +1,201 @@
+"""Train a denoiser by a recipe: progress, log, atomic checkpoints, resume, weights and a card."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from invdiff.core import InvdiffError
+from invdiff.priors.photo import PhotoPrior, save_weights
+from invdiff.priors.photo_net import PhotoNet
+from invdiff.train.card import write_card
+from invdiff.train.data import PatchSampler, centre_crops, read_folder
+from invdiff.train.recipes import Recipe
+
+VALIDATION_SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+def fit(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    steps: int | None = None,
+    batch: int | None = None,
+    patch: int | None = None,
+    minutes: float = math.inf,
+    device: str = "auto",
+    compile: bool = False,
+    resume: bool = False,
+    save_every: float = 120.0,
+    progress: bool = True,
+) -> bool:
+    """Train until the recipe's last step or for `minutes`; True when training is complete.
+
+    data: folder of images. out: receives checkpoint.pt (to resume), log.jsonl, and at the end
+    NAME.safetensors (float16 weights), NAME.md (the card) and NAME.json (the figures in it).
+    steps, batch, patch override the recipe. device: "auto", "cpu", "cuda". save_every: seconds
+    between checkpoints. compile: use torch.compile. A checkpoint is replaced in one move.
+    Raises InvdiffError for a missing folder, or a checkpoint without --resume.
+    """
+    changes = {"steps": steps, "batch": batch, "patch": patch}
+    recipe = replace(recipe, **{k: v for k, v in changes.items() if v})  # type: ignore[arg-type]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists() and not resume:
+        raise InvdiffError(
+            f"{checkpoint} exists; continue it with --resume, or choose another folder."
+        )
+    train, valid = read_folder(Path(data), recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.backends.cudnn.benchmark = True
+    run = _Run(recipe, device, compile)
+    if checkpoint.exists():
+        run.load(checkpoint)
+    sampler = PatchSampler(train, recipe, device)
+    crops = centre_crops(valid, 256)[:24].to(device) if valid else None
+    bar = tqdm(total=recipe.steps, initial=run.step, disable=not progress, unit="step")
+    began = saved = time.monotonic()
+    losses: list[Tensor] = []
+    with bar, open(out / "log.jsonl", "a") as log:
+        while run.step < recipe.steps and time.monotonic() - began < 60 * minutes:
+            losses.append(run.advance(sampler(run.step)))
+            bar.update()
+            if run.step % 200 == 0:
+                loss = float(torch.stack(losses).mean())
+                losses.clear()
+                if not math.isfinite(loss):
+                    raise InvdiffError(f"The loss is {loss} at step {run.step}; lower the rate lr.")
+                seconds = run.seconds + time.monotonic() - began
+                row: dict[str, Any] = {"step": run.step, "loss": loss, "seconds": round(seconds, 1)}
+                if crops is not None and run.step % 4000 == 0:
+                    row["psnr"] = run.prior().psnr_by_sigma(crops, VALIDATION_SIGMAS)
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                bar.set_postfix(loss=f"{loss:.4f}")
+            if time.monotonic() - saved > save_every:
+                run.save(checkpoint, run.seconds + time.monotonic() - began)
+                saved = time.monotonic()
+        run.seconds += time.monotonic() - began
+        run.save(checkpoint, run.seconds)
+    if run.step < recipe.steps:
+        return False
+    prior = run.prior()
+    facts = {
+        "recipe": asdict(recipe),
+        "training_images": len(train),
+        "validation_images": len(valid),
+        "hardware": torch.cuda.get_device_name() if device == "cuda" else f"CPU ({os.cpu_count()})",
+        "hours": round(run.seconds / 3600, 3),
+        "torch": torch.__version__,
+        "parameters": sum(p.numel() for p in run.net.parameters()),
+    }
+    if crops is not None:
+        facts["psnr"] = prior.psnr_by_sigma(crops, VALIDATION_SIGMAS)
+    save_weights(run.ema, out / f"{recipe.name}.safetensors", facts)
+    _write(out / f"{recipe.name}.json", json.dumps(facts, indent=1) + "\n")
+    _write(out / f"{recipe.name}.md", write_card(facts))
+    return True
+
+
+class _Run:
+    """Network, running mean of its weights, optimiser, and the step they have reached."""
+
+    def __init__(self, recipe: Recipe, device: str, compile: bool) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.device, self.step, self.seconds = recipe, device, 0, 0.0
+        self.net = PhotoNet(recipe.net).to(device, memory_format=torch.channels_last)
+        self.ema = PhotoNet(recipe.net).to(device, memory_format=torch.channels_last)
+        self.ema.load_state_dict(self.net.state_dict())
+        self.ema.requires_grad_(False)
+        self.forward = torch.compile(self.net) if compile else self.net
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4
+        )
+        self.generator = torch.Generator(device=device)
+
+    def rate(self) -> float:
+        """Learning rate of the current step."""
+        r = self.recipe
+        warm = min(1.0, (self.step + 1) / r.warmup)
+        return r.lr * warm * 0.5 * (1 + math.cos(math.pi * self.step / r.steps))
+
+    def advance(self, x0: Tensor) -> Tensor:
+        """One step on clean patches x0; the loss of eq. 8, unit weight in the network's units."""
+        r, g = self.recipe, self.generator
+        g.manual_seed(r.seed * 1_000_003 + 500_009 + self.step)
+        n, dev = len(x0), x0.device
+        log_sigma = r.p_mean + r.p_std * torch.randn(n, generator=g, device=dev)
+        lo, hi = math.log(r.sigma_min), math.log(r.sigma_max)
+        uniform = lo + (hi - lo) * torch.rand(n, generator=g, device=dev)
+        tail = torch.rand(n, generator=g, device=dev) < r.tail
+        log_sigma = torch.where(tail, uniform, log_sigma).clamp(lo, hi)
+        sigma = log_sigma.exp()[:, None, None, None]
+        x = x0 + sigma * torch.randn(x0.shape, generator=g, device=dev)
+        d = r.net.sigma_data
+        c_skip, norm = d**2 / (sigma**2 + d**2), (sigma**2 + d**2).sqrt()
+        target = (x0 - c_skip * x) * norm / (sigma * d)
+        x_in = (x / norm).contiguous(memory_format=torch.channels_last)
+        mixed = (
+            torch.autocast("cuda", dtype=torch.bfloat16)
+            if self.device == "cuda"
+            else contextlib.nullcontext()
+        )
+        with mixed:
+            output = self.forward(x_in, log_sigma / 4)
+        loss = (output.float() - target).square().mean()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), r.grad_clip)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(r.ema, self.step / (self.step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.ema.parameters()), list(self.net.parameters()), 1 - decay
+            )
+        return loss.detach()
+
+    def prior(self) -> PhotoPrior:
+        """The denoiser of the running mean of the weights."""
+        return PhotoPrior(self.ema)
+
+    def save(self, path: Path, seconds: float) -> None:
+        """Write a checkpoint in one move."""
+        state = {
+            "net": self.net.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": seconds,
+        }
+        part = path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text)
+    os.replace(part, path)
