@@ -1,0 +1,90 @@
+"""invdiff: recover images from measurements with a diffusion prior.
+
+Public names are loaded when they are first used, so that `invdiff --help` need not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "invdiff.core": ("Case", "InvdiffError", "Level", "Problem", "State"),
+    "invdiff.paths": ("VE", "VP", "Flow", "Karras", "Path"),
+    "invdiff.noise": ("Noise", "Poisson", "NOISELESS"),
+    "invdiff.rng": ("Rng",),
+    "invdiff.operators": (
+        "Affine",
+        "AveragePool",
+        "Bicubic",
+        "CircularBlur",
+        "Grayscale",
+        "Identity",
+        "Inpaint",
+        "Linear",
+        "Operator",
+        "Spectral",
+        "Stack",
+        "affine",
+        "blur",
+        "gaussian_kernel",
+        "motion_kernel",
+        "scaled",
+    ),
+    "invdiff.priors.base": ("Denoiser", "Prior"),
+    "invdiff.priors.gaussian": ("GaussianMixture",),
+    "invdiff.priors.load": ("load_prior",),
+    "invdiff.needs": ("IncompatibleError", "Need", "check"),
+    "invdiff.solvers": ("Solver", "registry"),
+    "invdiff.solvers.ddnm": ("DDNM", "DDNMPlus"),
+    "invdiff.solvers.ddrm": ("DDRM",),
+    "invdiff.solvers.diffpir": ("DiffPIR",),
+    "invdiff.solvers.dps": ("DPS",),
+    "invdiff.solvers.mmps": ("MMPS",),
+    "invdiff.solvers.pigdm": ("PiGDM",),
+    "invdiff.solvers.replacement": ("Replacement",),
+    "invdiff.solvers.unconditional": ("Unconditional",),
+    "invdiff.run": ("DivergedError", "Result", "solve", "stream"),
+    "invdiff.metrics": ("psnr", "ssim"),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+_RENAMED = {
+    "GaussianNoise": ("invdiff.noise", "Gaussian"),
+    "GaussianPrior": ("invdiff.priors.gaussian", "Gaussian"),
+}
+
+__all__ = ["__version__", *sorted((*_WHERE, *_RENAMED))]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        module, name = _RENAMED[name]
+        return getattr(importlib.import_module(module), name)
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'invdiff' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if TYPE_CHECKING:
+    from invdiff.core import Case as Case
+    from invdiff.core import InvdiffError as InvdiffError
+    from invdiff.core import Level as Level
+    from invdiff.core import Problem as Problem
+    from invdiff.core import State as State
+    from invdiff.noise import Gaussian as GaussianNoise
+    from invdiff.paths import VE as VE
+    from invdiff.paths import VP as VP
+    from invdiff.priors.base import Prior as Prior
+    from invdiff.priors.gaussian import Gaussian as GaussianPrior
+    from invdiff.rng import Rng as Rng
+    from invdiff.run import Result as Result
+    from invdiff.run import solve as solve
+    from invdiff.run import stream as stream
+
+    _ = (GaussianNoise, GaussianPrior)

@@ -99,6 +99,14 @@ class Problem:
         return int(self.y.shape[0])
 
     @property
+    def sigma_y(self) -> float:
+        """Standard deviation of Gaussian noise. Raises InvdiffError for any other noise."""
+        sigma = getattr(self.noise, "sigma", None)
+        if sigma is None:
+            raise InvdiffError(f"{type(self.noise).__name__} noise has no single sigma.")
+        return float(sigma)
+
+    @property
     def x_like(self) -> Tensor:
         """An uninitialised image batch: shape, dtype and device of the unknown."""
         dtype = self.y.real.dtype if self.y.is_complex() else self.y.dtype

@@ -75,10 +75,16 @@ def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str
     lacking = missing(solver, problem, prior)
     if not lacking:
         return ""
-    what = type(problem.A).__name__
-    has = "it" if len(lacking) == 1 else "them"
-    asked = " and ".join(n.value for n in lacking)
-    return f"{solver.name} cannot solve {what}: it needs {asked}, and {what} does not offer {has}."
+    A, noise = type(problem.A).__name__, problem.noise
+    has = {Need.PRIOR_VJP: "this prior", Need.GAUSSIAN: f"the noise is {type(noise).__name__}"}
+    has[Need.NOISELESS] = f"the noise is {noise}"
+    has[Need.NOISY] = "there is no noise"
+    reasons = []
+    for need in lacking:
+        reason = has.get(need, f"{A} offers none")
+        reason = f"{reason} offers none" if need is Need.PRIOR_VJP else reason
+        reasons.append(f"it needs {need.value} and {reason}")
+    return f"{solver.name} cannot solve {A}: {'; '.join(reasons)}."
 
 
 def check(
@@ -91,9 +97,7 @@ def check(
     sentence = why_not(solver, problem, prior)
     if sentence:
         able = [o.name for o in others if not o.ignores_y and not missing(o, problem, prior)]
-        raise IncompatibleError(
-            f"{sentence} These can: {', '.join(able)}." if able else sentence
-        )
+        raise IncompatibleError(f"{sentence} These can: {', '.join(able)}." if able else sentence)
     if prior is not None and prior.shape is not None:
         fits = len(prior.shape) == len(problem.x_shape) and all(
             want in (None, have) for want, have in zip(prior.shape, problem.x_shape, strict=True)

@@ -50,7 +50,7 @@ class Gaussian(Noise):
 
     def sample(self, z: Tensor, rng: Rng) -> Tensor:
         if z.is_complex():
-            n = rng.normal(torch.view_as_real(z), "measurement")
+            n = rng.normal(torch.view_as_real(z.resolve_conj()), "measurement")
             return z + self.sigma * torch.view_as_complex(n.contiguous())
         return z + self.sigma * rng.normal(z, "measurement")
 
@@ -59,7 +59,9 @@ class Gaussian(Noise):
         if self.sigma == 0:
             raise InvdiffError("A noiseless measurement has no density; give a sigma above 0.")
         r = y - z
-        return log_normal(torch.view_as_real(r) if r.is_complex() else r, self.sigma**2)
+        return log_normal(
+            torch.view_as_real(r.resolve_conj()) if r.is_complex() else r, self.sigma**2
+        )
 
 
 NOISELESS = Gaussian(0.0)

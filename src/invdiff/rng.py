@@ -1,8 +1,9 @@
-"""Noise as a function of (seed, step, role): sample 7 is sample 7, alone, in a batch or elsewhere."""
+"""Noise as a function of (seed, step, role): sample 7 is sample 7, alone or in a batch."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,9 +46,11 @@ class Rng:
         text = f"{seed}/{self.step}/{role}".encode()
         return hashlib.blake2b(text, digest_size=16).digest()
 
+    def _philox(self, seed: int, role: str) -> np.random.Philox:
+        return np.random.Philox(key=np.frombuffer(self._key(seed, role), dtype=np.uint64))
+
     def _generator(self, seed: int, role: str) -> np.random.Generator:
-        key = np.frombuffer(self._key(seed, role), dtype=np.uint64)
-        return np.random.Generator(np.random.Philox(key=key))
+        return np.random.Generator(self._philox(seed, role))
 
     def normal(self, like: Tensor, role: str) -> Tensor:
         """N(0, I) of the shape, dtype and device of like; row i depends on seeds[i] only.
@@ -56,19 +59,27 @@ class Rng:
         Raises ValueError when like has another number of rows than there are seeds.
         """
         self._check(like)
-        shape = tuple(like.shape[1:])
         if like.device.type == "cpu" or self.portable:
-            draws = [
-                torch.from_numpy(self._generator(s, role).standard_normal(shape, np.float32))
-                for s in self.seeds
-            ]
-            return torch.stack(draws).to(device=like.device, dtype=like.dtype)
+            z = self._box_muller(like[0].numel(), role).reshape(like.shape)
+            return z.to(device=like.device, dtype=like.dtype)
         out = torch.empty(like.shape, dtype=torch.float32, device=like.device)
         generator = torch.Generator(device=like.device)
         for row, seed in zip(out, self.seeds, strict=True):
             generator.manual_seed(int.from_bytes(self._key(seed, role)[:8], "little") >> 1)
             row.normal_(generator=generator)
         return out.to(like.dtype)
+
+    def _box_muller(self, n: int, role: str) -> Tensor:
+        """(rows, n) float32 normals from 32-bit words: two words make two numbers, |z| < 6.7.
+
+        All rows at once: this costs less than half of numpy's own normals.
+        """
+        half = (n + 1) // 2
+        bits = np.stack([self._philox(s, role).random_raw(half) for s in self.seeds])
+        words = torch.from_numpy(bits.view(np.uint32).astype(np.float32))
+        radius = ((words[:, :half] + 0.5) * 2.0**-32).log_().mul_(-2).sqrt_()
+        angle = words[:, half:] * (2 * math.pi * 2.0**-32)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :n]
 
     def uniform(self, like: Tensor, role: str) -> Tensor:
         """U[0, 1) of the shape, dtype and device of like, drawn on the CPU."""

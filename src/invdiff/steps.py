@@ -31,16 +31,14 @@ def ddim_std(level: Level, to: Level, eta_ddim: float) -> float:
     return eta_ddim * to.s * math.sqrt(1.0 - (to.sigma / level.sigma) ** 2)
 
 
-def ddim(
-    x0: Tensor, eps: Tensor, level: Level, to: Level, z: Tensor, eta_ddim: float
-) -> Tensor:
+def ddim(x0: Tensor, eps: Tensor, level: Level, to: Level, z: Tensor, eta_ddim: float) -> Tensor:
     """One DDIM step from `level` to `to`; eta_ddim = 1 is the ancestral DDPM step."""
     return renoise(x0, eps, to, z, ddim_std(level, to, eta_ddim))
 
 
 def langevin(x: Tensor, score: Tensor, step: float | Tensor, z: Tensor) -> Tensor:
     """x + step score + sqrt(2 step) z."""
-    root = math.sqrt(2 * step) if isinstance(step, float) else (2 * step).sqrt()
+    root = (2 * step).sqrt() if isinstance(step, Tensor) else math.sqrt(2 * step)
     return x + step * score + root * z
 
 

@@ -1,0 +1,51 @@
+"""Measurement operators: the ladder in `base`, then one family for each file."""
+
+from invdiff.operators.base import (
+    Affine,
+    Composed,
+    ComposedLinear,
+    Identity,
+    Linear,
+    Operator,
+    Scaled,
+    ScaledSpectral,
+    Spectral,
+    Stack,
+    affine,
+    conjugate_gradients,
+    scaled,
+)
+from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
+from invdiff.operators.color import REC601, Grayscale
+from invdiff.operators.downsample import AveragePool, Bicubic
+from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
+
+__all__ = [
+    "REC601",
+    "Affine",
+    "AveragePool",
+    "Bicubic",
+    "Blur",
+    "CircularBlur",
+    "Composed",
+    "ComposedLinear",
+    "Grayscale",
+    "Identity",
+    "Inpaint",
+    "Linear",
+    "Operator",
+    "Scaled",
+    "ScaledSpectral",
+    "Separable",
+    "SeparableBlur",
+    "Spectral",
+    "Stack",
+    "affine",
+    "blur",
+    "check_kernel",
+    "conjugate_gradients",
+    "gaussian_kernel",
+    "motion_kernel",
+    "scaled",
+]

@@ -69,8 +69,9 @@ class Operator:
 
     def __matmul__(self, inner: Operator) -> Operator:
         """self after inner."""
-        linear = isinstance(self, Linear) and isinstance(inner, Linear)
-        return (ComposedLinear if linear else Composed)(self, inner)
+        if isinstance(self, Linear) and isinstance(inner, Linear):
+            return ComposedLinear(self, inner)
+        return Composed(self, inner)
 
     def _map(
         self, tensor: Callable[[str, Tensor], Tensor], operator: Callable[[Operator], Operator]
@@ -130,8 +131,44 @@ def conjugate_gradients(
         r = r - step.to(b.dtype) * q
         new = batch_dot(r, r).double()
         ratio = torch.where(go, new / torch.where(go, rr, 1.0), 0.0)
-        p = torch.where(go, r + ratio.to(b.dtype) * p, p)
+        p = r + ratio.to(b.dtype) * p
         rr = torch.where(go, new, 0.0 * rr)
+    return x
+
+
+def least_squares(A: Linear, y: Tensor, iterations: int) -> Tensor:
+    """The shortest x that minimises |A x - y|, for every sample, by CGLS (Hestenes, Stiefel 1952).
+
+    A^T r is computed afresh in each iteration, so it stays in the row space of A: conjugate
+    gradients on A^T A x = A^T y diverge along the null space once they reach round-off.
+    A sample stops changing at |r| <= 8 eps |y| or |A^T r| <= 8 eps |A| |r|, eps of its dtype and
+    |A| the largest gain met so far. Nothing waits for a device: only the CPU ends the loop early.
+    """
+
+    def square(v: Tensor) -> Tensor:
+        return batch_dot(v, v).double().flatten()
+
+    def along(factor: Tensor, v: Tensor) -> Tensor:
+        return factor.to(v.real.dtype).reshape(-1, *[1] * (v.ndim - 1)) * v
+
+    r, s = y, A.adjoint(y)
+    p, x, ss, gain = s, torch.zeros_like(s), square(s), torch.zeros_like(square(s))
+    eps2 = (8 * torch.finfo(s.dtype).eps) ** 2
+    active, floor = ss > 0, eps2 * square(y)
+    for _ in range(iterations):
+        q = A(p)
+        qq, pp = square(q), square(p)
+        gain = torch.maximum(gain, qq / torch.where(active, pp, 1.0))
+        active = active & (qq > eps2 * gain * pp)
+        step = torch.where(active, ss / torch.where(active, qq, 1.0), 0.0)
+        x, r = x + along(step, p), r - along(step, q)
+        s, rr = A.adjoint(r), square(r)
+        new = square(s)
+        active = active & (rr > floor) & (new > eps2 * gain * rr)
+        if y.device.type == "cpu" and not bool(active.any()):
+            break
+        p = s + along(torch.where(active, new / torch.where(active, ss, 1.0), 0.0), p)
+        ss = new
     return x
 
 
@@ -155,10 +192,8 @@ class Linear(Operator):
         )
 
     def pinv(self, y: Tensor) -> Tensor:
-        """A^+ y: the shortest least-squares solution, by conjugate gradients on A^T A x = A^T y."""
-        return conjugate_gradients(
-            lambda x: self.adjoint(self(x)), self.adjoint(y), self.cg_iterations
-        )
+        """A^+ y: the shortest least-squares solution, by `least_squares`."""
+        return least_squares(self, y, self.cg_iterations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +235,16 @@ class Spectral(Linear):
         kept: Tensor = casts[key]
         return kept
 
+    def inverse_spectrum(self, like: Tensor) -> Tensor:
+        """1 / s, and 0 where s is numerically zero: the singular values of A^+."""
+        casts = self.__dict__.setdefault("_casts", {})
+        key = ("inverse", like.dtype, like.device)
+        if key not in casts:
+            s = self.spectrum(like)
+            casts[key] = torch.where(s > 0, 1 / torch.where(s > 0, s, 1.0), 0.0)
+        kept: Tensor = casts[key]
+        return kept
+
     def __call__(self, x: Tensor) -> Tensor:
         return self.U(self.spectrum(x) * self.Vt(x))
 
@@ -207,11 +252,10 @@ class Spectral(Linear):
         return self.V(self.spectrum(y) * self.Ut(y))
 
     def solve(self, b: Tensor, shift: float) -> Tensor:
-        return self.V(self.Vt(b) / (self.spectrum(b) ** 2 + shift))
+        return self.V(self.Vt(b) * (1 / (self._as("s", b) ** 2 + shift)))
 
     def pinv(self, y: Tensor) -> Tensor:
-        s = self.spectrum(y)
-        return self.V(torch.where(s > 0, self.Ut(y) / torch.where(s > 0, s, 1.0), 0.0))
+        return self.V(self.inverse_spectrum(y) * self.Ut(y))
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +278,14 @@ class Identity(Spectral):
     def V(self, c: Tensor) -> Tensor:
         return c
 
-    Vt = U = Ut = V
+    def Vt(self, x: Tensor) -> Tensor:
+        return x
+
+    def U(self, c: Tensor) -> Tensor:
+        return c
+
+    def Ut(self, y: Tensor) -> Tensor:
+        return y
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,7 +346,7 @@ class Stack(Linear):
     def split(self, y: Tensor) -> list[Tensor]:
         """The parts' own measurements, each in its own shape."""
         shapes = self._sizes()
-        pieces = y.split([int(torch.Size(s).numel()) for s in shapes], dim=1)
+        pieces = torch.split(y, [int(torch.Size(s).numel()) for s in shapes], dim=1)
         return [p.reshape(-1, *s) for p, s in zip(pieces, shapes, strict=True)]
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -368,9 +419,7 @@ def scaled(base: Linear, scale: float) -> Linear:
     """scale * base, on the same rung of the ladder as base; scale must not be 0."""
     if scale == 0:
         raise ValueError("a scale of 0 measures nothing")
-    return (
-        ScaledSpectral(base, scale) if isinstance(base, Spectral) else Scaled(base, scale)
-    )
+    return ScaledSpectral(base, scale) if isinstance(base, Spectral) else Scaled(base, scale)
 
 
 @dataclass(frozen=True, eq=False)

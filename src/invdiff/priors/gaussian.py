@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem
-from invdiff.noise import Gaussian as GaussianNoise
-from invdiff.operators.base import Affine, Linear, Operator
 from invdiff.priors.base import Prior
+from invdiff.priors.posterior import condition
 from invdiff.rng import Rng
 
 
@@ -51,7 +50,11 @@ class GaussianMixture(Prior):
         self.weights = w / w.sum()
         self.means = means
         self._m = means.double().flatten(1)
-        self._eigenvalues, self._basis = _eigen(torch.as_tensor(covs).double(), self._m, means)
+        given = torch.as_tensor(covs)
+        self._covs = _canonical(given.double(), means)
+        precision = torch.finfo(given.dtype if given.is_floating_point() else torch.float64).eps
+        self._eigenvalues, self._basis = _eigen(self._covs, precision)
+        self._moved: dict[tuple[str, torch.device], Tensor] = {}
 
     @property
     def mean(self) -> Tensor:
@@ -61,9 +64,11 @@ class GaussianMixture(Prior):
     @property
     def covs(self) -> Tensor:
         """Covariance of every component, (K, n, n), float64."""
-        basis = torch.eye(self._m.shape[1]).double() if self._basis is None else self._basis
-        dense = (basis * self._eigenvalues[:, None, :]) @ basis.mT
-        return dense.expand(len(self.weights), -1, -1)
+        return self._dense.expand(len(self.weights), -1, -1)
+
+    @property
+    def _dense(self) -> Tensor:
+        return self._covs if self._covs.ndim == 3 else torch.diag_embed(self._covs)
 
     @property
     def cov(self) -> Tensor:
@@ -78,9 +83,11 @@ class GaussianMixture(Prior):
             return x
         z = self._coordinates(x)
         responsibility = torch.softmax(self._log_components(z, variance), dim=1)
-        e = self._on(x, self._eigenvalues)
-        shift = self._rotated(responsibility[..., None] * (e / (e + variance) * z))
-        x0 = responsibility @ self._on(x, self._m) + shift.sum(1)
+        e = self._on(x, "_eigenvalues")
+        z = responsibility[..., None] * (e / (e + variance)) * z
+        if self._basis is not None:
+            z = torch.einsum("bkj,kij->bki", z, self._on(x, "_basis").expand(z.shape[1], -1, -1))
+        x0 = responsibility @ self._on(x, "_m") + z.sum(1)
         return x0.reshape(x.shape).to(x.dtype)
 
     def log_prob(self, x: Tensor, sigma: float = 0.0) -> Tensor:
@@ -88,33 +95,30 @@ class GaussianMixture(Prior):
 
         Raises InvdiffError where there is no density: sigma = 0 and a singular covariance.
         """
-        if sigma == 0 and bool((self._eigenvalues <= 0).any()):
+        variance = sigma * sigma
+        if variance == 0 and bool((self._eigenvalues <= 0).any()):
             raise InvdiffError("A singular covariance has no density; ask for a sigma above 0.")
-        log_p = self._log_components(self._coordinates(x), sigma * sigma)
+        log_p = self._log_components(self._coordinates(x), variance)
         return torch.logsumexp(log_p, dim=1) - 0.5 * self._m.shape[1] * math.log(2 * math.pi)
 
     def sample(self, n: int, rng: Rng | int) -> Tensor:
         """n exact samples, (n, *x_shape), on the CPU.
 
-        rng: an Rng of n seeds, where sample i depends on seed i only; or one seed, which is
-        faster, and where more samples continue the same sequence.
+        rng: an Rng of n seeds, where sample i depends on seed i only; or one seed for all n.
         """
-        if isinstance(rng, int):
-            like = self._m.new_empty(1, n, self._m.shape[1])
-            u = Rng.of(rng).uniform(like[..., 0], "component")[0]
-            z = Rng.of(rng).normal(like, "sample")[0]
-        else:
-            like = self._m.new_empty(n, self._m.shape[1])
-            u, z = rng.uniform(like[:, 0], "component"), rng.normal(like, "sample")
+        rows = (1, n) if isinstance(rng, int) else (n,)
+        keyed = Rng.of(rng) if isinstance(rng, int) else rng
+        u = keyed.uniform(self._m.new_empty(rows), "component").reshape(n)
+        z = keyed.normal(self._m.new_empty(*rows, self._m.shape[1]), "sample").reshape(n, -1)
         k = torch.searchsorted(self.weights.cumsum(0), u, right=True)
         k = k.clamp_max(int(self.weights.nonzero()[-1]))
         shared = len(self._eigenvalues) == 1
         z = self._eigenvalues.sqrt()[0 if shared else k] * z
-        x = torch.empty_like(z)
-        for c in k.unique().tolist():
-            basis = None if self._basis is None else self._basis[0 if shared else c]
-            x[k == c] = self._m[c] + (z[k == c] if basis is None else z[k == c] @ basis.mT)
-        return x.reshape(n, *self.x_shape).to(self.means.dtype)
+        if self._basis is not None:
+            for c, basis in enumerate(self._basis):
+                own = slice(None) if shared else k == c
+                z[own] = z[own] @ basis.mT
+        return (self._m[k] + z).reshape(n, *self.x_shape).to(self.means.dtype)
 
     def posterior(self, problem: Problem) -> Self:
         """The exact law of x0 given y, itself a mixture of this class.
@@ -124,7 +128,7 @@ class GaussianMixture(Prior):
         Dense algebra: meant for up to about 1000 pixels.
         Raises InvdiffError for other problems, and for a noiseless y that cannot occur.
         """
-        weights, means, covs = condition(self, problem)
+        weights, means, covs = condition(self.weights, self._m, self._dense, problem)
         return self._like(weights, means.reshape(-1, *self.x_shape), covs)
 
     def _like(self, weights: Tensor, means: Tensor, covs: Tensor) -> Self:
@@ -133,39 +137,35 @@ class GaussianMixture(Prior):
     @property
     def fingerprint(self) -> str:
         """Hash of weights, means and covariances."""
-        parts = (self.weights, self._m, self._eigenvalues, self._basis)
-        digest = hashlib.sha256(repr(self.x_shape).encode())
-        for part in parts:
-            digest.update(b"" if part is None else part.contiguous().numpy().tobytes())
+        digest = hashlib.sha256(repr((self.x_shape, self._covs.shape)).encode())
+        for part in (self.weights, self._m, self._covs):
+            digest.update(part.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _coordinates(self, x: Tensor) -> Tensor:
         """x minus every mean, in every component's eigenbasis, (B, K, n), float64."""
         if tuple(x.shape[1:]) != self.x_shape:
             raise InvdiffError(
-                f"The prior {self.name} is a law of images {self.x_shape}, found "
+                f"The prior {self.name} is a law of images {self.x_shape}, but was given "
                 f"{tuple(x.shape[1:])}."
             )
-        r = x.double().flatten(1)[:, None] - self._on(x, self._m)
+        r = x.double().flatten(1)[:, None] - self._on(x, "_m")
         if self._basis is None:
             return r
-        return torch.einsum("bki,kij->bkj", r, self._on(x, self._basis).expand(r.shape[1], -1, -1))
-
-    def _rotated(self, z: Tensor) -> Tensor:
-        """Back from every component's eigenbasis, (B, K, n)."""
-        if self._basis is None:
-            return z
-        return torch.einsum("bkj,kij->bki", z, self._on(z, self._basis).expand(z.shape[1], -1, -1))
+        return torch.einsum("bki,kij->bkj", r, self._on(x, "_basis").expand(r.shape[1], -1, -1))
 
     def _log_components(self, z: Tensor, variance: float) -> Tensor:
         """log w_k + log N(z_k; 0, eigenvalues_k + variance) without (2 pi)^(n/2), (B, K)."""
-        total = self._on(z, self._eigenvalues) + variance
-        log_w = self._on(z, self.weights).log()
+        total = self._on(z, "_eigenvalues") + variance
+        log_w = self._on(z, "weights").log()
         return log_w - 0.5 * ((z.square() / total).sum(2) + total.log().sum(1))
 
-    @staticmethod
-    def _on(like: Tensor, value: Tensor) -> Tensor:
-        return value.to(like.device)
+    def _on(self, like: Tensor, name: str) -> Tensor:
+        """The tensor attribute `name` on the device of like, kept there."""
+        key = (name, like.device)
+        if key not in self._moved:
+            self._moved[key] = getattr(self, name).to(like.device)
+        return self._moved[key]
 
 
 class Gaussian(GaussianMixture):
@@ -193,85 +193,33 @@ class Gaussian(GaussianMixture):
         return type(self)(means[0], covs[0], self.value_range)
 
 
-def _eigen(covs: Tensor, m: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues (K or 1, n) and eigenvectors (K or 1, n, n), None where they are the pixels."""
-    k, n = m.shape
+def _canonical(covs: Tensor, means: Tensor) -> Tensor:
+    """Variances (K or 1, n) or covariances (K or 1, n, n), whichever way they were given."""
+    k, n = len(means), means[0].numel()
     if covs.ndim == 0 or covs.shape == (k,):
-        eigenvalues, basis = covs.reshape(-1, 1).expand(-1, n), None
-    elif covs.shape[1:] == means.shape[1:] and len(covs) in (1, k):
-        eigenvalues, basis = covs.flatten(1), None
-    elif covs.shape[1:] == (n, n) and len(covs) in (1, k):
-        if not torch.allclose(covs, covs.mT):
-            raise InvdiffError("A covariance is symmetric; this one is not.")
-        eigenvalues, basis = torch.linalg.eigh(covs)
-        floor = -n * torch.finfo(covs.dtype).eps * eigenvalues.abs().amax(1, keepdim=True)
-        eigenvalues = torch.where((eigenvalues < 0) & (eigenvalues >= floor), 0.0, eigenvalues)
-    else:
-        raise InvdiffError(
-            f"{k} components of {n} pixels need variances (1), ({k},), ({k}, *image shape) or "
-            f"covariances ({k}, {n}, {n}); found {tuple(covs.shape)}."
-        )
-    if not bool((eigenvalues >= 0).all()) or not bool(torch.isfinite(eigenvalues).all()):
-        raise InvdiffError("A covariance has no negative or infinite variances; this one has.")
-    return eigenvalues, basis
-
-
-def matrix(A: Operator, x_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """A(x) = M x + b as (M, b), shapes (m, n) and (m,), float64; complex parts side by side."""
-    if not isinstance(A, Linear | Affine):
-        raise InvdiffError(
-            f"An exact posterior needs a linear operator, and {type(A).__name__} is not; "
-            "use samples instead."
-        )
-    n = math.prod(x_shape)
-    eye = torch.eye(n, dtype=torch.float64).reshape(n, *x_shape)
-    columns = torch.cat([torch.zeros_like(eye[:1]), eye])
-    rows = real(A.to("cpu", torch.float64)(columns))
-    return (rows[1:] - rows[0]).mT.contiguous(), rows[0]
-
-
-def real(y: Tensor) -> Tensor:
-    """Measurements (B, ...) as real vectors (B, m), float64."""
-    return (torch.view_as_real(y.resolve_conj()) if y.is_complex() else y).double().flatten(1)
-
-
-def condition(prior: GaussianMixture, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (K,), means (K, n) and covariances (K or 1, n, n) of x0 given y, float64."""
-    if problem.batch != 1 or not isinstance(problem.noise, GaussianNoise):
-        raise InvdiffError(
-            "An exact posterior needs one measurement with Gaussian noise, found "
-            f"{problem.batch} with {type(problem.noise).__name__}."
-        )
-    M, b = matrix(problem.A, problem.x_shape)
-    y, variance = real(problem.y.cpu()) - b, problem.noise.sigma**2
-    m = prior.means.cpu().double().flatten(1)
-    S = prior.covs if len(prior._eigenvalues) > 1 else prior.covs[:1]
-    MS = M @ S
-    e, U = torch.linalg.eigh(MS @ M.mT + variance * torch.eye(len(M)).double())
-    seen = e > len(M) * torch.finfo(torch.float64).eps * e.amax(1, keepdim=True)
-    inverse = torch.where(seen, 1 / torch.where(seen, e, 1.0), 0.0)
-    r = torch.einsum("kmj,km->kj", U.expand(len(m), -1, -1), y - m @ M.mT)
-    log_w = prior.weights.log() - 0.5 * (
-        (r.square() * inverse).sum(1) + torch.where(seen, e, 1.0).log().sum(1)
+        return covs.reshape(-1, 1).expand(-1, n)
+    if covs.shape[1:] == means.shape[1:] and len(covs) in (1, k):
+        return covs.flatten(1)
+    if covs.shape[1:] == (n, n) and len(covs) in (1, k):
+        return covs
+    raise InvdiffError(
+        f"{k} components of {n} pixels need a variance, variances of shape ({k},) or ({k}, *image "
+        f"shape), or covariances ({k}, {n}, {n}); found {tuple(covs.shape)}."
     )
-    if variance == 0:
-        log_w = torch.where(_possible(r, seen, problem.y, m @ M.mT), log_w, -math.inf)
-    if not bool((log_w > -math.inf).any()):
-        raise InvdiffError("This noiseless measurement is impossible under the prior and A.")
-    gain = MS.mT @ (U * inverse[:, None, :]) @ U.mT
-    means = m + torch.einsum("kij,kj->ki", gain.expand(len(m), -1, -1), y - m @ M.mT)
-    rest = torch.eye(M.shape[1]).double() - gain @ M
-    covs = rest @ S @ rest.mT + variance * gain @ gain.mT
-    return torch.softmax(log_w, 0), means, (covs + covs.mT) / 2
 
 
-def _possible(r: Tensor, seen: Tensor, y: Tensor, predicted: Tensor) -> Tensor:
-    """Which components can have made y without noise, (K,): no residual where none is allowed."""
-    if bool((seen.sum(1) != seen.sum(1)[0]).any()):
-        raise InvdiffError(
-            "Components of different rank cannot be compared without noise; give a sigma above 0."
-        )
-    eps = torch.finfo(y.real.dtype if y.is_complex() else y.dtype).eps
-    scale = real(y.cpu()).norm() + predicted.norm(dim=1)
-    unexplained = torch.where(seen, 0.0, r).norm(dim=1)
-    return unexplained <= r.shape[1] * eps * scale
+def _eigen(covs: Tensor, precision: float) -> tuple[Tensor, Tensor | None]:
+    """Eigenvalues (K or 1, n), and eigenvectors (K or 1, n, n) or None where they are the pixels.
+
+    precision: relative round-off of covs. Dense eigenvalues within n precision max of zero are 0.
+    """
+    eigenvalues, basis = covs, None
+    if covs.ndim == 3:
+        eigenvalues, basis = torch.linalg.eigh(covs)
+        floor = covs.shape[-1] * precision * eigenvalues.abs().amax(1)
+        if bool(((covs - covs.mT).abs().amax((1, 2)) > floor).any()):
+            raise InvdiffError("A covariance is symmetric, but this one is not.")
+        eigenvalues = torch.where(eigenvalues.abs() <= floor[:, None], 0.0, eigenvalues)
+    if not bool((eigenvalues >= 0).all()) or not bool(torch.isfinite(eigenvalues).all()):
+        raise InvdiffError("Variances are finite and at least 0, but some of these are not.")
+    return eigenvalues, basis

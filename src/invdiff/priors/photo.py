@@ -7,7 +7,7 @@ import math
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,14 +27,22 @@ class PhotoPrior(Prior):
     tile: images with more than tile * tile pixels are denoised in tiles of about this side, which
     overlap by `overlap` pixels on each side; memory then depends on the tile and not on the image.
     With overlap = net.reach the result is the untiled one exactly. Gradients through a tiled image
-    recompute each tile.
+    recompute each tile. precision "bfloat16" runs the network (not the state) in bfloat16: several
+    times faster on GPUs and on CPUs with AMX.
     """
 
     name = "photo"
     shape = (3, None, None)
 
-    def __init__(self, net: PhotoNet, tile: int = 768, overlap: int = 64) -> None:
+    def __init__(
+        self,
+        net: PhotoNet,
+        tile: int = 768,
+        overlap: int = 64,
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
         self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.precision = precision
         self.tile, self.overlap = tile, overlap
         self.sigma_min, self.sigma_max = 0.002, 160.0
         self._hash = ""
@@ -54,7 +62,9 @@ class PhotoPrior(Prior):
         h, w = x.shape[-2:]
         x_in = _pad(x / norm, self.net.stride).contiguous(memory_format=torch.channels_last)
         c_noise = torch.full((1,), math.log(sigma_in) / 4, device=x.device)
-        out = self.net(x_in, c_noise)[..., :h, :w]
+        low = torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        with low:
+            out = self.net(x_in, c_noise)[..., :h, :w]
         return (d / norm) ** 2 * x + (sigma * d / norm) * out
 
     def _tiled(self, x: Tensor, sigma: float, sigma_in: float) -> Tensor:
@@ -131,7 +141,7 @@ def load_weights(path: Path) -> PhotoPrior:
     try:
         with safe_open(path, framework="pt") as file:
             config = json.loads(file.metadata()["config"])
-            tensors = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118
+            tensors = {k: file.get_tensor(k).float() for k in file.keys()}
         config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
         net = PhotoNet(PhotoNetConfig(**config))
         net.load_state_dict(tensors)
@@ -149,5 +159,6 @@ def load_weights(path: Path) -> PhotoPrior:
 
 def load_photo() -> PhotoPrior:
     """The prior that is shipped in the package."""
-    with resources.as_file(resources.files("invdiff.priors") / "weights" / "photo.safetensors") as p:
-        return load_weights(p)
+    weights = resources.files("invdiff.priors") / "weights" / "photo.safetensors"
+    with resources.as_file(weights) as path:
+        return load_weights(path)

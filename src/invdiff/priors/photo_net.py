@@ -23,9 +23,9 @@ class PhotoNetConfig:
     sigma_data: standard deviation of clean images, for the EDM preconditioning."""
 
     channels: int = 3
-    widths: tuple[int, ...] = (96, 192, 256)
-    blocks: tuple[int, ...] = (4, 3, 3)
-    up_blocks: tuple[int, ...] = (4, 2)
+    widths: tuple[int, ...] = (64, 128, 256)
+    blocks: tuple[int, ...] = (3, 3, 3)
+    up_blocks: tuple[int, ...] = (3, 2)
     embedding: int = 128
     sigma_data: float = 0.5
 

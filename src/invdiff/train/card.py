@@ -27,7 +27,8 @@ def write_card(facts: dict[str, Any]) -> str:
         f"{recipe['hold_out_one_in']}.",
         f"- Recipe: {recipe['steps']} steps of {recipe['batch']} patches of {recipe['patch']} x "
         f"{recipe['patch']} pixels, {round(100 * recipe['halves'])} % of them from images at half "
-        f"size; AdamW, rate {recipe['lr']:g} falling to 0, mean of weights {recipe['ema']}; sigma "
+        f"size; AdamW, rate {recipe['lr']:g} falling to 0 over the last "
+        f"{round(100 * recipe['cooldown'])} %, mean of weights {recipe['ema']}; sigma "
         f"log-normal ({recipe['p_mean']}, {recipe['p_std']}), {round(100 * recipe['tail'])} % "
         f"log-uniform on [{recipe['sigma_min']}, {recipe['sigma_max']}].",
         f"- Hardware and time: {facts['hardware']}, {facts['hours']:.2f} hours, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -36,6 +35,7 @@ def fit(
     minutes: float = math.inf,
     device: str = "auto",
     compile: bool = False,
+    mixed: bool = True,
     resume: bool = False,
     save_every: float = 120.0,
     progress: bool = True,
@@ -45,7 +45,8 @@ def fit(
     data: folder of images. out: receives checkpoint.pt (to resume), log.jsonl, and at the end
     NAME.safetensors (float16 weights), NAME.md (the card) and NAME.json (the figures in it).
     steps, batch, patch override the recipe. device: "auto", "cpu", "cuda". save_every: seconds
-    between checkpoints. compile: use torch.compile. A checkpoint is replaced in one move.
+    between checkpoints. compile: use torch.compile. mixed: run the network in bfloat16.
+    A checkpoint is replaced in one move.
     Raises InvdiffError for a missing folder, or a checkpoint without --resume.
     """
     changes = {"steps": steps, "batch": batch, "patch": patch}
@@ -60,11 +61,11 @@ def fit(
     train, valid = read_folder(Path(data), recipe)
     out.mkdir(parents=True, exist_ok=True)
     torch.backends.cudnn.benchmark = True
-    run = _Run(recipe, device, compile)
+    run = _Run(recipe, device, compile, mixed)
     if checkpoint.exists():
         run.load(checkpoint)
     sampler = PatchSampler(train, recipe, device)
-    crops = centre_crops(valid, 256)[:24].to(device) if valid else None
+    crops = centre_crops(valid, 256)[:12].to(device) if valid else None
     bar = tqdm(total=recipe.steps, initial=run.step, disable=not progress, unit="step")
     began = saved = time.monotonic()
     losses: list[Tensor] = []
@@ -79,7 +80,7 @@ def fit(
                     raise InvdiffError(f"The loss is {loss} at step {run.step}; lower the rate lr.")
                 seconds = run.seconds + time.monotonic() - began
                 row: dict[str, Any] = {"step": run.step, "loss": loss, "seconds": round(seconds, 1)}
-                if crops is not None and run.step % 4000 == 0:
+                if crops is not None and run.step % 2000 == 0:
                     row["psnr"] = run.prior().psnr_by_sigma(crops, VALIDATION_SIGMAS)
                 log.write(json.dumps(row) + "\n")
                 log.flush()
@@ -96,7 +97,7 @@ def fit(
         "recipe": asdict(recipe),
         "training_images": len(train),
         "validation_images": len(valid),
-        "hardware": torch.cuda.get_device_name() if device == "cuda" else f"CPU ({os.cpu_count()})",
+        "hardware": _hardware(device),
         "hours": round(run.seconds / 3600, 3),
         "torch": torch.__version__,
         "parameters": sum(p.numel() for p in run.net.parameters()),
@@ -112,8 +113,9 @@ def fit(
 class _Run:
     """Network, running mean of its weights, optimiser, and the step they have reached."""
 
-    def __init__(self, recipe: Recipe, device: str, compile: bool) -> None:
+    def __init__(self, recipe: Recipe, device: str, compile: bool, mixed: bool = True) -> None:
         torch.manual_seed(recipe.seed)
+        self.mixed = mixed
         self.recipe, self.device, self.step, self.seconds = recipe, device, 0, 0.0
         self.net = PhotoNet(recipe.net).to(device, memory_format=torch.channels_last)
         self.ema = PhotoNet(recipe.net).to(device, memory_format=torch.channels_last)
@@ -129,7 +131,7 @@ class _Run:
         """Learning rate of the current step."""
         r = self.recipe
         warm = min(1.0, (self.step + 1) / r.warmup)
-        return r.lr * warm * 0.5 * (1 + math.cos(math.pi * self.step / r.steps))
+        return r.lr * warm * min(1.0, (r.steps - self.step) / (r.cooldown * r.steps))
 
     def advance(self, x0: Tensor) -> Tensor:
         """One step on clean patches x0; the loss of eq. 8, unit weight in the network's units."""
@@ -147,12 +149,7 @@ class _Run:
         c_skip, norm = d**2 / (sigma**2 + d**2), (sigma**2 + d**2).sqrt()
         target = (x0 - c_skip * x) * norm / (sigma * d)
         x_in = (x / norm).contiguous(memory_format=torch.channels_last)
-        mixed = (
-            torch.autocast("cuda", dtype=torch.bfloat16)
-            if self.device == "cuda"
-            else contextlib.nullcontext()
-        )
-        with mixed:
+        with torch.autocast(dev.type, dtype=torch.bfloat16, enabled=self.mixed):
             output = self.forward(x_in, log_sigma / 4)
         loss = (output.float() - target).square().mean()
         for group in self.optimizer.param_groups:
@@ -193,6 +190,12 @@ class _Run:
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _hardware(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return f"CPU, {os.cpu_count()} cores"
 
 
 def _write(path: Path, text: str) -> None:

@@ -21,7 +21,8 @@ class Recipe:
     p_mean, p_std: log-normal law of sigma; tail: chance of a log-uniform sigma on
         [sigma_min, sigma_max] instead.
     batch patches of patch x patch pixels a step, flipped and transposed at random.
-    lr falls to 0 by a half cosine after warmup steps; ema: decay of the weights' running mean.
+    lr rises over warmup steps, stays, and falls linearly to 0 over the last share `cooldown` of the
+        steps, so that a run may be prolonged before that; ema: decay of the weights' running mean.
     """
 
     name: str
@@ -36,13 +37,14 @@ class Recipe:
     tail: float = 0.1
     sigma_min: float = 0.002
     sigma_max: float = 160.0
-    patch: int = 160
-    batch: int = 40
-    steps: int = 32_000
-    warmup: int = 1000
-    lr: float = 4e-4
+    patch: int = 96
+    batch: int = 16
+    steps: int = 14_000
+    warmup: int = 300
+    cooldown: float = 0.3
+    lr: float = 6e-4
     grad_clip: float = 1.0
-    ema: float = 0.9995
+    ema: float = 0.999
     seed: int = 0
 
     def held_out(self, name: str) -> bool:

@@ -1,0 +1,1 @@
+"""How far each solver is from the true posterior, measured where that posterior is known."""

@@ -1,0 +1,89 @@
+"""Distances between images, and between clouds of samples. Results are per image, shape (B,)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from invdiff.core import InvdiffError
+from invdiff.rng import Rng
+
+
+def psnr(x: Tensor, ref: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """10 log10(range^2 / mean squared error) in dB of every image, shape (B,).
+
+    x, ref: (B, ...), same shape. value_range: (low, high) of clean images, as a prior states it.
+    Identical images give infinity.
+    """
+    _same(x, ref)
+    mse = (x - ref).double().square().flatten(1).mean(1)
+    return 20 * math.log10(value_range[1] - value_range[0]) - 10 * mse.log10()
+
+
+def ssim(x: Tensor, ref: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """Structural similarity of every image (Wang et al. 2004, IEEE TIP 13), shape (B,), float64.
+
+    x, ref: (B, C, H, W), H and W at least 11. value_range: (low, high) of clean images.
+    The published setting: Gaussian window with sigma 1.5 and 11 taps, K1 = 0.01, K2 = 0.03,
+    averaged over pixels (without a border of 5) and channels.
+    Needs scikit-image: `pip install invdiff[bench]`.
+    """
+    _same(x, ref)
+    if x.ndim != 4 or min(x.shape[2:]) < 11:
+        raise InvdiffError(
+            f"SSIM needs (B, C, H, W) of at least 11 pixels, found {tuple(x.shape)}."
+        )
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError as error:
+        raise InvdiffError("SSIM needs scikit-image: pip install invdiff[bench]") from error
+    return torch.tensor(
+        [
+            structural_similarity(  # type: ignore[no-untyped-call]
+                a,
+                b,
+                data_range=value_range[1] - value_range[0],
+                channel_axis=0,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+            )
+            for a, b in zip(
+                x.detach().cpu().double().numpy(), ref.cpu().double().numpy(), strict=True
+            )
+        ],
+        dtype=torch.float64,
+    )
+
+
+def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 1000, seed: int = 0) -> float:
+    """Mean over random unit directions of the 1-D Wasserstein-1 distance of two clouds.
+
+    a, b: samples (N, ...), same shape. slices: how many directions, drawn from `seed`.
+    """
+    like = torch.empty(1, slices, math.prod(a.shape[1:]), dtype=torch.float64, device=a.device)
+    theta = Rng.of(seed, portable=True).normal(like, "slices")[0]
+    return projected_wasserstein(a, b, theta / theta.norm(dim=1, keepdim=True))
+
+
+def projected_wasserstein(a: Tensor, b: Tensor, directions: Tensor) -> float:
+    """Mean over the rows of directions (slices, n) of W1 between the clouds projected on them.
+
+    a, b: samples (N, ...) of n numbers each, same shape. Computed in float64, 256 slices at a time.
+    """
+    _same(a, b)
+    a, b = a.double().flatten(1), b.double().flatten(1)
+    total = 0.0
+    for part in torch.split(directions.double(), 256):
+        sorted_a, sorted_b = ((cloud @ part.mT).sort(dim=0).values for cloud in (a, b))
+        total += float((sorted_a - sorted_b).abs().mean(0).sum())
+    return total / len(directions)
+
+
+def _same(x: Tensor, ref: Tensor) -> None:
+    if x.shape != ref.shape:
+        raise InvdiffError(
+            f"Only equal shapes compare, found {tuple(x.shape)} and {tuple(ref.shape)}."
+        )

@@ -1,0 +1,242 @@
+"""Blur: true convolution with a kernel, for three kinds of boundary.
+
+Convolution means y[i] = sum over u of k[u] x[i - (u - c)]: the kernel is flipped relative to
+cross-correlation. Its centre c is the middle of an odd side, and element n // 2 of an even side n,
+the one after the middle. All taps are used. Beyond the edge the image goes on as
+  circular   a b c d | a b c d | a b c d
+  reflect    d c b a | a b c d | d c b a   (half-sample symmetric)
+  zero       0 0 0 0 | a b c d | 0 0 0 0
+and a kernel larger than the image meets as many copies as it reaches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from invdiff.core import InvdiffError
+from invdiff.operators.base import Linear, Spectral
+from invdiff.operators.separable import (
+    SeparableBlur,
+    check_boundary,
+    check_image,
+    check_kernel,
+    checked_size,
+)
+
+__all__ = [
+    "Blur",
+    "CircularBlur",
+    "SeparableBlur",
+    "blur",
+    "check_kernel",
+    "gaussian_kernel",
+    "motion_kernel",
+]
+
+
+def gaussian_kernel(sigma: float) -> Tensor:
+    """Gaussian of standard deviation sigma (pixels, > 0), cut at ceil(4 sigma); sum 1, float64."""
+    if not 0 < sigma < math.inf:
+        raise InvdiffError(f"A blur width is a number of pixels above 0, found {sigma}.")
+    radius = math.ceil(4 * sigma)
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1).double() / sigma) ** 2)
+    return torch.outer(taps, taps) / taps.sum() ** 2
+
+
+def motion_kernel(length: float, angle_degrees: float) -> Tensor:
+    """A straight motion of `length` pixels (>= 1), antialiased; odd sides, sum 1, float64.
+
+    angle_degrees: counter-clockwise from the horizontal axis, rows counted downwards. A tap falls
+    linearly to 0 at distance 1 from a segment of length - 1 pixels through the centre, so that a
+    horizontal motion of 5 pixels is five equal taps, and a motion of 1 pixel changes nothing.
+    """
+    if not (1 <= length < math.inf and math.isfinite(angle_degrees)):
+        raise InvdiffError(
+            f"A motion has a length of at least 1 pixel and an angle in degrees, found {length} "
+            f"and {angle_degrees}."
+        )
+    half, angle = (length - 1) / 2, math.radians(angle_degrees)
+    dx, dy = round(math.cos(angle), 15), -round(math.sin(angle), 15)
+    rows, cols = (math.ceil(half * abs(d) + 1) - 1 for d in (dy, dx))
+    y = torch.arange(-rows, rows + 1).double()[:, None]
+    x = torch.arange(-cols, cols + 1).double()[None, :]
+    along = (x * dx + y * dy).clamp(-half, half)
+    kernel = (1 - torch.hypot(x - along * dx, y - along * dy)).clamp_min(0)
+    return kernel / kernel.sum()
+
+
+def wrapped(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The kernel on a periodic grid, its centre at (0, 0), taps that meet added; float64, CPU."""
+    kernel = kernel.detach().cpu().double()
+    out = torch.zeros(grid, dtype=torch.float64)
+    rows, cols = ((torch.arange(n) - n // 2) % g for n, g in zip(kernel.shape, grid, strict=True))
+    return out.index_put_((rows[:, None], cols[None, :]), kernel, accumulate=True)
+
+
+def filtered(x: Tensor, transfer: Tensor) -> Tensor:
+    """x (..., H, W) with every frequency multiplied by transfer (H, W // 2 + 1), in rfft2 order."""
+    return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[-2:])
+
+
+@dataclass(frozen=True, eq=False)
+class CircularBlur(Spectral):
+    """Convolution of a periodic image with any kernel.
+
+    kernel: (h, w), real, of any size. size: (H, W) of the image.
+    Decomposition in real numbers, with K the Fourier transform of the kernel: V is the Hartley
+    transform Re F - Im F (F the orthonormal Fourier transform), symmetric and its own inverse;
+    s = |K|; U is V followed by the filter K / |K| (1 where K = 0), which keeps lengths.
+    """
+
+    kernel: Tensor
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        check_kernel(self.kernel)
+        object.__setattr__(self, "size", checked_size(self.size))
+
+    @cached_property
+    def _full(self) -> Tensor:
+        """K, shape (H, W), complex128, with K(-f) = conj K(f) to the last bit."""
+        k = torch.fft.fft2(wrapped(self.kernel, self.size))
+        mirrored = k.flip(0, 1).roll((1, 1), (0, 1))
+        return (k + mirrored.conj()) / 2
+
+    @cached_property
+    def transfer(self) -> Tensor:
+        """K in rfft2 order, shape (H, W // 2 + 1)."""
+        return self._full[:, : self.size[1] // 2 + 1].contiguous()
+
+    @cached_property
+    def power(self) -> Tensor:
+        """|K|^2 in rfft2 order."""
+        return self.transfer.abs().square()
+
+    @cached_property
+    def phase(self) -> Tensor:
+        """K / |K| in rfft2 order, 1 where K = 0."""
+        size = self.transfer.abs()
+        return torch.where(size > 0, self.transfer / torch.where(size > 0, size, 1.0), 1.0)
+
+    @cached_property
+    def _s(self) -> Tensor:
+        return self._full.abs()
+
+    @property
+    def s(self) -> Tensor:
+        """|K|, shape (H, W), in fft2 order, float64."""
+        return self._s
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return filtered(x, self._as("transfer", x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return filtered(y, self._as("transfer", y).conj())
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        return filtered(b, 1 / (self._as("power", b) + shift))
+
+    def V(self, c: Tensor) -> Tensor:
+        f = torch.fft.fft2(c, norm="ortho")
+        return f.real - f.imag
+
+    def Vt(self, x: Tensor) -> Tensor:
+        return self.V(x)
+
+    def U(self, c: Tensor) -> Tensor:
+        return filtered(self.V(c), self._as("phase", c))
+
+    def Ut(self, y: Tensor) -> Tensor:
+        return self.V(filtered(y, self._as("phase", y).conj()))
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        check_image(type(self).__name__, self.size, x_shape)
+        return tuple(x_shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Blur(Linear):
+    """Convolution with any kernel where the image does not repeat.
+
+    kernel: (h, w), real, of any size. size: (H, W) of the image. boundary: "reflect" or "zero".
+    The image is continued onto a periodic grid (mirrored once, or padded with zeros), convolved
+    there by FFT and cropped; the adjoint undoes these steps in reverse, so it is exact.
+    """
+
+    kernel: Tensor
+    size: tuple[int, int]
+    boundary: str = "reflect"
+
+    def __post_init__(self) -> None:
+        check_kernel(self.kernel)
+        check_boundary(self.boundary, ("reflect", "zero"))
+        object.__setattr__(self, "size", checked_size(self.size))
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        """Size of the periodic grid: (2 H, 2 W), or enough zeros that nothing wraps around."""
+        (height, width), (h, w) = self.size, self.kernel.shape
+        if self.boundary == "reflect":
+            return 2 * height, 2 * width
+        return height + h // 2, width + w // 2
+
+    @cached_property
+    def periodic(self) -> CircularBlur:
+        """The convolution on the grid."""
+        return CircularBlur(self.kernel, self.grid)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """x continued by zeros onto the grid."""
+        return F.pad(x, (0, self.grid[1] - self.size[1], 0, self.grid[0] - self.size[0]))
+
+    def _cropped(self, z: Tensor) -> Tensor:
+        """The image's part of the grid: the transpose of _padded."""
+        return z[..., : self.size[0], : self.size[1]]
+
+    def _continued(self, x: Tensor) -> Tensor:
+        """x continued onto the grid as the boundary says."""
+        if self.boundary == "zero":
+            return self._padded(x)
+        x = torch.cat([x, x.flip(-1)], dim=-1)
+        return torch.cat([x, x.flip(-2)], dim=-2)
+
+    def _folded(self, z: Tensor) -> Tensor:
+        """The transpose of _continued."""
+        if self.boundary == "reflect":
+            z = z + z.flip(-1)
+            z = z + z.flip(-2)
+        return self._cropped(z)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._cropped(self.periodic(self._continued(x)))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._folded(self.periodic.adjoint(self._padded(y)))
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        check_image(type(self).__name__, self.size, x_shape)
+        return tuple(x_shape)
+
+
+def blur(kernel: Tensor, size: tuple[int, int], boundary: str = "reflect") -> Linear:
+    """Convolution with kernel (h, w) on the highest rung of the ladder that it allows.
+
+    circular: CircularBlur. Otherwise SeparableBlur where the kernel has rank 1 in the precision of
+    its dtype (Gaussian, box), and Blur where it has not.
+    """
+    check_kernel(kernel)
+    check_boundary(boundary, ("circular", "reflect", "zero"))
+    if boundary == "circular":
+        return CircularBlur(kernel, size)
+    u, s, vt = torch.linalg.svd(kernel.detach().cpu().double(), full_matrices=False)
+    eps = torch.finfo(kernel.dtype if kernel.is_floating_point() else torch.float64).eps
+    if bool((s[1:] > eps * max(kernel.shape) * s[0]).any()):
+        return Blur(kernel, size, boundary)
+    gain = u[:, 0].sum()
+    return SeparableBlur(u[:, 0] / gain, vt[0] * s[0] * gain, size, boundary)

@@ -1,0 +1,103 @@
+"""Super-resolution measurements: block means and antialiased bicubic decimation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from invdiff.core import InvdiffError
+from invdiff.operators.separable import Separable, checked_size, reflected, whole
+
+
+def average_matrix(n: int, factor: int) -> Tensor:
+    """Mean of blocks of `factor` samples, shape (ceil(n / factor), n), float64.
+
+    Where factor does not divide n, the last block is the mean of the samples that are left.
+    """
+    block = torch.arange(n) // factor
+    member = (block[None, :] == torch.arange(-(-n // factor))[:, None]).double()
+    return member / member.sum(1, keepdim=True)
+
+
+def keys_cubic(t: Tensor) -> Tensor:
+    """Keys' cubic convolution kernel with a = -1/2 at distances t (samples); 0 from |t| = 2 on."""
+    t = t.abs()
+    near = (1.5 * t - 2.5) * t**2 + 1
+    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
+    return torch.where(t < 1, near, torch.where(t < 2, far, 0.0))
+
+
+def bicubic_matrix(n: int, factor: int) -> Tensor:
+    """Antialiased cubic decimation, shape (ceil(n / factor), n), float64, rows summing to 1.
+
+    Output p is centred at p factor + (factor - 1) / 2, with Keys' kernel stretched by factor
+    (4 factor taps) and half-sample symmetric reflection at the ends.
+    """
+    outputs = torch.arange(-(-n // factor))
+    centre = outputs.double() * factor + (factor - 1) / 2
+    taps = centre.floor().long()[:, None] + torch.arange(1 - 2 * factor, 2 * factor + 1)
+    weight = keys_cubic((taps - centre[:, None]) / factor)
+    matrix = torch.zeros(len(outputs), n, dtype=torch.float64)
+    matrix.scatter_add_(1, reflected(taps, n), weight)
+    return matrix / matrix.sum(1, keepdim=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Downsample(Separable):
+    """Decimation by a whole factor: y has ceil(H / factor) x ceil(W / factor) pixels.
+
+    factor: whole number, from 1 (nothing happens) to the shorter side. size: (H, W) of the image.
+    Raises InvdiffError for any other factor.
+    """
+
+    factor: int
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        size = checked_size(self.size)
+        if not whole(self.factor) or self.factor > min(size):
+            raise InvdiffError(
+                f"The factor must be a whole number from 1 to {min(size)} for an image of "
+                f"{size[0]} x {size[1]} pixels, found {self.factor}."
+            )
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "factor", int(self.factor))
+
+    def axis(self, n: int) -> Tensor:
+        """The matrix along an axis of n pixels, float64."""
+        raise NotImplementedError
+
+    @cached_property
+    def left(self) -> Tensor:
+        return self.axis(self.size[0])
+
+    @cached_property
+    def right(self) -> Tensor:
+        return self.axis(self.size[1])
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool(Downsample):
+    """Each pixel of y is the mean over a block of factor x factor pixels of x.
+
+    Where factor does not divide a side, the last block is the mean over the smaller block that is
+    left. The singular values of whole blocks are 1 / factor (Kawar et al. 2022, arXiv:2201.11793).
+    """
+
+    def axis(self, n: int) -> Tensor:
+        return average_matrix(n, self.factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Bicubic(Downsample):
+    """Antialiased bicubic decimation, as MATLAB's imresize and Shocher's Resizer do it.
+
+    Per axis: Keys' cubic (a = -1/2) stretched by factor, 4 factor taps, centre aligned, half-sample
+    symmetric reflection, rows that sum to 1 (Keys 1981, doi:10.1109/TASSP.1981.1163711).
+    """
+
+    def axis(self, n: int) -> Tensor:
+        return bicubic_matrix(n, self.factor)

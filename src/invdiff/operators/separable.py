@@ -1,0 +1,202 @@
+"""Separable operators: one small matrix along the height, one along the width."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from invdiff.core import InvdiffError
+from invdiff.operators.base import Spectral
+
+
+def whole(n: Any) -> bool:
+    """Whether n is a whole number above 0."""
+    return isinstance(n, numbers.Integral) and int(n) > 0
+
+
+def checked_size(size: Any) -> tuple[int, int]:
+    """size as (height, width); raises InvdiffError unless it is two whole numbers above 0."""
+    size = tuple(size)
+    if len(size) != 2 or not all(whole(n) for n in size):
+        raise InvdiffError(f"An image size is (height, width) in whole pixels, found {size}.")
+    return int(size[0]), int(size[1])
+
+
+def check_image(name: str, size: tuple[int, int], x_shape: tuple[int, ...]) -> None:
+    """Raise InvdiffError unless images of shape x_shape (C, ..., H, W) are of the given size."""
+    if len(x_shape) < 3 or tuple(x_shape[-2:]) != size:
+        raise InvdiffError(
+            f"{name} was made for images of {size[0]} x {size[1]} pixels, found images of shape "
+            f"{tuple(x_shape)}; make the operator with the size of the images."
+        )
+
+
+def check_kernel(k: Tensor, ndim: int = 2) -> None:
+    """Raise InvdiffError unless k is a real kernel with ndim axes, finite, whose sum is not 0.
+
+    Negative taps, and odd or even sides, are allowed.
+    """
+    if k.ndim != ndim or k.numel() == 0 or k.is_complex():
+        raise InvdiffError(
+            f"A blur kernel is a real array of {ndim} axes with at least one tap, found shape "
+            f"{tuple(k.shape)} of {k.dtype}."
+        )
+    k = k.detach().cpu().double()
+    if not bool(torch.isfinite(k).all()):
+        raise InvdiffError("The blur kernel holds NaN or infinite values; replace them.")
+    if abs(float(k.sum())) <= torch.finfo(k.dtype).eps * k.numel() * float(k.abs().sum()):
+        raise InvdiffError("The taps of the blur kernel sum to 0; a blur keeps constant images.")
+
+
+def reflected(index: Tensor, n: int) -> Tensor:
+    """Index into n samples of their half-sample symmetric extension d c b a | a b c d | d c b a."""
+    index = index % (2 * n)
+    return torch.where(index < n, index, 2 * n - 1 - index)
+
+
+def full_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U (m, k), s (k,), V (n, n) of a matrix (m, n) = U diag(s) V[:, :k]^T, k = min(m, n).
+
+    The thin decomposition, then V completed by a QR factorisation: far cheaper than a full one.
+    """
+    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+    rest = torch.linalg.qr(vt.mT, mode="complete")[0][:, len(s) :]
+    return u, s, torch.cat([vt.mT, rest], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Separable(Spectral):
+    """y = L x R^T over the last two axes of images (B, C, ..., H, W).
+
+    A subclass gives `left` L (h x H) and `right` R (w x W), float64. The decomposition of A is the
+    product of theirs: coefficients keep the shape of the image, s[i, j] = s_L[i] s_R[j], zero where
+    i >= min(h, H) or j >= min(w, W). `solve` and `pinv` go through it, A and its adjoint do not.
+    """
+
+    @property
+    def left(self) -> Tensor:
+        """L, shape (h, H), float64, on the CPU: what happens along the height."""
+        raise NotImplementedError
+
+    @property
+    def right(self) -> Tensor:
+        """R, shape (w, W), float64, on the CPU: what happens along the width."""
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._as("left", x) @ x @ self._as("right", x).mT
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._as("left", y).mT @ y @ self._as("right", y)
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        (h, height), (w, width) = self.left.shape, self.right.shape
+        check_image(type(self).__name__, (height, width), x_shape)
+        return (*x_shape[:-2], h, w)
+
+    @cached_property
+    def _left_svd(self) -> tuple[Tensor, Tensor, Tensor]:
+        return full_svd(self.left)
+
+    @cached_property
+    def _right_svd(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self._left_svd if torch.equal(self.left, self.right) else full_svd(self.right)
+
+    @property
+    def left_u(self) -> Tensor:
+        """(h, k) with orthonormal columns, k = min(h, H)."""
+        return self._left_svd[0]
+
+    @property
+    def left_v(self) -> Tensor:
+        """(H, H), orthonormal."""
+        return self._left_svd[2]
+
+    @property
+    def right_u(self) -> Tensor:
+        """(w, k) with orthonormal columns, k = min(w, W)."""
+        return self._right_svd[0]
+
+    @property
+    def right_v(self) -> Tensor:
+        """(W, W), orthonormal."""
+        return self._right_svd[2]
+
+    @cached_property
+    def _s(self) -> Tensor:
+        (_, s_left, v_left), (_, s_right, v_right) = self._left_svd, self._right_svd
+        s_left = F.pad(s_left, (0, len(v_left) - len(s_left)))
+        s_right = F.pad(s_right, (0, len(v_right) - len(s_right)))
+        return s_left[:, None] * s_right[None, :]
+
+    @property
+    def s(self) -> Tensor:
+        """Singular values, shape (H, W), float64."""
+        return self._s
+
+    def V(self, c: Tensor) -> Tensor:
+        return self._as("left_v", c) @ c @ self._as("right_v", c).mT
+
+    def Vt(self, x: Tensor) -> Tensor:
+        return self._as("left_v", x).mT @ x @ self._as("right_v", x)
+
+    def U(self, c: Tensor) -> Tensor:
+        left, right = self._as("left_u", c), self._as("right_u", c)
+        return left @ c[..., : left.shape[1], : right.shape[1]] @ right.mT
+
+    def Ut(self, y: Tensor) -> Tensor:
+        left, right = self._as("left_u", y), self._as("right_u", y)
+        height, width = self.s.shape
+        pad = (0, width - right.shape[1], 0, height - left.shape[1])
+        return F.pad(left.mT @ y @ right, pad)
+
+
+def blur_matrix(taps: Tensor, n: int, boundary: str) -> Tensor:
+    """Convolution of n samples with taps (k,), shape (n, n), float64."""
+    taps = taps.detach().cpu().double()
+    index = torch.arange(n)[:, None] - (torch.arange(len(taps)) - len(taps) // 2)[None, :]
+    weight = taps.expand(n, -1)
+    if boundary == "zero":
+        weight = torch.where((index >= 0) & (index < n), weight, 0.0)
+    index = reflected(index, n) if boundary == "reflect" else index % n
+    return torch.zeros(n, n, dtype=torch.float64).scatter_add_(1, index, weight)
+
+
+def check_boundary(boundary: str, known: tuple[str, ...]) -> None:
+    """Raise InvdiffError unless boundary is one of the known ones."""
+    if boundary not in known:
+        raise InvdiffError(f"There is no boundary {boundary!r} here; known are {', '.join(known)}.")
+
+
+@dataclass(frozen=True, eq=False)
+class SeparableBlur(Separable):
+    """Convolution with the kernel outer(kernel_rows, kernel_cols).
+
+    kernel_rows, kernel_cols: taps along the height and along the width, 1-D, of any length.
+    size: (H, W) of the image. boundary: "reflect", "zero" or "circular".
+    """
+
+    kernel_rows: Tensor
+    kernel_cols: Tensor
+    size: tuple[int, int]
+    boundary: str = "reflect"
+
+    def __post_init__(self) -> None:
+        check_kernel(self.kernel_rows, ndim=1)
+        check_kernel(self.kernel_cols, ndim=1)
+        check_boundary(self.boundary, ("reflect", "zero", "circular"))
+        object.__setattr__(self, "size", checked_size(self.size))
+
+    @cached_property
+    def left(self) -> Tensor:
+        return blur_matrix(self.kernel_rows, self.size[0], self.boundary)
+
+    @cached_property
+    def right(self) -> Tensor:
+        return blur_matrix(self.kernel_cols, self.size[1], self.boundary)

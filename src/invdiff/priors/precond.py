@@ -1,0 +1,182 @@
+"""Any trained network as a prior: D = c_skip x + c_out F(c_in x, time), with x = x0 + sigma eps.
+
+How a network was trained is stated here and nowhere else (Karras et al. 2022, arXiv 2206.00364,
+section 5, extends to all of these); where sampling travels is in `paths.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from invdiff.core import InvdiffError
+from invdiff.priors.base import Prior
+
+Scalar = Callable[[float], float]
+Match = Literal["interpolated", "nearest"]
+
+
+@dataclass(frozen=True)
+class Precond:
+    """The four coefficients, each a function of sigma > 0, and the noise levels that were trained.
+
+    c_noise: the time that F is given, in the unit in which F was trained.
+    """
+
+    c_in: Scalar
+    c_skip: Scalar
+    c_out: Scalar
+    c_noise: Scalar
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+
+
+def predicts_x0(alpha_bars: Sequence[float] | np.ndarray, match: Match = "interpolated") -> Precond:
+    """F(x_t, t) predicts x0, on a variance-preserving table of alpha_bars."""
+    return _vp(alpha_bars, match, lambda s: 0.0, lambda s: 1.0)
+
+
+def predicts_eps(
+    alpha_bars: Sequence[float] | np.ndarray, match: Match = "interpolated"
+) -> Precond:
+    """F(x_t, t) predicts the noise eps: DDPM (Ho et al. 2020, arXiv 2006.11239)."""
+    return _vp(alpha_bars, match, lambda s: 1.0, lambda s: -s)
+
+
+def predicts_v(alpha_bars: Sequence[float] | np.ndarray, match: Match = "interpolated") -> Precond:
+    """F(x_t, t) predicts v = a eps - s x0 (Salimans and Ho 2022, arXiv 2202.00512)."""
+    return _vp(alpha_bars, match, lambda s: 1 / (1 + s * s), lambda s: -s / math.hypot(1, s))
+
+
+def predicts_score(times_sigma: bool = False) -> Precond:
+    """F(x, ln sigma) predicts the score of the variance-exploding x (Song 2021, 2011.13456).
+
+    times_sigma: True when F is sigma times the score, as in NCSN++ before its last division.
+    """
+    return Precond(
+        c_in=lambda s: 1.0,
+        c_skip=lambda s: 1.0,
+        c_out=(lambda s: s) if times_sigma else (lambda s: s * s),
+        c_noise=math.log,
+    )
+
+
+def predicts_flow() -> Precond:
+    """F(x_t, t) predicts eps - x0 at x_t = (1 - t) x0 + t eps (Liu 2022, arXiv 2209.03003)."""
+    return Precond(
+        c_in=lambda s: 1 / (1 + s),
+        c_skip=lambda s: 1 / (1 + s),
+        c_out=lambda s: -s / (1 + s),
+        c_noise=lambda s: s / (1 + s),
+    )
+
+
+def predicts_edm(sigma_data: float = 0.5) -> Precond:
+    """F of Karras et al. 2022 (arXiv 2206.00364), table 1; sigma_data: rms of the training set."""
+    return Precond(
+        c_in=lambda s: 1 / math.hypot(s, sigma_data),
+        c_skip=lambda s: (sigma_data / math.hypot(s, sigma_data)) ** 2,
+        c_out=lambda s: s * sigma_data / math.hypot(s, sigma_data),
+        c_noise=lambda s: math.log(s) / 4,
+    )
+
+
+def _vp(
+    alpha_bars: Sequence[float] | np.ndarray, match: Match, c_skip: Scalar, c_out: Scalar
+) -> Precond:
+    """The variance-preserving rows share c_in and t(sigma).
+
+    alpha_bars: table in (0, 1), strictly falling; a last value of 0 (no signal left) is dropped,
+    since its sigma is infinite. The time is the table's index: the `nearest` in log sigma, or
+    `interpolated` linearly in log sigma; beyond the table's ends it is the index at the end.
+    """
+    bars = np.asarray(alpha_bars, np.float64)
+    bars = bars[:-1] if len(bars) and bars[-1] == 0 else bars
+    if not (len(bars) and bars[0] < 1 and bars[-1] > 0 and (np.diff(bars) < 0).all()):
+        raise InvdiffError(
+            "A table of alpha_bars falls strictly, between 1 and 0; this one does not."
+        )
+    log_sigmas = 0.5 * (np.log1p(-bars) - np.log(bars))
+
+    def t(sigma: float) -> float:
+        if match == "nearest":
+            return float(np.abs(log_sigmas - math.log(sigma)).argmin())
+        return float(np.interp(math.log(sigma), log_sigmas, np.arange(len(bars))))
+
+    ends = [float(s) for s in np.exp(log_sigmas[[0, -1]])]
+    return Precond(lambda s: 1 / math.hypot(1, s), c_skip, c_out, t, *ends)
+
+
+class NetworkPrior(Prior):
+    """A trained network F(x, time) -> (B, C or 2C, ...) as a prior.
+
+    net: called with c_in x, shape (B, C, ...), and time, shape (B,), on the device and in the
+    floating type of its own parameters. Of 2C output channels the first C are used: the others
+    are a learned variance. The network is set to eval() and its parameters are frozen, in place.
+    precond: which row of the table the network was trained for.
+    shape, value_range, name: as in Prior.
+    Raises InvdiffError when the output does not have the shape of the input.
+    """
+
+    def __init__(
+        self,
+        net: Callable[[Tensor, Tensor], Tensor],
+        precond: Precond,
+        shape: tuple[int | None, ...] | None = None,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        name: str = "network",
+    ) -> None:
+        if isinstance(net, nn.Module):
+            net.eval().requires_grad_(False)
+        self.net, self.precond = net, precond
+        self.shape, self.value_range, self.name = shape, value_range, name
+        self.sigma_min, self.sigma_max = precond.sigma_min, precond.sigma_max
+        self._hash = ""
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        if sigma == 0:
+            return x
+        p, channels = self.precond, x.shape[1]
+        inside = (p.c_in(sigma) * x).to(self._dtype(x))
+        exact = torch.float64 if inside.dtype == torch.float64 else torch.float32
+        time = torch.full((len(x),), p.c_noise(sigma), dtype=exact, device=x.device)
+        out = self.net(inside, time)
+        if out.shape[1] == 2 * channels:
+            out = out[:, :channels]
+        if out.shape != x.shape:
+            raise InvdiffError(
+                f"The network {self.name} turned {tuple(x.shape)} into {tuple(out.shape)}; "
+                "a denoiser returns the shape that it is given."
+            )
+        return p.c_skip(sigma) * x + p.c_out(sigma) * out.to(x.dtype)
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        if isinstance(self.net, nn.Module):
+            for parameter in self.net.parameters():
+                if parameter.is_floating_point():
+                    return parameter.dtype
+        return x.dtype
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the network's weights; empty for a plain function."""
+        if not self._hash and isinstance(self.net, nn.Module):
+            digest = hashlib.sha256()
+            for key, value in sorted(self.net.state_dict().items()):
+                digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+                digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+            self._hash = digest.hexdigest()[:16]
+        return self._hash
+
+    def to(self, device: torch.device | str) -> NetworkPrior:
+        """Move the network, in place, and return this prior."""
+        if isinstance(self.net, nn.Module):
+            self.net.to(device)
+        return self

@@ -1,0 +1,75 @@
+"""Null-space sampling: the range space from y, the null space from the prior."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from invdiff import steps
+from invdiff.core import Problem, State
+from invdiff.needs import Need
+from invdiff.priors.base import Prior, eps_from
+from invdiff.rng import Rng
+from invdiff.solvers.base import Solver, knob
+
+
+@dataclass(frozen=True)
+class DDNM(Solver):
+    """X = x0 - A^+(A x0 - y), then re-noised: for measurements without noise.
+
+    Wang, Yu, Zhang 2023, "Zero-shot image restoration using denoising diffusion null-space
+    model", arXiv 2212.00490, Algorithm 1. The last step returns X: exactly consistent with y.
+    """
+
+    name: ClassVar[str] = "ddnm"
+    paper: ClassVar[str] = "Wang, Yu, Zhang 2023, arXiv 2212.00490, Algorithm 1"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PINV, Need.NOISELESS})
+
+    eta_prop: float = knob(0.85, "share of fresh noise in each step", 0, 1)
+
+    def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
+        level, to = self.levels[state.step], self.levels[state.step + 1]
+        x0 = prior.x0(state.x, level)
+        eps = eps_from(state.x, x0, level)
+        x0 = x0 + problem.A.pinv(problem.residual(x0))
+        x = steps.renoise(x0, eps, to, rng.normal(x0, "step"), self.eta_prop * to.s)
+        return State(state.step + 1, x, x0)
+
+
+@dataclass(frozen=True)
+class DDNMPlus(Solver):
+    """DDNM with the noise of y taken out of the fresh noise, mode by mode.
+
+    Wang, Yu, Zhang 2023, arXiv 2212.00490, section 3.3 and appendix on DDNM+ (SVD form):
+    per mode, with t = a' sigma_y / s_i, lam = 1 and fresh noise sqrt(s'^2 - t^2) while s' >= t,
+    else lam = s_i s' sqrt(1 - eta^2) / (a' sigma_y) and fresh noise eta s'. Where s_i = 0, the
+    network's noise is kept with sqrt(1 - eta^2). Noise is rotated by V^T before it is mixed.
+    """
+
+    name: ClassVar[str] = "ddnm+"
+    paper: ClassVar[str] = "Wang, Yu, Zhang 2023, arXiv 2212.00490, section 3.3"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SVD, Need.GAUSSIAN})
+
+    eta_prop: float = knob(0.85, "share of fresh noise in each step", 0, 1)
+
+    def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
+        level, to = self.levels[state.step], self.levels[state.step + 1]
+        A, eta, keep = problem.A, self.eta_prop, math.sqrt(1 - self.eta_prop**2)
+        x0 = prior.x0(state.x, level)
+        db, eb = A.Vt(x0), A.Vt(eps_from(state.x, x0, level))
+        z = A.Vt(rng.normal(x0, "step"))
+        s = A.spectrum(x0)
+        seen = s > 0
+        s1 = torch.where(seen, s, 1.0)
+        yb = torch.where(seen, A.Ut(problem.y) / s1, db)
+        t = to.a * problem.sigma_y / s1
+        precise = to.s >= t
+        lam = torch.where(precise, 1.0, keep * to.s / t.clamp_min(1e-30))
+        fresh = torch.where(precise, (to.s**2 - t**2).clamp_min(0).sqrt(), eta * to.s)
+        fresh = torch.where(seen, fresh, eta * to.s)
+        kept = torch.where(seen, torch.zeros_like(s), keep * to.s)
+        x = A.V(to.a * (db + lam * (yb - db)) + fresh * z + kept * eb)
+        return State(state.step + 1, x, x0)

@@ -1,0 +1,48 @@
+"""Plug-and-play restoration: alternate the denoiser and the proximal step of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from invdiff import steps
+from invdiff.core import Problem, State
+from invdiff.needs import Need
+from invdiff.paths import VP, Path
+from invdiff.priors.base import Prior, eps_from
+from invdiff.rng import Rng
+from invdiff.solvers.base import Solver, knob
+
+
+@dataclass(frozen=True)
+class DiffPIR(Solver):
+    """X = argmin |y - A x|^2 + rho |x - x0|^2 with rho = lam sigma_n^2 / v^2, then re-noised.
+
+    Zhu, Zhang, Liang, Cao, Wen, Timofte, Van Gool 2023, "Denoising diffusion models for
+    plug-and-play image restoration", arXiv 2305.08995, Algorithm 1. lambda -> lam, v = s / a,
+    sigma_n -> the noise level, at least sigma_floor. The noise that explains x_t by X is kept with
+    sqrt(1 - zeta), fresh noise enters with sqrt(zeta).
+    lam is in consistent units: the official code mixes ranges, so its value is 4 lam.
+    """
+
+    name: ClassVar[str] = "diffpir"
+    paper: ClassVar[str] = "Zhu et al. 2023, arXiv 2305.08995, Algorithm 1"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.LINEAR, Need.GAUSSIAN})
+
+    lam: float = knob(1.75, "weight of the prior against the data", 0, 100)
+    zeta: float = knob(0.3, "share of fresh noise (variance) in each step", 0, 1)
+    sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 0, 1)
+    final: Literal["proximal", "denoised"] = knob("proximal", "what the last step returns")
+    path: Path = field(default_factory=lambda: VP(100, spacing="quad"), kw_only=True)
+
+    def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
+        level, to = self.levels[state.step], self.levels[state.step + 1]
+        x0 = prior.x0(state.x, level)
+        if to.s == 0 and self.final == "denoised":
+            return State(state.step + 1, x0, x0)
+        rho = self.lam * (max(problem.sigma_y, self.sigma_floor) / level.sigma) ** 2
+        A = problem.A
+        X = x0 + A.solve(A.adjoint(problem.residual(x0)), rho)
+        eps = eps_from(state.x, X, level)
+        x = steps.renoise(X, eps, to, rng.normal(X, "step"), self.zeta**0.5 * to.s)
+        return State(state.step + 1, x, X)

@@ -1,0 +1,151 @@
+"""Named problems: what a task measures, with which solver and knobs it is best solved, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invdiff.core import InvdiffError, Problem
+from invdiff.needs import nearest, why_not
+from invdiff.noise import Gaussian
+from invdiff.operators.base import Identity, Linear
+from invdiff.operators.blur import blur
+from invdiff.operators.color import REC601, Grayscale
+from invdiff.operators.downsample import AveragePool, Bicubic
+from invdiff.operators.inpaint import Inpaint
+from invdiff.solvers import registry, solver_class
+from invdiff.solvers.base import Solver
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of damage that the command line, the page and the benchmark know by name.
+
+    name: as users type it. summary: one line. operator(size, options): A for images (H, W).
+    image_size(y_size, options): size of the unknown image for a measurement of y_size.
+    channels: of the measurement. options: names and meanings of what it must be told.
+    """
+
+    name: str
+    summary: str
+    operator: Callable[[Size, Mapping[str, Any]], Linear]
+    image_size: Callable[[Size, Mapping[str, Any]], Size] = lambda size, options: size
+    channels: int = 3
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _inpaint(size: Size, options: Mapping[str, Any]) -> Linear:
+    return Inpaint(options["mask"])
+
+
+def _downsample(size: Size, options: Mapping[str, Any]) -> Linear:
+    kinds = {"bicubic": Bicubic, "mean": AveragePool}
+    kind = options.get("downsampling", "bicubic")
+    if kind not in kinds:
+        raise nearest(kind, kinds, "downsampling")
+    return kinds[kind](options["scale"], size)
+
+
+def _deblur(size: Size, options: Mapping[str, Any]) -> Linear:
+    return blur(options["kernel"], size, options.get("boundary", "reflect"))
+
+
+TASKS: dict[str, Task] = {
+    t.name: t
+    for t in (
+        Task(
+            "inpaint",
+            "fill in pixels that are missing or unwanted",
+            _inpaint,
+            options={"mask": "a picture of the same size that marks the pixels to restore"},
+        ),
+        Task(
+            "super-resolution",
+            "enlarge a photograph by a whole factor",
+            _downsample,
+            lambda size, o: (size[0] * o["scale"], size[1] * o["scale"]),
+            options={
+                "scale": "enlargement factor, a whole number of 2 or more",
+                "downsampling": "how the small picture came about: bicubic (antialiased) or mean",
+            },
+        ),
+        Task(
+            "deblur",
+            "undo a known blur",
+            _deblur,
+            options={
+                "kernel": "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file with the kernel",
+                "boundary": "what lies beyond the edge: reflect, zero or circular",
+            },
+        ),
+        Task(
+            "denoise",
+            "remove Gaussian noise of a known level",
+            lambda size, o: Identity(),
+            options={"sigma": "noise level on the scale where black is 0 and white is 1"},
+        ),
+        Task(
+            "colorize",
+            "give a grey photograph plausible colours",
+            lambda size, o: Grayscale(REC601),
+            channels=1,
+        ),
+    )
+}
+
+
+def task(name: str) -> Task:
+    """The task called name. Raises InvdiffError with the nearest names when there is none."""
+    if name not in TASKS:
+        raise nearest(name, TASKS, "task")
+    return TASKS[name]
+
+
+def example(name: str, size: Size = (16, 16), sigma: float = 0.05) -> Problem:
+    """A small instance of a task, for tables and tests: its types decide which solver can."""
+    options: dict[str, Any] = {
+        "mask": torch.ones(1, 1, *size),
+        "scale": 4,
+        "kernel": torch.ones(3, 3) / 9,
+    }
+    A = task(name).operator(size, options)
+    x_shape = (3, *size)
+    return Problem(torch.zeros(1, *A.y_shape(x_shape)), A, Gaussian(sigma), x_shape)
+
+
+def table() -> list[tuple[str, dict[str, str]]]:
+    """(solver, {task: "" or why not}) for every solver and task: generated, never kept by hand."""
+    rows = []
+    for name, cls in registry().items():
+        cells = {}
+        for t in TASKS:
+            # a solver for noiseless data is judged on noiseless data
+            options = [why_not(cls(), example(t, sigma=s)) for s in (0.05, 0.0)]
+            cells[t] = min(options, key=len)
+        rows.append((name, cells))
+    return rows
+
+
+def preset(task_name: str, solver_name: str) -> Solver:
+    """The tuned configuration of a solver for a task, else the defaults of its paper."""
+    key = (task_name, solver_name)
+    return TUNED[key] if key in TUNED else solver_class(solver_name)()
+
+
+TUNED: dict[tuple[str, str], Solver] = {}
+"""Knobs found by `benchmarks/tune.py` on photographs that the prior was not trained on."""
+
+
+def wiener(problem: Problem, constant: float) -> Tensor:
+    """(A^T A + constant)^-1 A^T y: the Wiener filter for white images, whatever the operator."""
+    A = problem.A
+    if not isinstance(A, Linear):
+        raise InvdiffError(f"A Wiener filter needs a linear operator, found {type(A).__name__}.")
+    return A.solve(A.adjoint(problem.y), constant)

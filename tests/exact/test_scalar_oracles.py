@@ -1,0 +1,325 @@
+"""Every solver's own mean and variance on a scalar normal prior, where they are closed-form.
+
+With x0 ~ N(0, 1), D(x, v) = x / (1 + v^2) and y = s x0 + 0.1 n, most solvers map (y, noise) to
+their sample by an affine function. The test reads this function off the code itself, in float64
+and without any sampling: one row of a batch gets y/s = 1 and no noise, every other row gets y = 0
+and a unit impulse in one draw. The first row's result is the coefficient of y/s; the sum of the
+others' squares is the variance given y.
+
+These numbers are biased: they are what the published algorithm does with a perfect denoiser, not
+the posterior. Printed tables: independent double-precision recursions made for this project.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pytest
+import torch
+from helpers import Given, exploding, noise_names, states
+from torch import Tensor
+
+from invdiff.core import Level, Problem
+from invdiff.noise import Gaussian
+from invdiff.operators.base import Identity, ScaledSpectral, Spectral
+from invdiff.paths import VE, VP
+from invdiff.priors.base import Denoiser
+from invdiff.solvers import Solver
+from invdiff.solvers.ddnm import DDNM, DDNMPlus
+from invdiff.solvers.ddrm import DDRM
+from invdiff.solvers.diffpir import DiffPIR
+from invdiff.solvers.dps import DPS
+from invdiff.solvers.mmps import MMPS
+from invdiff.solvers.pigdm import PiGDM
+from invdiff.solvers.replacement import Replacement
+from invdiff.solvers.unconditional import Unconditional
+
+SIGMA_Y = 0.1
+GAINS = (1.0, 0.25, 0.05, 0.0)
+ROUNDING = 0.5e-4 * (1 + 1e-9)  # of a number printed with 4 decimals
+PRIOR = Denoiser(lambda x, sigma: x / (1 + sigma**2), name="standard normal")
+
+
+@dataclass(frozen=True, eq=False)
+class Blind(Identity):
+    """y = 0 x: the singular value is 0, nothing is seen."""
+
+    @property
+    def s(self) -> Tensor:
+        return torch.zeros(1, dtype=torch.float64)
+
+    __call__ = Spectral.__call__
+    adjoint = Spectral.adjoint
+
+
+class Moments(NamedTuple):
+    """Coefficient of y/s (of y where s = 0), and variance given y, of one state."""
+
+    mean: float
+    variance: float
+
+
+def measured(gain: float, y: Tensor, sigma_y: float) -> Problem:
+    A = ScaledSpectral(Identity(), gain) if gain else Blind()
+    return Problem(y.reshape(-1, 1, 1, 1), A, Gaussian(sigma_y), (1, 1, 1))
+
+
+def moments(solver: Solver, gain: float, sigma_y: float = SIGMA_Y) -> list[Moments]:
+    """Of every state of a run, exactly. Fails when the run is not affine in (y, noise)."""
+    f64 = torch.float64
+    names = noise_names(solver, measured(gain, torch.zeros(1, dtype=f64), sigma_y), PRIOR)
+    n = len(names)
+    # rows: y alone; an impulse in each draw; then a row of everything, and a row of nothing
+    everything = torch.linspace(-1.3, 1.7, n, dtype=f64).cos()
+    draws = torch.cat([torch.zeros(1, n, dtype=f64), torch.eye(n, dtype=f64), everything[None]])
+    draws = torch.cat([draws, torch.zeros(1, n, dtype=f64)])
+    unit = gain or 1.0
+    y = torch.zeros(n + 3, dtype=f64)
+    y[0], y[n + 1] = unit, -0.7 * unit
+    column = {name: draws[:, i] for i, name in enumerate(names)}
+    rng = Given(tuple(range(n + 3)), table=lambda step, role: column[step, role])
+    found = []
+    for state in states(solver, measured(gain, y, sigma_y), PRIOR, rng):
+        x = state.x.flatten()
+        assert x.dtype == f64
+        assert x[n + 2] == 0
+        expected = -0.7 * x[0] + everything @ x[1 : n + 1]
+        scale = float(x.abs().max() * n)
+        torch.testing.assert_close(x[n + 1], expected, rtol=0, atol=1e-14 * scale * n)
+        found.append(Moments(float(x[0]), float(x[1 : n + 1].square().sum())))
+    return found
+
+
+def final(solver: Solver, gain: float) -> Moments:
+    return moments(solver, gain)[-1]
+
+
+TABLE: list[tuple[str, Solver, tuple[tuple[float, float], ...]]] = [
+    (
+        "ddrm-20",
+        DDRM(path=VP(20)),
+        ((0.9714, 0.0178), (0.8158, 0.0663), (0.3202, 0.2048), (0, 0.6342)),
+    ),
+    (
+        "ddrm-100",
+        DDRM(path=VP(100)),
+        ((0.9883, 0.0042), (0.8845, 0.0351), (0.4796, 0.1619), (0, 0.7247)),
+    ),
+    (
+        "pigdm-100",
+        PiGDM(path=VP(100)),
+        ((1.0000, 0.0021), (0.9999, 0.0234), (0.5838, 0.3614), (0, 0.9216)),
+    ),
+    (
+        "diffpir-100-denoised",
+        DiffPIR(lam=1.75, zeta=0.3, final="denoised", path=VP(100, spacing="quad")),
+        ((0.9833, 0.0140), (0.8067, 0.1796), (0.1803, 0.7553), (0, 0.8931)),
+    ),
+    (
+        "diffpir-100-proximal",
+        DiffPIR(lam=1.75, zeta=0.3, final="proximal", path=VP(100, spacing="quad")),
+        ((0.9834, 0.0138), (0.8068, 0.1795), (0.1803, 0.7553), (0, 0.8931)),
+    ),
+    (
+        "mmps-100",
+        MMPS(iterations=1, path=VP(100)),
+        ((0.9901, 0.0062), (0.8621, 0.1169), (0.2000, 0.7331), (0, 0.9216)),
+    ),
+    (
+        "mmps-1000",
+        MMPS(iterations=1, path=VP(1000)),
+        ((0.9901, 0.0092), (0.8621, 0.1351), (0.2000, 0.7923), (0, 0.9911)),
+    ),
+    (
+        "unconditional-100",
+        Unconditional(path=VP(100)),
+        ((0, 0.9216), (0, 0.9216), (0, 0.9216), (0, 0.9216)),
+    ),
+]
+
+
+@pytest.mark.parametrize("gain", GAINS)
+@pytest.mark.parametrize(("solver", "expected"), [t[1:] for t in TABLE], ids=[t[0] for t in TABLE])
+def test_mean_and_variance_are_the_printed_ones(solver, expected, gain):
+    """Settings: eta_prop 0.85 and eta_b 1; eta_ddim 1; the tables' grids are the paths' own."""
+    found = final(solver, gain)
+    mean, variance = expected[GAINS.index(gain)]
+    assert found.mean == pytest.approx(mean, abs=ROUNDING)
+    assert found.variance == pytest.approx(variance, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("gain", GAINS)
+def test_mmps_has_the_posteriors_own_mean_at_any_number_of_steps(gain):
+    """With eta_ddim = 1 its only errors are the sampler's: its variance, and its start.
+
+    The chain keeps V / sigma_max^2 of the mean with which it starts, V <= 1 the final variance,
+    and it starts at 0 instead of at x0.
+    """
+    exact = gain**2 / (gain**2 + SIGMA_Y**2)
+    for steps in (5, 20, 100):
+        solver = MMPS(iterations=1, path=VE(steps, sigma_max=1e5, sigma_min=1e-3))
+        assert final(solver, gain).mean == pytest.approx(exact, abs=1.01e-10)
+
+
+def test_mmps_variance_falls_to_the_posteriors_as_the_path_gets_finer():
+    for gain in GAINS:
+        exact = SIGMA_Y**2 / (gain**2 + SIGMA_Y**2)
+        errors = [
+            abs(final(MMPS(iterations=1, path=VP(n)), gain).variance - exact) for n in (20, 60, 180)
+        ]
+        assert errors[0] > errors[1] > errors[2]
+
+
+# Recursions of one solver each, in plain Python floats, written from its paper. A state is
+# x = m y/s + ..., with variance V given y. Denoiser: x0 = d x, d = a / (a^2 + s^2).
+
+
+def pairs(path: VP | VE) -> list[tuple[Level, Level]]:
+    levels = path.levels()
+    return list(zip(levels[:-1], levels[1:], strict=True))
+
+
+def ancestral(t: Level, u: Level) -> tuple[float, float, float]:
+    """x_u = p x0 + q x_t + std z, with the forward process's own bridge q(x_u | x_t, x0).
+
+    Ho et al. 2020, eq. 6 and 7, for any (a, s): the product of N(x_u; a_u x0, s_u^2) and
+    N(x_t; r x_u, s_t^2 - r^2 s_u^2), r = a_t / a_u.
+    """
+    r = t.a / u.a
+    step = t.s**2 - r**2 * u.s**2
+    return u.a * step / t.s**2, r * u.s**2 / t.s**2, math.sqrt(step) * u.s / t.s
+
+
+def shrink(t: Level) -> float:
+    return t.a / (t.a**2 + t.s**2)
+
+
+def recursion_dps(path, gain, zeta):
+    """x_u = ancestral - zeta d/dx_t (y - s x0)^2 / (2 sigma_y^2); DPS Algorithm 1."""
+    m, V = 0.0, path.levels()[0].s ** 2
+    for t, u in pairs(path):
+        p, q, std = ancestral(t, u)
+        pull = zeta * shrink(t) * gain / SIGMA_Y**2
+        own = p * shrink(t) + q - pull * gain * shrink(t)
+        m, V = own * m + pull * (gain or 1.0), own**2 * V + std**2
+        yield Moments(m, V)
+
+
+def recursion_replacement(path, gain, lam, known_level):
+    """x_u = ancestral, then x <- (1 - lam) x + lam (a y/s + s z); where s > 0."""
+    m, V = 0.0, path.levels()[0].s ** 2
+    for t, u in pairs(path):
+        p, q, std = ancestral(t, u)
+        own = p * shrink(t) + q
+        m, V = own * m, own**2 * V + std**2
+        if gain:
+            known = u if known_level == "next" else t
+            m = (1 - lam) * m + lam * known.a
+            V = (1 - lam) ** 2 * V + (lam * known.s) ** 2
+        yield Moments(m, V)
+
+
+def recursion_ddnm(path, gain, eta):
+    """x_u = a X + s (eta z + sqrt(1 - eta^2) e), X = y/s where s > 0 and x0 elsewhere."""
+    m, V = 0.0, path.levels()[0].s ** 2
+    for t, u in pairs(path):
+        d = shrink(t)
+        e = (1 - t.a * d) / t.s
+        own = u.s * math.sqrt(1 - eta**2) * e + (0.0 if gain else u.a * d)
+        m, V = own * m + (u.a if gain else 0.0), own**2 * V + (eta * u.s) ** 2
+        yield Moments(m, V)
+
+
+def recursion_unconditional(path, eta):
+    """DDIM with std eta sqrt(s_u^2 - (a_t s_u^2 / (a_u s_t))^2) of fresh noise (eq. 12 and 16)."""
+    V = path.levels()[0].s ** 2
+    for t, u in pairs(path):
+        d = shrink(t)
+        fresh2 = eta**2 * u.s**2 * (1 - (u.s * t.a / (u.a * t.s)) ** 2)
+        own = u.a * d + math.sqrt(u.s**2 - fresh2) * (1 - t.a * d) / t.s
+        V = own**2 * V + fresh2
+        yield Moments(0.0, V)
+
+
+def assert_follows(solver, gain, sigma_y, recursion):
+    """Every state of the run, to 1e-8; the last step adds no noise in either."""
+    found = moments(solver, gain, sigma_y)[1:]
+    expected = list(recursion)
+    assert len(found) == len(expected)
+    for got, want in zip(found, expected, strict=True):
+        assert got.mean == pytest.approx(want.mean, rel=1e-8, abs=1e-8)
+        assert got.variance == pytest.approx(want.variance, rel=1e-8, abs=1e-8)
+
+
+PATHS = [VP(50), VP(50, spacing="trailing"), VE(50, 30.0, 0.01), exploding(VP(50))]
+each_path = pytest.mark.parametrize("path", PATHS, ids=["leading", "trailing", "ve", "vp-as-ve"])
+each_gain = pytest.mark.parametrize("gain", GAINS)
+
+
+@each_gain
+@each_path
+def test_dps_follows_its_recursion(path, gain):
+    """The likelihood loss: the norm losses are not linear in a single residual (its sign)."""
+    solver = DPS(zeta=0.004, loss="gaussian", path=path)
+    assert_follows(solver, gain, SIGMA_Y, recursion_dps(path, gain, 0.004))
+
+
+@pytest.mark.parametrize("known_level", ["next", "current"])
+@pytest.mark.parametrize("lam", [1.0, 0.4])
+@each_gain
+@each_path
+def test_replacement_follows_its_recursion(path, gain, lam, known_level):
+    """Without the corrector, whose step size depends on norms of the noise and of the score."""
+    solver = Replacement(corrector_steps=0, lam=lam, known_level=known_level, path=path)
+    assert_follows(solver, gain, 0.0, recursion_replacement(path, gain, lam, known_level))
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.85, 1.0])
+@each_gain
+@each_path
+def test_ddnm_follows_its_recursion(path, gain, eta):
+    solver = DDNM(eta_prop=eta, path=path)
+    assert_follows(solver, gain, 0.0, recursion_ddnm(path, gain, eta))
+
+
+@pytest.mark.parametrize("gain", GAINS[:-1])
+def test_ddnm_ends_at_the_data(gain):
+    assert moments(DDNM(path=VP(20)), gain, 0.0)[-1] == pytest.approx((1.0, 0.0), abs=1e-14)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@each_path
+def test_unconditional_follows_its_recursion(path, eta):
+    assert_follows(
+        Unconditional(eta_ddim=eta, path=path), 1.0, SIGMA_Y, recursion_unconditional(path, eta)
+    )
+
+
+@pytest.mark.parametrize("gain", GAINS)
+@pytest.mark.parametrize("solver", [t[1] for t in TABLE], ids=[t[0] for t in TABLE])
+def test_moments_do_not_depend_on_the_frame(solver, gain):
+    """On the same levels s / a, the variance-exploding run is the variance-preserving one."""
+    short = solver.with_steps(20)
+    other = dataclasses.replace(short, path=exploding(short.path))
+    assert final(other, gain) == pytest.approx(final(short, gain), rel=1e-10, abs=1e-12)
+
+
+def test_the_impulse_method_sees_a_wrong_solver():
+    """Negative twin: a DDRM with another share of fresh noise is not the printed one."""
+    mean, variance = TABLE[0][2][1]
+    found = final(DDRM(eta_prop=0.8, path=VP(20)), 0.25)
+    assert abs(found.mean - mean) > 100 * ROUNDING
+    assert abs(found.variance - variance) > 100 * ROUNDING
+
+
+def test_ddnm_plus_is_ddrm_with_eta_b_1_except_for_its_start():
+    """Where y is never more precise than the first level, the starts agree, and whole runs do."""
+    for gain in (0.0, 0.0005):
+        for sigma_y in (0.1, 0.3):
+            a = moments(DDRM(path=VP(20)), gain, sigma_y)
+            b = moments(DDNMPlus(path=VP(20)), gain, sigma_y)
+            assert a == [pytest.approx(x, rel=1e-11, abs=1e-13) for x in b]
+    assert final(DDNMPlus(path=VP(20)), 1.0) == pytest.approx(final(DDRM(), 1.0), abs=1e-2)

@@ -1,0 +1,133 @@
+"""Kernels, the choice of class, and the errors of the blur family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from invdiff.core import InvdiffError
+from invdiff.operators import (
+    Blur,
+    CircularBlur,
+    SeparableBlur,
+    blur,
+    check_kernel,
+    gaussian_kernel,
+    motion_kernel,
+)
+
+torch.set_num_threads(1)
+
+
+def same(a: torch.Tensor, b: torch.Tensor, tol: float = 1e-12) -> None:
+    torch.testing.assert_close(a, b, rtol=0, atol=tol)
+
+
+@pytest.mark.parametrize(("sigma", "side"), [(0.3, 5), (1.0, 9), (3.0, 25)])
+def test_gaussian_kernel(sigma: float, side: int) -> None:
+    k = gaussian_kernel(sigma)
+    offset = torch.arange(side).double() - side // 2
+    assert k.shape == (side, side) and float(k.sum()) == pytest.approx(1, abs=1e-14)
+    same(k, k.T)
+    same(k, k.flip(0, 1))
+    ratio = k[side // 2 + 1, side // 2] / k[side // 2, side // 2]
+    assert float(ratio) == pytest.approx(float(torch.exp(torch.tensor(-0.5 / sigma**2))), rel=1e-6)
+    if sigma >= 1:
+        # the discrete variance equals sigma^2 but for the tails beyond 4 sigma (about 1e-3)
+        assert float((k.sum(1) * offset**2).sum()) == pytest.approx(sigma**2, rel=2e-3)
+
+
+def test_motion_kernel() -> None:
+    same(motion_kernel(5, 0), torch.full((1, 5), 0.2).double(), 1e-7)
+    same(motion_kernel(5, 90), motion_kernel(5, 0).T)
+    same(motion_kernel(1, 33), torch.ones(1, 1).double())
+    rising = motion_kernel(6, 45)
+    assert float(rising[0, -1]) > 0 and float(rising[0, 0]) == 0
+    same(rising, rising.T.flip(0, 1))
+    for length, angle in [(1.5, 10), (9, 30), (12.3, 77), (7, 135), (30, 200)]:
+        k = motion_kernel(length, angle)
+        assert all(n % 2 == 1 for n in k.shape) and bool((k >= 0).all())
+        assert float(k.sum()) == pytest.approx(1, abs=1e-14)
+        same(k, k.flip(0, 1))
+        same(k, motion_kernel(length, angle + 180))
+        same(k, motion_kernel(length, -angle).flip(0))
+        assert bool(k[0].any() and k[-1].any() and k[:, 0].any() and k[:, -1].any())
+
+
+def test_convolution_flips_the_kernel() -> None:
+    """A point becomes the kernel itself, not its mirror image."""
+    kernel = torch.arange(1.0, 10.0).double().reshape(3, 3)
+    x = torch.zeros(1, 1, 7, 8).double()
+    x[..., 3, 4] = 1
+    for boundary in ("circular", "reflect", "zero"):
+        same(blur(kernel, (7, 8), boundary)(x)[0, 0, 2:5, 3:6], kernel)
+
+
+@pytest.mark.parametrize("boundary", ["reflect", "zero", "circular"])
+def test_the_classes_agree(boundary: str) -> None:
+    """A Gaussian goes to the highest class, which agrees with the general ones."""
+    kernel, size = gaussian_kernel(0.8), (13, 10)
+    taps = kernel.sum(0)
+    found = blur(kernel, size, boundary)
+    assert type(found) is (CircularBlur if boundary == "circular" else SeparableBlur)
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    same(found(x), SeparableBlur(taps, taps, size, boundary)(x))
+    if boundary != "circular":
+        same(found(x), Blur(kernel, size, boundary)(x))
+        assert type(blur(motion_kernel(5, 30), size, boundary)) is Blur
+        assert type(blur(kernel.float(), size, boundary)) is SeparableBlur
+        assert type(blur(torch.ones(3, 5, dtype=torch.int64), size, boundary)) is SeparableBlur
+
+
+def test_constants_pass() -> None:
+    ones = torch.ones(1, 1, 12, 11, dtype=torch.float64)
+    for boundary in ("circular", "reflect"):
+        for kernel in (gaussian_kernel(2), motion_kernel(9, 25)):
+            same(blur(kernel, (12, 11), boundary)(ones), ones)
+
+
+def test_circular_solve_is_the_wiener_filter() -> None:
+    """Against a dense solve, and the same through the Hartley modes."""
+    A = CircularBlur(motion_kernel(5, 20), (8, 7))
+    eye = torch.eye(56, dtype=torch.float64).reshape(56, 1, 8, 7)
+    a = A(eye).flatten(1).T
+    b = torch.randn(3, 1, 8, 7, dtype=torch.float64)
+    dense = torch.linalg.solve(a.T @ a + 0.03 * torch.eye(56).double(), b.flatten(1).T).T
+    same(A.solve(b, 0.03).flatten(1), dense, 1e-11)
+    same(A.V(A.Vt(b) / (A.s**2 + 0.03)), A.solve(b, 0.03), 1e-11)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        torch.ones(3),
+        torch.ones(0, 3),
+        torch.tensor([[1.0, -1.0]]),
+        torch.tensor([[1.0, float("nan")]]),
+        torch.ones(2, 2, dtype=torch.complex64),
+    ],
+)
+def test_bad_kernels(kernel: torch.Tensor) -> None:
+    for make in (check_kernel, lambda k: blur(k, (5, 5)), lambda k: CircularBlur(k, (5, 5))):
+        with pytest.raises(InvdiffError):
+            make(kernel)
+
+
+def test_errors_are_sentences() -> None:
+    kernel = gaussian_kernel(1)
+    with pytest.raises(InvdiffError, match="known are circular, reflect, zero"):
+        blur(kernel, (5, 5), "periodic")
+    with pytest.raises(InvdiffError, match="known are reflect, zero"):
+        Blur(kernel, (5, 5), "circular")
+    for boundary in ("circular", "reflect", "zero"):
+        for k in (kernel, motion_kernel(5, 30)):
+            with pytest.raises(InvdiffError, match=r"5 x 4 pixels, found .*\(3, 6, 4\)"):
+                blur(k, (5, 4), boundary).y_shape((3, 6, 4))
+    for size in ((5,), (5, 0), (5.5, 4), (1, 2, 3)):
+        with pytest.raises(InvdiffError, match="size"):
+            CircularBlur(kernel, size)  # type: ignore[arg-type]
+    for sigma in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InvdiffError, match="width"):
+            gaussian_kernel(sigma)
+    with pytest.raises(InvdiffError, match="length"):
+        motion_kernel(0.5, 0)

@@ -1,0 +1,122 @@
+"""Metrics against closed forms and a second transcription."""
+
+import math
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from invdiff.core import InvdiffError
+from invdiff.metrics import projected_wasserstein, psnr, sliced_wasserstein, ssim
+from invdiff.rng import Rng
+
+RANGE = (-1.0, 1.0)
+
+
+def noise(*shape, role="z", seed=0):
+    return Rng.of(seed).normal(torch.empty(1, *shape, dtype=torch.float64), role)[0]
+
+
+def wang(x: torch.Tensor, ref: torch.Tensor, data_range: float) -> torch.Tensor:
+    """Wang et al. 2004, eq. 13 with K1 = 0.01, K2 = 0.03 and an 11 x 11 window of sigma 1.5."""
+    taps = torch.exp(-0.5 * (torch.arange(-5, 6, dtype=torch.float64) / 1.5) ** 2)
+    taps = taps / taps.sum()
+    channels = x.shape[1]
+    window = torch.outer(taps, taps).expand(channels, 1, 11, 11)
+
+    def mean(v):
+        return F.conv2d(v, window, groups=channels)
+
+    mx, mr = mean(x), mean(ref)
+    vx, vr, cov = mean(x * x) - mx**2, mean(ref * ref) - mr**2, mean(x * ref) - mx * mr
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    score = (2 * mx * mr + c1) * (2 * cov + c2) / ((mx**2 + mr**2 + c1) * (vx + vr + c2))
+    return score.flatten(1).mean(1)
+
+
+def test_psnr_of_a_known_error():
+    ref = noise(3, 1, 4, 4)
+    error = torch.tensor([0.2, 0.02, 2.0], dtype=torch.float64).reshape(3, 1, 1, 1)
+    found = psnr(ref + error, ref, RANGE)
+    expected = torch.tensor([20.0, 40.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+def test_psnr_does_not_depend_on_the_range_in_which_it_is_computed():
+    x, ref = noise(2, 1, 4, 4), noise(2, 1, 4, 4, role="ref")
+    as_bytes = psnr(127.5 * (x + 1), 127.5 * (ref + 1), (0.0, 255.0))
+    torch.testing.assert_close(as_bytes, psnr(x, ref, RANGE), rtol=1e-12, atol=1e-12)
+
+
+def test_psnr_of_the_same_image_is_infinite():
+    x = noise(2, 1, 4, 4)
+    assert psnr(x, x, RANGE).tolist() == [math.inf, math.inf]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ssim_is_the_published_one(channels):
+    smooth = torch.linspace(0, 6, 20, dtype=torch.float64).sin()
+    ref = 0.5 * smooth.outer(smooth).expand(2, channels, 20, 20) + 0.02 * noise(2, channels, 20, 20)
+    x = ref + torch.tensor([0.05, 0.5]).reshape(2, 1, 1, 1) * noise(2, channels, 20, 20, role="x")
+    found = ssim(x, ref, RANGE)
+    torch.testing.assert_close(found, wang(x, ref, 2.0), rtol=0, atol=1e-10)
+    assert found[0] > found[1]
+    torch.testing.assert_close(ssim(x.float(), ref.float(), RANGE), found, rtol=0, atol=1e-4)
+
+
+def test_ssim_of_the_same_image_is_1():
+    x = noise(2, 3, 16, 16)
+    torch.testing.assert_close(ssim(x, x, RANGE), torch.ones(2).double(), rtol=0, atol=1e-12)
+
+
+def test_ssim_without_its_library_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    with pytest.raises(InvdiffError, match=r"pip install invdiff\[bench\]"):
+        ssim(noise(1, 1, 16, 16), noise(1, 1, 16, 16), RANGE)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 10, 16), (1, 16, 16)])
+def test_ssim_needs_room_for_its_window(shape):
+    with pytest.raises(InvdiffError, match="at least 11"):
+        ssim(noise(*shape), noise(*shape), RANGE)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_shapes_must_agree(metric):
+    with pytest.raises(InvdiffError, match="equal shapes"):
+        metric(noise(1, 3, 16, 16), noise(1, 1, 16, 16), RANGE)
+
+
+def test_wasserstein_in_one_dimension_is_that_of_sorted_samples():
+    a, b = torch.tensor([[3.0], [0.0], [1.0]]), torch.tensor([[2.0], [5.0], [0.5]])
+    assert sliced_wasserstein(a, b, 7, 0) == pytest.approx((0.5 + 1 + 2) / 3, rel=1e-14)
+
+
+def test_order_of_samples_does_not_matter():
+    a, b = noise(50, 1, 2, 3), noise(50, 1, 2, 3, role="b")
+    assert sliced_wasserstein(a, a.flip(0), 50, 0) == 0
+    distance = sliced_wasserstein(a, b, 50, 0)
+    assert distance == pytest.approx(sliced_wasserstein(b, a.flip(0), 50, 0), rel=1e-13)
+    assert distance == sliced_wasserstein(a, b, 50, 0) != sliced_wasserstein(a, b, 50, 1)
+
+
+def test_a_shift_costs_its_mean_projection():
+    """Every slice costs |theta . c|; over the sphere of R^4 that has mean 4/(3 pi) |c|
+    and mean square |c|^2 / 4, which gives the standard error."""
+    a, shift, slices = noise(20, 4), torch.tensor([3.0, 0, 0, 4.0]).double(), 20_000
+    mean = 5 * 4 / (3 * math.pi)
+    error = math.sqrt((25 / 4 - mean**2) / slices)
+    assert abs(sliced_wasserstein(a, a + shift, slices, 0) - mean) < 5 * error
+    assert abs(sliced_wasserstein(a, a + 1.05 * shift, slices, 0) - mean) > 5 * error
+
+
+def test_directions_can_be_given():
+    a, shift = noise(20, 4), torch.tensor([3.0, 0, 0, 4.0]).double()
+    directions = torch.eye(4).repeat(100, 1)
+    assert projected_wasserstein(a, a + shift, directions) == pytest.approx(7 / 4, rel=1e-12)
+
+
+def test_clouds_of_two_sizes_are_refused():
+    with pytest.raises(InvdiffError, match="equal shapes"):
+        sliced_wasserstein(noise(5, 2), noise(6, 2), 10, 0)

@@ -1,0 +1,164 @@
+"""Incompatibility is one sentence, derived from types, before the loop."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+
+from invdiff.core import InvdiffError, Problem
+from invdiff.needs import (
+    IMPLIES,
+    IncompatibleError,
+    Need,
+    check,
+    closure,
+    missing,
+    nearest,
+    offers,
+    why_not,
+)
+from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
+from invdiff.operators.base import ComposedLinear, Identity, Operator
+from invdiff.priors.base import Denoiser
+from invdiff.solvers.base import Solver
+
+
+class Squared(Operator):
+    def __call__(self, x):
+        return x**2
+
+
+class BlackBox(Squared):
+    differentiable: ClassVar[bool] = False
+
+
+class Blind(Denoiser):
+    differentiable = False
+
+
+def solver(named: str, *wanted: Need, blind: bool = False) -> Solver:
+    class Toy(Solver):
+        name = named
+        needs = frozenset(wanted)
+        ignores_y = blind
+
+    return Toy()
+
+
+def problem(A: Operator, noise: Noise = NOISELESS) -> Problem:
+    return Problem(torch.zeros(1, 1, 4, 4), A, noise, (1, 4, 4))
+
+
+LINEAR = ComposedLinear(Identity(), Identity())
+PRIOR = Denoiser(lambda x, sigma: x, shape=(1, 4, 4), name="toy")
+DDRM = solver("DDRM", Need.SVD, Need.GAUSSIAN)
+DPS = solver("DPS", Need.PRIOR_VJP, Need.OPERATOR_VJP)
+DDNM = solver("DDNM", Need.PINV)
+PRIOR_ONLY = solver("prior", blind=True)
+ALL = (DDRM, DPS, DDNM, PRIOR_ONLY)
+
+
+def test_closure_holds_every_implication():
+    assert closure([Need.SVD]) == {Need.SVD, Need.PINV, Need.LINEAR, Need.OPERATOR_VJP}
+    assert closure([Need.GAUSSIAN]) == {Need.GAUSSIAN} and closure([]) == frozenset()
+    for need in Need:
+        full = closure([need])
+        assert need in full and closure(full) == full
+        assert all(IMPLIES[n] in full for n in full if n in IMPLIES)
+
+
+@pytest.mark.parametrize(
+    ("A", "strongest"),
+    [
+        (Identity(), {Need.SVD}),
+        (LINEAR, {Need.PINV}),
+        (Squared(), {Need.OPERATOR_VJP}),
+        (BlackBox(), set()),
+    ],
+)
+def test_an_operator_offers_its_rung(A, strongest):
+    ladder = {Need.SVD, Need.PINV, Need.LINEAR, Need.OPERATOR_VJP}
+    assert offers(problem(A)) & ladder == closure(strongest)
+
+
+@pytest.mark.parametrize(
+    ("noise", "offered"),
+    [
+        (NOISELESS, {Need.GAUSSIAN, Need.NOISELESS}),
+        (Gaussian(0.1), {Need.GAUSSIAN, Need.NOISY}),
+        (Poisson(10.0), set()),
+    ],
+)
+def test_noise_offers_its_kind(noise, offered):
+    kinds = {Need.GAUSSIAN, Need.NOISELESS, Need.NOISY}
+    assert offers(problem(Identity(), noise)) & kinds == offered
+
+
+def test_prior_offers_its_gradient():
+    blind = Blind(lambda x, sigma: x)
+    assert Need.PRIOR_VJP in offers(problem(Identity()), PRIOR)
+    assert Need.PRIOR_VJP in offers(problem(Identity()))
+    assert Need.PRIOR_VJP not in offers(problem(Identity()), blind)
+    assert missing(DPS, problem(Identity()), blind) == [Need.PRIOR_VJP]
+    assert "gradients through the prior" in why_not(DPS, problem(Identity()), blind)
+
+
+def test_only_the_strongest_missing_need_is_named():
+    assert missing(DDRM, problem(Squared())) == [Need.SVD]
+    assert missing(DDRM, problem(BlackBox(), Poisson(1.0))) == [Need.SVD, Need.GAUSSIAN]
+    assert missing(DDRM, problem(Identity())) == []
+
+
+def test_the_sentence_names_solver_operator_need_and_the_able():
+    with pytest.raises(IncompatibleError) as error:
+        check(DDRM, problem(Squared()), PRIOR, ALL)
+    text = str(error.value)
+    for part in ("DDRM", "Squared", "a singular value decomposition", "These can: DPS."):
+        assert part in text
+    assert "\n" not in text
+
+
+def test_the_sentence_does_not_offer_what_cannot_help():
+    with pytest.raises(IncompatibleError) as error:
+        check(DDRM, problem(BlackBox()), PRIOR, ALL)
+    assert "These can" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "noise", "word"),
+    [
+        (Need.GAUSSIAN, Poisson(1.0), "Poisson"),
+        (Need.NOISELESS, Gaussian(0.25), "0.25"),
+        (Need.NOISY, NOISELESS, "no noise"),
+    ],
+)
+def test_the_sentence_blames_the_noise_where_it_is_at_fault(wanted, noise, word):
+    sentence = why_not(solver("s", wanted), problem(Identity(), noise))
+    assert wanted.value in sentence and word in sentence
+    assert "Identity offers none" not in sentence
+
+
+def test_check_is_silent_when_all_is_there():
+    assert why_not(DDRM, problem(Identity()), PRIOR) == ""
+    check(DDRM, problem(Identity()), PRIOR, ALL)
+    check(DDRM, problem(Identity()))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (1, 8, 8), (1, 1, 4, 4)])
+def test_a_prior_of_another_shape_is_refused(shape):
+    prior = Denoiser(lambda x, sigma: x, shape=shape, name="toy")
+    with pytest.raises(IncompatibleError, match=f"toy makes images of {shape[0]} x.*1 x 4 x 4"):
+        check(DPS, problem(Identity()), prior)
+
+
+@pytest.mark.parametrize("shape", [None, (1, None, None), (1, 4, 4)])
+def test_free_sides_of_a_prior_fit(shape):
+    check(DPS, problem(Identity()), Denoiser(lambda x, sigma: x, shape=shape))
+
+
+def test_nearest_names_come_first_and_strangers_get_the_list():
+    error = nearest("DDMR", ["ddrm", "ddnm", "reddiff"], "solver")
+    assert isinstance(error, InvdiffError)
+    assert "solver called 'DDMR'" in str(error) and "ddrm" in str(error)
+    assert "reddiff" not in str(error)
+    assert "known are ddrm, ddnm" in str(nearest("xyzzy", ["ddrm", "ddnm"], "solver"))

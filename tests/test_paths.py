@@ -1,0 +1,115 @@
+"""Paths: golden values of the published tables, and what every path promises."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from invdiff.core import CLEAN, InvdiffError
+from invdiff.paths import VE, VP, Flow, Karras
+
+FULL = VP(1000, spacing="trailing")
+PATHS = [VP, VE, Karras, Flow]
+
+
+def sigma(t: int) -> float:
+    """Noise level of entry t of the DDPM table; the full path starts with entry 999."""
+    return FULL.levels()[999 - t].sigma
+
+
+@pytest.mark.parametrize(
+    ("t", "printed"),
+    [
+        (999, "157.4"),
+        (990, "143.8"),
+        (950, "97.1"),
+        (500, "3.443"),
+        (300, "1.240"),
+        (0, "0.0100"),
+    ],
+)
+def test_ddpm_table(t, printed):
+    """Known to as many digits as are printed: half a unit of the last one."""
+    half = 0.5 * 10.0 ** -len(printed.split(".")[1])
+    assert abs(sigma(t) - float(printed)) <= half
+
+
+def test_ddpm_table_ends_at_the_published_alpha_bar():
+    assert abs(FULL.alpha_bars()[-1] - 4.04e-5) <= 0.005e-5
+    assert abs(FULL.levels()[0].a - 0.00635) <= 0.000005
+
+
+def test_cosine_table_is_the_closed_form_where_beta_is_not_capped():
+    T, path = 1000, VP(10, schedule="cosine")
+    f = [math.cos((t / T + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(T + 1)]
+    bars = path.alpha_bars()
+    capped = [t for t in range(T) if 1 - f[t + 1] / f[t] > 0.999]
+    assert capped == [999]
+    np.testing.assert_allclose(bars[:999], np.array(f[1:1000]) / f[0], rtol=1e-11)
+    assert bars[999] == pytest.approx(bars[998] * 0.001, rel=1e-11)
+
+
+def test_spacings():
+    assert VP(20).indices() == list(range(950, -1, -50))
+    assert VP(100).indices()[0] == 990 and VP(100).indices()[-1] == 0
+    assert FULL.indices() == list(range(999, -1, -1))
+    assert VP(4, spacing="trailing").indices() == [999, 749, 499, 249]
+    assert VP(100, spacing="quad").indices()[:3] == [999, 899, 857]
+    assert VP(100, spacing="quad").indices()[-1] == 0
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "quad"])
+@settings(max_examples=30, deadline=None)
+@given(steps=st.integers(1, 250))
+def test_a_vp_path_has_as_many_steps_as_asked(spacing, steps):
+    """Also where the table's length is no multiple of the steps."""
+    grid = VP(steps, spacing=spacing).indices()
+    assert len(grid) == len(set(grid)) == steps
+    assert grid == sorted(grid, reverse=True) and 0 <= grid[-1] and grid[0] <= 999
+
+
+@pytest.mark.parametrize("kind", PATHS)
+@settings(max_examples=20, deadline=None)
+@given(steps=st.integers(1, 300))
+def test_every_path_falls_to_the_clean_image(kind, steps):
+    levels = kind(steps).levels()
+    sigmas = [level.sigma for level in levels]
+    assert len(levels) == steps + 1 and levels[-1] == CLEAN
+    assert all(high > low for high, low in zip(sigmas, sigmas[1:], strict=False))
+    assert all(type(v) is float for level in levels for v in (level.a, level.s))
+
+
+def test_frames():
+    eps = 4 * np.finfo(float).eps
+    assert all(abs(v.a**2 + v.s**2 - 1) <= eps for v in VP(50).levels())
+    assert all(v.a == 1 for v in VE(50).levels() + Karras(50).levels())
+    assert all(abs(v.a + v.s - 1) <= eps for v in Flow(50).levels())
+
+
+def test_ends_and_spacing_of_the_exploding_paths():
+    ve = [v.s for v in VE(11, sigma_max=90, sigma_min=0.01).levels()[:-1]]
+    np.testing.assert_allclose(np.diff(np.log(ve)), math.log(0.01 / 90) / 10, rtol=1e-12)
+    karras = [v.s for v in Karras(18).levels()[:-1]]
+    root = [80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7)) for i in range(18)]
+    np.testing.assert_allclose(karras, np.array(root) ** 7, rtol=1e-12)
+    assert ve[0] == pytest.approx(90) and karras[-1] == pytest.approx(0.002)
+    assert VE(1).levels()[0].s == 100 and Karras(1).levels()[0].s == pytest.approx(80)
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_a_path_without_steps_is_refused(kind):
+    with pytest.raises(InvdiffError, match="at least 1 step"):
+        kind(0)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "quad"])
+def test_more_steps_than_the_table_holds_are_refused(spacing):
+    with pytest.raises(InvdiffError, match="1001 steps"):
+        VP(1001, spacing=spacing).levels()
+
+
+def test_a_quad_grid_that_would_repeat_an_index_is_refused():
+    with pytest.raises(InvdiffError, match="999 distinct"):
+        VP(999, spacing="quad").levels()
