@@ -29,6 +29,7 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 CONFIGS = ["config.json", "unet/config.json", "model_index.json"]
 SCHEDULES = ["scheduler_config.json", "scheduler/scheduler_config.json"]
 WEIGHTS = "diffusion_pytorch_model"
+BY_SIGMA = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "ScoreSdeVeScheduler")
 DISTILLED = ("LCMScheduler", "TCDScheduler", "ConsistencyDecoderScheduler")
 
 
@@ -67,14 +68,15 @@ def load_diffusers(
     unet, schedule = _layout(folder, name)
     config = _read(unet / "config.json")
     _check_network(config, class_label, name)
-    precond, value_range = _training(diffusers, config, schedule, prediction, betas, name)
+    fourier = config.get("time_embedding_type") == "fourier"
+    precond, value_range = _training(diffusers, fourier, schedule, prediction, betas, name)
     for ending in ("safetensors", "bin") if remote else ():
         at = "" if unet == folder else f"{unet.name}/"
         _download(name, [f"{at}{WEIGHTS}{mid}.{ending}*" for mid in ("", "-*-of-*")])
         if any(unet.glob(f"{WEIGHTS}*.{ending}")):
             break
     files = _weights(unet)
-    net = _Network(_load(diffusers, unet, files), class_label).to(device, dtype)
+    net = _Network(_load(diffusers, unet, files[0]), class_label).to(device, dtype)
     size = None if any_size else config.get("sample_size")
     h, w = size if isinstance(size, list) else (size, size)
     prior = NetworkPrior(net, precond, (config.get("in_channels", 3), h, w), value_range, name)
@@ -93,11 +95,9 @@ class _Network(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h, w = x.shape[-2:]
-        _require(
-            h % self.stride == w % self.stride == 0,
-            f"The network takes images whose sides are multiples of {self.stride} pixels, but this "
-            f"one has {h} x {w}; crop or pad it.",
-        )
+        why = f"The network takes sides that are multiples of {self.stride} pixels"
+        fine = h % self.stride == w % self.stride == 0
+        _require(fine, f"{why}, but this image has {h} x {w}; crop or pad it.")
         label = self.class_label
         labels = None if label is None else torch.full((len(x),), label, device=x.device)
         out: Tensor = self.unet(x, time.round().long() if self.counts else time, labels).sample
@@ -116,12 +116,10 @@ def _diffusers() -> Any:
 
         _ = diffusers.UNet2DModel  # its parts are imported when they are first named
     except (ImportError, RuntimeError) as error:
-        why = f"This prior needs diffusers ({_brief(error)}); run: pip install diffusers accelerate"
+        why = "This prior needs diffusers; run: pip install diffusers accelerate"
         if "torchvision" in str(error):
-            why = (
-                "torchvision does not match this torch; uninstall it or install the matching build."
-            )
-        raise InvdiffError(why) from error
+            why = "torchvision does not match this torch; uninstall it or install the matching one"
+        raise InvdiffError(f"{why} ({type(error).__name__}).") from error
     return diffusers
 
 
@@ -132,16 +130,12 @@ def _download(name: str, patterns: list[str]) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
-    except RepositoryNotFoundError as error:
-        raise InvdiffError(
-            f"There is no folder {name}, and the Hugging Face hub shows no model of that name; "
-            "check the spelling, or run `hf auth login` for a private one."
-        ) from error
     except Exception as error:
-        raise InvdiffError(
-            f"There is no folder {name}, and the Hugging Face hub did not answer "
-            f"({type(error).__name__}); check the network, or give the folder of a model."
-        ) from error
+        why = "did not answer; check the network, or give the folder of a model"
+        if isinstance(error, RepositoryNotFoundError):
+            why = "shows no such model; check the name, or run `hf auth login` for a private one"
+        kind = type(error).__name__
+        raise InvdiffError(f"{name} is no folder, and the hub {why} ({kind}).") from error
 
 
 def _layout(folder: Path, name: str) -> tuple[Path, Path | None]:
@@ -150,12 +144,10 @@ def _layout(folder: Path, name: str) -> tuple[Path, Path | None]:
     _require(folder.is_dir(), f"{name} {what}; give the folder of a diffusers model.")
     if (folder / "model_index.json").is_file():
         index = _read(folder / "model_index.json")
-        parts = [k for k, v in index.items() if isinstance(v, list) and v and v[0] is not None]
-        _require(
-            not {"vae", "vqvae", "movq"} & set(parts),
-            f"{name} works on latents, and latent priors are not supported yet; take a pixel "
-            "model, whose pipeline has no vae.",
-        )
+        parts = {k for k, v in index.items() if isinstance(v, list) and v and v[0] is not None}
+        latent = bool(parts & {"vae", "vqvae", "movq"})
+        why = "works on latents, and latent priors are not supported yet; take a pixel model"
+        _require(not latent, f"{name} {why}, whose pipeline has no vae.")
         _require("unet" in parts, f"The pipeline {name} has no unet; take a pixel model with one.")
     # The first pipelines, google/ddpm-cat-256 among them, keep all files in one folder.
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
@@ -173,84 +165,70 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_network(config: dict[str, Any], class_label: int | None, name: str) -> None:
     """Raise InvdiffError when the network is no denoiser of pixels, or its class is not stated."""
     kind = config.get("_class_name", "network of unknown class")
-    _require(
-        kind == "UNet2DModel",
-        f"{name} holds a {kind}, and only UNet2DModel is supported; take a pixel model that is not "
-        "guided by text.",
-    )
+    advice = "and only UNet2DModel is supported; take a pixel model without text"
+    _require(kind == "UNet2DModel", f"{name} holds a {kind}, {advice}.")
     channels, out = config.get("in_channels", 3), config.get("out_channels", 3)
-    _require(
-        out in (channels, 2 * channels),
-        f"The network of {name} turns {channels} channels into {out}, so it has a second input; "
-        "take a model of images alone.",
-    )
+    advice = "so it is no denoiser of images; take a model without a second input"
+    fine = out in (channels, 2 * channels)
+    _require(fine, f"The network of {name} turns {channels} channels into {out}, {advice}.")
     count, embed = config.get("num_class_embeds"), config.get("class_embed_type")
-    _require(
-        embed in (None, "timestep"),
-        f"{name} takes {embed} embeddings of a class; take a model whose classes are numbers.",
-    )
+    advice = "which are not supported; take a model whose classes are numbers"
+    _require(embed in (None, "timestep"), f"{name} takes {embed} embeddings of classes, {advice}.")
     if count is None and embed is None:
         _require(class_label is None, f"{name} knows no classes; leave class_label out.")
-    else:
-        known = f"from 0 to {count - 1}" if count else "of at least 0"
-        _require(
-            class_label is not None and 0 <= class_label < (count or class_label + 1),
-            f"{name} is class-conditional; give class_label, a number {known}.",
-        )
+        return
+    fine = class_label is not None and 0 <= class_label < (count or class_label + 1)
+    known = f"from 0 to {count - 1}" if count else "of at least 0"
+    _require(fine, f"{name} is class-conditional; give class_label, a number {known}.")
 
 
 def _training(
     diffusers: Any,
-    network: dict[str, Any],
+    fourier: bool,
     schedule: Path | None,
     prediction: str | None,
     betas: Sequence[float] | None,
     name: str,
 ) -> tuple[Precond, tuple[float, float]]:
-    """How the network was trained, in diffusers' unit of time, and the range of its images."""
+    """How the network was trained, in diffusers' unit of time, and the range of its images.
+
+    fourier: whether the network takes the logarithm of its time and divides by it.
+    """
     choices = ", ".join(PREDICTS)
-    _require(
-        prediction in (None, *PREDICTS), f"A prediction is one of {choices}, not {prediction!r}."
-    )
-    _require(
-        schedule or prediction,
-        f"What the network of {name} predicts is not known without a scheduler_config.json; put "
-        f"that file beside it, or give prediction (one of {choices}) and betas.",
-    )
+    fine = prediction in (None, *PREDICTS)
+    _require(fine, f"A prediction is one of {choices}, not {prediction!r}.")
+    why = "has no scheduler_config.json, which tells what the network predicts; put it there"
+    _require(schedule or prediction, f"{name} {why}, or give prediction ({choices}) and betas.")
     config = _read(schedule) if schedule else {"_class_name": "DDPMScheduler"}
     kind = str(config.get("_class_name"))
     try:
         scheduler = getattr(diffusers, kind).from_config(config)
         c = scheduler.config
     except Exception as error:
-        raise InvdiffError(
-            f"diffusers {diffusers.__version__} cannot make the {kind} of {schedule} "
-            f"({_brief(error)}); give a scheduler_config.json that it knows."
-        ) from error
+        why = f"and diffusers {diffusers.__version__} cannot make it ({type(error).__name__})"
+        raise InvdiffError(f"{schedule} is a {kind}, {why}; give another.") from error
     old = "sample" if config.get("predict_epsilon") is False else None  # diffusers before 0.9
     known = prediction or config.get("prediction_type", old) or c.get("prediction_type", "epsilon")
-    fourier = network.get("time_embedding_type") == "fourier"
-    if hasattr(scheduler, "alphas_cumprod") and kind not in DISTILLED and not fourier:
-        if known in PREDICTS and c.get("timestep_type", "discrete") == "discrete":
-            bars = scheduler.alphas_cumprod.numpy()
-            bars = bars if betas is None else np.cumprod(1 - np.asarray(betas, np.float64))
-            return PREDICTS[known](bars), (-1.0, 1.0)
-    _require(
-        prediction is None and betas is None,
-        f"The model {name} of {kind} has no table of betas; leave prediction and betas out.",
-    )
-    if kind in ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler") and not fourier:
-        p = table.predicts_edm(c.sigma_data)
-        sign = -1 if known == "v_prediction" else 1
-        p = replace(p, c_out=lambda s, c_out=p.c_out: sign * c_out(s))
-        return replace(p, sigma_min=c.sigma_min, sigma_max=c.sigma_max), (-1.0, 1.0)
-    if kind == "ScoreSdeVeScheduler":
-        p = replace(table.predicts_score(), c_noise=lambda s: s)  # it takes the logarithm itself
-        return replace(p, sigma_min=c.sigma_min, sigma_max=c.sigma_max), (0.0, 1.0)
-    raise InvdiffError(
-        f"{name} was made for {kind}, prediction {known}{', fourier times' if fourier else ''}, "
-        f"which is not supported; take a model of DDPMScheduler that predicts {choices}."
-    )
+    counts = hasattr(scheduler, "alphas_cumprod") and kind not in DISTILLED
+    counts = counts and c.get("timestep_type", "discrete") == "discrete" and known in PREDICTS
+    if counts and not fourier:
+        bars = scheduler.alphas_cumprod.numpy()
+        bars = bars if betas is None else np.cumprod(1 - np.asarray(betas, np.float64))
+        return PREDICTS[known](bars), (-1.0, 1.0)
+    if kind in BY_SIGMA:
+        given = prediction is not None or betas is not None
+        _require(not given, f"{name} has no table ({kind}); leave prediction and betas out.")
+        if kind == "ScoreSdeVeScheduler":
+            p = replace(table.predicts_score(), c_noise=float)  # the network takes the logarithm
+            return replace(p, sigma_min=c.sigma_min, sigma_max=c.sigma_max), (0.0, 1.0)
+        if known in ("epsilon", "v_prediction") and not fourier:
+            p = table.predicts_edm(c.sigma_data)
+            p = replace(p, sigma_min=c.sigma_min, sigma_max=c.sigma_max)
+            c_out, minus = p.c_out, known == "v_prediction"  # diffusers' name for the other sign
+            return (replace(p, c_out=lambda s: -c_out(s)) if minus else p), (-1.0, 1.0)
+    why = f"{kind}, prediction {known}{', fourier times' if fourier else ''}"
+    advice = f"take a model of DDPMScheduler that predicts {choices}"
+    raise InvdiffError(f"{name} was made for {why}, which is not supported; {advice}.")
 
 
 def _weights(unet: Path) -> list[Path]:
@@ -263,26 +241,19 @@ def _weights(unet: Path) -> list[Path]:
     raise InvdiffError(f"{unet} has no weights; it needs {WEIGHTS}.safetensors or {WEIGHTS}.bin.")
 
 
-def _load(diffusers: Any, unet: Path, files: list[Path]) -> Any:
+def _load(diffusers: Any, unet: Path, file: Path) -> Any:
     """The network with its weights; diffusers reads .bin files with weights_only=True."""
+    safe, again = file.suffix == ".safetensors", "so fetch the model again"
     try:
         net, info = diffusers.UNet2DModel.from_pretrained(
-            str(unet),
-            use_safetensors=files[0].suffix == ".safetensors",
-            local_files_only=True,
-            output_loading_info=True,
+            str(unet), use_safetensors=safe, local_files_only=True, output_loading_info=True
         )
     except Exception as error:
-        raise InvdiffError(
-            f"The weights {files[0]} cannot be loaded ({_brief(error)}); they are truncated, no "
-            "weights at all, or do not fit config.json, so fetch the model again."
-        ) from error
+        why = f"({type(error).__name__}): they are truncated, no weights, or do not fit config.json"
+        raise InvdiffError(f"The weights {file} cannot be loaded {why}, {again}.") from error
     missing, extra = len(info["missing_keys"]), len(info["unexpected_keys"])
-    _require(
-        not missing and not extra,
-        f"The weights {files[0]} do not fit config.json: {missing} tensors are missing and {extra} "
-        "have no place; fetch the model again.",
-    )
+    why = f"do not fit config.json: {missing} tensors are missing and {extra} have no place"
+    _require(not missing and not extra, f"The weights {file} {why}, {again}.")
     return net
 
 
@@ -290,12 +261,7 @@ def _fingerprint(files: list[Path], p: Precond, class_label: int | None) -> str:
     """Hash of the weights, and one of their use, from rounded numbers so that machines agree."""
     digest = hashlib.sha256()
     for path in files:
-        digest.update(np.memmap(path, mode="r"))
+        digest.update(np.memmap(path, mode="r").data)
     use = [f(s) for f in (p.c_skip, p.c_out, p.c_noise) for s in (0.05, 0.5, 5.0, 50.0)]
     text = " ".join(f"{v:.5g}" for v in [*use, p.sigma_min, p.sigma_max]) + f" {class_label}"
     return f"{digest.hexdigest()[:16]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _brief(error: BaseException) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 120 else f"{line[:117]}..."

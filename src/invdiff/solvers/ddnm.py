@@ -61,15 +61,14 @@ class DDNMPlus(Solver):
         x0 = prior.x0(state.x, level)
         db, eb = A.Vt(x0), A.Vt(eps_from(state.x, x0, level))
         z = A.Vt(rng.normal(x0, "step"))
-        s = A.spectrum(x0)
-        seen = s > 0
-        s1 = torch.where(seen, s, 1.0)
-        yb = torch.where(seen, A.Ut(problem.y) / s1, db)
-        t = to.a * problem.sigma_y / s1
-        precise = to.s >= t
-        lam = torch.where(precise, 1.0, keep * to.s / t.clamp_min(1e-30))
+        t = to.a * problem.sigma_y * A.inverse_spectrum(x0)
+        yb = A.inverse_spectrum(x0) * A.Ut(problem.y)
+        unseen, precise = A.spectrum(x0) == 0, to.s >= t
+        one, none = torch.ones_like(t), torch.zeros_like(t)
+        lam = torch.where(precise, one, keep * to.s / t.clamp_min(torch.finfo(t.dtype).tiny))
+        lam = torch.where(unseen, none, lam)
         fresh = torch.where(precise, (to.s**2 - t**2).clamp_min(0).sqrt(), eta * to.s)
-        fresh = torch.where(seen, fresh, eta * to.s)
-        kept = torch.where(seen, torch.zeros_like(s), keep * to.s)
+        fresh = torch.where(unseen, eta * to.s, fresh)
+        kept = torch.where(unseen, keep * to.s, none)
         x = A.V(to.a * (db + lam * (yb - db)) + fresh * z + kept * eb)
         return State(state.step + 1, x, x0)

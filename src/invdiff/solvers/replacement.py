@@ -47,7 +47,7 @@ class Replacement(Solver):
         level, to = self.levels[state.step], self.levels[state.step + 1]
         x = state.x
         for m in range(self.corrector_steps):
-            x = self._correct(x, level, prior, rng.normal(x, f"corrector {m}"))
+            x = self._correct(x, level, to, prior, rng.normal(x, f"corrector {m}"))
             x = steps.replace(x, problem, level, rng.normal(x, f"known {m}"), self.lam)
         x0 = prior.x0(x, level)
         x = steps.ddim(x0, eps_from(x, x0, level), level, to, rng.normal(x, "step"), 1.0)
@@ -55,8 +55,12 @@ class Replacement(Solver):
         x = steps.replace(x, problem, known, rng.normal(x, "known"), self.lam)
         return State(state.step + 1, x, x0)
 
-    def _correct(self, x: Tensor, level: Level, prior: Prior, z: Tensor) -> Tensor:
-        """Langevin step of size 2 a^2 (r |z| / |score|)^2, per sample (Algorithms 4 and 5)."""
+    def _correct(self, x: Tensor, level: Level, to: Level, prior: Prior, z: Tensor) -> Tensor:
+        """Langevin step of size 2 alpha (r |z| / |score|)^2, per sample (Algorithms 4 and 5).
+
+        alpha is 1 on a variance-exploding path and 1 - beta = (a / a')^2 on a preserving one.
+        """
         score = prior.score(x, level)
-        size = 2 * level.a**2 * (self.snr * batch_norm(z) / batch_norm(score)) ** 2
+        alpha = (level.a / to.a) ** 2
+        size = 2 * alpha * (self.snr * batch_norm(z) / batch_norm(score)) ** 2
         return steps.langevin(x, score, size, z)

@@ -1,0 +1,546 @@
+"""A second, independent version of every solver: explicit matrices, numpy, one sample at a time.
+
+Each function below is written from its paper, without the library's mathematics: A is an (m, d)
+matrix, its decomposition is numpy's, the prior is N(mu, Sigma) with the closed form of its
+denoiser, Jacobian and covariance. Fed with the same noise, the library's solver must agree with it
+to 1e-8 after a whole run (round-off is about 1e-13 a step; a wrong factor shows at once).
+
+x_t = a x0 + s eps. A run goes over (a, s) -> (b, r), the next level; the last is (1, 0).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from helpers import Dense, exploding, seeded, seeds, states
+
+from invdiff.core import Problem
+from invdiff.noise import Gaussian
+from invdiff.paths import VE, VP, Path
+from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.rng import Rng
+from invdiff.solvers import registry
+
+D, ROWS, STEPS = 16, 3, 9
+SHAPE = (1, 4, 4)
+SEEDS = seeds(ROWS)
+
+
+# ------------------------------------------------------------------ the setting, in plain matrices
+
+
+def random_matrix(rows: int, columns: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, columns))
+
+
+def wide() -> np.ndarray:
+    """7 x 16; singular values from 2 down to 0.03, so that every rule for a mode is met."""
+    u, _, vt = np.linalg.svd(random_matrix(7, D, 1), full_matrices=False)
+    return u @ np.diag([2.0, 1.1, 0.8, 0.5, 0.2, 0.08, 0.03]) @ vt
+
+
+def tall() -> np.ndarray:
+    """20 x 16 of rank 14: more measurements than pixels, and two of these unseen."""
+    u, _, vt = np.linalg.svd(random_matrix(20, D, 2), full_matrices=False)
+    return u @ np.diag([*np.linspace(1.5, 0.3, 14), 0, 0]) @ vt
+
+
+def benign() -> np.ndarray:
+    """6 x 16, well conditioned: for solvers that a small singular value would blow up."""
+    u, _, vt = np.linalg.svd(random_matrix(6, D, 3), full_matrices=False)
+    return u @ np.diag(np.linspace(1.4, 0.6, 6)) @ vt
+
+
+MATRICES = {"wide": wide(), "tall": tall(), "benign": benign()}
+
+
+@dataclass(frozen=True)
+class Normal:
+    """N(mu, Sigma) and what a denoiser knows of it, for x_t = a x0 + s eps."""
+
+    mu: np.ndarray
+    Sigma: np.ndarray
+
+    def D(self, x, a, s):
+        gain = a * self.Sigma @ np.linalg.inv(a**2 * self.Sigma + s**2 * np.eye(D))
+        return self.mu + gain @ (x - a * self.mu)
+
+    def J(self, a, s):
+        """dD/dx_t."""
+        return a * self.Sigma @ np.linalg.inv(a**2 * self.Sigma + s**2 * np.eye(D))
+
+    def cov(self, a, s):
+        """Cov[x0 | x_t], from the precisions."""
+        return np.linalg.inv(np.linalg.inv(self.Sigma) + (a / s) ** 2 * np.eye(D))
+
+    def score(self, x, a, s):
+        """Gradient of log N(x_t; a mu, a^2 Sigma + s^2)."""
+        return -np.linalg.solve(a**2 * self.Sigma + s**2 * np.eye(D), x - a * self.mu)
+
+
+def normal() -> Normal:
+    L = random_matrix(D, D, 4) / 4 + 0.4 * np.eye(D)
+    return Normal(random_matrix(1, D, 5)[0] / 2, L @ L.T)
+
+
+PRIOR = normal()
+LIBRARY_PRIOR = GaussianPrior(
+    torch.tensor(PRIOR.mu).reshape(SHAPE), torch.tensor((PRIOR.Sigma + PRIOR.Sigma.T) / 2)
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One measurement y = A x0 + sigma_y n, its noise draws z(step, role), and its path."""
+
+    A: np.ndarray
+    y: np.ndarray
+    sigma_y: float
+    z: Callable[[int, str], np.ndarray]
+    levels: list[tuple[float, float]]
+
+    @property
+    def moves(self):
+        """(step, a, s, b, r) of every step."""
+        pairs = zip(self.levels[:-1], self.levels[1:], strict=True)
+        return [(i, *t, *u) for i, (t, u) in enumerate(pairs)]
+
+    def start(self):
+        return self.levels[0][1] * self.z(-1, "init")
+
+
+def ancestral(x, x0, a, s, b, r, z):
+    """Ho et al. 2020, Algorithm 2 in the form of eq. 7 where a^2 + s^2 = 1; else Song et al. 2021,
+    eq. 47 (ancestral sampling for the variance-exploding process)."""
+    if a == 1:
+        score = (x0 - x) / s**2
+        return x + (s**2 - r**2) * score + np.sqrt(r**2 * (s**2 - r**2) / s**2) * z
+    bar, bar_next = a**2, b**2
+    alpha = bar / bar_next
+    beta = 1 - alpha
+    mean = np.sqrt(bar_next) * beta / (1 - bar) * x0
+    mean = mean + np.sqrt(alpha) * (1 - bar_next) / (1 - bar) * x
+    return mean + np.sqrt(beta * (1 - bar_next) / (1 - bar)) * z
+
+
+def ddim(x, x0, a, s, b, r, z, eta):
+    """Song, Meng and Ermon 2021, eq. 12 with sigma of eq. 16; abar = a^2 / (a^2 + s^2)."""
+    bar, bar_next = a**2 / (a**2 + s**2), b**2 / (b**2 + r**2)
+    sd = eta * np.sqrt((1 - bar_next) / (1 - bar)) * np.sqrt(1 - bar / bar_next)
+    size = np.hypot(b, r)  # of the next frame, 1 when variance is preserved
+    eps = (x - a * x0) / s
+    mean = np.sqrt(bar_next) * x0 + np.sqrt(1 - bar_next - sd**2) * eps
+    return size * (mean + sd * z)
+
+
+# ---------------------------------------------------------------------- the algorithms, as printed
+
+
+def unconditional(t: Task, eta_ddim=1.0):
+    x = t.start()
+    for i, a, s, b, r in t.moves:
+        x = ddim(x, PRIOR.D(x, a, s), a, s, b, r, t.z(i, "step"), eta_ddim)
+    return x
+
+
+def replacement(t: Task, snr=0.16, corrector_steps=1, lam=1.0, known_level="next"):
+    """Song et al. 2021, Algorithms 2 to 5, with the overwrite x <- x + A^+ (a y + s A z - A x)."""
+    pinv = np.linalg.pinv(t.A)
+
+    def overwrite(x, a, s, z):
+        return x + lam * pinv @ (a * t.y + s * t.A @ z - t.A @ x)
+
+    x = t.start()
+    for i, a, s, b, r in t.moves:
+        alpha = 1.0 if a == 1 else (a / b) ** 2  # 1 - beta
+        for m in range(corrector_steps):
+            z = t.z(i, f"corrector {m}")
+            g = PRIOR.score(x, a, s)
+            step = 2 * alpha * (snr * np.linalg.norm(z) / np.linalg.norm(g)) ** 2
+            x = x + step * g + np.sqrt(2 * step) * z
+            x = overwrite(x, a, s, t.z(i, f"known {m}"))
+        x = ancestral(x, PRIOR.D(x, a, s), a, s, b, r, t.z(i, "step"))
+        known = (b, r) if known_level == "next" else (a, s)
+        x = overwrite(x, *known, t.z(i, "known"))
+    return x
+
+
+def dps(t: Task, zeta=1.0, loss="l2", eta_ddim=1.0):
+    """Chung et al. 2023, Algorithm 1; the gradient is written out for a linear denoiser."""
+    x = t.start()
+    for i, a, s, b, r in t.moves:
+        x0 = PRIOR.D(x, a, s)
+        new = ancestral(x, x0, a, s, b, r, t.z(i, "step"))
+        if eta_ddim != 1:
+            new = ddim(x, x0, a, s, b, r, t.z(i, "step"), eta_ddim)
+        rest = t.y - t.A @ x0
+        grad_sq = -2 * PRIOR.J(a, s).T @ t.A.T @ rest  # of |rest|^2
+        norm = np.linalg.norm(rest)
+        grad = {
+            "l2": grad_sq / (2 * norm),  # of |rest|
+            "l2sq": grad_sq / norm,  # zeta_i = zeta / |rest|
+            "gaussian": grad_sq / (2 * t.sigma_y**2) if t.sigma_y else None,
+        }[loss]
+        x = new - zeta * grad
+    return x
+
+
+def pigdm(t: Task, weight=1.0, eta_ddim=1.0):
+    """Song et al. 2023, Algorithm 1 with the a_s a_t weight; r_t^2 = v^2 / (1 + v^2)."""
+    A, (a0, s0) = t.A, t.levels[0]
+    x = a0 * np.linalg.pinv(A) @ t.y + s0 * t.z(-1, "init")
+    for i, a, s, b, r in t.moves:
+        x0, J = PRIOR.D(x, a, s), PRIOR.J(a, s)
+        r2 = (s / a) ** 2 / (1 + (s / a) ** 2)
+        if t.sigma_y:
+            inverse = np.linalg.inv(A @ A.T + t.sigma_y**2 / r2 * np.eye(len(A)))
+            g = J.T @ A.T @ inverse @ (t.y - A @ x0)
+        else:
+            pinv = np.linalg.pinv(A)
+            g = J.T @ (pinv @ t.y - pinv @ A @ x0)
+        x = ddim(x, x0, a, s, b, r, t.z(i, "step"), eta_ddim) + weight * b * a * g
+    return x
+
+
+def modes(A):
+    """U (m, d), s (d,), V (d, d) with A = U diag(s) V^T; s is exactly 0 where rank ends."""
+    U, s, Vt = np.linalg.svd(A, full_matrices=True)
+    s = np.where(s > 1e-12 * s[0], s, 0.0)
+    k = len(s)
+    return np.pad(U[:, :k], ((0, 0), (0, D - k))), np.pad(s, (0, D - k)), Vt.T
+
+
+def ddrm(t: Task, eta_prop=0.85, eta_b=1.0):
+    """Kawar et al. 2022, eq. 7 and 8, mode by mode, in coordinates x_t / a_t."""
+    U, s, V = modes(t.A)
+    ubar = U.T @ t.y
+    sigma = [level[1] / level[0] for level in t.levels]
+
+    def draw(step, role):
+        return V.T @ t.z(step, role)
+
+    x = np.empty(D)
+    z = draw(-1, "init")
+    for k in range(D):
+        if s[k] > 0 and sigma[0] > t.sigma_y / s[k]:
+            x[k] = ubar[k] / s[k] + np.sqrt(sigma[0] ** 2 - (t.sigma_y / s[k]) ** 2) * z[k]
+        else:
+            x[k] = sigma[0] * z[k]
+    for i, a, sd, _, _ in t.moves:
+        now, new = sigma[i], sigma[i + 1]
+        theta = V.T @ PRIOR.D(a * V @ x, a, sd)
+        z = draw(i, "step")
+        for k in range(D):
+            root = np.sqrt(1 - eta_prop**2)
+            if s[k] == 0:
+                x[k] = theta[k] + root * new * (x[k] - theta[k]) / now + eta_prop * new * z[k]
+                continue
+            ybar, noise = ubar[k] / s[k], t.sigma_y / s[k]
+            if new < noise:
+                pull = root * new * (ybar - theta[k]) / noise
+                x[k] = theta[k] + pull + eta_prop * new * z[k]
+            else:
+                sd_k = np.sqrt(new**2 - noise**2 * eta_b**2)
+                x[k] = (1 - eta_b) * theta[k] + eta_b * ybar + sd_k * z[k]
+    return V @ x
+
+
+def ddnm(t: Task, eta_prop=0.85):
+    """Wang et al. 2023, Algorithm 1: x0 <- A^+ y + (I - A^+ A) x0."""
+    pinv = np.linalg.pinv(t.A)
+    x = t.start()
+    for i, a, s, b, r in t.moves:
+        x0 = PRIOR.D(x, a, s)
+        eps = (x - a * x0) / s
+        fixed = pinv @ t.y + (np.eye(D) - pinv @ t.A) @ x0
+        x = b * fixed + r * (eta_prop * t.z(i, "step") + np.sqrt(1 - eta_prop**2) * eps)
+    return x
+
+
+def ddnm_plus(t: Task, eta_prop=0.85):
+    """Wang et al. 2023, DDNM+ in its SVD form: matrices Sigma_t = V diag(lam) V^T and
+    Phi_t = V diag(d^2) V^T, chosen so that every mode of x_{t-1} has noise of variance r^2."""
+    U, s, V = modes(t.A)
+    x = t.start()
+    for i, a, sd, b, r in t.moves:
+        x0 = PRIOR.D(x, a, sd)
+        eps = (x - a * x0) / sd
+        lam, fresh, old = np.zeros(D), np.zeros(D), np.zeros(D)
+        for k in range(D):
+            root = np.sqrt(1 - eta_prop**2)
+            if s[k] == 0:
+                fresh[k], old[k] = eta_prop * r, root * r
+            elif r >= b * t.sigma_y / s[k]:
+                lam[k], fresh[k] = 1, np.sqrt(r**2 - (b * t.sigma_y / s[k]) ** 2)
+            else:
+                lam[k], fresh[k] = s[k] * r * root / (b * t.sigma_y), eta_prop * r
+        inverse = np.divide(1, s, out=np.zeros(D), where=s > 0)
+        correction = V @ np.diag(lam) @ np.diag(inverse) @ U.T @ (t.y - t.A @ x0)
+        noise = V @ np.diag(fresh) @ V.T @ t.z(i, "step") + V @ np.diag(old) @ V.T @ eps
+        x = b * (x0 + correction) + noise
+    return x
+
+
+def diffpir(t: Task, lam=1.75, zeta=0.3, final="proximal", sigma_floor=0.002):
+    """Zhu et al. 2023, Algorithm 1, with the proximal problem solved by its normal equations."""
+    x = t.start()
+    for i, a, s, b, r in t.moves:
+        x0 = PRIOR.D(x, a, s)
+        if i == len(t.moves) - 1 and final == "denoised":
+            return x0
+        rho = lam * max(t.sigma_y, sigma_floor) ** 2 / (s / a) ** 2
+        X = np.linalg.solve(t.A.T @ t.A + rho * np.eye(D), t.A.T @ t.y + rho * x0)
+        eps = (x - a * X) / s
+        x = b * X + r * (np.sqrt(1 - zeta) * eps + np.sqrt(zeta) * t.z(i, "step"))
+    return x
+
+
+def cg(matrix, b, iterations):
+    """Hestenes and Stiefel 1952, from 0."""
+    x, r = np.zeros_like(b), b
+    p = r
+    for _ in range(iterations):
+        q = matrix @ p
+        step = (r @ r) / (p @ q)
+        x, new = x + step * p, r - step * q
+        p = new + (new @ new) / (r @ r) * p
+        r = new
+    return x
+
+
+def mmps(t: Task, iterations=None, eta_ddim=1.0):
+    """Rozet et al. 2024, Algorithm 3; the system is solved exactly when iterations is None."""
+    A, x = t.A, t.start()
+    for i, a, s, b, r in t.moves:
+        x0, V = PRIOR.D(x, a, s), PRIOR.cov(a, s)
+        C = t.sigma_y**2 * np.eye(len(A)) + A @ V @ A.T
+        rest = t.y - A @ x0
+        u = cg(C, rest, iterations) if iterations else np.linalg.solve(C, rest)
+        x = ddim(x, x0 + V @ A.T @ u, a, s, b, r, t.z(i, "step"), eta_ddim)
+    return x
+
+
+TRANSCRIPTIONS = {
+    "unconditional": unconditional,
+    "replacement": replacement,
+    "dps": dps,
+    "pigdm": pigdm,
+    "ddrm": ddrm,
+    "ddnm": ddnm,
+    "ddnm+": ddnm_plus,
+    "diffpir": diffpir,
+    "mmps": mmps,
+}
+
+
+# ---------------------------------------------------------------------------------- the comparison
+
+
+def compare(name, knobs, matrix, sigma_y, path: Path, library_knobs=None):
+    """(library's samples, transcription's samples), both (ROWS, D), on the same noise."""
+    A = MATRICES[matrix]
+    truth = PRIOR.mu + random_matrix(ROWS, D, 6) @ np.linalg.cholesky(PRIOR.Sigma).T
+    y = truth @ A.T + sigma_y * random_matrix(ROWS, len(A), 7)
+    operator = Dense(torch.tensor(A), SHAPE)
+    problem = Problem(torch.tensor(y), operator, Gaussian(sigma_y), SHAPE)
+    solver = registry()[name](**(knobs if library_knobs is None else library_knobs), path=path)
+    rng = Rng.of(SEEDS)
+    got = states(solver, problem, LIBRARY_PRIOR, rng)[-1].x.flatten(1).numpy()
+
+    def one(row):
+        def z(step, role):
+            like = torch.empty(1, *SHAPE, dtype=torch.float64)
+            return rng.rows([row]).at(step).normal(like, role).numpy().ravel()
+
+        levels = [(level.a, level.s) for level in path.levels()]
+        return TRANSCRIPTIONS[name](Task(A, y[row], sigma_y, z, levels), **knobs)
+
+    return got, np.stack([one(row) for row in range(ROWS)])
+
+
+def assert_agrees(*args, **kwargs):
+    got, want = compare(*args, **kwargs)
+    assert np.isfinite(want).all() and np.abs(want).max() < 1e4
+    np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
+
+
+VP_PATH = VP(STEPS)
+PATHS = {"vp": VP_PATH, "ve": VE(STEPS, 20.0, 0.02), "vp-as-ve": exploding(VP_PATH)}
+on_paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+on_matrices = pytest.mark.parametrize("matrix", ["wide", "tall"])
+
+
+@on_paths
+@pytest.mark.parametrize("eta_ddim", [0.0, 0.5, 1.0])
+def test_unconditional(path, eta_ddim):
+    assert_agrees("unconditional", {"eta_ddim": eta_ddim}, "wide", 0.1, path)
+
+
+@on_paths
+@pytest.mark.parametrize("matrix", ["wide", "tall", "benign"])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"corrector_steps": 0},
+        {"corrector_steps": 3, "snr": 0.1, "lam": 0.7},
+        {"known_level": "current"},
+        {"lam": 0.0},
+    ],
+    ids=str,
+)
+def test_replacement(path, matrix, knobs):
+    assert_agrees("replacement", knobs, matrix, 0.0, path)
+
+
+@on_paths
+@on_matrices
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"loss": "l2sq", "zeta": 0.3},
+        {"loss": "gaussian", "zeta": 0.002},
+        {"loss": "l2", "zeta": 0.5, "eta_ddim": 0.4},
+        {"zeta": 0.0},
+    ],
+    ids=str,
+)
+def test_dps(path, matrix, knobs):
+    assert_agrees("dps", knobs, matrix, 0.1, path)
+
+
+@on_paths
+@pytest.mark.parametrize("eta_ddim", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("matrix", "sigma_y"), [("wide", 0.1), ("tall", 0.1), ("benign", 0.0), ("tall", 0.0)]
+)
+def test_pigdm(path, matrix, sigma_y, eta_ddim):
+    assert_agrees("pigdm", {"eta_ddim": eta_ddim}, matrix, sigma_y, path)
+
+
+def test_pigdm_weight():
+    assert_agrees("pigdm", {"weight": 0.6}, "wide", 0.1, VP_PATH)
+
+
+@on_paths
+@pytest.mark.parametrize("knobs", [{}, {"eta_b": 0.6, "eta_prop": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    ("matrix", "sigma_y"), [("wide", 0.1), ("wide", 0.5), ("tall", 0.1), ("tall", 0.0)]
+)
+def test_ddrm(path, matrix, sigma_y, knobs):
+    assert_agrees("ddrm", knobs, matrix, sigma_y, path)
+
+
+@on_paths
+@pytest.mark.parametrize("matrix", ["wide", "tall"])
+@pytest.mark.parametrize("eta_prop", [0.0, 0.85, 1.0])
+def test_ddnm(path, matrix, eta_prop):
+    assert_agrees("ddnm", {"eta_prop": eta_prop}, matrix, 0.0, path)
+
+
+@on_paths
+@pytest.mark.parametrize("eta_prop", [0.5, 0.85])
+@pytest.mark.parametrize(
+    ("matrix", "sigma_y"), [("wide", 0.1), ("wide", 0.5), ("tall", 0.1), ("tall", 0.0)]
+)
+def test_ddnm_plus(path, matrix, sigma_y, eta_prop):
+    assert_agrees("ddnm+", {"eta_prop": eta_prop}, matrix, sigma_y, path)
+
+
+@on_paths
+@pytest.mark.parametrize("final", ["proximal", "denoised"])
+@pytest.mark.parametrize(("matrix", "sigma_y"), [("wide", 0.1), ("tall", 0.1), ("benign", 0.0)])
+def test_diffpir(path, matrix, sigma_y, final):
+    assert_agrees("diffpir", {"final": final}, matrix, sigma_y, path)
+    assert_agrees("diffpir", {"final": final, "lam": 5.0, "zeta": 0.9}, matrix, sigma_y, path)
+
+
+@on_paths
+@on_matrices
+@pytest.mark.parametrize("eta_ddim", [0.0, 1.0])
+def test_mmps(path, matrix, eta_ddim):
+    """The exact solution, which conjugate gradients reach in as many steps as there are modes."""
+    knobs = {"eta_ddim": eta_ddim}
+    assert_agrees("mmps", knobs, matrix, 0.1, path, library_knobs={**knobs, "iterations": 40})
+
+
+@on_paths
+@on_matrices
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_mmps_truncated(path, matrix, iterations):
+    """Conjugate gradients that stop early are part of the published method."""
+    assert_agrees("mmps", {"iterations": iterations}, matrix, 0.1, path)
+
+
+def test_every_solver_has_a_transcription():
+    assert set(TRANSCRIPTIONS) >= set(registry())
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "wrong"),
+    [
+        ("replacement", {}, {"snr": 0.161}),
+        ("dps", {}, {"zeta": 1.001}),
+        ("pigdm", {}, {"weight": 1.001}),
+        ("ddrm", {}, {"eta_prop": 0.851}),
+        ("ddnm", {}, {"eta_prop": 0.851}),
+        ("ddnm+", {}, {"eta_prop": 0.851}),
+        ("diffpir", {}, {"lam": 1.751}),
+        ("mmps", {"iterations": 3}, {"iterations": 2}),
+        ("unconditional", {}, {"eta_ddim": 0.999}),
+    ],
+)
+def test_a_knob_off_by_a_little_is_seen(name, knobs, wrong):
+    """Negative twin of every test above: agreement is no accident of a lax tolerance."""
+    sigma_y = 0.0 if name in ("replacement", "ddnm") else 0.1
+    got, want = compare(name, wrong, "benign", sigma_y, VP_PATH, library_knobs=knobs)
+    assert np.abs(got - want).max() > 1e-6
+
+
+# ------------------------------------------------------------------ two names for one sampling step
+
+
+@on_paths
+@pytest.mark.parametrize("sigma_y", [0.0, 0.1, 0.5])
+def test_ddnm_plus_is_ddrm_with_eta_b_1_in_every_step(path, sigma_y):
+    """From the same state with the same noise; their starts differ, and only these.
+
+    At sigma_y = 0 the last step is a tie (y is exactly as precise as the next level): both keep y.
+    """
+    A = Dense(torch.tensor(MATRICES["wide"]), SHAPE)
+    problem = Problem(seeded(ROWS, 7), A, Gaussian(sigma_y), SHAPE)
+    rng = Rng.of(SEEDS)
+    one = registry()["ddrm"](eta_b=1.0, path=path)
+    two = registry()["ddnm+"](path=path)
+    for state in states(one, problem, LIBRARY_PRIOR, rng)[:-1]:
+        a = one.step(state, problem, LIBRARY_PRIOR, rng.at(state.step))
+        b = two.step(state, problem, LIBRARY_PRIOR, rng.at(state.step))
+        scale = max(1.0, float(a.x.abs().max()))
+        torch.testing.assert_close(b.x, a.x, rtol=0, atol=1e-12 * scale)
+        torch.testing.assert_close(b.x0, a.x0, rtol=0, atol=0)
+
+
+@on_paths
+def test_mmps_without_a_jacobian_is_diffpirs_data_step(path):
+    """Both are the mean of N(x0, V) after y: V = v^2 / lam for DiffPIR, the true V for MMPS.
+
+    With an isotropic prior N(0, tau), V is isotropic too, and a lam can be chosen to match.
+    """
+    A = Dense(torch.tensor(MATRICES["wide"]), SHAPE)
+    problem = Problem(seeded(ROWS, 7), A, Gaussian(0.1), SHAPE)
+    prior = GaussianPrior(torch.zeros(SHAPE, dtype=torch.float64), 0.7)
+    rng = Rng.of(SEEDS)
+    mmps_solver = registry()["mmps"](iterations=16, path=path)
+    for state in states(mmps_solver, problem, prior, rng)[:-1]:
+        v2 = mmps_solver.levels[state.step].sigma ** 2
+        lam = v2 * (1 / 0.7 + 1 / v2)
+        same = dataclasses.replace(registry()["diffpir"](path=path), lam=lam)
+        a = mmps_solver.step(state, problem, prior, rng.at(state.step))
+        b = same.step(state, problem, prior, rng.at(state.step))
+        torch.testing.assert_close(b.x0, a.x0, rtol=1e-9, atol=1e-9)
