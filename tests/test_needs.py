@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError, Problem, nearest
 from invdiff.needs import (
     IMPLIES,
     IncompatibleError,
@@ -13,7 +13,6 @@ from invdiff.needs import (
     check,
     closure,
     missing,
-    nearest,
     offers,
     why_not,
 )

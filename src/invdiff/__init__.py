@@ -46,7 +46,8 @@ _HOME = {
     "invdiff.solvers.pigdm": ("PiGDM",),
     "invdiff.solvers.replacement": ("Replacement",),
     "invdiff.solvers.unconditional": ("Unconditional",),
-    "invdiff.run": ("DivergedError", "Result", "solve", "stream"),
+    "invdiff.result": ("Result",),
+    "invdiff.run": ("DivergedError", "Snapshot", "again", "solve", "stream"),
     "invdiff.metrics": ("psnr", "ssim"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
@@ -55,7 +56,7 @@ _RENAMED = {
     "GaussianPrior": ("invdiff.priors.gaussian", "Gaussian"),
 }
 
-__all__ = ["__version__", *sorted((*_WHERE, *_RENAMED))]  # noqa: PLE0604
+__all__ = ["__version__", *sorted((*_WHERE, *_RENAMED))]
 
 
 def __getattr__(name: str) -> Any:
@@ -82,8 +83,8 @@ if TYPE_CHECKING:
     from invdiff.paths import VP as VP
     from invdiff.priors.base import Prior as Prior
     from invdiff.priors.gaussian import Gaussian as GaussianPrior
+    from invdiff.result import Result as Result
     from invdiff.rng import Rng as Rng
-    from invdiff.run import Result as Result
     from invdiff.run import solve as solve
     from invdiff.run import stream as stream
 

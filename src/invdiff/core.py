@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from invdiff.noise import Noise
-    from invdiff.operators.base import Operator
+    from invdiff.operators.base import Linear, Operator, Spectral
 
 
 class InvdiffError(ValueError):
@@ -99,6 +100,16 @@ class Problem:
         return int(self.y.shape[0])
 
     @property
+    def linear(self) -> Linear:
+        """A, typed as Linear: for solvers that declared LINEAR or PINV, and so were checked."""
+        return cast("Linear", self.A)
+
+    @property
+    def spectral(self) -> Spectral:
+        """A, typed as Spectral: for solvers that declared SVD, and so were checked."""
+        return cast("Spectral", self.A)
+
+    @property
     def sigma_y(self) -> float:
         """Standard deviation of Gaussian noise. Raises InvdiffError for any other noise."""
         sigma = getattr(self.noise, "sigma", None)
@@ -155,3 +166,11 @@ def log_normal(r: Tensor, variance: float) -> Tensor:
     """log N(r; 0, variance I) of every sample, shape (B,)."""
     n = r[0].numel()
     return -0.5 * (r.flatten(1).square().sum(1) / variance + n * math.log(2 * math.pi * variance))
+
+
+def nearest(name: str, known: Iterable[str], kind: str) -> InvdiffError:
+    """The error for an unknown name, with the names that come nearest."""
+    known = list(known)
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}."
+    return InvdiffError(f"There is no {kind} called {name!r}; {hint}")

@@ -41,7 +41,7 @@ def ssim(x: Tensor, ref: Tensor, value_range: tuple[float, float]) -> Tensor:
         raise InvdiffError("SSIM needs scikit-image: pip install invdiff[bench]") from error
     return torch.tensor(
         [
-            structural_similarity(  # type: ignore[no-untyped-call]
+            structural_similarity(
                 a,
                 b,
                 data_range=value_range[1] - value_range[0],

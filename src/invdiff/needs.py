@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -109,11 +108,3 @@ def check(
                 f"The prior {prior.name} makes images of {want} (channels x height x width), but "
                 f"the problem asks for {have}; resize or crop the picture, or take another prior."
             )
-
-
-def nearest(name: str, known: Iterable[str], kind: str) -> InvdiffError:
-    """The error for an unknown name, with the names that come nearest."""
-    known = list(known)
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}."
-    return InvdiffError(f"There is no {kind} called {name!r}; {hint}")

@@ -44,9 +44,11 @@ class Gaussian(Noise):
             )
 
     @classmethod
-    def on_unit_range(cls, sigma: float) -> Gaussian:
-        """Noise level quoted for images in [0, 1], for a prior whose images lie in [-1, 1]."""
-        return cls(2.0 * sigma)
+    def on_unit_range(
+        cls, sigma: float, value_range: tuple[float, float] = (-1.0, 1.0)
+    ) -> Gaussian:
+        """Noise level quoted for images in [0, 1], for a prior whose images lie in value_range."""
+        return cls((value_range[1] - value_range[0]) * sigma)
 
     def sample(self, z: Tensor, rng: Rng) -> Tensor:
         if z.is_complex():

@@ -70,7 +70,7 @@ class Rng:
         return out.to(like.dtype)
 
     def _box_muller(self, n: int, role: str) -> Tensor:
-        """(rows, n) float32 normals from 32-bit words: two words make two numbers, |z| < 6.7.
+        """(rows, n) float32 normals from 32-bit words: two words make two numbers, |z| < 6.8.
 
         All rows at once: this costs less than half of numpy's own normals.
         """

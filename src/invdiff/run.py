@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from invdiff import __version__
 from invdiff.core import InvdiffError, Problem, State
 from invdiff.needs import check
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Affine
 from invdiff.priors.base import Counted, Prior
+from invdiff.result import Result, describe
 from invdiff.rng import Rng
-from invdiff.serial import decode, encode
 from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
 
@@ -72,11 +65,16 @@ def stream(
 
 
 def finish(
-    state: State, problem: Problem, prior: Prior, solver: Solver, seeds: Sequence[int]
+    state: State,
+    problem: Problem,
+    prior: Prior,
+    solver: Solver,
+    seeds: Sequence[int],
+    portable: bool = False,
 ) -> Tensor:
     """The samples of the last state of a stream, (B, *x_shape)."""
     with torch.no_grad():
-        rng = Rng.of(seeds).at(state.step)
+        rng = Rng.of(seeds, portable).at(state.step)
         return solver.finish(state, centred(problem), prior, rng)
 
 
@@ -97,88 +95,26 @@ def row_seed(seed: int, measurement: int, sample: int) -> int:
 
 
 @dataclass(frozen=True)
-class Result:
-    """Samples of a run and all that is needed to make them again.
+class Snapshot:
+    """Where a run of `solve` stands after a step: all that it needs to go on from there.
 
-    samples: (measurements, samples, *x_shape), in the prior's range, on the CPU.
-    nfe: evaluations of the prior per image; vjps: vector-Jacobian products per image.
-    seconds: wall-clock time. config: problem, prior, solver, seeds and versions, as JSON values.
-    tensors: the tensors that config refers to.
+    done: samples of the chunks that are complete, each (rows, *x_shape), on the CPU.
+    state: of the chunk that is under way. steps: of one chunk; chunks: of the whole run.
+    nfe, vjps, seconds: spent so far, by all chunks together.
     """
 
-    samples: Tensor
-    nfe: int
-    vjps: int
-    seconds: float
-    config: dict[str, Any]
-    tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    done: tuple[Tensor, ...]
+    state: State
+    steps: int
+    chunks: int
+    nfe: int = 0
+    vjps: int = 0
+    seconds: float = 0.0
 
     @property
-    def mean(self) -> Tensor:
-        """Mean of the samples, (measurements, *x_shape): the estimate of least squared error."""
-        return self.samples.mean(1)
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviation over samples, (measurements, *x_shape); 0 for a single sample."""
-        if self.samples.shape[1] == 1:
-            return torch.zeros_like(self.mean)
-        return self.samples.std(1)
-
-    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write run.json and run.safetensors; the folder appears when both are complete.
-
-        Raises InvdiffError when the folder exists and overwrite is False.
-        """
-        folder = Path(folder)
-        if folder.exists() and not overwrite:
-            raise InvdiffError(f"{folder} exists; choose another folder or allow overwriting.")
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        record = {**self.config, "nfe": self.nfe, "vjps": self.vjps, "seconds": self.seconds}
-        tensors = {**self.tensors, "samples": self.samples.contiguous()}
-        save_file(tensors, part / "run.safetensors")
-        (part / "run.json").write_text(json.dumps(record, indent=1) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
-        return folder
-
-    @staticmethod
-    def load(folder: str | Path) -> Result:
-        """A result from the folder that save wrote."""
-        folder = Path(folder)
-        if not (folder / "run.json").is_file() or not (folder / "run.safetensors").is_file():
-            raise InvdiffError(f"{folder} holds no saved run (run.json and run.safetensors).")
-        config = json.loads((folder / "run.json").read_text())
-        tensors = load_file(folder / "run.safetensors")
-        samples = tensors.pop("samples")
-        nfe, vjps, seconds = (config.pop(k) for k in ("nfe", "vjps", "seconds"))
-        return Result(samples, nfe, vjps, seconds, config, tensors)
-
-    def problem(self) -> Problem:
-        """The problem that was solved."""
-        found: Problem = decode(self.config["problem"], self.tensors)
-        return found
-
-    def solver(self) -> Solver:
-        """The solver that solved it."""
-        found: Solver = decode(self.config["solver"], self.tensors)
-        return found
-
-    def again(self, prior: Prior) -> Result:
-        """Run once more with the same prior: the same samples, on the same kind of device."""
-        known = self.config["prior"]["fingerprint"]
-        if known != prior.fingerprint:
-            raise InvdiffError(
-                f"The run used the prior {self.config['prior']['name']} ({known}), but this one is "
-                f"{prior.name} ({prior.fingerprint}); give the same weights."
-            )
-        c = self.config
-        return solve(
-            self.problem(), prior, self.solver(), c["samples"], c["seed"], portable=c["portable"]
-        )
+    def steps_done(self) -> int:
+        """Steps that have been done, of chunks * steps."""
+        return len(self.done) * self.steps + self.state.step
 
 
 def solve(
@@ -189,34 +125,45 @@ def solve(
     seed: int = 0,
     batch: int | None = None,
     portable: bool = False,
-    watch: Callable[[State, int, int], None] | None = None,
+    watch: Callable[[Snapshot], None] | None = None,
+    start: Snapshot | None = None,
 ) -> Result:
     """Draw samples of every measurement in the problem.
 
     samples: per measurement. seed: of the whole run; sample k of measurement m depends on
     (seed, m, k) only. batch: rows that are run together; all of them when None.
-    watch(state, chunk, chunks): called after every step, for progress and previews.
+    watch(snapshot): called before the first step of a chunk and after every step, for progress,
+    previews and checkpoints. start: a snapshot of the same run to go on from; the result is bit for
+    bit that of an uninterrupted run.
     Raises IncompatibleError, DivergedError and InvdiffError, each in one sentence.
     """
     if samples < 1:
         raise InvdiffError(f"At least 1 sample is needed, but {samples} were asked for.")
+    if batch is not None and batch < 1:
+        raise InvdiffError(f"A batch holds at least 1 sample, but {batch} were asked for.")
     rows = [(m, k) for m in range(problem.batch) for k in range(samples)]
-    size = len(rows) if batch is None or solver.coupled else max(1, batch)
+    size = len(rows) if batch is None or solver.coupled else batch
     chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
+    _check_start(start, chunks, solver, problem)
     counted = Counted(prior)
-    began = time.perf_counter()
-    outputs: list[Tensor] = []
-    for i, chunk in enumerate(chunks):
-        part = problem.rows(torch.tensor([m for m, _ in chunk], device=problem.y.device))
-        seeds = [row_seed(seed, m, k) for m, k in chunk]
-        for state in stream(part, counted, solver, seeds, portable=portable):
+    began, outputs = time.perf_counter(), list(start.done) if start else []
+    if start is not None:
+        began -= start.seconds
+        counted.nfe, counted.vjps = start.nfe, start.vjps
+    for i in range(len(outputs), len(chunks)):
+        part = problem.rows(torch.tensor([m for m, _ in chunks[i]], device=problem.y.device))
+        seeds = [row_seed(seed, m, k) for m, k in chunks[i]]
+        first = start.state if start and i == len(start.done) else None
+        for state in stream(part, counted, solver, seeds, first, portable):
             if watch is not None:
-                watch(state, i, len(chunks))
-        outputs.append(finish(state, part, counted, solver, seeds).cpu())
+                spent = (counted.nfe, counted.vjps, time.perf_counter() - began)
+                watch(Snapshot(tuple(outputs), state, solver.num_steps, len(chunks), *spent))
+        outputs.append(finish(state, part, counted, solver, seeds, portable).cpu())
     tensors: dict[str, Tensor] = {}
     config = describe(problem, prior, solver, tensors) | {
         "seed": seed,
         "samples": samples,
+        "batch": size,
         "portable": portable,
         "device": str(problem.y.device),
     }
@@ -230,24 +177,25 @@ def solve(
     )
 
 
-def describe(
-    problem: Problem, prior: Prior, solver: Solver, tensors: dict[str, Tensor]
-) -> dict[str, Any]:
-    """What is solved with what, as JSON values; tensors are put into `tensors`.
+def _check_start(
+    start: Snapshot | None, chunks: list[list[tuple[int, int]]], solver: Solver, problem: Problem
+) -> None:
+    """Raise InvdiffError unless start is a snapshot of a run of these chunks."""
+    if start is None:
+        return
+    same = start.chunks == len(chunks) and start.steps == solver.num_steps
+    done = [(len(c), *problem.x_shape) for c in chunks[: len(start.done)]]
+    if not same or [tuple(d.shape) for d in start.done] != done:
+        raise InvdiffError("The snapshot is of another run; repeat the one that it was taken from.")
 
-    A part that cannot be written (an operator of the user's own) is recorded by its repr.
+
+def again(result: Result, prior: Prior) -> Result:
+    """Run once more what made result: the same samples, on the same kind of device.
+
+    Raises InvdiffError when prior is not the one that was used.
     """
-
-    def form(value: Any, name: str) -> Any:
-        try:
-            return encode(value, tensors, name)
-        except InvdiffError:
-            return {"repr": repr(value)}
-
-    return {
-        "invdiff": __version__,
-        "torch": torch.__version__,
-        "problem": form(problem, "problem"),
-        "prior": {"name": prior.name, "fingerprint": prior.fingerprint},
-        "solver": form(solver, "solver"),
-    }
+    result.check_prior(prior)
+    c, problem, solver = result.config, result.problem(), result.solver()
+    return solve(
+        problem, prior, solver, c["samples"], c["seed"], c["batch"], portable=c["portable"]
+    )

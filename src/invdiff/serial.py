@@ -1,9 +1,14 @@
-"""Frozen dataclasses to JSON and back; their tensors go beside it, by name."""
+"""Frozen dataclasses to JSON and back, tensors beside it by name; folders that appear whole."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -53,9 +58,46 @@ def decode(form: Any, tensors: dict[str, Tensor]) -> Any:
     module, _, name = str(form.get("type", "")).partition(":")
     if not module.startswith("invdiff."):
         raise InvdiffError(f"The file names {module or 'no type'}, which is not part of invdiff.")
-    cls = getattr(importlib.import_module(module), name, None)
+    cls: Any = getattr(importlib.import_module(module), name, None)
     if cls is None or not dataclasses.is_dataclass(cls):
         raise InvdiffError(
             f"This version of invdiff has no {name}; use the one that wrote the file."
         )
     return cls(**{k: decode(v, tensors) for k, v in form["fields"].items()})
+
+
+def check_folder(folder: Path, overwrite: bool, marker: str) -> None:
+    """Raise InvdiffError unless `whole_folder` may write there."""
+    if folder.exists() and not overwrite:
+        raise InvdiffError(f"{folder} exists; choose another folder or allow --overwrite.")
+    ours = folder.is_dir() and ((folder / marker).is_file() or not any(folder.iterdir()))
+    if folder.exists() and not ours:
+        raise InvdiffError(
+            f"{folder} holds other things than an earlier result (no {marker}), so it is not "
+            "overwritten; choose another folder."
+        )
+    parent = next(p for p in folder.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InvdiffError(f"{folder} cannot be made, because {parent} is not writable.")
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, overwrite: bool = False, marker: str = "run.json") -> Iterator[Path]:
+    """A folder to write into (FOLDER.part), which becomes `folder` when the block has succeeded.
+
+    marker: a file that tells a folder written by this function: with `overwrite`, such a folder, or
+    an empty one, is replaced; no other ever is. A block that fails leaves nothing.
+    """
+    check_folder(folder, overwrite, marker)
+    part, old = (folder.with_name(folder.name + end) for end in (".part", ".old"))
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(folder, old)
+        os.replace(part, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.needs import nearest, why_not
+from invdiff.core import InvdiffError, Problem, nearest
+from invdiff.needs import why_not
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Identity, Linear
 from invdiff.operators.blur import blur
@@ -30,7 +30,8 @@ class Task:
 
     name: as users type it. summary: one line. operator(size, options): A for images (H, W).
     image_size(y_size, options): size of the unknown image for a measurement of y_size.
-    channels: of the measurement. options: names and meanings of what it must be told.
+    channels: of the measurement. options: names and meanings of what it must be told;
+    defaults: of the options that may be left out.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Task:
     image_size: Callable[[Size, Mapping[str, Any]], Size] = lambda size, options: size
     channels: int = 3
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    defaults: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def _inpaint(size: Size, options: Mapping[str, Any]) -> Linear:
@@ -75,6 +77,7 @@ TASKS: dict[str, Task] = {
                 "scale": "enlargement factor, a whole number of 2 or more",
                 "downsampling": "how the small picture came about: bicubic (antialiased) or mean",
             },
+            defaults={"downsampling": "bicubic"},
         ),
         Task(
             "deblur",
@@ -84,6 +87,7 @@ TASKS: dict[str, Task] = {
                 "kernel": "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file with the kernel",
                 "boundary": "what lies beyond the edge: reflect, zero or circular",
             },
+            defaults={"boundary": "reflect"},
         ),
         Task(
             "denoise",
@@ -141,6 +145,19 @@ def preset(task_name: str, solver_name: str) -> Solver:
 
 TUNED: dict[tuple[str, str], Solver] = {}
 """Knobs found by `benchmarks/tune.py` on photographs that the prior was not trained on."""
+
+
+AUTO: dict[str, tuple[str, str]] = {
+    name: ("diffpir", "a placeholder until the solvers have been measured against each other")
+    for name in TASKS
+}
+"""Solver for a task, and why it: measured by `benchmarks/restoration.py`."""
+
+
+def auto(task_name: str) -> tuple[Solver, str]:
+    """The solver that measurements favour for a task, configured for it, and the reason."""
+    name, reason = AUTO[task(task_name).name]
+    return preset(task_name, name), reason
 
 
 def wiener(problem: Problem, constant: float) -> Tensor:

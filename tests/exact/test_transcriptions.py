@@ -534,12 +534,12 @@ def test_mmps_without_a_jacobian_is_diffpirs_data_step(path):
     """
     A = Dense(torch.tensor(MATRICES["wide"]), SHAPE)
     problem = Problem(seeded(ROWS, 7), A, Gaussian(0.1), SHAPE)
-    prior = GaussianPrior(torch.zeros(SHAPE, dtype=torch.float64), 0.7)
+    prior = GaussianPrior(torch.zeros(SHAPE).double(), torch.tensor(0.7, dtype=torch.float64))
     rng = Rng.of(SEEDS)
     mmps_solver = registry()["mmps"](iterations=16, path=path)
     for state in states(mmps_solver, problem, prior, rng)[:-1]:
         v2 = mmps_solver.levels[state.step].sigma ** 2
-        lam = v2 * (1 / 0.7 + 1 / v2)
+        lam = v2 * (1 / 0.7 + 1 / v2)  # v^2 / V
         same = dataclasses.replace(registry()["diffpir"](path=path), lam=lam)
         a = mmps_solver.step(state, problem, prior, rng.at(state.step))
         b = same.step(state, problem, prior, rng.at(state.step))

@@ -39,7 +39,7 @@ class GaussianMixture(Prior):
         covs: Tensor | float,
         value_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
-        w = torch.as_tensor(weights, dtype=torch.float64)
+        w = torch.as_tensor(weights, dtype=torch.float64).cpu()
         if w.ndim != 1 or len(w) != len(means) or bool((w < 0).any()) or not float(w.sum()) > 0:
             raise InvdiffError(
                 f"A mixture of {len(means)} means needs as many weights, each at least 0 and not "
@@ -48,10 +48,10 @@ class GaussianMixture(Prior):
         self.x_shape = self.shape = tuple(means.shape[1:])
         self.value_range = value_range
         self.weights = w / w.sum()
-        self.means = means
-        self._m = means.double().flatten(1)
-        given = torch.as_tensor(covs)
-        self._covs = _canonical(given.double(), means)
+        self.means = means.detach().cpu()
+        self._m = self.means.double().flatten(1)
+        given = covs if isinstance(covs, Tensor) else torch.tensor(covs, dtype=torch.float64)
+        self._covs = _canonical(given.detach().cpu().double(), means)
         precision = torch.finfo(given.dtype if given.is_floating_point() else torch.float64).eps
         self._eigenvalues, self._basis = _eigen(self._covs, precision)
         self._moved: dict[tuple[str, torch.device], Tensor] = {}
@@ -182,7 +182,8 @@ class Gaussian(GaussianMixture):
         cov: Tensor | float,
         value_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
-        super().__init__([1.0], mean[None], torch.as_tensor(cov)[None], value_range)
+        shared = cov[None] if isinstance(cov, Tensor) else cov
+        super().__init__([1.0], mean[None], shared, value_range)
 
     @property
     def cov(self) -> Tensor:

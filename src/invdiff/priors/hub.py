@@ -20,15 +20,11 @@ from invdiff.priors.base import Prior
 from invdiff.priors.precond import NetworkPrior, Precond
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
-PREDICTS = {
-    "epsilon": table.predicts_eps,
-    "v_prediction": table.predicts_v,
-    "sample": table.predicts_x0,
-}
+PREDICTS = dict(epsilon=table.predicts_eps, v_prediction=table.predicts_v, sample=table.predicts_x0)
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 CONFIGS = ["config.json", "unet/config.json", "model_index.json"]
 SCHEDULES = ["scheduler_config.json", "scheduler/scheduler_config.json"]
-WEIGHTS = "diffusion_pytorch_model"
+WEIGHTS, PARTS = "diffusion_pytorch_model", ("", "-*-of-*")
 BY_SIGMA = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "ScoreSdeVeScheduler")
 DISTILLED = ("LCMScheduler", "TCDScheduler", "ConsistencyDecoderScheduler")
 
@@ -68,15 +64,15 @@ def load_diffusers(
     unet, schedule = _layout(folder, name)
     config = _read(unet / "config.json")
     _check_network(config, class_label, name)
-    fourier = config.get("time_embedding_type") == "fourier"
+    fourier = config.get("time_embedding_type") == "fourier"  # it takes the logarithm of sigma
     precond, value_range = _training(diffusers, fourier, schedule, prediction, betas, name)
-    for ending in ("safetensors", "bin") if remote else ():
+    if remote:
         at = "" if unet == folder else f"{unet.name}/"
-        _download(name, [f"{at}{WEIGHTS}{mid}.{ending}*" for mid in ("", "-*-of-*")])
-        if any(unet.glob(f"{WEIGHTS}*.{ending}")):
-            break
-    files = _weights(unet)
-    net = _Network(_load(diffusers, unet, files[0]), class_label).to(device, dtype)
+        _download(name, [f"{at}{WEIGHTS}{mid}.safetensors*" for mid in PARTS])
+        if not any(unet.glob(f"{WEIGHTS}*.safetensors")):
+            _download(name, [f"{at}{WEIGHTS}{mid}.bin*" for mid in PARTS])
+    trained, files = _load(diffusers, unet)
+    net = _Network(trained, class_label).to(device, dtype)
     size = None if any_size else config.get("sample_size")
     h, w = size if isinstance(size, list) else (size, size)
     prior = NetworkPrior(net, precond, (config.get("in_channels", 3), h, w), value_range, name)
@@ -94,12 +90,11 @@ class _Network(nn.Module):
         self.counts = unet.config.time_embedding_type == "learned"
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        h, w = x.shape[-2:]
-        why = f"The network takes sides that are multiples of {self.stride} pixels"
-        fine = h % self.stride == w % self.stride == 0
-        _require(fine, f"{why}, but this image has {h} x {w}; crop or pad it.")
-        label = self.class_label
-        labels = None if label is None else torch.full((len(x),), label, device=x.device)
+        (h, w), n = x.shape[-2:], self.stride
+        why = f"The network takes sides that are multiples of {n} pixels"
+        _require(h % n == w % n == 0, f"{why}, but this image has {h} x {w}; crop or pad it.")
+        k = self.class_label
+        labels = None if k is None else torch.full((len(x),), k, device=x.device)
         out: Tensor = self.unet(x, time.round().long() if self.counts else time, labels).sample
         return out
 
@@ -131,23 +126,20 @@ def _download(name: str, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
-        why = "did not answer; check the network, or give the folder of a model"
+        why = f"did not answer ({type(error).__name__}); check the network, or give a folder"
         if isinstance(error, RepositoryNotFoundError):
             why = "shows no such model; check the name, or run `hf auth login` for a private one"
-        kind = type(error).__name__
-        raise InvdiffError(f"{name} is no folder, and the hub {why} ({kind}).") from error
+        raise InvdiffError(f"{name} is no folder, and the hub {why}.") from error
 
 
 def _layout(folder: Path, name: str) -> tuple[Path, Path | None]:
     """The folder of the network, and the file of its scheduler if there is one."""
-    what = "is a file" if folder.exists() else "does not exist"
-    _require(folder.is_dir(), f"{name} {what}; give the folder of a diffusers model.")
+    _require(folder.is_dir(), f"{name} is no folder; give the folder of a diffusers model.")
     if (folder / "model_index.json").is_file():
         index = _read(folder / "model_index.json")
         parts = {k for k, v in index.items() if isinstance(v, list) and v and v[0] is not None}
-        latent = bool(parts & {"vae", "vqvae", "movq"})
         why = "works on latents, and latent priors are not supported yet; take a pixel model"
-        _require(not latent, f"{name} {why}, whose pipeline has no vae.")
+        _require(not parts & {"vae", "vqvae", "movq"}, f"{name} {why}.")
         _require("unet" in parts, f"The pipeline {name} has no unet; take a pixel model with one.")
     # The first pipelines, google/ddpm-cat-256 among them, keep all files in one folder.
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
@@ -167,19 +159,17 @@ def _check_network(config: dict[str, Any], class_label: int | None, name: str) -
     kind = config.get("_class_name", "network of unknown class")
     advice = "and only UNet2DModel is supported; take a pixel model without text"
     _require(kind == "UNet2DModel", f"{name} holds a {kind}, {advice}.")
-    channels, out = config.get("in_channels", 3), config.get("out_channels", 3)
+    n, out = config.get("in_channels", 3), config.get("out_channels", 3)
     advice = "so it is no denoiser of images; take a model without a second input"
-    fine = out in (channels, 2 * channels)
-    _require(fine, f"The network of {name} turns {channels} channels into {out}, {advice}.")
+    _require(out in (n, 2 * n), f"The network of {name} turns {n} channels into {out}, {advice}.")
     count, embed = config.get("num_class_embeds"), config.get("class_embed_type")
     advice = "which are not supported; take a model whose classes are numbers"
-    _require(embed in (None, "timestep"), f"{name} takes {embed} embeddings of classes, {advice}.")
-    if count is None and embed is None:
+    _require(embed is None, f"{name} takes {embed} embeddings of classes, {advice}.")
+    if count is None:
         _require(class_label is None, f"{name} knows no classes; leave class_label out.")
-        return
-    fine = class_label is not None and 0 <= class_label < (count or class_label + 1)
-    known = f"from 0 to {count - 1}" if count else "of at least 0"
-    _require(fine, f"{name} is class-conditional; give class_label, a number {known}.")
+    else:
+        why = f"is class-conditional; give class_label, an integer from 0 to {count - 1}"
+        _require(class_label in range(count), f"{name} {why}.")
 
 
 def _training(
@@ -190,15 +180,11 @@ def _training(
     betas: Sequence[float] | None,
     name: str,
 ) -> tuple[Precond, tuple[float, float]]:
-    """How the network was trained, in diffusers' unit of time, and the range of its images.
-
-    fourier: whether the network takes the logarithm of its time and divides by it.
-    """
-    choices = ", ".join(PREDICTS)
-    fine = prediction in (None, *PREDICTS)
-    _require(fine, f"A prediction is one of {choices}, not {prediction!r}.")
+    """How the network was trained, in diffusers' unit of time, and the range of its images."""
+    kinds = ", ".join(PREDICTS)
+    _require(prediction in (None, *PREDICTS), f"prediction is one of {kinds}, not {prediction!r}.")
     why = "has no scheduler_config.json, which tells what the network predicts; put it there"
-    _require(schedule or prediction, f"{name} {why}, or give prediction ({choices}) and betas.")
+    _require(schedule or prediction, f"{name} {why}, or give prediction ({kinds}) and betas.")
     config = _read(schedule) if schedule else {"_class_name": "DDPMScheduler"}
     kind = str(config.get("_class_name"))
     try:
@@ -219,7 +205,7 @@ def _training(
         given = prediction is not None or betas is not None
         _require(not given, f"{name} has no table ({kind}); leave prediction and betas out.")
         if kind == "ScoreSdeVeScheduler":
-            p = replace(table.predicts_score(), c_noise=float)  # the network takes the logarithm
+            p = replace(table.predicts_score(), c_noise=float)  # time = sigma
             return replace(p, sigma_min=c.sigma_min, sigma_max=c.sigma_max), (0.0, 1.0)
         if known in ("epsilon", "v_prediction") and not fourier:
             p = table.predicts_edm(c.sigma_data)
@@ -227,23 +213,19 @@ def _training(
             c_out, minus = p.c_out, known == "v_prediction"  # diffusers' name for the other sign
             return (replace(p, c_out=lambda s: -c_out(s)) if minus else p), (-1.0, 1.0)
     why = f"{kind}, prediction {known}{', fourier times' if fourier else ''}"
-    advice = f"take a model of DDPMScheduler that predicts {choices}"
+    advice = f"take a model of DDPMScheduler that predicts {kinds}"
     raise InvdiffError(f"{name} was made for {why}, which is not supported; {advice}.")
 
 
-def _weights(unet: Path) -> list[Path]:
-    """The weight files, safetensors before .bin; all parts where they are split."""
-    for ending in ("safetensors", "bin"):
-        whole = unet / f"{WEIGHTS}.{ending}"
-        files = [whole] if whole.is_file() else sorted(unet.glob(f"{WEIGHTS}-*-of-*.{ending}"))
-        if files:
-            return files
-    raise InvdiffError(f"{unet} has no weights; it needs {WEIGHTS}.safetensors or {WEIGHTS}.bin.")
+def _load(diffusers: Any, unet: Path) -> tuple[Any, list[Path]]:
+    """The network, and its weight files: several where they are split, safetensors before .bin.
 
-
-def _load(diffusers: Any, unet: Path, file: Path) -> Any:
-    """The network with its weights; diffusers reads .bin files with weights_only=True."""
-    safe, again = file.suffix == ".safetensors", "so fetch the model again"
+    diffusers reads .bin with weights_only=True, so that no file can run code.
+    """
+    patterns = [f"{WEIGHTS}{mid}.{end}" for end in ("safetensors", "bin") for mid in PARTS]
+    files: list[Path] = next(filter(None, (sorted(unet.glob(p)) for p in patterns)), [])
+    _require(files, f"{unet} has no weights; it needs {WEIGHTS}.safetensors or {WEIGHTS}.bin.")
+    file, safe, again = files[0], files[0].suffix != ".bin", "so fetch the model again"
     try:
         net, info = diffusers.UNet2DModel.from_pretrained(
             str(unet), use_safetensors=safe, local_files_only=True, output_loading_info=True
@@ -254,7 +236,7 @@ def _load(diffusers: Any, unet: Path, file: Path) -> Any:
     missing, extra = len(info["missing_keys"]), len(info["unexpected_keys"])
     why = f"do not fit config.json: {missing} tensors are missing and {extra} have no place"
     _require(not missing and not extra, f"The weights {file} {why}, {again}.")
-    return net
+    return net, files
 
 
 def _fingerprint(files: list[Path], p: Precond, class_label: int | None) -> str:

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from invdiff.core import InvdiffError
 from invdiff.priors.base import Prior
-from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
+from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig, channels_last
 
 
 class PhotoPrior(Prior):
@@ -41,7 +41,7 @@ class PhotoPrior(Prior):
         overlap: int = 64,
         precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
-        self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.net = channels_last(net.eval().requires_grad_(False))
         self.precision = precision
         self.tile, self.overlap = tile, overlap
         self.sigma_min, self.sigma_max = 0.002, 160.0

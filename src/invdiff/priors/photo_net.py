@@ -34,11 +34,22 @@ class PhotoNetConfig:
         return asdict(self)
 
 
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+def channels_last(net: PhotoNet) -> PhotoNet:
+    """The network with weights in the memory order that convolutions like best."""
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 class NoiseCode(nn.Module):
     """c_noise, shape (B,), to a code of shape (B, width): fixed Fourier features and a layer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.frequencies: Tensor
         frequencies = torch.exp(torch.linspace(math.log(0.25), math.log(16.0), width // 2))
         self.register_buffer("frequencies", frequencies * math.pi)
         self.layer = nn.Linear(width, width)
@@ -60,10 +71,8 @@ class Block(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * width)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        _zero(self.modulation)
+        _zero(self.second)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         gain, bias = self.modulation(code).chunk(2, dim=1)
@@ -75,6 +84,18 @@ class Block(nn.Module):
             h = self.first(x) * gain[:, :, None, None] + bias[:, :, None, None]
         h = F.silu(h, inplace=not torch.is_grad_enabled())
         return x + self.second(h)
+
+
+class Blocks(nn.ModuleList):
+    """Residual blocks, one after the other."""
+
+    def __init__(self, count: int, width: int, embedding: int) -> None:
+        super().__init__(Block(width, embedding) for _ in range(count))
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, code)
+        return x
 
 
 class PhotoNet(nn.Module):
@@ -89,21 +110,16 @@ class PhotoNet(nn.Module):
         w, e = config.widths, config.embedding
         self.code = NoiseCode(e)
         self.head = nn.Conv2d(4 * config.channels, w[0], 3, padding=1)
-        self.down = nn.ModuleList(
-            nn.ModuleList(Block(w[i], e) for _ in range(n)) for i, n in enumerate(config.blocks)
-        )
+        self.down = nn.ModuleList(Blocks(n, w[i], e) for i, n in enumerate(config.blocks))
         self.shrink = nn.ModuleList(
             nn.Conv2d(a, b, 2, stride=2) for a, b in zip(w[:-1], w[1:], strict=True)
         )
         self.grow = nn.ModuleList(
             nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(w[:-1], w[1:], strict=True)
         )
-        self.up = nn.ModuleList(
-            nn.ModuleList(Block(w[i], e) for _ in range(n)) for i, n in enumerate(config.up_blocks)
-        )
+        self.up = nn.ModuleList(Blocks(n, w[i], e) for i, n in enumerate(config.up_blocks))
         self.tail = nn.Conv2d(w[0], 4 * config.channels, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        _zero(self.tail)
 
     @property
     def stride(self) -> int:
@@ -125,13 +141,11 @@ class PhotoNet(nn.Module):
         h = self.head(F.pixel_unshuffle(x, 2))
         skips: list[Tensor] = []
         for i, blocks in enumerate(self.down):
-            for block in blocks:
-                h = block(h, code)
+            h = blocks(h, code)
             if i < len(self.shrink):
                 skips.append(h)
                 h = self.shrink[i](h)
         for i in reversed(range(len(self.grow))):
             h = skips.pop() + self.grow[i](h)
-            for block in self.up[i]:
-                h = block(h, code)
+            h = self.up[i](h, code)
         return F.pixel_shuffle(self.tail(h), 2)

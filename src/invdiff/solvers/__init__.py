@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from invdiff.needs import nearest
+from invdiff.core import nearest
 from invdiff.solvers.base import Solver
 
 for _module in pkgutil.iter_modules(__path__):

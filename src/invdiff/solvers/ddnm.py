@@ -34,7 +34,7 @@ class DDNM(Solver):
         level, to = self.levels[state.step], self.levels[state.step + 1]
         x0 = prior.x0(state.x, level)
         eps = eps_from(state.x, x0, level)
-        x0 = x0 + problem.A.pinv(problem.residual(x0))
+        x0 = x0 + problem.linear.pinv(problem.residual(x0))
         x = steps.renoise(x0, eps, to, rng.normal(x0, "step"), self.eta_prop * to.s)
         return State(state.step + 1, x, x0)
 
@@ -57,7 +57,7 @@ class DDNMPlus(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        A, eta, keep = problem.A, self.eta_prop, math.sqrt(1 - self.eta_prop**2)
+        A, eta, keep = problem.spectral, self.eta_prop, math.sqrt(1 - self.eta_prop**2)
         x0 = prior.x0(state.x, level)
         db, eb = A.Vt(x0), A.Vt(eps_from(state.x, x0, level))
         z = A.Vt(rng.normal(x0, "step"))

@@ -40,7 +40,7 @@ class DDRM(Solver):
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         top = self.levels[0]
         z = rng.normal(problem.x_like, "init")
-        A, v = problem.A, top.sigma
+        A, v = problem.spectral, top.sigma
         n = problem.sigma_y * A.inverse_spectrum(z)
         known = (A.spectrum(z) > 0) & (n < v)
         yb = A.inverse_spectrum(z) * A.Ut(problem.y)
@@ -49,7 +49,7 @@ class DDRM(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        A, w = problem.A, to.sigma
+        A, w = problem.spectral, to.sigma
         x0 = prior.x0(state.x, level)
         db, eb = A.Vt(x0), A.Vt(eps_from(state.x, x0, level))
         z = A.Vt(rng.normal(state.x, "step"))

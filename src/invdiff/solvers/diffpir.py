@@ -41,7 +41,7 @@ class DiffPIR(Solver):
         if to.s == 0 and self.final == "denoised":
             return State(state.step + 1, x0, x0)
         rho = self.lam * (max(problem.sigma_y, self.sigma_floor) / level.sigma) ** 2
-        A = problem.A
+        A = problem.linear
         X = x0 + A.solve(A.adjoint(problem.residual(x0)), rho)
         eps = eps_from(state.x, X, level)
         x = steps.renoise(X, eps, to, rng.normal(X, "step"), self.zeta**0.5 * to.s)

@@ -19,7 +19,7 @@ def posterior_mean(
     should be symmetric and positive semidefinite. The choice of V makes the method: the denoiser's
     own covariance (MMPS), a multiple of the identity (DiffPIR, DDS).
     """
-    A, sigma_y = problem.A, problem.sigma_y
+    A, sigma_y = problem.linear, problem.sigma_y
 
     def covariance(u: Tensor) -> Tensor:
         return sigma_y**2 * u + A(V(A.adjoint(u)))

@@ -36,7 +36,7 @@ class PiGDM(Solver):
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         top = self.levels[0]
         z = rng.normal(problem.x_like, "init")
-        start = problem.A.pinv(problem.y) if self.weight else 0.0 * z
+        start = problem.linear.pinv(problem.y) if self.weight else 0.0 * z
         return State(0, top.a * start + top.s * z, 0.0 * z)
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
@@ -49,7 +49,7 @@ class PiGDM(Solver):
 
     def _misfit(self, x0: Tensor, problem: Problem, level: Level) -> Tensor:
         """A^T (A A^T + sigma_y^2 / r^2)^-1 (y - A x0), as (A^T A + .)^-1 A^T (y - A x0)."""
-        A, r = problem.A, problem.residual(x0)
+        A, r = problem.linear, problem.residual(x0)
         sigma_y = problem.sigma_y
         if sigma_y == 0:
             return A.pinv(r)

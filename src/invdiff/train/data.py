@@ -78,7 +78,7 @@ class PatchSampler:
             parts.append(self.pools[1].cut(n_half, r.patch, g))
         x = torch.cat(parts).permute(0, 3, 1, 2).float() / 127.5 - 1
         device = x.device
-        flip_h, flip_w, swap = (torch.rand(3, len(x), 1, 1, 1, generator=g, device=device) < 0.5)
+        flip_h, flip_w, swap = torch.rand(3, len(x), 1, 1, 1, generator=g, device=device) < 0.5
         x = torch.where(flip_h, x.flip(2), x)
         x = torch.where(flip_w, x.flip(3), x)
         return torch.where(swap, x.transpose(2, 3), x)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from invdiff.core import InvdiffError
 from invdiff.priors.photo import PhotoPrior, save_weights
-from invdiff.priors.photo_net import PhotoNet
+from invdiff.priors.photo_net import PhotoNet, channels_last
 from invdiff.train.card import write_card
 from invdiff.train.data import PatchSampler, centre_crops, read_folder
 from invdiff.train.recipes import Recipe
@@ -117,8 +117,8 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.mixed = mixed
         self.recipe, self.device, self.step, self.seconds = recipe, device, 0, 0.0
-        self.net = PhotoNet(recipe.net).to(device, memory_format=torch.channels_last)
-        self.ema = PhotoNet(recipe.net).to(device, memory_format=torch.channels_last)
+        self.net = channels_last(PhotoNet(recipe.net).to(device))
+        self.ema = channels_last(PhotoNet(recipe.net).to(device))
         self.ema.load_state_dict(self.net.state_dict())
         self.ema.requires_grad_(False)
         self.forward = torch.compile(self.net) if compile else self.net

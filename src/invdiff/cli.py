@@ -1,0 +1,99 @@
+"""The command `invdiff`: finds the subcommand, and turns every failure into one sentence.
+
+Nothing heavy is imported before the subcommand is known, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from invdiff import __version__
+
+COMMANDS = {
+    "restore": ("restore", "restore a damaged photograph, with the uncertainty shown"),
+    "degrade": ("degrade", "damage a clean photograph, for trying and for benchmarks"),
+    "solvers": ("tables", "which solver can do which task, and why others cannot"),
+    "tasks": ("tables", "what can be restored, and what each task must be told"),
+    "priors": ("tables", "which models of clean images there are"),
+    "train": ("train", "train a prior on a folder of photographs"),
+}
+"""Name to (module in invdiff.commands, summary)."""
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code: 0 done, 2 bad input, 130 interrupted, 1 otherwise."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(overview())
+        return OK
+    if args[0] in ("--version", "-V"):
+        print(f"invdiff {__version__}")
+        return OK
+    try:
+        return _dispatch(args[0], args[1:])
+    except SystemExit as stop:  # after --help and --print_config
+        return stop.code if isinstance(stop.code, int) else OK
+    except KeyboardInterrupt:
+        print("invdiff: interrupted, nothing was written.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        if debug:
+            raise
+        sentence, code = explain(error)
+        print(f"invdiff: {sentence}", file=sys.stderr)
+        return code
+
+
+def _dispatch(name: str, args: list[str]) -> int:
+    if name not in COMMANDS:
+        from invdiff.core import nearest
+
+        raise nearest(name, COMMANDS, "command")
+    module = importlib.import_module(f"invdiff.commands.{COMMANDS[name][0]}")
+    code: int = module.run(name, args)
+    return code
+
+
+def overview() -> str:
+    """The text of `invdiff --help`."""
+    lines = [
+        "usage: invdiff COMMAND ...",
+        "",
+        "Recover images from measurements, with a diffusion model as the prior.",
+        "",
+        *(f"  {name:<9} {summary}" for name, (_, summary) in COMMANDS.items()),
+        "",
+        "`invdiff COMMAND --help` tells the options of a command.",
+        "`invdiff --version` tells the version; `--debug` shows where an error comes from.",
+        "",
+        "  invdiff restore photo.jpg --task super-resolution --scale 2",
+    ]
+    return "\n".join(lines)
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """One sentence on a failure, and the exit code."""
+    import torch
+
+    from invdiff.core import InvdiffError
+
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, InvdiffError):
+        return text, BAD_INPUT
+    full = isinstance(error, RuntimeError) and "not enough memory" in text
+    if full or isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "There is not enough memory; give a smaller --batch or a smaller photo.", FAILED
+    if isinstance(error, OSError):
+        return f"{text}.", FAILED
+    kind = type(error).__name__
+    return f"unexpected {kind} ({text}); please report it with the output of --debug.", FAILED

@@ -1,0 +1,1 @@
+"""The commands of `invdiff`, one file each: `run(name, args)` returns an exit code."""

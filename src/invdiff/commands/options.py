@@ -1,0 +1,205 @@
+"""Command-line options: from tasks and solvers to flags, and from bad flags to one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+import yaml
+
+from invdiff.core import InvdiffError, nearest
+from invdiff.photos import check_options
+from invdiff.solvers.base import Solver
+from invdiff.zoo import TASKS, task
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+Given = dict[str, Any]
+Level = float | Literal["estimate"]
+TYPES: dict[str, Any] = {"scale": int, "sigma": Level}
+
+
+def parser(command: str, usage: str, description: str) -> ArgumentParser:
+    """An empty parser for a command; usage is what follows its name."""
+    from jsonargparse import ArgumentParser
+
+    return ArgumentParser(
+        prog=f"invdiff {command}",
+        usage=f"invdiff {command} {usage}",
+        description=description,
+        exit_on_error=False,
+        allow_abbrev=False,
+        default_meta=False,
+    )
+
+
+def add_task_options(to: ArgumentParser) -> None:
+    """--task, and the options of every task as `zoo` lists them."""
+    names = ", ".join(TASKS)
+    to.add_argument("--task", type=str, help=f"what to undo: {names}")
+    for kind in TASKS.values():
+        for name, meaning in kind.options.items():
+            default = f"; {kind.defaults[name]} by default" if name in kind.defaults else ""
+            text = f"{kind.name}: {meaning}{default}"
+            to.add_argument(f"--{name}", type=TYPES.get(name, str), help=text)
+
+
+def task_options(given: Given) -> tuple[str, dict[str, Any]]:
+    """The task and its options, checked; `sigma` is not among them.
+
+    Raises InvdiffError when there is no such task, or an option is missing or of another task.
+    """
+    if given.get("task") is None:
+        raise InvdiffError(f"--task is missing; it is one of {', '.join(TASKS)}.")
+    kind = task(given["task"])
+    names = {name for t in TASKS.values() for name in t.options}
+    options = check_options(kind, {k: v for k, v in given.items() if k in names})
+    if "sigma" in kind.options and "sigma" not in options:
+        raise InvdiffError(f"{kind.name} needs --sigma: {kind.options['sigma']}, or `estimate`.")
+    options.pop("sigma", None)
+    return kind.name, options
+
+
+def add_knobs(to: ArgumentParser, solver: Solver) -> None:
+    """--solver.KNOB for every field of a solver, and --solver.path.KNOB for its path."""
+    group = to.add_argument_group(f"knobs of {solver.name} ({solver.paper})")
+    for prefix, owner in (("solver", solver), ("solver.path", solver.path)):
+        hints = get_type_hints(type(owner))
+        for field in dataclasses.fields(owner):
+            if field.name not in ("path", "steps"):
+                text = field.metadata.get("help", f"of the {type(owner).__name__} path")
+                group.add_argument(
+                    f"--{prefix}.{field.name}",
+                    type=hints[field.name],
+                    default=getattr(owner, field.name),
+                    help=f"{text}{_range(field)}",
+                )
+
+
+def knob_table(solver: Solver) -> list[str]:
+    """One line for every knob of a solver."""
+    return [
+        f"--solver.{f.name} {getattr(solver, f.name)}: {f.metadata['help']}{_range(f)}"
+        for f in dataclasses.fields(solver)
+        if f.name != "path"
+    ]
+
+
+def _range(field: dataclasses.Field[Any]) -> str:
+    low, high = field.metadata.get("min"), field.metadata.get("max")
+    if low is None and high is None:
+        return ""
+    return f", from {low:g} to {high:g}" if high is not None else f", {low:g} or more"
+
+
+def with_knobs(solver: Solver, knobs: Given) -> Solver:
+    """The solver with knobs set, as parsed; `path` holds those of its path, `name` is skipped.
+
+    Raises InvdiffError for a value out of its range.
+    """
+    own = {k: v for k, v in knobs.items() if k not in ("name", "path")}
+    for field in dataclasses.fields(solver):
+        value, low, high = (own.get(field.name), *(field.metadata.get(k) for k in ("min", "max")))
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if not (low is None or value >= low) or not (high is None or value <= high):
+                raise InvdiffError(
+                    f"--solver.{field.name} lies between {low:g} and {high:g}, found {value:g}."
+                )
+    path = dataclasses.replace(solver.path, **knobs.get("path", {}))
+    return dataclasses.replace(solver, **own, path=path)
+
+
+def normalised(args: list[str]) -> list[str]:
+    """Arguments in which --solver NAME is --solver.name NAME, on the line and in --config files."""
+    done: list[str] = []
+    config = False
+    for arg in args:
+        if config or arg.startswith("--config="):
+            text = _config(Path(arg.removeprefix("--config=")))
+            done.append(text if config else f"--config={text}")
+            config = False
+        else:
+            config = arg == "--config"
+            done.append(re.sub(r"^--solver(?=$|=)", "--solver.name", arg))
+    return done
+
+
+def _config(path: Path) -> str:
+    """A YAML file as one line of JSON."""
+    if not path.is_file():
+        raise InvdiffError(f"There is no file {path}; --config takes a YAML file.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvdiffError(f"{path} is not a YAML file.") from error
+    if not isinstance(content, dict):
+        raise InvdiffError(f"{path} holds no options; it is a YAML file of `name: value` lines.")
+    if isinstance(content.get("solver"), str):
+        content["solver"] = {"name": content["solver"]}
+    return json.dumps(content, default=str)
+
+
+def peek(args: list[str], name: str) -> str | None:
+    """The value of option --name in normalised arguments, before they are parsed."""
+    found = None
+    for i, arg in enumerate(args):
+        key, equals, value = arg.partition("=")
+        value = value if equals else args[i + 1] if i + 1 < len(args) else ""
+        if key == f"--{name}":
+            found = value
+        elif key == "--config" and found is None and value.startswith("{"):
+            content = json.loads(value)
+            for part in name.split("."):
+                content = content.get(part) if isinstance(content, dict) else None
+            found = content if isinstance(content, str) else None
+    return found
+
+
+def parse(source: ArgumentParser, args: list[str]) -> Given:
+    """The options that were given, and no defaults. --help prints and exits.
+
+    Raises InvdiffError, in one sentence, for what is not understood.
+    """
+    if {"-h", "--help"} & set(args):
+        print(source.format_help().replace("--solver.name NAME", "--solver NAME     "))
+        raise SystemExit(0)
+    try:
+        given: Given = source.parse_args(args, defaults=False).as_dict()
+    except Exception as error:
+        raise _sentence(str(error), source) from error
+    return {k: v for k, v in given.items() if v is not None and k != "config"}
+
+
+def _sentence(text: str, source: ArgumentParser) -> InvdiffError:
+    """What jsonargparse says over several lines, in one sentence."""
+    known = sorted(source._option_string_actions)
+    unknown = re.search(r"[Uu]nrecognized arguments: (\S+)|Option '(\S+)' is not accepted", text)
+    if unknown:
+        name = unknown[1] or f"--{unknown[2]}"
+        if not name.startswith("-"):
+            return InvdiffError(f"There is one {name!r} too many; quote names that hold spaces.")
+        if name.startswith("--solver.") and not any(k.startswith("--solver.n") for k in known):
+            return InvdiffError(f"{name} is a knob of a solver; name it too, with --solver.")
+        return nearest(name.partition("=")[0], known, "option")
+    value = re.search(r'Parser key "([^"]+)"(?s:.*)(?:Got|Given) value: (.*)', text)
+    if value:
+        return InvdiffError(f"--{value[1]} expects {_expected(value[1], source)}, found {value[2]}.")
+    missing = re.search(r"argument (--\S+?): expected", text)
+    if missing:
+        return InvdiffError(f"{missing[1]} needs a value.".replace("--solver.name", "--solver"))
+    return InvdiffError(" ".join(text.split()))
+
+
+def _expected(key: str, source: ArgumentParser) -> str:
+    """What an option takes, in words."""
+    action = source._option_string_actions.get(f"--{key}")
+    typehint = getattr(action, "_typehint", None) or getattr(action, "type", None)
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if typehint == Level:
+        return "a number or `estimate`"
+    choices = getattr(typehint, "__args__", ())
+    return words.get(typehint, "one of " + ", ".join(map(str, choices)))  # type: ignore[call-overload]

@@ -1,0 +1,122 @@
+"""What a run gives: samples, and all that is needed to make them again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from invdiff import __version__
+from invdiff.core import InvdiffError, Problem
+from invdiff.priors.base import Prior
+from invdiff.serial import decode, encode, whole_folder
+from invdiff.solvers.base import Solver
+
+
+@dataclass(frozen=True)
+class Result:
+    """Samples of a run and all that is needed to make them again.
+
+    samples: (measurements, samples, *x_shape), in the prior's range, on the CPU.
+    nfe: evaluations of the prior per image; vjps: vector-Jacobian products per image.
+    seconds: wall-clock time. config: problem, prior, solver, seeds and versions, as JSON values.
+    tensors: the tensors that config refers to.
+    """
+
+    samples: Tensor
+    nfe: int
+    vjps: int
+    seconds: float
+    config: dict[str, Any]
+    tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the samples, (measurements, *x_shape): the estimate of least squared error."""
+        return self.samples.mean(1)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation over samples, (measurements, *x_shape); 0 for a single sample."""
+        if self.samples.shape[1] == 1:
+            return torch.zeros_like(self.mean)
+        return self.samples.std(1)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write run.json and run.safetensors; the folder appears when both are complete.
+
+        Raises InvdiffError when the folder exists and overwrite is False.
+        """
+        with whole_folder(Path(folder), overwrite, marker="run.json") as part:
+            self.write(part)
+        return Path(folder)
+
+    def write(self, folder: Path) -> None:
+        """Write run.json and run.safetensors into a folder that exists."""
+        record = {**self.config, "nfe": self.nfe, "vjps": self.vjps, "seconds": self.seconds}
+        tensors = {**self.tensors, "samples": self.samples.contiguous()}
+        save_file(tensors, folder / "run.safetensors")
+        (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n")
+
+    @staticmethod
+    def load(folder: str | Path) -> Result:
+        """A result from the folder that save wrote. Raises InvdiffError when it holds none."""
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / "run.json").read_text())
+            tensors = load_file(folder / "run.safetensors")
+            samples = tensors.pop("samples")
+            nfe, vjps, seconds = (config.pop(k) for k in ("nfe", "vjps", "seconds"))
+        except (OSError, ValueError, LookupError, AttributeError, SafetensorError):
+            raise InvdiffError(
+                f"{folder} holds no saved run (a complete run.json and run.safetensors)."
+            ) from None
+        return Result(samples, nfe, vjps, seconds, config, tensors)
+
+    def problem(self) -> Problem:
+        """The problem that was solved."""
+        found: Problem = decode(self.config["problem"], self.tensors)
+        return found
+
+    def solver(self) -> Solver:
+        """The solver that solved it."""
+        found: Solver = decode(self.config["solver"], self.tensors)
+        return found
+
+    def check_prior(self, prior: Prior) -> None:
+        """Raise InvdiffError unless prior is the one that made this result."""
+        known = self.config["prior"]["fingerprint"]
+        if known != prior.fingerprint:
+            raise InvdiffError(
+                f"The run used the prior {self.config['prior']['name']} ({known}), but this one is "
+                f"{prior.name} ({prior.fingerprint}); give the same weights."
+            )
+
+
+def describe(
+    problem: Problem, prior: Prior, solver: Solver, tensors: dict[str, Tensor]
+) -> dict[str, Any]:
+    """What is solved with what, as JSON values; tensors are put into `tensors`.
+
+    A part that cannot be written (an operator of the user's own) is recorded by its repr.
+    """
+
+    def form(value: Any, name: str) -> Any:
+        try:
+            return encode(value, tensors, name)
+        except InvdiffError:
+            return {"repr": repr(value)}
+
+    return {
+        "invdiff": __version__,
+        "torch": torch.__version__,
+        "problem": form(problem, "problem"),
+        "prior": {"name": prior.name, "fingerprint": prior.fingerprint},
+        "solver": form(solver, "solver"),
+    }

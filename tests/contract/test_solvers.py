@@ -1,0 +1,626 @@
+"""What every solver promises, whatever its mathematics: each one on every problem it can solve.
+
+A new solver in `invdiff.solvers` is picked up by itself. The prior is elementwise, so that results
+are compared bit for bit: no matrix product of the prior's own depends on the size of the batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from helpers import exploding, seeded, seeds
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import invdiff.operators as ops
+from invdiff.core import InvdiffError, Level, Problem, State
+from invdiff.needs import IncompatibleError, Need, closure, missing
+from invdiff.noise import NOISELESS, Gaussian, Noise
+from invdiff.operators import Linear, Operator, Spectral
+from invdiff.paths import VE, VP, Karras
+from invdiff.priors.base import Counted, Denoiser, Prior
+from invdiff.rng import Rng
+from invdiff.run import DivergedError, finish, solve, stream
+from invdiff.solvers import Solver, registry, solver_class
+
+SIZE = (7, 6)  # 126 numbers an image: no multiple of a vector register
+RGB = (3, *SIZE)
+STEPS = 4
+MEASUREMENTS = 2
+
+
+def two_humps(x: Tensor, sigma: float) -> Tensor:
+    """E[x0 | x], exact, where every pixel is -0.6 or 0.6 with equal chances, plus N(0, 0.04)."""
+    total = 0.04 + sigma**2
+    return (0.04 * x + sigma**2 * 0.6 * torch.tanh(0.6 * x / total)) / total
+
+
+PRIOR = Denoiser(two_humps, name="two-humps")
+
+
+@dataclass(frozen=True, eq=False)
+class Saturated(Operator):
+    """y = tanh(2 x): a sensor that is not linear."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.tanh(2 * x)
+
+
+MASKS = ops.Inpaint.random(SIZE, 0.5, seed=3, batch=MEASUREMENTS)
+OPERATORS: dict[str, Operator] = {
+    "identity": ops.Identity(),
+    "inpaint": ops.Inpaint.box(SIZE, 2, 1, 3, 4),
+    "inpaint-each": MASKS,
+    "pool": ops.AveragePool(2, SIZE),
+    "bicubic": ops.Bicubic(2, SIZE),
+    "blur-circular": ops.CircularBlur(ops.gaussian_kernel(0.6), SIZE),
+    "blur-reflect": ops.Blur(ops.motion_kernel(2.5, 30), SIZE, "reflect"),
+    "grey": ops.Grayscale(),
+    "saturated": Saturated(),
+}
+
+
+def measurement(name: str, sigma: float = 0.1, dtype: torch.dtype = torch.float64) -> Problem:
+    A = OPERATORS[name]
+    truth = two_humps(seeded(MEASUREMENTS, *RGB, dtype=dtype), 1.0)
+    z = A(truth)
+    y = z + sigma * seeded(*z.shape, seed=1, dtype=dtype)
+    return Problem(y, A, Gaussian(sigma), RGB)
+
+
+VARIANTS: dict[str, Solver] = {name: cls().with_steps(STEPS) for name, cls in registry().items()}
+VARIANTS |= {
+    "dps-l2sq": solver_class("dps")(loss="l2sq", path=VP(STEPS)),
+    "dps-gaussian": solver_class("dps")(loss="gaussian", zeta=0.003, path=VP(STEPS)),
+    "diffpir-denoised": solver_class("diffpir")(final="denoised", path=VP(STEPS)),
+    "mmps-deterministic": solver_class("mmps")(eta_ddim=0.0, path=Karras(STEPS)),
+    "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
+}
+
+
+def sigma_for(solver: Solver) -> float:
+    return 0.0 if Need.NOISELESS in solver.needs else 0.1
+
+
+PAIRS = [
+    (variant, name)
+    for variant, solver in VARIANTS.items()
+    for name in OPERATORS
+    if not missing(solver, measurement(name, sigma_for(solver)), PRIOR)
+]
+each_pair = pytest.mark.parametrize(("variant", "name"), PAIRS, ids=["-".join(p) for p in PAIRS])
+each_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def setting(variant: str, name: str, dtype: torch.dtype = torch.float64) -> tuple[Solver, Problem]:
+    solver = VARIANTS[variant]
+    return solver, measurement(name, sigma_for(solver), dtype)
+
+
+def run(problem: Problem, prior: Prior, solver: Solver, keys: Any, start: State | None = None):
+    """All states, and the samples of the last."""
+    found = list(stream(problem, prior, solver, keys, start))
+    return found, finish(found[-1], problem, prior, solver, keys)
+
+
+def tensors_of(thing: Any) -> dict[str, Tensor]:
+    """Every tensor field of a dataclass, by name, nested ones too."""
+    found: dict[str, Tensor] = {}
+    for f in dataclasses.fields(thing):
+        value = getattr(thing, f.name)
+        if isinstance(value, Tensor):
+            found[f.name] = value
+        elif dataclasses.is_dataclass(value):
+            found |= {f"{f.name}.{k}": v for k, v in tensors_of(value).items()}
+    return found
+
+
+def same_state(a: State, b: State) -> bool:
+    return (
+        a.step == b.step
+        and torch.equal(a.x, b.x)
+        and torch.equal(a.x0, b.x0)
+        and a.extra.keys() == b.extra.keys()
+        and all(torch.equal(a.extra[k], b.extra[k]) for k in a.extra)
+    )
+
+
+def test_every_solver_meets_several_problems():
+    for name in registry():
+        assert sum(variant == name for variant, _ in PAIRS) >= 4
+
+
+# --------------------------------------------------------------------- the same inputs, the same run
+
+
+@each_pair
+def test_a_run_is_deterministic_and_leaves_its_inputs_alone(variant, name):
+    solver, problem = setting(variant, name)
+    before = {k: v.clone() for k, v in tensors_of(problem).items()}
+    first, samples = run(problem, PRIOR, solver, seeds(MEASUREMENTS))
+    kept = [(s.x.clone(), s.x0.clone(), {k: v.clone() for k, v in s.extra.items()}) for s in first]
+    again, samples_again = run(problem, PRIOR, solver, seeds(MEASUREMENTS))
+    assert torch.equal(samples, samples_again)
+    assert all(same_state(a, b) for a, b in zip(first, again, strict=True))
+    after = tensors_of(problem)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    # a later step may not reach back into an earlier state
+    for state, (x, x0, extra) in zip(first, kept, strict=True):
+        assert same_state(state, State(state.step, x, x0, extra))
+
+
+@each_pair
+def test_states_have_the_promised_form(variant, name):
+    for dtype in (torch.float32, torch.float64):
+        solver, problem = setting(variant, name, dtype)
+        found, samples = run(problem, PRIOR, solver, seeds(MEASUREMENTS))
+        assert [s.step for s in found] == list(range(solver.num_steps + 1))
+        assert samples.shape == (MEASUREMENTS, *RGB)
+        for state in found:
+            for tensor in (state.x, state.x0, *state.extra.values()):
+                assert tensor.dtype == dtype and torch.isfinite(tensor).all()
+                assert not tensor.requires_grad
+            assert state.x.shape[0] == MEASUREMENTS
+            assert state.x0.shape == (MEASUREMENTS, *RGB)
+        assert samples.dtype == dtype
+
+
+@each_pair
+def test_a_sample_is_the_same_alone_in_a_batch_and_in_any_chunks(variant, name):
+    solver, problem = setting(variant, name, torch.float32)
+    together = solve(problem, PRIOR, solver, samples=3, seed=7)
+    for batch in (1, 4):
+        apart = solve(problem, PRIOR, solver, samples=3, seed=7, batch=batch)
+        assert solver.coupled or torch.equal(together.samples, apart.samples)
+    fewer = solve(problem, PRIOR, solver, samples=1, seed=7)
+    assert solver.coupled or torch.equal(together.samples[:, :1], fewer.samples)
+
+
+@each_pair
+def test_a_row_does_not_depend_on_its_neighbours(variant, name):
+    """One measurement alone, or with another: its states are the same, bit for bit."""
+    solver, problem = setting(variant, name)
+    if solver.coupled:
+        pytest.skip("its samples interact by design")
+    keys = seeds(MEASUREMENTS)
+    both, _ = run(problem, PRIOR, solver, keys)
+    for row in range(MEASUREMENTS):
+        own, _ = run(problem.rows(torch.tensor([row])), PRIOR, solver, keys[row : row + 1])
+        for a, b in zip(both, own, strict=True):
+            assert torch.equal(a.x[row], b.x[0]) and torch.equal(a.x0[row], b.x0[0])
+
+
+@each_pair
+def test_a_run_goes_on_from_any_saved_state(variant, name, tmp_path):
+    solver, problem = setting(variant, name)
+    keys = seeds(MEASUREMENTS)
+    found, samples = run(problem, PRIOR, solver, keys)
+    for state in found:
+        file = tmp_path / "state.safetensors"
+        save_file({"x": state.x, "x0": state.x0, **state.extra}, file)
+        parts = load_file(file)
+        saved = State(state.step, parts.pop("x"), parts.pop("x0"), parts)
+        resumed, samples_resumed = run(problem, PRIOR, solver, keys, start=saved)
+        assert torch.equal(samples, samples_resumed)
+        assert all(same_state(a, b) for a, b in zip(found[state.step :], resumed, strict=True))
+
+
+@each_pair
+def test_a_step_is_pure(variant, name):
+    solver, problem = setting(variant, name)
+    rng = Rng.of(seeds(MEASUREMENTS))
+    with torch.no_grad():
+        state = solver.init(problem, PRIOR, rng.at(-1))
+        while state.step < solver.num_steps:
+            before = State(state.step, state.x.clone(), state.x0.clone(), dict(state.extra))
+            config = dataclasses.asdict(solver)
+            new = solver.step(state, problem, PRIOR, rng.at(state.step))
+            assert same_state(new, solver.step(state, problem, PRIOR, rng.at(state.step)))
+            assert same_state(state, before)
+            assert dataclasses.asdict(solver) == config
+            state = new
+
+
+@each_variant
+def test_seed_0_is_a_seed(variant):
+    solver, problem = setting(variant, "pool")
+    zero = solve(problem, PRIOR, solver, seed=0).samples
+    assert torch.equal(zero, solve(problem, PRIOR, solver, seed=0).samples)
+    assert not torch.equal(zero, solve(problem, PRIOR, solver, seed=1).samples)
+    two = solve(problem, PRIOR, solver, samples=2, seed=0).samples
+    assert not torch.equal(two[:, 0], two[:, 1])
+    with torch.no_grad():
+        starts = [solver.init(problem, PRIOR, Rng.of((k, k)).at(-1)).x for k in (0, 1)]
+    assert not torch.equal(*starts)
+
+
+@each_pair
+def test_only_the_plain_sampler_ignores_the_measurement(variant, name):
+    solver, problem = setting(variant, name)
+    other = Problem(problem.y.flip(0) * 0.8 + 0.1, problem.A, problem.noise, RGB)
+    keys = seeds(MEASUREMENTS)
+    same = torch.equal(run(problem, PRIOR, solver, keys)[1], run(other, PRIOR, solver, keys)[1])
+    assert same == solver.ignores_y
+
+
+# ----------------------------------------------------------------------------------- honest needs
+
+
+@dataclass(frozen=True, eq=False)
+class NoOperator(Operator):
+    """Tells the shape of y, and raises on everything else."""
+
+    base: Operator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        raise AssertionError("the operator was applied without being asked for")
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        raise AssertionError("vjp was used without OPERATOR_VJP")
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.base.y_shape(x_shape)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        return self.base.restrict(y)
+
+
+class VjpOnly(NoOperator):
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.base(x)
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.base.vjp(x, v)
+
+
+class LinearOnly(VjpOnly, Linear):
+    base: Linear
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.base.adjoint(y)
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        return self.base.solve(b, shift)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        raise AssertionError("pinv was used without PINV")
+
+
+class PinvOnly(LinearOnly):
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.base.pinv(y)
+
+
+class SvdOnly(PinvOnly, Spectral):
+    base: Spectral
+
+    @property
+    def s(self) -> Tensor:
+        return self.base.s
+
+    def V(self, c: Tensor) -> Tensor:
+        return self.base.V(c)
+
+    def Vt(self, x: Tensor) -> Tensor:
+        return self.base.Vt(x)
+
+    def U(self, c: Tensor) -> Tensor:
+        return self.base.U(c)
+
+    def Ut(self, y: Tensor) -> Tensor:
+        return self.base.Ut(y)
+
+
+class NoGradient(Denoiser):
+    """The prior without its gradients."""
+
+    differentiable = False
+
+    def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        raise AssertionError("x0_vjp was used without PRIOR_VJP")
+
+
+class NamelessNoise(Noise):
+    """Noise of an unknown law: Problem.sigma_y raises."""
+
+
+RUNGS = (
+    (Need.SVD, SvdOnly),
+    (Need.PINV, PinvOnly),
+    (Need.LINEAR, LinearOnly),
+    (Need.OPERATOR_VJP, VjpOnly),
+)
+
+
+def bare(solver: Solver, problem: Problem) -> tuple[Problem, Prior]:
+    """The problem and the prior with nothing but what the solver declares."""
+    declared = closure(solver.needs)
+    rung = next((cls for need, cls in RUNGS if need in declared), NoOperator)
+    known = declared & {Need.GAUSSIAN, Need.NOISELESS, Need.NOISY}
+    noise = problem.noise if known else NamelessNoise()
+    prior = PRIOR if Need.PRIOR_VJP in declared else NoGradient(two_humps)
+    return Problem(problem.y, rung(problem.A), noise, problem.x_shape), prior
+
+
+@each_pair
+def test_needs_are_honest(variant, name):
+    """A solver runs, with the same result, on objects that offer only what it declares."""
+    solver, problem = setting(variant, name)
+    keys = seeds(MEASUREMENTS)
+    poor, prior = bare(solver, problem)
+    assert not missing(solver, poor, prior)
+    assert torch.equal(run(poor, prior, solver, keys)[1], run(problem, PRIOR, solver, keys)[1])
+
+
+@pytest.mark.parametrize(
+    ("variant", "hidden"),
+    [
+        ("ddrm", Need.SVD),
+        ("pigdm", Need.PINV),
+        ("diffpir", Need.LINEAR),
+        ("dps", Need.OPERATOR_VJP),
+        ("dps", Need.PRIOR_VJP),
+        ("mmps", Need.PRIOR_VJP),
+        ("replacement", Need.PINV),
+        ("ddnm", Need.PINV),
+        ("ddrm", Need.GAUSSIAN),
+    ],
+)
+def test_the_proxies_catch_a_solver_that_hides_a_need(variant, hidden):
+    """Negative twin: with one need undeclared, the same run must fail."""
+    solver, problem = setting(variant, "pool")
+    weaker = {Need.SVD: {Need.PINV}, Need.PINV: {Need.LINEAR}, Need.LINEAR: {Need.OPERATOR_VJP}}
+    needs = (closure(solver.needs) - {hidden} - {n for n in Need if hidden in closure([n])}) | (
+        weaker.get(hidden, set())
+    )
+    liar = type("Liar", (type(solver),), {"needs": frozenset(needs)})
+    knobs = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}
+    poor, prior = bare(liar(**knobs), problem)
+    rng = Rng.of(seeds(MEASUREMENTS))
+    with pytest.raises((AssertionError, AttributeError, InvdiffError)), torch.no_grad():
+        state = solver.init(poor, prior, rng.at(-1))
+        while state.step < solver.num_steps:
+            state = solver.step(state, poor, prior, rng.at(state.step))
+
+
+# --------------------------------------------------------------------- weight 0 is the plain sampler
+
+
+PATHS = [VP(6), VP(6, spacing="trailing"), VE(6, 50.0, 0.02)]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=["leading", "trailing", "ve"])
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize(
+    ("name", "knobs"),
+    [
+        ("dps", {"zeta": 0.0, "loss": "l2"}),
+        ("dps", {"zeta": 0.0, "loss": "l2sq"}),
+        ("dps", {"zeta": 0.0, "loss": "gaussian"}),
+        ("pigdm", {"weight": 0.0}),
+        ("replacement", {"lam": 0.0, "corrector_steps": 0}),
+    ],
+    ids=str,
+)
+def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
+    """Bit for bit, every state, the start included."""
+    if name == "replacement" and eta != 1:
+        pytest.skip("its predictor is ancestral")
+    etas = {} if name == "replacement" else {"eta_ddim": eta}
+    solver = solver_class(name)(**knobs, **etas, path=path)
+    plain = solver_class("unconditional")(eta_ddim=eta, path=path)
+    for problem_name in ("inpaint", "bicubic", "blur-reflect"):
+        problem = measurement(problem_name)
+        ours, samples = run(problem, PRIOR, solver, seeds(MEASUREMENTS))
+        theirs, expected = run(problem, PRIOR, plain, seeds(MEASUREMENTS))
+        assert torch.equal(samples, expected)
+        assert all(same_state(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+# ------------------------------------------------------------------------------------------- costs
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "nfe", "vjps"),
+    [
+        ("unconditional", {}, 1, 0),
+        ("replacement", {}, 2, 0),
+        ("replacement", {"corrector_steps": 0}, 1, 0),
+        ("replacement", {"corrector_steps": 3}, 4, 0),
+        ("dps", {}, 1, 1),
+        ("pigdm", {}, 1, 1),
+        ("ddrm", {}, 1, 0),
+        ("ddnm", {}, 1, 0),
+        ("ddnm+", {}, 1, 0),
+        ("diffpir", {}, 1, 0),
+        ("diffpir", {"final": "denoised"}, 1, 0),
+        ("mmps", {"iterations": 1}, 1, 2),
+        ("mmps", {"iterations": 3}, 1, 4),
+    ],
+    ids=str,
+)
+def test_costs_are_as_published(name, knobs, nfe, vjps):
+    """Evaluations of the prior and vector-Jacobian products, per step and image."""
+    solver = solver_class(name)(**knobs, path=VP(5))
+    sigma = 0.0 if Need.NOISELESS in solver.needs else 0.1
+    for batch in (None, 1):
+        result = solve(measurement("bicubic", sigma), PRIOR, solver, samples=2, batch=batch)
+        assert (result.nfe, result.vjps) == (5 * nfe, 5 * vjps)
+
+
+def test_mmps_stops_once_its_system_is_solved():
+    """With V and A multiples of the identity, the first iteration solves it, up to round-off."""
+    linear = Denoiser(lambda x, sigma: x / (1 + sigma**2))
+    solver = solver_class("mmps")(iterations=30, path=VP(5))
+    result = solve(measurement("identity"), linear, solver)
+    assert result.vjps <= 5 * (2 + 2)
+
+
+# ------------------------------------------------------------------------------------ incompatible
+
+
+def refuse(x: Tensor, sigma: float) -> Tensor:
+    raise AssertionError("the prior was called before the check")
+
+
+def refusal(name: str, problem: Problem, differentiable: bool = True) -> str:
+    prior = (Denoiser if differentiable else NoGradient)(refuse)
+    with pytest.raises(IncompatibleError) as caught:
+        solve(problem, prior, solver_class(name)().with_steps(STEPS))
+    return str(caught.value)
+
+
+def able(sentence: str) -> set[str]:
+    assert sentence.count(" These can: ") == 1 and sentence.endswith(".")
+    return set(sentence.split(" These can: ")[1].rstrip(".").split(", "))
+
+
+def test_ddnm_refuses_noise():
+    sentence = refusal("ddnm", measurement("pool"))
+    assert sentence.startswith("ddnm cannot solve AveragePool: it needs a measurement without")
+    assert "Gaussian(sigma=0.1)" in sentence
+    assert {"ddnm+", "ddrm", "diffpir", "dps"} <= able(sentence)
+    assert not {"ddnm", "unconditional"} & able(sentence)
+
+
+def test_ddrm_refuses_an_operator_without_decomposition():
+    sentence = refusal("ddrm", measurement("blur-reflect"))
+    assert "it needs a singular value decomposition and Blur offers none" in sentence
+    assert {"diffpir", "dps", "mmps", "pigdm"} <= able(sentence)
+    assert not {"ddrm", "ddnm+", "ddnm"} & able(sentence)
+
+
+def test_dps_refuses_a_prior_without_gradients():
+    sentence = refusal("dps", measurement("pool"), differentiable=False)
+    assert "it needs gradients through the prior and this prior offers none" in sentence
+    assert {"ddrm", "diffpir", "replacement"} <= able(sentence)
+    assert not {"dps", "mmps", "pigdm"} & able(sentence)
+
+
+def test_the_likelihood_loss_of_dps_refuses_a_noiseless_measurement():
+    solver = solver_class("dps")(loss="gaussian", path=VP(STEPS))
+    with pytest.raises(IncompatibleError, match="a noise level above 0"):
+        solve(measurement("pool", 0.0), Denoiser(refuse), solver)
+    assert Need.NOISY not in solver_class("dps")().needs
+
+
+@pytest.mark.parametrize("name", registry())
+def test_whatever_is_missing_is_said_before_the_prior_is_called(name):
+    for operator in OPERATORS:
+        for sigma in (0.0, 0.1):
+            problem = measurement(operator, sigma)
+            for differentiable in (True, False):
+                prior = (Denoiser if differentiable else NoGradient)(refuse)
+                if missing(solver_class(name)(), problem, prior):
+                    sentence = refusal(name, problem, differentiable)
+                    assert name in sentence and type(problem.A).__name__ in sentence
+                    assert name not in able(sentence)
+
+
+@pytest.mark.parametrize("name", ["ddrm", "ddnm+", "diffpir", "dps", "pigdm", "mmps"])
+@pytest.mark.parametrize("operator", ["identity", "inpaint", "pool", "blur-circular", "grey"])
+def test_a_noiseless_measurement_is_no_division_by_zero(name, operator):
+    """Those that are not only for noiseless data solve these too, and stay finite and sane."""
+    solver = solver_class(name)(path=VP(8))
+    problem = measurement(operator, 0.0)
+    assert problem.noise == NOISELESS
+    samples = solve(problem, PRIOR, solver, samples=2).samples
+    assert torch.isfinite(samples).all() and samples.abs().max() < 50
+
+
+# ---------------------------------------------------------------------------------------- diverging
+
+
+def gain(x: Tensor, sigma: float) -> Tensor:
+    return x / (1 + sigma**2)
+
+
+def test_a_diverging_sampler_says_where_and_which_knob():
+    problem = measurement("identity", 1e-3, torch.float32)
+    for name, knobs, advice in (
+        ("dps", {"loss": "gaussian", "zeta": 20.0}, "smaller zeta"),
+        ("pigdm", {"weight": 1e9}, "smaller weight"),
+    ):
+        solver = solver_class(name)(**knobs, path=VP(50))
+        with pytest.raises(DivergedError, match=rf"{name} .* at step \d+ of 50; .*{advice}"):
+            solve(problem, Denoiser(gain), solver)
+
+
+@each_variant
+def test_a_prior_that_fails_is_noticed_at_once(variant):
+    """A NaN from the network at the third step is reported at the third step."""
+    solver, problem = setting(variant, "pool")
+    solver = dataclasses.replace(solver, path=VP(6))
+    bad = solver.levels[2].sigma
+
+    def fails(x: Tensor, sigma: float) -> Tensor:
+        x0 = two_humps(x, sigma)
+        return x0 * float("nan") if abs(sigma - bad) < 1e-9 * bad else x0
+
+    with pytest.raises(DivergedError, match=f"{solver.name} .* at step 3 of 6"):
+        solve(problem, Denoiser(fails), solver)
+
+
+# ------------------------------------------------------------------------------------ frames, paths
+
+
+FRAMELESS = {
+    "unconditional": {},
+    "ddrm": {},
+    "ddnm": {},
+    "ddnm+": {},
+    "diffpir": {},
+    "pigdm": {},
+    "mmps": {},
+    "replacement": {"corrector_steps": 0},
+}
+
+
+@pytest.mark.parametrize("operator", ["inpaint", "bicubic", "blur-circular", "grey"])
+@pytest.mark.parametrize("name", FRAMELESS)
+def test_preserving_and_exploding_runs_agree(name, operator):
+    """u = x / a: the same levels s / a and the same noise give the same run, to round-off.
+
+    DPS is absent: its step zeta is in the frame's units. So is the corrector of replacement: the
+    paper's step size differs by 1 - beta between the frames.
+    """
+    path = VP(8)
+    solver = solver_class(name)(**FRAMELESS[name], path=path)
+    other = dataclasses.replace(solver, path=exploding(path))
+    problem = measurement(operator, sigma_for(solver))
+    ours, _ = run(problem, PRIOR, solver, seeds(MEASUREMENTS))
+    theirs, _ = run(problem, PRIOR, other, seeds(MEASUREMENTS))
+    for state, twin, level in zip(ours, theirs, solver.levels, strict=True):
+        torch.testing.assert_close(twin.x, state.x / level.a, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(twin.x0, state.x0, rtol=1e-9, atol=1e-9)
+
+
+def test_dps_does_depend_on_the_frame():
+    """Negative twin of the test above."""
+    solver = solver_class("dps")(path=VP(8))
+    other = dataclasses.replace(solver, path=exploding(VP(8)))
+    problem = measurement("bicubic")
+    a, b = (run(problem, PRIOR, s, seeds(MEASUREMENTS))[1] for s in (solver, other))
+    assert (a - b).abs().max() > 1e-2
+
+
+@each_variant
+def test_with_steps_changes_the_number_of_steps_alone(variant):
+    solver = VARIANTS[variant]
+    more = solver.with_steps(11)
+    assert more.num_steps == 11 and solver.num_steps == STEPS
+    assert dataclasses.replace(more, path=solver.path) == solver
+
+
+def test_a_counted_prior_is_the_prior():
+    solver, problem = setting("dps", "pool")
+    counted = Counted(PRIOR)
+    a = run(problem, counted, solver, seeds(MEASUREMENTS))[1]
+    assert torch.equal(a, run(problem, PRIOR, solver, seeds(MEASUREMENTS))[1])
+    assert (counted.nfe, counted.vjps) == (STEPS, STEPS)
