@@ -41,8 +41,6 @@ class Clocked(Prior):
         self.seconds += time.perf_counter() - began
         return x0
 
-    denoise = None  # type: ignore[assignment]
-
     def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         began = time.perf_counter()
         x0, pull = self.prior.x0_vjp(xt, level)

@@ -101,6 +101,17 @@ class Given(Rng):
         return numbers.reshape(-1, *[1] * (like.ndim - 1)).expand(like.shape).clone()
 
 
+@dataclass(frozen=True)
+class Bulk(Rng):
+    """One key for all rows: quick where many rows need no identity of their own."""
+
+    def at(self, step: int) -> Bulk:
+        return Bulk(self.seeds, step)
+
+    def normal(self, like: Tensor, role: str) -> Tensor:
+        return Rng(self.seeds[:1], self.step).normal(like[None], role)[0]
+
+
 def noise_names(solver: Solver, problem: Problem, prior: Prior) -> list[tuple[int, str]]:
     """(step, role) of every draw that a run makes, in order, each once."""
     recorder = Recorder((0,) * problem.batch)

@@ -30,18 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(overview())
-        return OK
-    if args[0] in ("--version", "-V"):
-        print(f"invdiff {__version__}")
-        return OK
     try:
-        return _dispatch(args[0], args[1:])
+        code = _dispatch(args)
+        sys.stdout.flush()
+        return code
     except SystemExit as stop:  # after --help and --print_config
         return stop.code if isinstance(stop.code, int) else OK
     except KeyboardInterrupt:
-        print("invdiff: interrupted, nothing was written.", file=sys.stderr)
+        print("invdiff: interrupted.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,13 +50,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
 
-def _dispatch(name: str, args: list[str]) -> int:
+def _dispatch(args: list[str]) -> int:
+    name = args[0] if args else "help"
+    if name in ("-h", "--help", "help"):
+        print(overview())
+        return OK
+    if name in ("-V", "--version"):
+        print(f"invdiff {__version__}")
+        return OK
     if name not in COMMANDS:
         from invdiff.core import nearest
 
         raise nearest(name, COMMANDS, "command")
     module = importlib.import_module(f"invdiff.commands.{COMMANDS[name][0]}")
-    code: int = module.run(name, args)
+    code: int = module.run(name, args[1:])
     return code
 
 

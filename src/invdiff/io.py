@@ -110,14 +110,14 @@ def open_image(path: Path) -> tuple[Image.Image, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            opened = Image.open(path)
-            check_pixels((opened.height, opened.width), str(path))
-            turned = opened.getexif().get(0x0112, 1) not in (0, 1)
-            frames = getattr(opened, "n_frames", 1)
-            opened.load()
-            image = ImageOps.exif_transpose(opened)
-            if image.mode not in MODES:
-                image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            with Image.open(path) as opened:
+                check_pixels((opened.height, opened.width), str(path))
+                turned = opened.getexif().get(0x0112, 1) not in (0, 1)
+                frames = getattr(opened, "n_frames", 1)
+                opened.load()
+                image = ImageOps.exif_transpose(opened)
+                if image.mode not in MODES:
+                    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     except InvdiffError:
         raise
     except Image.DecompressionBombError:

@@ -36,9 +36,9 @@ def read_kernel(spec: str, size: tuple[int, int]) -> Tensor:
         kernel = _from_file(Path(spec))
     else:
         raise InvdiffError(f"{spec!r} is not a kernel and no file; give {FORMS}.")
+    check_kernel(kernel)
     if kernel.shape[0] > size[0] or kernel.shape[1] > size[1]:
         raise _too_large(words((kernel.shape[0], kernel.shape[1])) + " taps", size)
-    check_kernel(kernel)
     return kernel / kernel.sum()
 
 

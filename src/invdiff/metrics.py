@@ -1,4 +1,4 @@
-"""Distances between images, and between clouds of samples. Results are per image, shape (B,)."""
+"""Distances between images (per image, shape (B,)), and between clouds of samples (one number)."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from invdiff.core import InvdiffError, Problem
 from invdiff.io import Photo, Range, check_pixels, from_range, luma, read_mask, to_range, words
 from invdiff.kernels import read_kernel
 from invdiff.noise import Gaussian
+from invdiff.operators.base import Linear
 from invdiff.priors.base import Prior
 
 ROUNDING = 1 / (255 * math.sqrt(12))
@@ -73,7 +74,18 @@ def damaged(
     level, how = noise_level(sigma, pixels[:1] if repeats > 1 else pixels, known)
     noise = Gaussian.on_unit_range(level * math.sqrt(repeats), prior.value_range)
     y = to_range(pixels, prior.value_range)[None].contiguous()
+    y = y - beyond(A, (channels, *size), prior.value_range)
     return Damaged(Problem(y, A, noise, (channels, *size)), grey, level, how, tuple(notes))
+
+
+def beyond(A: Linear, x_shape: tuple[int, ...], value_range: Range) -> Tensor:
+    """What a zero boundary adds to a measurement: 0 is black there, but not in a prior's range.
+
+    With black at `low`, blurring the photograph is A(x) + low (1 - A(1)).
+    """
+    if getattr(A, "boundary", "") != "zero":
+        return torch.zeros(1, 1, 1, 1)
+    return value_range[0] * (1 - A(torch.ones(1, *x_shape)))
 
 
 def check_options(kind: zoo.Task, given: Mapping[str, Any]) -> dict[str, Any]:

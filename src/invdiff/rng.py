@@ -18,10 +18,10 @@ class Rng:
 
     seeds: one integer per row. step: where the draw belongs (-1 for `init`).
     portable: draw on the CPU even for a tensor elsewhere, so that a GPU run repeats a CPU run's
-    noise; otherwise noise is drawn on the tensor's own device.
+    noise; otherwise normal noise is drawn on the tensor's own device.
 
     On the CPU the key is 128 bits of numpy's Philox (torch's CPU generator keeps only 32 bits of a
-    seed); on a device it is 64 bits of torch's own Philox.
+    seed); on a device it is 63 bits of torch's own Philox.
     """
 
     seeds: tuple[int, ...]
@@ -72,7 +72,7 @@ class Rng:
     def _box_muller(self, n: int, role: str) -> Tensor:
         """(rows, n) float32 normals from 32-bit words: two words make two numbers, |z| < 6.8.
 
-        All rows at once: this costs less than half of numpy's own normals.
+        All rows at once, which is cheaper than numpy's own normals.
         """
         half = (n + 1) // 2
         bits = np.stack([self._philox(s, role).random_raw(half) for s in self.seeds])

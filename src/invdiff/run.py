@@ -80,11 +80,9 @@ def finish(
 
 def _check_finite(state: State, solver: Solver) -> None:
     if not bool(torch.isfinite(state.x.sum())):
-        knobs = [k for k in ("zeta", "weight", "snr", "lam") if hasattr(solver, k)]
-        advice = f"a smaller {knobs[0]} or more steps" if knobs else "more steps"
         raise DivergedError(
             f"{solver.name} left the finite numbers at step {state.step} of {solver.num_steps}; "
-            f"try {advice}."
+            f"try {solver.when_it_diverges}."
         )
 
 

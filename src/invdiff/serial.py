@@ -59,7 +59,7 @@ def decode(form: Any, tensors: dict[str, Tensor]) -> Any:
     if not module.startswith("invdiff."):
         raise InvdiffError(f"The file names {module or 'no type'}, which is not part of invdiff.")
     cls: Any = getattr(importlib.import_module(module), name, None)
-    if cls is None or not dataclasses.is_dataclass(cls):
+    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
         raise InvdiffError(
             f"This version of invdiff has no {name}; use the one that wrote the file."
         )
@@ -79,6 +79,13 @@ def check_folder(folder: Path, overwrite: bool, marker: str) -> None:
     parent = next(p for p in folder.absolute().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InvdiffError(f"{folder} cannot be made, because {parent} is not writable.")
+
+
+def check_apart(folder: Path, *inputs: str) -> None:
+    """Raise InvdiffError when an input file lies in a folder that may be replaced."""
+    for path in map(Path, inputs):
+        if path.exists() and folder.resolve() in path.resolve().parents:
+            raise InvdiffError(f"{path} lies in {folder}; choose another folder for the results.")
 
 
 @contextlib.contextmanager

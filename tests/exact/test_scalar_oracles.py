@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from helpers import Given, exploding, noise_names, states
 from torch import Tensor
 
+from helpers import Given, exploding, noise_names, states
 from invdiff.core import Level, Problem
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Identity, ScaledSpectral, Spectral

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from helpers import Dense, exploding, seeded, seeds, states
 
+from helpers import Dense, exploding, seeded, seeds, states
 from invdiff.core import Problem
 from invdiff.noise import Gaussian
 from invdiff.paths import VE, VP, Path
@@ -31,7 +31,7 @@ SHAPE = (1, 4, 4)
 SEEDS = seeds(ROWS)
 
 
-# ------------------------------------------------------------------ the setting, in plain matrices
+# ---- the setting, in plain matrices
 
 
 def random_matrix(rows: int, columns: int, seed: int) -> np.ndarray:
@@ -138,7 +138,7 @@ def ddim(x, x0, a, s, b, r, z, eta):
     return size * (mean + sd * z)
 
 
-# ---------------------------------------------------------------------- the algorithms, as printed
+# ---- the algorithms, as printed
 
 
 def unconditional(t: Task, eta_ddim=1.0):
@@ -338,7 +338,7 @@ TRANSCRIPTIONS = {
 }
 
 
-# ---------------------------------------------------------------------------------- the comparison
+# ---- the comparison
 
 
 def compare(name, knobs, matrix, sigma_y, path: Path, library_knobs=None):
@@ -503,7 +503,7 @@ def test_a_knob_off_by_a_little_is_seen(name, knobs, wrong):
     assert np.abs(got - want).max() > 1e-6
 
 
-# ------------------------------------------------------------------ two names for one sampling step
+# ---- two names for one sampling step
 
 
 @on_paths

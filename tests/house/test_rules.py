@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: import direction, no printing, no hidden torchvision."""
+"""The house rules that a machine can check: import direction, no printing, light imports."""
 
 import ast
 import subprocess

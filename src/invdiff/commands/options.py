@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from invdiff.core import InvdiffError, nearest
 from invdiff.photos import check_options
@@ -25,9 +25,16 @@ TYPES: dict[str, Any] = {"scale": int, "sigma": Level}
 
 def parser(command: str, usage: str, description: str) -> ArgumentParser:
     """An empty parser for a command; usage is what follows its name."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    class Help(DefaultHelpFormatter):  # type: ignore[misc]
+        """Help as it is written, without types and defaults appended."""
+
+        def _get_help_string(self, action: Any) -> str:
+            return str(action.help)
 
     return ArgumentParser(
+        formatter_class=Help,
         prog=f"invdiff {command}",
         usage=f"invdiff {command} {usage}",
         description=description,
@@ -72,28 +79,21 @@ def add_knobs(to: ArgumentParser, solver: Solver) -> None:
         for field in dataclasses.fields(owner):
             if field.name not in ("path", "steps"):
                 text = field.metadata.get("help", f"of the {type(owner).__name__} path")
+                span = f", {_range(field)}" if _range(field) else ""
                 group.add_argument(
                     f"--{prefix}.{field.name}",
                     type=hints[field.name],
                     default=getattr(owner, field.name),
-                    help=f"{text}{_range(field)}",
+                    help=f"{text}{span}; default {getattr(owner, field.name)}",
                 )
 
 
-def knob_table(solver: Solver) -> list[str]:
-    """One line for every knob of a solver."""
-    return [
-        f"--solver.{f.name} {getattr(solver, f.name)}: {f.metadata['help']}{_range(f)}"
-        for f in dataclasses.fields(solver)
-        if f.name != "path"
-    ]
-
-
 def _range(field: dataclasses.Field[Any]) -> str:
+    """The range of a knob in words; empty where there is none."""
     low, high = field.metadata.get("min"), field.metadata.get("max")
-    if low is None and high is None:
-        return ""
-    return f", from {low:g} to {high:g}" if high is not None else f", {low:g} or more"
+    if low is not None and high is not None:
+        return f"from {low:g} to {high:g}"
+    return f"{low:g} or more" if low is not None else "" if high is None else f"at most {high:g}"
 
 
 def with_knobs(solver: Solver, knobs: Given) -> Solver:
@@ -107,7 +107,7 @@ def with_knobs(solver: Solver, knobs: Given) -> Solver:
         if isinstance(value, int | float) and not isinstance(value, bool):
             if not (low is None or value >= low) or not (high is None or value <= high):
                 raise InvdiffError(
-                    f"--solver.{field.name} lies between {low:g} and {high:g}, found {value:g}."
+                    f"--solver.{field.name} is a number {_range(field)}, found {value:g}."
                 )
     path = dataclasses.replace(solver.path, **knobs.get("path", {}))
     return dataclasses.replace(solver, **own, path=path)
@@ -124,7 +124,10 @@ def normalised(args: list[str]) -> list[str]:
             config = False
         else:
             config = arg == "--config"
-            done.append(re.sub(r"^--solver(?=$|=)", "--solver.name", arg))
+            if re.fullmatch(r"-[\d.]+[eE][-+]?\d+", arg) and done:  # argparse takes it for a flag
+                done[-1] += f"={arg}"
+            else:
+                done.append(re.sub(r"^--solver(?=$|=)", "--solver.name", arg))
     return done
 
 
@@ -171,23 +174,28 @@ def parse(source: ArgumentParser, args: list[str]) -> Given:
         given: Given = source.parse_args(args, defaults=False).as_dict()
     except Exception as error:
         raise _sentence(str(error), source) from error
+    for action in source._get_positional_actions():  # argparse loses those of a config file
+        given[action.dest] = given.get(action.dest) or peek(args, action.dest)
     return {k: v for k, v in given.items() if v is not None and k != "config"}
 
 
 def _sentence(text: str, source: ArgumentParser) -> InvdiffError:
     """What jsonargparse says over several lines, in one sentence."""
-    known = sorted(source._option_string_actions)
+    flags = sorted(source._option_string_actions)
+    known = [k if k != "--solver.name" else "--solver" for k in flags if k != "--print_config"]
     unknown = re.search(r"[Uu]nrecognized arguments: (\S+)|Option '(\S+)' is not accepted", text)
     if unknown:
         name = unknown[1] or f"--{unknown[2]}"
         if not name.startswith("-"):
             return InvdiffError(f"There is one {name!r} too many; quote names that hold spaces.")
-        if name.startswith("--solver.") and not any(k.startswith("--solver.n") for k in known):
-            return InvdiffError(f"{name} is a knob of a solver; name it too, with --solver.")
-        return nearest(name.partition("=")[0], known, "option")
+        name = name.partition("=")[0]
+        if name.startswith("--solver.") and not any(k.startswith("--solver.") for k in known):
+            return InvdiffError(f"{name} is a knob of a solver; name it too, with --solver NAME.")
+        return nearest(name, known, "option")
     value = re.search(r'Parser key "([^"]+)"(?s:.*)(?:Got|Given) value: (.*)', text)
     if value:
-        return InvdiffError(f"--{value[1]} expects {_expected(value[1], source)}, found {value[2]}.")
+        expected = _expected(value[1], source)
+        return InvdiffError(f"--{value[1]} expects {expected}, found {value[2]}.")
     missing = re.search(r"argument (--\S+?): expected", text)
     if missing:
         return InvdiffError(f"{missing[1]} needs a value.".replace("--solver.name", "--solver"))
@@ -198,8 +206,8 @@ def _expected(key: str, source: ArgumentParser) -> str:
     """What an option takes, in words."""
     action = source._option_string_actions.get(f"--{key}")
     typehint = getattr(action, "_typehint", None) or getattr(action, "type", None)
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    words: dict[Any, str] = {int: "a whole number", float: "a number", str: "text"}
     if typehint == Level:
         return "a number or `estimate`"
     choices = getattr(typehint, "__args__", ())
-    return words.get(typehint, "one of " + ", ".join(map(str, choices)))  # type: ignore[call-overload]
+    return words.get(typehint, "one of " + ", ".join(map(str, choices)))

@@ -310,7 +310,7 @@ class Composed(Operator):
 
 @dataclass(frozen=True, eq=False)
 class ComposedLinear(Linear):
-    """outer after inner, both linear. solve and pinv are exact (conjugate gradients): the product
+    """outer after inner, both linear. solve and pinv are iterative: the product
     of two pseudo-inverses is not the pseudo-inverse of the product."""
 
     outer: Linear

@@ -18,7 +18,7 @@ class Prior:
     value_range: range of clean images, (low, high).
     sigma_min, sigma_max: noise levels at which the denoiser can be trusted.
     differentiable: whether x0_vjp works.
-    name: how `invdiff.load_prior` finds it again; fingerprint: a hash of its weights.
+    name: what users call it; fingerprint: a hash of its weights.
     """
 
     name: str = "prior"
@@ -90,8 +90,13 @@ class Counted(Prior):
         self.nfe += 1
         return self.prior.denoise(x, sigma)
 
+    def x0(self, xt: Tensor, level: Level) -> Tensor:
+        self.nfe += 1
+        return self.prior.x0(xt, level)
+
     def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        x0, pull = super().x0_vjp(xt, level)
+        self.nfe += 1
+        x0, pull = self.prior.x0_vjp(xt, level)
 
         def counted(v: Tensor) -> Tensor:
             self.vjps += 1

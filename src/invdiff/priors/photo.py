@@ -43,6 +43,11 @@ class PhotoPrior(Prior):
     ) -> None:
         self.net = channels_last(net.eval().requires_grad_(False))
         self.precision = precision
+        if tile % net.stride or overlap % net.stride:
+            raise InvdiffError(
+                f"Tiles of {tile} with an overlap of {overlap} do not fit this network; "
+                f"give multiples of {net.stride}."
+            )
         self.tile, self.overlap = tile, overlap
         self.sigma_min, self.sigma_max = 0.002, 160.0
         self._hash = ""

@@ -128,13 +128,13 @@ class PhotoNet(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Distance in pixels beyond which the input cannot change an output pixel."""
+        """Distance beyond which the input cannot change an output pixel, a multiple of stride."""
         per_block, c = 2, self.config
         reach = 2 * 2  # head and tail, at half resolution
         for i, n in enumerate(c.blocks):
             ups = c.up_blocks[i] if i < len(c.up_blocks) else 0
             reach += per_block * (n + ups) * 2 ** (i + 1)
-        return reach + self.stride
+        return (reach // self.stride + 2) * self.stride
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         code = self.code(c_noise)

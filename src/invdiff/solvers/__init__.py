@@ -17,8 +17,9 @@ def _subclasses(cls: type[Solver]) -> list[type[Solver]]:
 
 
 def registry() -> dict[str, type[Solver]]:
-    """Name to class, of every solver that has been imported, in alphabetical order."""
-    named = {c.name: c for c in _subclasses(Solver) if hasattr(c, "name")}
+    """Name to class of every solver in this folder, in alphabetical order."""
+    here = [c for c in _subclasses(Solver) if c.__module__.startswith(f"{__name__}.")]
+    named = {c.name: c for c in here}
     return dict(sorted(named.items()))
 
 

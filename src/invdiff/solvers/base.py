@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
-from invdiff.core import Level, Problem, State
+from invdiff.core import InvdiffError, Level, Problem, State
 from invdiff.needs import Need
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior
@@ -29,7 +29,7 @@ class Solver:
     name: as users type it. paper: authors, year, arXiv id, algorithm. needs: what it asks of a
     problem and prior. claim: what its samples are: `exact` posterior samples, `asymptotic` ones
     as the budget grows, or `heuristic`. coupled: True when samples interact, so that a batch must
-    not be split. ignores_y: True for the unconditional sampler alone.
+    not be split. ignores_y: True for the unconditional sampler alone. when_it_diverges: advice.
     path: the levels along which it travels.
     """
 
@@ -39,8 +39,18 @@ class Solver:
     claim: ClassVar[Claim] = "heuristic"
     coupled: ClassVar[bool] = False
     ignores_y: ClassVar[bool] = False
+    when_it_diverges: ClassVar[str] = "more steps"
 
     path: Path = dataclasses.field(default_factory=lambda: VP(100), kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Raise InvdiffError when a knob is outside its range."""
+        for f in dataclasses.fields(self):
+            low, high = f.metadata.get("min"), f.metadata.get("max")
+            value = getattr(self, f.name)
+            if (low is not None and not value >= low) or (high is not None and not value <= high):
+                span = f"at least {low}" if high is None else f"between {low} and {high}"
+                raise InvdiffError(f"{self.name}: {f.name} must be {span}, found {value}.")
 
     @property
     def levels(self) -> list[Level]:

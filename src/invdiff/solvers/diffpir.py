@@ -29,9 +29,9 @@ class DiffPIR(Solver):
     paper: ClassVar[str] = "Zhu et al. 2023, arXiv 2305.08995, Algorithm 1"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.LINEAR, Need.GAUSSIAN})
 
-    lam: float = knob(1.75, "weight of the prior against the data", 0, 100)
+    lam: float = knob(1.75, "weight of the prior against the data", 1e-6)
     zeta: float = knob(0.3, "share of fresh noise (variance) in each step", 0, 1)
-    sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 0, 1)
+    sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 1e-6, 1)
     final: Literal["proximal", "denoised"] = knob("proximal", "what the last step returns")
     path: Path = field(default_factory=lambda: VP(100, spacing="quad"), kw_only=True)
 
@@ -39,7 +39,7 @@ class DiffPIR(Solver):
         level, to = self.levels[state.step], self.levels[state.step + 1]
         x0 = prior.x0(state.x, level)
         if to.s == 0 and self.final == "denoised":
-            return State(state.step + 1, x0, x0)
+            return State(state.step + 1, to.a * x0, x0)
         rho = self.lam * (max(problem.sigma_y, self.sigma_floor) / level.sigma) ** 2
         A = problem.linear
         X = x0 + A.solve(A.adjoint(problem.residual(x0)), rho)

@@ -33,10 +33,17 @@ class DPS(Solver):
     paper: ClassVar[str] = "Chung et al. 2023, arXiv 2209.14687, Algorithm 1"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PRIOR_VJP, Need.OPERATOR_VJP, Need.GAUSSIAN})
 
-    zeta: float = knob(1.0, "guidance step size; 0 ignores y", 0, 20)
+    when_it_diverges: ClassVar[str] = "a smaller zeta or more steps"
+
+    zeta: float = knob(1.0, "guidance step size; 0 ignores y", 0)
     loss: Literal["l2", "l2sq", "gaussian"] = knob("l2", "which misfit is followed")
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
     path: Path = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss == "gaussian":  # the likelihood of a noiseless y is no density
+            object.__setattr__(self, "needs", self.needs | {Need.NOISY})
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
@@ -44,6 +51,7 @@ class DPS(Solver):
         eps = eps_from(state.x, x0, level)
         x = steps.ddim(x0, eps, level, to, rng.normal(state.x, "step"), self.eta_ddim)
         r = problem.residual(x0)
+        super().__post_init__()
         if self.loss == "gaussian":
             r = r / problem.sigma_y**2
         else:

@@ -30,7 +30,9 @@ class PiGDM(Solver):
     paper: ClassVar[str] = "Song, Vahdat, Mardani, Kautz 2023, ICLR, Algorithm 1"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PRIOR_VJP, Need.PINV, Need.GAUSSIAN})
 
-    weight: float = knob(1.0, "guidance weight w; 0 ignores y after the start", 0, 10)
+    when_it_diverges: ClassVar[str] = "a smaller weight or more steps"
+
+    weight: float = knob(1.0, "guidance weight w; 0 ignores y", 0)
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:

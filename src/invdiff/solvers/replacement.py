@@ -35,6 +35,8 @@ class Replacement(Solver):
     paper: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, Algorithm 2"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PINV})
 
+    when_it_diverges: ClassVar[str] = "a smaller snr or more steps"
+
     snr: float = knob(0.16, "signal-to-noise ratio r of the Langevin corrector", 0, 1)
     corrector_steps: int = knob(1, "corrector steps M per predictor step", 0, 10)
     lam: float = knob(1.0, "strength of the overwrite: 1 replaces, 0 ignores y", 0, 1)

@@ -17,7 +17,7 @@ class Unconditional(Solver):
     """Samples of the prior by DDIM steps; eta_ddim = 1 is ancestral DDPM sampling.
 
     Song, Meng, Ermon 2021, "Denoising diffusion implicit models", arXiv 2010.02502, eq. 12.
-    The other samplers of this package fall back to it, bit for bit, at guidance weight 0.
+    DPS, PiGDM and replacement without a corrector are this sampler, bit for bit, at weight 0.
     """
 
     name: ClassVar[str] = "unconditional"

@@ -126,6 +126,7 @@ class _Run:
             self.net.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4
         )
         self.generator = torch.Generator(device=device)
+        self.norm = torch.ones((), device=device)  # running mean of the gradient's norm
 
     def rate(self) -> float:
         """Learning rate of the current step."""
@@ -156,7 +157,9 @@ class _Run:
             group["lr"] = self.rate()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), r.grad_clip)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.net.parameters()])
+        torch.nn.utils.clip_grads_with_norm_(self.net.parameters(), r.grad_clip * self.norm, norm)
+        self.norm.lerp_(torch.minimum(norm, r.grad_clip * self.norm), 0.02)
         self.optimizer.step()
         self.step += 1
         decay = min(r.ema, self.step / (self.step + 10))
@@ -176,6 +179,7 @@ class _Run:
             "net": self.net.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "norm": self.norm,
             "step": self.step,
             "seconds": seconds,
         }
@@ -189,6 +193,7 @@ class _Run:
         self.net.load_state_dict(state["net"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.norm.copy_(state["norm"])
         self.step, self.seconds = state["step"], state["seconds"]
 
 

@@ -23,6 +23,7 @@ class Recipe:
     batch patches of patch x patch pixels a step, flipped and transposed at random.
     lr rises over warmup steps, stays, and falls linearly to 0 over the last share `cooldown` of the
         steps, so that a run may be prolonged before that; ema: decay of the weights' running mean.
+    grad_clip: a gradient is shortened to this many times the running mean of its norm.
     """
 
     name: str
@@ -42,8 +43,8 @@ class Recipe:
     steps: int = 14_000
     warmup: int = 300
     cooldown: float = 0.3
-    lr: float = 6e-4
-    grad_clip: float = 1.0
+    lr: float = 4e-4
+    grad_clip: float = 2.0
     ema: float = 0.999
     seed: int = 0
 

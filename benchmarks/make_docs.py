@@ -1,0 +1,393 @@
+"""Writes docs/solvers.md and docs/operators.md from the code, so that neither can go stale.
+
+    python benchmarks/make_docs.py           rewrites both
+    python benchmarks/make_docs.py --check   exits 1 when one of them differs, and says which
+
+Costs and gaps are measured: solvers run two steps on an 8 x 8 problem with a Gaussian prior,
+operators are tested on images of 3 x 32 x 32. Gaps are printed as bounds with room to spare, so
+that round-off of another machine does not change the text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor
+
+import invdiff.operators as ops
+from invdiff import paths, zoo
+from invdiff.core import Problem
+from invdiff.needs import Need, offers, why_not
+from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
+from invdiff.operators import Linear, Operator, Spectral
+from invdiff.priors.base import Denoiser, Prior
+from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.rng import Rng
+from invdiff.run import solve
+from invdiff.solvers import Solver, registry
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+SIZE = (32, 32)
+RGB = (3, *SIZE)
+FLOOR = {torch.float32: 1e-6, torch.float64: 1e-14}
+"""The smallest bound that is printed for a gap: some ten times the round-off of the dtype."""
+
+
+# ------------------------------------------------------------------------------------- small pieces
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    lines = [list(head)] + [list(row) for row in rows]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, within a table."""
+    for sign in "|*<>":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def summary(thing: Any) -> str:
+    """The first sentence of a docstring, escaped."""
+    paragraph = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+    return escaped(re.split(r"(?<! al)(?<! eq)\.\s", paragraph)[0].rstrip(".") + ".")
+
+
+def call(value: Any, first: str = "") -> str:
+    """A frozen dataclass as it is written in Python, with the fields that are not the default."""
+    told = [] if not first else [str(getattr(value, first))]
+    for f in dataclasses.fields(value):
+        if f.name != first and getattr(value, f.name) != f.default:
+            told.append(f"{f.name}={getattr(value, f.name)!r}")
+    return f"`{type(value).__name__}({', '.join(told)})`"
+
+
+def signature(cls: type) -> str:
+    """How a dataclass is called, with its defaults to four decimals."""
+    told = []
+    for f in dataclasses.fields(cls):
+        default = re.sub(r"(\.\d{4})\d+", r"\1", repr(f.default))
+        told.append(f.name if f.default is dataclasses.MISSING else f"{f.name}={default}")
+    return f"`{cls.__name__}({', '.join(told)})`"
+
+
+def because(sentence: str) -> str:
+    """A cell of a table of solvers: the part of why_not's sentence that gives the reason."""
+    return f"no: {sentence.split(': ', 1)[1].rstrip('.')}" if sentence else "yes"
+
+
+# ------------------------------------------------------------------------------------------ solvers
+
+
+def cost(solver: Solver) -> str:
+    """Evaluations of the prior and vector-Jacobian products of one step, measured over two."""
+    noise = NOISELESS if Need.NOISELESS in solver.needs else Gaussian(0.1)
+    shape, like = (1, 8, 8), torch.zeros(64, dtype=torch.float64)
+    variances = torch.linspace(0.1, 1.0, 64, dtype=like.dtype)
+    prior = GaussianPrior(like.reshape(shape), variances.reshape(shape))
+    A = ops.Bicubic(2, shape[1:])
+    y = A(prior.sample(1, Rng.of(0)))
+    result = solve(Problem(y, A, noise, shape), prior, solver.with_steps(2))
+    return f"{result.nfe / 2:g} + {result.vjps / 2:g}"
+
+
+def needed(solver: Solver) -> str:
+    """What a solver declares, in words."""
+    return ", ".join(n.value for n in Need if n in solver.needs) or "nothing"
+
+
+def can(solver: Solver, cell: str) -> str:
+    """A cell of the table of tasks: "" or the reason, with what else must be known."""
+    if not cell and solver.ignores_y:
+        return "runs, ignores y"
+    if not cell and Need.NOISELESS in solver.needs:
+        return "without noise"
+    return because(cell)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Saturated(Operator):
+    """y = tanh(x): a sensor that is not linear."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+
+class Opaque(Denoiser):
+    """A prior through which no gradient passes."""
+
+    differentiable = False
+
+
+def situations() -> Mapping[str, tuple[Operator, tuple[Noise, ...], Prior | None]]:
+    """What decides beyond the task: operator, kinds of noise (one must do) and prior."""
+    kernel = ops.motion_kernel(5, 30)
+    either = (Gaussian(0.05), NOISELESS)
+    pool = ops.AveragePool(4, (16, 16))
+    return {
+        "Gaussian noise": (pool, (Gaussian(0.05),), None),
+        "no noise": (pool, (NOISELESS,), None),
+        "Poisson noise": (pool, (Poisson(100.0),), None),
+        "kernel of rank above 1, boundary reflect or zero": (
+            ops.blur(kernel, (16, 16), "reflect"),
+            either,
+            None,
+        ),
+        "nonlinear operator": (Saturated(), either, None),
+        "prior without gradients": (pool, either, Opaque(lambda x, sigma: x)),
+    }
+
+
+def verdict(
+    solver: Solver, A: Operator, noises: tuple[Noise, ...], prior: Prior | None = None
+) -> str:
+    """A cell of the table of situations."""
+    shape = (3, 16, 16)
+    y = torch.zeros(1, *A.y_shape(shape))
+    found = [why_not(solver, Problem(y, A, noise, shape), prior) for noise in noises]
+    return because(min(found, key=len))
+
+
+def knobs(solver: Solver) -> list[list[str]]:
+    """Rows of the table of knobs: name, default, range and help of every field but the path."""
+    hints = get_type_hints(type(solver))
+    rows = []
+    for f in dataclasses.fields(solver):
+        if f.name == "path":
+            continue
+        low, high = f.metadata["min"], f.metadata["max"]
+        span = "" if low is None else f"{low:g} to {high:g}" if high is not None else f"{low:g} up"
+        if get_origin(hints[f.name]) is Literal:
+            span = ", ".join(f"`{choice}`" for choice in get_args(hints[f.name]))
+        rows.append(
+            [f"`{solver.name}`", f"`{f.name}`", f"`{f.default}`", span, escaped(f.metadata["help"])]
+        )
+    return rows
+
+
+def solvers_page() -> str:
+    """docs/solvers.md."""
+    solvers = [cls() for cls in registry().values()]
+    cases = situations()
+    rows = zoo.table()
+    classes = [c for c in vars(paths).values() if isinstance(c, type) and issubclass(c, paths.Path)]
+    claims = ", ".join(sorted({s.claim for s in solvers}))
+    lines = [
+        "# Solvers",
+        "",
+        "Generated from the code by `python benchmarks/make_docs.py`; a test compares the two.",
+        "",
+        "- claim: what a solver's samples are. `exact`: draws from the posterior; `asymptotic`: as",
+        f"  the budget grows; `heuristic`: neither is promised. Claimed at present: {claims}.",
+        "- needs: what a problem and a prior must offer; it is checked before the first step.",
+        "- cost per step: evaluations of the prior + vector-Jacobian products through it, as",
+        "  measured, with all knobs at their defaults.",
+        "",
+        *table(
+            ["name", "class", "paper", "claim", "needs", "default path", "steps", "cost per step"],
+            (
+                [
+                    f"`{s.name}`",
+                    f"`{type(s).__name__}`",
+                    escaped(s.paper),
+                    s.claim,
+                    needed(s),
+                    call(s.path, first="steps"),
+                    str(s.num_steps),
+                    cost(s),
+                ]
+                for s in solvers
+            ),
+        ),
+        "",
+        "## Solver by task",
+        "",
+        "From `invdiff.zoo.table()`, with each task's default options and the kernel of `deblur` a",
+        "box. `without noise`: only where nothing was added to the measurement.",
+        "",
+        *table(
+            ["", *zoo.TASKS],
+            (
+                [f"`{name}`", *(can(registry()[name](), cells[t]) for t in zoo.TASKS)]
+                for name, cells in rows
+            ),
+        ),
+        "",
+        "## What decides beyond the task",
+        "",
+        "From `invdiff.needs.why_not`. The first three columns are a block mean with that noise;",
+        "the others take Gaussian noise or none, whichever the solver can do.",
+        "",
+        *table(
+            ["", *cases],
+            ([f"`{s.name}`", *(verdict(s, *case) for case in cases.values())] for s in solvers),
+        ),
+        "",
+        "## Knobs",
+        "",
+        "Every solver also has `path`: the noise levels along which it travels.",
+        "`solver.with_steps(n)` is the same solver on n steps of the same kind of path.",
+        "",
+        *table(
+            ["solver", "knob", "default", "range", "meaning"],
+            (row for s in solvers for row in knobs(s)),
+        ),
+        "",
+        "## Paths",
+        "",
+        *table(
+            ["call", "what it is"],
+            ([signature(c), summary(c)] for c in classes if c is not paths.Path),
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------------------------------- operators
+
+
+def examples() -> Mapping[type[Operator], Operator]:
+    """An instance of every operator, for images of 3 x 32 x 32."""
+    kernel = ops.motion_kernel(7, 30)
+    taps = ops.gaussian_kernel(1.5).sum(0)
+    circular, bicubic = ops.CircularBlur(kernel, SIZE), ops.Bicubic(4, SIZE)
+    blur = ops.Blur(kernel, SIZE, "reflect")
+    found: list[Operator] = [
+        ops.Identity(),
+        ops.Inpaint.random(SIZE, 0.5, seed=0),
+        ops.AveragePool(4, SIZE),
+        bicubic,
+        circular,
+        ops.SeparableBlur(taps, taps, SIZE),
+        blur,
+        ops.Grayscale(),
+        ops.Scaled(blur, -1.5),
+        ops.ScaledSpectral(bicubic, -1.5),
+        ops.ComposedLinear(bicubic, circular),
+        ops.Stack((bicubic, ops.Grayscale()), RGB),
+        ops.Affine(bicubic, torch.tensor(0.5)),
+        ops.Composed(ops.Affine(bicubic, torch.tensor(0.5)), circular),
+    ]
+    return {type(A): A for A in found}
+
+
+def gap(A: Operator, dtype: torch.dtype) -> float:
+    """|<A x - A 0, v> - <x, A^T v>| / (|A x - A 0| |v|), products in float64; A is affine."""
+    A, rows = A.to("cpu", dtype), Rng.of(range(4))
+    x = rows.normal(torch.empty(4, *RGB, dtype=dtype), "x")
+    v = rows.normal(torch.empty(4, *A.y_shape(RGB), dtype=dtype), "v")
+    z = (A(x) - A(torch.zeros_like(x))).double()
+    v, back = v.double(), A.vjp(x, v).double()
+    return float(((z * v).sum() - (x.double() * back).sum()).abs() / (z.norm() * v.norm()))
+
+
+def bound(found: float, dtype: torch.dtype) -> str:
+    """The first power of ten, from FLOOR on, that exceeds a gap ten times."""
+    limit = FLOOR[dtype]
+    while 10 * found > limit:
+        limit *= 10
+    return f"\\< {limit:.0e}".replace("e-0", "e-")
+
+
+def rung(A: Operator) -> str:
+    """Name of the highest rung of the ladder that A stands on."""
+    return next(c.__name__ for c in (Spectral, Linear, Operator) if isinstance(A, c))
+
+
+def functions() -> list[Callable[..., Any]]:
+    """The public functions that make operators and kernels."""
+    public = [getattr(ops, name) for name in ops.__all__]
+    gives = {f: get_type_hints(f)["return"] for f in public if inspect.isfunction(f)}
+    kernels = {f for f, kind in gives.items() if kind is Tensor and f.__name__.endswith("_kernel")}
+    return [f for f, kind in gives.items() if f in kernels or kind in (Operator, Linear)]
+
+
+def operators_page() -> str:
+    """docs/operators.md. Raises KeyError for an operator without an example above."""
+    public = [getattr(ops, name) for name in ops.__all__]
+    abstract = (Operator, Linear, Spectral, ops.Separable)
+    classes = [c for c in public if isinstance(c, type) and c not in abstract]
+    given = examples()
+    found = [given[c] for c in classes]
+    ladder = {Operator: Saturated(), Linear: given[ops.Blur], Spectral: given[ops.Identity]}
+
+    def offered(A: Operator) -> str:
+        offer = offers(Problem(torch.zeros(1, *A.y_shape(RGB)), A, Poisson(1.0), RGB))
+        return ", ".join(n.value for n in Need if n in offer - {Need.PRIOR_VJP})
+
+    lines = [
+        "# Operators",
+        "",
+        "Generated from the code by `python benchmarks/make_docs.py`; a test compares the two.",
+        "",
+        "An operator is a frozen dataclass that maps images (B, C, H, W) to measurements. It",
+        "stands on one of three rungs, which decides what [solvers](solvers.md) can use it.",
+        "",
+        *table(
+            ["rung", "promise", "offers"],
+            ([f"`{c.__name__}`", summary(c), offered(A)] for c, A in ladder.items()),
+        ),
+        "",
+        "## All operators",
+        "",
+        "Gap: how far the adjoint is from the transpose, |\\<A x - A 0, v\\> - \\<x, Aᵀ v\\>|",
+        "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32.",
+        "",
+        *table(
+            ["operator", "what it measures", "rung", "gap, float32", "gap, float64"],
+            (
+                [
+                    signature(type(A)),
+                    summary(type(A)),
+                    rung(A),
+                    *(bound(gap(A, dtype), dtype) for dtype in FLOOR),
+                ]
+                for A in found
+            ),
+        ),
+        "",
+        "`outer @ inner` composes: a `ComposedLinear` of two linear operators, else a `Composed`.",
+        "",
+        "## Functions that make operators and kernels",
+        "",
+        *table(
+            ["function", "what it gives"],
+            (
+                [f"`{f.__name__}({', '.join(inspect.signature(f).parameters)})`", summary(f)]
+                for f in functions()
+            ),
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write both pages, or compare them with --check; exit code 1 when one differs."""
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--check", action="store_true", help="write nothing; exit 1 on a difference")
+    check = p.parse_args().check
+    torch.set_num_threads(1)
+    stale = False
+    for name, page in (("solvers.md", solvers_page), ("operators.md", operators_page)):
+        file, text = DOCS / name, page()
+        if check and (not file.is_file() or file.read_text(encoding="utf-8") != text):
+            print(f"docs/{name} differs from the code; run python benchmarks/make_docs.py")
+            stale = True
+        elif not check:
+            file.write_text(text, encoding="utf-8")
+    return int(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

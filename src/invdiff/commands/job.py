@@ -1,0 +1,209 @@
+"""What a restoration is made of: from parsed options, or from an earlier run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invdiff import zoo
+from invdiff.commands import options
+from invdiff.commands.options import Given
+from invdiff.core import InvdiffError, Problem
+from invdiff.io import Photo, read_photo, words
+from invdiff.needs import Need, check
+from invdiff.photos import damaged
+from invdiff.priors.base import Prior
+from invdiff.priors.load import load_prior
+from invdiff.result import Result, describe
+from invdiff.solvers import registry, solver_class
+from invdiff.solvers.base import Solver
+
+MEGAPIXELS = {False: 1.0, True: 0.3}
+"""Pixels that are restored together by default, without and with gradients through the prior."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A restoration that is ready to run.
+
+    facts: goes into run.json beside what `solve` writes. tensors: go beside them. grey: whether
+    the results are shown without colour. lines: (label, text) that tell the user what will be done.
+    """
+
+    problem: Problem
+    prior: Prior
+    solver: Solver
+    samples: int
+    seed: int
+    batch: int
+    out: Path
+    grey: bool
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    lines: tuple[tuple[str, str], ...] = ()
+    portable: bool = False
+
+    @property
+    def alpha(self) -> Tensor | None:
+        """Transparency of the photo, (H, W) uint8."""
+        return self.tensors.get("photo.alpha")
+
+    @property
+    def icc(self) -> bytes | None:
+        """Colour profile of the photo, where the results have the same channels."""
+        found = self.tensors.get("photo.icc")
+        return None if found is None else found.numpy().tobytes()
+
+    @property
+    def chunks(self) -> int:
+        """Batches that the samples are divided into."""
+        return 1 if self.solver.coupled else -(-self.samples // self.batch)
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that the samples depend on."""
+        tensors: dict[str, Tensor] = {}
+        about = describe(self.problem, self.prior, self.solver, tensors)
+        about |= {"seed": self.seed, "samples": self.samples, "batch": self.batch}
+        about |= {"device": self.problem.y.device.type, "facts": self.facts}
+        hashed = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        for name in sorted(tensors):
+            hashed.update(tensors[name].numpy().tobytes())
+        return hashed.hexdigest()[:16]
+
+
+def fresh(given: Given) -> Job:
+    """The job that options ask for. Raises InvdiffError for whatever does not fit."""
+    if "photo" not in given:
+        raise InvdiffError("PHOTO is missing; give the picture to restore.")
+    task, values = options.task_options(given)
+    if task == "denoise" and "noise" in given:
+        raise InvdiffError("denoise takes its noise level from --sigma; leave --noise out.")
+    for key in ("samples", "batch"):
+        if given.get(key, 1) < 1:
+            raise InvdiffError(f"--{key} is at least 1, found {given[key]}.")
+    solver, why = _solver(task, given)
+    photo, device = read_photo(given["photo"]), torch_device(given.get("device", "auto"))
+    named, precision = given.get("prior", "photo"), given.get("precision", "float32")
+    spec = str(Path(named).resolve()) if Path(named).exists() else named
+    prior = load_prior(spec, device, precision)
+    sigma = given.get("sigma") if task == "denoise" else given.get("noise")
+    d = damaged(photo, task, values, sigma, prior)
+    check(solver, d.problem, prior, [cls() for cls in registry().values()])
+    samples, name = given.get("samples", 4), Path(given["photo"]).stem
+    batch = given.get("batch", min(samples, default_batch(solver, d.problem)))
+    told = ", ".join([task, *(f"{key} {value}" for key, value in values.items())])
+    height, width = d.problem.x_shape[-2:]
+    lines = [
+        ("photo", f"{given['photo']} ({photo.about})"),
+        *(("", note) for note in d.notes),
+        ("task", f"{told}, to {words((height, width))} pixels"),
+        ("noise", f"{d.sigma:.4f} where black is 0 and white is 1: {d.how}"),
+        ("solver", f"{solver.name}, {solver.num_steps} steps ({why})"),
+        ("samples", f"{samples}, {batch} at a time, on {device}, prior {named}"),
+    ]
+    facts = {
+        "photo": {"name": name, "grey": d.grey},
+        "task": {"name": task, "options": {k: str(v) for k, v in values.items()}},
+        "prior_spec": spec,
+        "precision": precision,
+    }
+    out = Path(given.get("out", f"restored-{name}"))
+    return Job(
+        d.problem.to(device), prior, solver, samples, given.get("seed", 0), batch, out, d.grey,
+        facts, _kept(photo, d.problem, d.grey), tuple(lines),
+    )  # fmt: skip
+
+
+def _solver(task: str, given: Given) -> tuple[Solver, str]:
+    """The configured solver, and why it."""
+    knobs = given.get("solver", {})
+    name = knobs.get("name", "auto")
+    if name == "auto":
+        solver, reason = zoo.auto(task)
+        why = f"auto: {reason}"
+    else:
+        solver_class(name)
+        solver, why = zoo.preset(task, name), "as asked"
+    solver = options.with_knobs(solver, knobs)
+    return (solver.with_steps(given["steps"]) if "steps" in given else solver), why
+
+
+def _kept(photo: Photo, problem: Problem, grey: bool) -> dict[str, Tensor]:
+    """What of the photo is put into the results as it is: transparency and colour profile."""
+    kept = {}
+    if photo.alpha is not None:
+        kept["photo.alpha"] = photo.alpha
+    if photo.icc and photo.grey == (grey or problem.x_shape[0] == 1):
+        kept["photo.icc"] = torch.frombuffer(bytearray(photo.icc), dtype=torch.uint8)
+    return kept
+
+
+def repeated(given: Given) -> Job:
+    """The job of an earlier run, from its run.json. Raises InvdiffError when it cannot be done."""
+    allowed = {"from", "out", "overwrite", "prior", "device", "quiet", "resume"}
+    extra = sorted(set(given) - allowed)
+    if extra:
+        name = "PHOTO" if extra[0] == "photo" else f"--{extra[0]}"
+        raise InvdiffError(f"--from repeats a run exactly as it was; leave {name} out.")
+    source = Path(given["from"])
+    folder = source if source.is_dir() else source.parent
+    if source.is_file() and source.name != "run.json":
+        raise InvdiffError(f"{source} is not the run.json of a restoration.")
+    result = Result.load(folder)
+    try:
+        facts = {k: result.config[k] for k in ("photo", "task", "prior_spec", "precision")}
+        problem, solver, c = result.problem(), result.solver(), result.config
+        samples, seed, batch, portable = (c[k] for k in ("samples", "seed", "batch", "portable"))
+    except (LookupError, TypeError) as error:
+        raise InvdiffError(f"{source} is not the run.json of a restoration.") from error
+    usable = c["device"] == "cpu" or torch.cuda.is_available()
+    device = torch_device(given.get("device", c["device"] if usable else "auto"))
+    spec = given.get("prior", facts["prior_spec"])
+    prior = load_prior(spec, device, facts["precision"])
+    result.check_prior(prior)
+    lines = [
+        ("run", f"{source}: {facts['task']['name']} of {facts['photo']['name']}"),
+        ("solver", f"{solver.name}, {solver.num_steps} steps, seed {seed}"),
+        ("samples", f"{samples}, {batch} at a time, on {device}, prior {spec}"),
+    ]
+    if device.split(":")[0] != c["device"].split(":")[0]:
+        lines.append(("", f"made on {c['device']}: on {device} other noise is drawn"))
+    out = Path(given.get("out", folder.with_name(folder.resolve().name + "-again")))
+    tensors = {k: v for k, v in result.tensors.items() if k.startswith("photo.")}
+    return Job(
+        problem.to(device), prior, solver, samples, seed, batch, out, facts["photo"]["grey"],
+        facts, tensors, tuple(lines), portable,
+    )  # fmt: skip
+
+
+def default_batch(solver: Solver, problem: Problem) -> int:
+    """Samples that are restored together, so that memory stays near that of one large picture."""
+    limit = MEGAPIXELS[Need.PRIOR_VJP in solver.needs] * 1e6
+    return max(1, int(limit / (problem.x_shape[-1] * problem.x_shape[-2])))
+
+
+def torch_device(name: str) -> str:
+    """The device called name; `auto` is a CUDA device where there is one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise InvdiffError(f"There is no device {name!r}; give auto, cpu or cuda.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InvdiffError("This machine has no CUDA device that torch can use; give --device cpu.")
+    return name
+
+
+def renamed(job: Job, result: Result) -> Result:
+    """The result with the job's own facts and tensors."""
+    return replace(result, config=result.config | job.facts, tensors=result.tensors | job.tensors)

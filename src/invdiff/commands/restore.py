@@ -1,0 +1,154 @@
+"""`invdiff restore`: samples of what a damaged photograph may have looked like."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from invdiff import zoo
+from invdiff.cli import INTERRUPTED, OK
+from invdiff.commands import options, outputs
+from invdiff.commands.job import Job, fresh, repeated
+from invdiff.commands.options import Given
+from invdiff.run import Snapshot, solve
+from invdiff.serial import check_apart, check_folder
+from invdiff.solvers import registry, solver_class
+from invdiff.solvers.base import Solver
+
+USAGE = "PHOTO --task TASK [options] | invdiff restore --from RUN.json"
+ABOUT = """Restore a damaged photograph: draw samples of what it may have looked like.
+
+PHOTO is any picture that Pillow reads, or a .npy array (height, width) or (height, width, 3) on
+[0, 1]. Size, orientation and transparency are kept. A mask is WHITE where pixels are to be
+restored and black where they are kept. Noise levels are on the scale where black is 0 and white
+is 1. Results appear in a folder when they are complete; Ctrl-C leaves a checkpoint."""
+
+
+def run(name: str, args: list[str]) -> int:
+    """Restore one photograph; the exit code."""
+    command = ["invdiff", name, *args]
+    args = options.normalised(args)
+    given = _parse(name, args)
+    job = repeated(given) if "from" in given else fresh(given)
+    overwrite, resume = given.get("overwrite", False), given.get("resume", False)
+    check_folder(job.out, overwrite, outputs.MARKER)
+    check_apart(job.out, *(given[k] for k in ("photo", "mask", "kernel") if k in given))
+    if resume:
+        start = outputs.load_checkpoint(job)
+    else:
+        outputs.check_checkpoint(job.out, overwrite)
+        outputs.remove_checkpoint(job.out)
+        start = None
+    say(job.lines)
+    return _execute(job, start, command, given)
+
+
+def say(lines: Any) -> None:
+    """Print (label, text) lines, aligned."""
+    for label, text in lines:
+        print(f"{label:<9}{text}", flush=True)
+
+
+def _execute(job: Job, start: Snapshot | None, command: list[str], given: Given) -> int:
+    """Run the job and write its results, or a checkpoint when interrupted."""
+    last = start
+    total = job.chunks * job.solver.num_steps
+    bar = tqdm(
+        total=total,
+        initial=start.steps_done if start else 0,
+        unit="step",
+        desc=job.solver.name,
+        disable=given.get("quiet", False),
+    )
+
+    def watch(snapshot: Snapshot) -> None:
+        nonlocal last
+        last = snapshot
+        bar.set_postfix(evaluations=snapshot.nfe, refresh=False)
+        bar.update(snapshot.steps_done - bar.n)
+
+    try:
+        with terminations_as_interrupts():
+            with bar:
+                result = solve(
+                    job.problem, job.prior, job.solver, job.samples, job.seed, job.batch,
+                    job.portable, watch, start,
+                )  # fmt: skip
+            outputs.write(result, job, given.get("overwrite", False))
+    except KeyboardInterrupt:
+        if last is None:
+            raise
+        outputs.save_checkpoint(last, job)
+        resume = command if "--resume" in command else [*command, "--resume"]
+        print(
+            f"invdiff: interrupted after {last.steps_done} of {total} steps; go on with: "
+            f"{shlex.join(resume)}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    outputs.remove_checkpoint(job.out)
+    each = f"{result.nfe} evaluations" + (f" and {result.vjps} gradients" if result.vjps else "")
+    say([("done", f"{result.seconds:.1f} s, {each} for each sample"), *outputs.written(job)])
+    return OK
+
+
+@contextlib.contextmanager
+def terminations_as_interrupts() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as SIGINT does; only the main thread can arrange it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _shown_solver(args: list[str]) -> Solver | None:
+    """The solver that the arguments name, as configured for their task."""
+    name, task = options.peek(args, "solver.name"), options.peek(args, "task")
+    if name is None or name == "auto":
+        return None
+    solver_class(name)
+    return zoo.preset(task or "", name)
+
+
+def _parse(name: str, args: list[str]) -> Given:
+    to, solver = options.parser(name, USAGE, ABOUT), _shown_solver(args)
+    to.add_argument("photo", nargs="?", type=str, help="the damaged picture")
+    options.add_task_options(to)
+    known = ", ".join(registry())
+    add = to.add_argument
+    add("--noise", type=options.Level, help="noise level of the photo on [0, 1], or `estimate`; "
+        "without it, what rounding to 8 bits makes (0.0011)")  # fmt: skip
+    add("--solver.name", type=str, help=f"auto, or one of {known}; its knobs are set by "
+        "--solver.KNOB, and told by `--solver NAME --help`")  # fmt: skip
+    add("--steps", type=int, help="steps from noise to image; the solver's own number without it")
+    add("--samples", type=int, help="how many samples to draw, 4 by default")
+    add("--seed", type=int, help="of all samples, 0 by default")
+    add("--prior", type=str, help="photo, a .safetensors file of `invdiff train`, a folder with a "
+        "diffusers model, or its OWNER/NAME on the Hugging Face hub")  # fmt: skip
+    add("--precision", type=Literal["float32", "bfloat16"], help="of the network")
+    add("--batch", type=int, help="samples that are restored together")
+    add("--device", type=str, help="auto, cpu or cuda")
+    add("--out", type=str, help="folder for the results, restored-PHOTO by default")
+    add("--overwrite", action="store_true", help="replace the results of an earlier run")
+    add("--resume", action="store_true", help="go on from the checkpoint of this command")
+    add("--from", type=str, help="run.json of an earlier run, to get the same pixels again")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--config", action="config", help="YAML file with any of these options")
+    if solver is not None:
+        options.add_knobs(to, solver)
+    return options.parse(to, args)

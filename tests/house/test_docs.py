@@ -1,0 +1,34 @@
+"""The generated pages of docs/ say what the code does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "make_docs.py"
+
+
+def check(script: Path) -> subprocess.CompletedProcess[str]:
+    """Run make_docs.py --check."""
+    command = [sys.executable, str(script), "--check"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    """When this fails, run: python benchmarks/make_docs.py"""
+    done = check(SCRIPT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_stale_page_is_noticed(tmp_path: Path) -> None:
+    """Negative twin: one word changed in one page fails the check, and the page is named."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "docs").mkdir()
+    script = tmp_path / "benchmarks" / "make_docs.py"
+    script.write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
+    for name in ("solvers.md", "operators.md"):
+        text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        (tmp_path / "docs" / name).write_text(text.replace("a solver's", "its"), encoding="utf-8")
+    done = check(script)
+    assert done.returncode == 1
+    assert "docs/solvers.md differs" in done.stdout and "operators" not in done.stdout

@@ -1,0 +1,590 @@
+"""The command line: every task, every kind of bad input, repetition, interruption and resume."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invdiff.cli import COMMANDS, main
+from invdiff.commands import outputs
+from invdiff.commands import restore as restore_command
+from invdiff.io import read_photo
+from invdiff.priors.photo import save_weights
+from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
+from invdiff.run import Snapshot
+from invdiff.run import solve as real_solve
+from invdiff.solvers import registry
+from invdiff.zoo import TASKS
+
+SIZE = (20, 24)
+QUICK = ["--prior", "tiny.safetensors", "--steps", "2", "--samples", "2", "--quiet"]
+OPTIONS = {
+    "inpaint": ["--mask", "mask.png"],
+    "super-resolution": ["--scale", "2"],
+    "deblur": ["--kernel", "gaussian:1.0"],
+    "denoise": ["--sigma", "0.1"],
+    "colorize": [],
+}
+
+
+def tiny(path: Path, seed: int) -> None:
+    """A small network with random weights, none of them zero."""
+    torch.manual_seed(seed)
+    config = PhotoNetConfig(widths=(8, 16, 16), blocks=(1, 1, 1), up_blocks=(1, 1))
+    net = PhotoNet(config)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn(p.shape))
+    save_weights(net, path, {})
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files that the tests read."""
+    folder = tmp_path_factory.mktemp("inputs")
+    tiny(folder / "tiny.safetensors", 0)
+    tiny(folder / "other.safetensors", 1)
+    colours = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(folder / "photo.png")
+    Image.fromarray(colours[..., 0]).save(folder / "grey.png")
+    alpha = (np.arange(480) % 256).astype(np.uint8).reshape(SIZE)
+    Image.fromarray(np.dstack([colours, alpha])).save(folder / "alpha.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(colours).save(folder / "turned.jpg", exif=exif)
+    mask = np.zeros(SIZE, np.uint8)
+    mask[5:9, 4:12] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    Image.fromarray(mask[:10]).save(folder / "small.png")
+    Image.fromarray(0 * mask).save(folder / "black.png")
+    Image.fromarray(0 * mask + 255).save(folder / "white.png")
+    Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
+    (folder / "text.png").write_text("not a picture")
+    (folder / "text.txt").write_text("not a kernel")
+    np.save(folder / "zero.npy", np.zeros((3, 3)))
+    np.save(folder / "nan.npy", np.full((*SIZE, 3), np.nan))
+    np.save(folder / "float.npy", colours / 255)
+    (folder / "run.json").write_text("{}")
+    (folder / "bad.yaml").write_text("task: [denoise")
+    (folder / "list.yaml").write_text("- denoise")
+    (folder / "weights.safetensors").write_text("not weights")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with links to the inputs."""
+    for path in inputs.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take a second each; most tests do without."""
+    monkeypatch.setattr(outputs, "overview", lambda panels, std, path, title: path.touch())
+    monkeypatch.setattr(outputs, "uncertainty_picture", lambda std, samples, path: path.touch())
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def array(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def restore(*args: str, task: str = "denoise", photo: str = "photo.png", code: int = 0) -> None:
+    """Run `invdiff restore` with the tiny prior, and compare the exit code."""
+    assert main(["restore", photo, "--task", task, *OPTIONS[task], *QUICK, *args]) == code
+
+
+# -- what is bad ----------------------------------------------------------------------------------
+
+P = ["restore", "photo.png"]
+DENOISE = [*P, "--task", "denoise", "--sigma", "0.1", *QUICK]
+SR = [*P, "--task", "super-resolution", *QUICK]
+INPAINT = [*P, "--task", "inpaint", *QUICK]
+DEBLUR = [*P, "--task", "deblur", *QUICK]
+DEGRADE = ["degrade", "photo.png", "--out", "out"]
+BAD = {
+    "no photo": (["restore"], "PHOTO is missing"),
+    "no task": (P, "--task is missing; it is one of inpaint"),
+    "missing file": (["restore", "no.png", *DENOISE[2:]], "no file no.png"),
+    "folder": (["restore", ".", *DENOISE[2:]], "is a folder"),
+    "not an image": (["restore", "text.png", *DENOISE[2:]], "not an image"),
+    "bomb": (["restore", "bomb.png", *DENOISE[2:]], "100 megapixels"),
+    "nan": (["restore", "nan.npy", *DENOISE[2:]], "1440 values that are NaN"),
+    "two photos": ([*DENOISE, "grey.png"], "'grey.png' too many"),
+    "mask size": ([*INPAINT, "--mask", "small.png"], "24 x 10 pixels, but the photo has 24 x 20"),
+    "nothing to restore": ([*INPAINT, "--mask", "black.png"], "is empty"),
+    "nothing known": ([*INPAINT, "--mask", "white.png"], "nothing is known"),
+    "mask missing": (INPAINT, "inpaint needs --mask"),
+    "mask file": ([*INPAINT, "--mask", "no.png"], "no file no.png"),
+    "mask text": ([*INPAINT, "--mask", "text.png"], "not an image"),
+    "scale 0": ([*SR, "--scale", "0"], "2 or more, found 0"),
+    "scale -2": ([*SR, "--scale", "-2"], "2 or more, found -2"),
+    "scale 21": ([*SR, "--scale", "21"], "larger than the image"),
+    "scale half": ([*SR, "--scale", "2.5"], "--scale expects a whole number, found 2.5"),
+    "scale missing": (SR, "needs --scale"),
+    "downsampling": ([*SR, "--scale", "2", "--downsampling", "bicubc"], "did you mean bicubic"),
+    "task": ([*P, "--task", "inpant"], "no task called 'inpant'; did you mean inpaint"),
+    "solver": ([*DENOISE, "--solver", "dsp"], "no solver called 'dsp'; did you mean dps"),
+    "prior": ([*DENOISE, "--prior", "phto"], "no prior called 'phto'; did you mean photo"),
+    "prior file": ([*DENOISE, "--prior", "no.safetensors"], "no file no.safetensors"),
+    "no prior": ([*DENOISE, "--prior", "weights.safetensors"], "not a prior trained by invdiff"),
+    "kernel": ([*DEBLUR, "--kernel", "gausian:2"], "not a kernel and no file"),
+    "kernel number": ([*DEBLUR, "--kernel", "gaussian:x"], "takes numbers"),
+    "kernel width": ([*DEBLUR, "--kernel", "gaussian:-2"], "above 0"),
+    "kernel text": ([*DEBLUR, "--kernel", "text.txt"], "rows of numbers"),
+    "kernel no picture": ([*DEBLUR, "--kernel", "text.png"], "not a kernel"),
+    "kernel zero": ([*DEBLUR, "--kernel", "zero.npy"], "sum to 0"),
+    "kernel size": ([*DEBLUR, "--kernel", "gaussian:9"], "larger than the image"),
+    "boundary": ([*DEBLUR, "--kernel", "gaussian:1", "--boundary", "wrap"], "no boundary 'wrap'"),
+    "sigma": ([*DENOISE, "--sigma", "-0.1"], "not negative, found -0.1"),
+    "small sigma": ([*DENOISE, "--sigma", "-1e-3"], "not negative, found -0.001"),
+    "sigma text": ([*DENOISE, "--sigma", "much"], "--sigma expects a number or `estimate`"),
+    "sigma missing": ([*P, "--task", "denoise", *QUICK], "denoise needs --sigma"),
+    "sigma twice": ([*DENOISE, "--noise", "0.1"], "takes its noise level from --sigma"),
+    "noise": ([*SR, "--scale", "2", "--noise", "-1"], "not negative, found -1"),
+    "option of another task": ([*DENOISE, "--scale", "2"], "--scale does not belong to denoise"),
+    "samples 0": ([*DENOISE, "--samples", "0"], "--samples is at least 1, found 0"),
+    "samples text": ([*DENOISE, "--samples", "a"], "--samples expects a whole number, found a"),
+    "steps 0": ([*DENOISE, "--steps", "0"], "at least 1 step"),
+    "steps 5000": ([*DENOISE, "--steps", "5000"], "at most 1000|distinct indices"),
+    "batch 0": ([*DENOISE, "--batch", "0"], "--batch is at least 1, found 0"),
+    "unsolvable": ([*DENOISE, "--solver", "ddnm"], "ddnm cannot .* These can: ddnm\\+, ddrm"),
+    "knob range": ([*DENOISE, "--solver", "dps", "--solver.zeta", "-1"], "a number (from )?0 "),
+    "knob type": ([*DENOISE, "--solver", "dps", "--solver.zeta", "a"], "expects a number, found a"),
+    "knob choice": ([*DENOISE, "--solver", "dps", "--solver.loss", "l3"], "one of l2, l2sq, gauss"),
+    "knob name": ([*DENOISE, "--solver", "dps", "--solver.zta", "1"], "did you mean --solver.zeta"),
+    "knob of none": ([*DENOISE, "--solver.zeta", "1"], "name it too, with --solver NAME"),
+    "option": ([*DENOISE, "--stpes", "2"], "no option called '--stpes'; did you mean --steps"),
+    "no value": ([*P, "--task"], "--task needs a value"),
+    "precision": ([*DENOISE, "--precision", "float16"], "one of float32, bfloat16, found float16"),
+    "device": ([*DENOISE, "--device", "tpu"], "no device 'tpu'"),
+    "out": ([*DENOISE, "--out", "."], "exists; choose another folder or allow --overwrite"),
+    "out not ours": ([*DENOISE, "--out", "photo.png", "--overwrite"], "not overwritten"),
+    "no checkpoint": ([*DENOISE, "--resume"], "no checkpoint restored-photo.checkpoint"),
+    "from no run": (["restore", "--from", "photo.png"], "not the run.json"),
+    "from nothing": (["restore", "--from", "no/run.json"], "no saved run"),
+    "from empty": (["restore", "--from", "run.json"], "no saved run"),
+    "from and photo": ([*P, "--from", "run.json"], "leave PHOTO out"),
+    "from and steps": (["restore", "--from", "run.json", "--steps", "3"], "leave --steps out"),
+    "config missing": ([*P, "--config", "no.yaml"], "no file no.yaml"),
+    "config broken": ([*P, "--config", "bad.yaml"], "not a YAML file"),
+    "config list": ([*P, "--config", "list.yaml"], "holds no options"),
+    "degrade nothing": (["degrade"], "PHOTO is missing"),
+    "degrade nowhere": (["degrade", "photo.png", "--task", "colorize"], "--out is missing"),
+    "degrade estimate": ([*DEGRADE, "--task", "denoise", "--sigma", "estimate"], "no noise to est"),
+    "degrade random": ([*DEGRADE, "--task", "inpaint", "--mask", "random:2"], "lies in"),
+    "degrade box": ([*DEGRADE, "--task", "inpaint", "--mask", "box:1,2"], "not a mask"),
+    "degrade nan": (["degrade", "nan.npy", "--task", "colorize", "--out", "out"], "NaN"),
+    "command": (["resotre"], "no command called 'resotre'; did you mean restore"),
+    "table task": (["solvers", "--task", "blur"], "no task called 'blur'"),
+    "table option": (["tasks", "--all"], "no option called '--all'"),
+    "train nothing": (["train"], "NAME is missing"),
+    "train no data": (["train", "photo", "--data", "no", "--out", "out"], "not a folder of images"),
+    "train recipe": (["train", "x", "--data", ".", "--out", "out"], "no recipe called 'x'"),
+    "train steps": (["train", "photo", "--data", ".", "--out", "o", "--steps", "0"], "above 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence(case: str, here: Path, capsys: pytest.CaptureFixture) -> None:
+    """Exit code 2, one line on stderr, nothing on stdout, nothing written."""
+    args, sentence = BAD[case]
+    before = names(here)
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("invdiff: ") and err.count("\n") == 1, err
+    assert re.search(sentence, err) and err.endswith((".\n", "?\n", ").\n")), err
+    assert names(here) == before
+
+
+def test_debug_shows_where(here: Path) -> None:
+    with pytest.raises(Exception, match="no file"):
+        main(["restore", "--debug", "no.png", "--task", "colorize"])
+
+
+def test_unexpected_errors_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for error, text in [
+        (RuntimeError("some\nbug"), "unexpected RuntimeError (some bug)"),
+        (MemoryError(), "not enough memory"),
+        (OSError(28, "No space left on device"), "No space left"),
+    ]:
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(restore_command, "solve", fail)
+        restore(code=1)
+        assert text in capsys.readouterr().err
+
+
+# -- what is good ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task(
+    task: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+) -> None:
+    """All files are there, the size is right, and the pictures are those of the saved samples."""
+    restore("--out", "out", task=task)
+    expected = ["mean.png", "overview.png", "run.json", "run.safetensors"]
+    assert names(here / "out") == [*expected, "sample-1.png", "sample-2.png", "uncertainty.png"]
+    size = (40, 48, 3) if task == "super-resolution" else (*SIZE, 3)
+    assert array(here / "out" / "mean.png").shape == size
+    assert not np.array_equal(array(here / "out/sample-1.png"), array(here / "out/sample-2.png"))
+    printed = capsys.readouterr().out
+    for word in ("photo.png (PNG, 24 x 20, colour)", task, "diffpir, 2 steps (auto: ", "2 evalu"):
+        assert word in printed
+    assert ("luma is used" in printed) == (task == "colorize")
+    assert ("rounding" in printed) == (task != "denoise")
+
+
+@pytest.mark.parametrize("solver", [n for n in registry() if n != "ddnm"])
+def test_every_solver_and_its_knobs(
+    solver: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+) -> None:
+    """Each solver is built from its short name, with its first numeric knob set."""
+    knobs = {
+        "ddnm+": "eta_prop",
+        "dps": "zeta",
+        "ddrm": "eta_b",
+        "diffpir": "lam",
+        "pigdm": "weight",
+        "replacement": "snr",
+    }
+    knob = knobs.get(solver, "eta_ddim")
+    restore("--solver", solver, f"--solver.{knob}", "0.25", "--out", "out")
+    saved = json.loads((here / "out/run.json").read_text())["solver"]
+    assert saved["type"].endswith(registry()[solver].__name__) and saved["fields"][knob] == 0.25
+    assert f"{solver}, 2 steps (as asked)" in capsys.readouterr().out
+
+
+def test_help_teaches_the_knobs(capsys: pytest.CaptureFixture) -> None:
+    assert main(["restore", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name}" in text for t in TASKS.values() for name in t.options)
+    assert "--solver NAME" in text and all(name in text for name in registry())
+    assert main(["restore", "--solver", "dps", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"guidance step size; 0 ignores y, (from )?0 .*; default 1\.0", text)
+    assert "--solver.loss {l2,l2sq,gaussian}" in text and "--solver.path.spacing" in text
+
+
+@pytest.mark.parametrize("form", ["solver: dps", "solver: {name: dps, zeta: 0.5}"])
+def test_config_file(form: str, here: Path, quick_figures: None) -> None:
+    text = f"photo: photo.png\ntask: denoise\nsigma: 0.1\nsteps: 2\nsamples: 1\n{form}\n"
+    (here / "c.yaml").write_text(text + "prior: tiny.safetensors\nquiet: true\nout: out\n")
+    assert main(["restore", "--config", "c.yaml", "--samples", "2"]) == 0
+    config = json.loads((here / "out/run.json").read_text())
+    assert config["samples"] == 2 and config["solver"]["type"].endswith("DPS")
+    assert config["solver"]["fields"]["zeta"] == (0.5 if "zeta" in form else 1.0)
+
+
+def test_path_knobs(here: Path, quick_figures: None) -> None:
+    restore("--solver", "diffpir", "--solver.path.spacing", "trailing")
+    fields = json.loads((here / "restored-photo/run.json").read_text())["solver"]["fields"]
+    assert fields["path"]["fields"]["spacing"] == "trailing"
+    assert fields["path"]["fields"]["steps"] == 2
+
+
+def test_grey_stays_grey(here: Path, quick_figures: None) -> None:
+    restore(photo="grey.png")
+    assert array(here / "restored-grey/mean.png").shape == SIZE
+    restore(photo="grey.png", task="colorize", code=2)  # the folder exists
+    restore("--out", "out", photo="grey.png", task="colorize")
+    assert array(here / "out/mean.png").shape == (*SIZE, 3)
+
+
+def test_alpha_is_copied(here: Path, quick_figures: None) -> None:
+    restore(photo="alpha.png")
+    result = array(here / "restored-alpha/sample-1.png")
+    assert np.array_equal(result[..., 3], array(here / "alpha.png")[..., 3])
+    restore("--out", "large", photo="alpha.png", task="super-resolution")
+    assert array(here / "large/mean.png").shape == (40, 48, 4)
+
+
+def test_orientation_is_kept_upright(here: Path, quick_figures: None) -> None:
+    """A photo that is turned by its tag is restored as it is seen."""
+    restore("--solver", "ddnm", "--sigma", "0", photo="turned.jpg")  # a noiseless photo is kept
+    seen = read_photo("turned.jpg").pixels.permute(1, 2, 0) * 255
+    result = array(here / "restored-turned/mean.png")
+    assert result.shape == (24, 20, 3) and np.abs(result - seen.numpy()).max() <= 1
+
+
+def test_float_arrays_and_estimated_noise(
+    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+) -> None:
+    restore("--sigma", "estimate", photo="float.npy")
+    assert "estimated from the photo" in capsys.readouterr().out
+
+
+def test_one_sample_has_no_uncertainty(here: Path, capsys: pytest.CaptureFixture) -> None:
+    """With the true figures."""
+    restore("--samples", "1", "--out", "one")
+    assert "uncertainty.png" not in names(here / "one")
+    assert "one sample shows no uncertainty" in capsys.readouterr().out
+    assert np.array_equal(array(here / "one/mean.png"), array(here / "one/sample-1.png"))
+    restore("--samples", "2", "--out", "two", task="inpaint")
+    assert array(here / "two/overview.png").shape[1] > 600
+    assert array(here / "two/uncertainty.png").size > 10_000
+
+
+def test_overwrite(here: Path, quick_figures: None) -> None:
+    restore()
+    restore(code=2)
+    restore("--overwrite", "--samples", "1")
+    assert "sample-2.png" not in names(here / "restored-photo")
+    assert not [n for n in names(here) if n.endswith((".part", ".old", ".checkpoint"))]
+    out = here / "restored-photo"
+    (out / "mine.png").write_bytes((here / "photo.png").read_bytes())
+    restore("--out", str(out), "--overwrite", photo=str(out / "mine.png"), code=2)
+    assert (out / "mine.png").exists()
+
+
+def test_a_failure_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(outputs, "overview", fail)
+    before = names(here)
+    restore(code=1)
+    assert names(here) == before
+
+
+# -- again ----------------------------------------------------------------------------------------
+
+
+def same_pixels(a: Path, b: Path) -> bool:
+    pictures = [n for n in names(a) if n.startswith(("sample", "mean"))]
+    assert len(pictures) == 3
+    return all((a / n).read_bytes() == (b / n).read_bytes() for n in pictures)
+
+
+@pytest.mark.parametrize("photo", ["photo.png", "alpha.png", "grey.png"])
+@pytest.mark.parametrize("task", ["inpaint", "super-resolution"])
+def test_from_run_gives_the_same_pixels(
+    photo: str, task: str, here: Path, quick_figures: None
+) -> None:
+    restore("--out", "a", "--seed", "7", photo=photo, task=task)
+    (here / photo).unlink()
+    assert main(["restore", "--from", "a/run.json", "--quiet"]) == 0
+    assert same_pixels(here / "a", here / "a-again")
+    assert main(["restore", "--from", "a-again", "--out", "b", "--quiet"]) == 0
+    assert same_pixels(here / "a", here / "b")
+
+
+def test_from_run_needs_the_same_weights(
+    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+) -> None:
+    restore("--out", "a")
+    again = ["restore", "--from", "a/run.json", "--prior", "other.safetensors"]
+    assert main(again) == 2
+    err = capsys.readouterr().err
+    assert "give the same weights" in err and err.count("\n") == 1
+    assert "a-again" not in names(here)
+
+
+Solve = Callable[..., object]
+
+
+def interrupted_after(steps: int) -> Solve:
+    """`solve` that is interrupted when so many steps are done."""
+
+    def solve(*args: object) -> object:
+        *rest, watch, start = args
+
+        def stop(snapshot: Snapshot) -> None:
+            watch(snapshot)  # type: ignore[operator]
+            if snapshot.steps_done >= steps:
+                raise KeyboardInterrupt
+
+        return real_solve(*rest, stop, start)  # type: ignore[arg-type]
+
+    return solve
+
+
+@pytest.mark.parametrize("steps", [[0], [1], [3], [4], [1, 3]])
+def test_resume_gives_the_same_pixels(
+    steps: list[int],
+    here: Path,
+    quick_figures: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """Interrupted once or twice, in the first or the second batch, before and after the end."""
+    args = ["--solver", "diffpir", "--solver.final", "denoised", "--batch", "1"]
+    restore(*args, "--out", "whole", task="deblur")
+    args += ["--out", "a"]
+    for i, count in enumerate(steps):
+        capsys.readouterr()
+        monkeypatch.setattr(restore_command, "solve", interrupted_after(count))
+        restore(*args, *(["--resume"] if i else []), task="deblur", code=130)
+        err = capsys.readouterr().err
+        assert f"interrupted after {count} of 4 steps" in err and err.count("\n") == 1
+        assert err.endswith("--resume\n") and "a" not in names(here)
+        assert "a.checkpoint" in names(here)
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(outputs, "overview", lambda panels, std, path, title: path.touch())
+    monkeypatch.setattr(outputs, "uncertainty_picture", lambda std, samples, path: path.touch())
+    restore(*args, task="deblur", code=2)
+    assert "give --resume to go on" in capsys.readouterr().err
+    restore(*args, "--resume", "--seed", "1", task="deblur", code=2)
+    assert "other options" in capsys.readouterr().err
+    restore(*args, "--resume", task="deblur")
+    assert same_pixels(here / "whole", here / "a")
+    assert "a.checkpoint" not in names(here)
+    a, whole = (json.loads((here / n / "run.json").read_text()) for n in ("a", "whole"))
+    assert a["nfe"] == whole["nfe"] == 2
+
+
+def test_interrupted_while_writing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, quick_figures: None
+) -> None:
+    """The samples are not lost."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outputs, "save_picture", stop)
+    restore(code=130)
+    assert {"restored-photo.checkpoint"} == {n for n in names(here) if "restored" in n}
+
+
+def test_termination_is_an_interrupt() -> None:
+    import os
+    import signal
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), restore_command.terminations_as_interrupts():
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_train_passes_options_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """To `fit`, which has its own tests; an interruption tells how to go on."""
+    seen = []
+    args = ["train", "photo", "--data", ".", "--out", "out", "--steps", "3", "--quiet"]
+
+    def fit(recipe: object, data: Path, out: Path, **options: object) -> bool:
+        seen.append((data, out, options))
+        if len(seen) == 3:
+            (out / "checkpoint.pt").touch()
+            raise KeyboardInterrupt
+        return len(seen) == 1
+
+    monkeypatch.setattr("invdiff.commands.train.fit", fit)
+    assert main(args) == 0 and "out/photo.safetensors" in capsys.readouterr().out
+    data, out, options = seen[0]
+    assert (data, out) == (Path("."), Path("out"))
+    assert options["steps"] == 3 and options["mixed"] and not options["progress"]
+    assert main([*args, "--minutes", "1"]) == 0 and "--resume" in capsys.readouterr().out
+    (here / "out").mkdir()
+    assert main(args) == 130 and capsys.readouterr().err.endswith("--quiet --resume\n")
+
+
+# -- degrade, tables, help ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_degrade_then_restore(
+    task: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+) -> None:
+    """The command that degrade tells restores its measurement."""
+    noise = ["--noise", "0.02"] if task != "denoise" else []
+    args = ["degrade", "photo.png", "--task", task, *OPTIONS[task], *noise, "--out", "d"]
+    assert main(args) == 0
+    about = json.loads((here / "d/degrade.json").read_text())
+    assert about["restore"] in capsys.readouterr().out
+    command = about["restore"].split()
+    assert command[:3] == ["invdiff", "restore", "d/measurement.png"]
+    assert main([*command[1:], *QUICK]) == 0
+    assert ("0.0200" if task != "denoise" else "0.1000") in capsys.readouterr().out
+    assert main([*args, "--overwrite"]) == 0  # replaced, with the same noise
+    clipped = array(here / "d/measurement.png") / 255
+    exact = np.load(here / "d/measurement.npy")
+    assert np.abs(clipped - exact.clip(0, 1)).max() < 0.5 / 255 + 1e-6
+    assert np.array_equal(array(here / "d/truth.png"), array(here / "photo.png"))
+
+
+def test_degrade_is_seeded(here: Path) -> None:
+    args = ["degrade", "photo.png", "--task", "inpaint", "--mask", "random:0.5", "--noise", "0.1"]
+    for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert main([*args, "--seed", seed, "--out", out]) == 0
+    files = [[(here / d / n).read_bytes() for n in ("measurement.png", "mask.png")] for d in "abc"]
+    assert files[0] == files[1] and files[0][0] != files[2][0] and files[0][1] != files[2][1]
+    assert (array(here / "a/mask.png") == 255).sum() == 240
+    assert main(["degrade", "photo.png", "--task", "inpaint", "--mask", "box:2,3,4,5",
+                 "--out", "e"]) == 0  # fmt: skip
+    box = array(here / "e/mask.png") == 255
+    assert box.sum() == 20 and box[2:6, 3:8].all()
+
+
+def test_degrade_cuts_to_the_scale(here: Path, capsys: pytest.CaptureFixture) -> None:
+    args = ["degrade", "photo.png", "--task", "super-resolution", "--scale", "3", "--out", "d"]
+    assert main(args) == 0
+    assert "cut to 24 x 18" in capsys.readouterr().out
+    assert array(here / "d/truth.png").shape == (18, 24, 3)
+    assert array(here / "d/measurement.png").shape == (6, 8, 3)
+
+
+def test_tables(capsys: pytest.CaptureFixture) -> None:
+    assert main(["solvers"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in [*registry(), *TASKS])
+    assert re.search(r"^ddnm  +noiseless", text, re.MULTILINE)
+    for task in TASKS:
+        assert main(["solvers", "--task", task]) == 0
+        text = capsys.readouterr().out
+        assert text.startswith(f"{task}: ") and "auto takes" in text
+        assert all(name in text for name in registry())
+    assert main(["tasks"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name}" in text for t in TASKS.values() for name in t.options)
+    assert main(["priors"]) == 0
+    assert "photo" in capsys.readouterr().out
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture) -> None:
+    for args in ([], ["--help"], ["-h"], ["help"]):
+        assert main(args) == 0
+        text = capsys.readouterr().out
+        assert all(name in text for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"invdiff \d+\.\d+\.\d+\n", capsys.readouterr().out)
+    for command in COMMANDS:
+        assert main([command, "--help"]) == 0
+        assert capsys.readouterr().out.startswith(f"usage: invdiff {command}")
+
+
+def test_help_is_light() -> None:
+    """Neither help nor version loads torch."""
+    code = (
+        "import sys; from invdiff.cli import main; main(['--help']); main(['--version']);"
+        "bad = {'torch', 'numpy', 'jsonargparse', 'matplotlib'} & set(sys.modules); assert not bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    shell = f"set -o pipefail; {sys.executable} -m invdiff --help | true"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""

@@ -1,0 +1,187 @@
+"""From photographs to problems: ranges, noise levels, grey pictures, boundaries."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from invdiff import zoo
+from invdiff.core import InvdiffError
+from invdiff.io import Photo, luma, save_picture, to_range
+from invdiff.noise import Gaussian
+from invdiff.operators import Grayscale, blur, gaussian_kernel
+from invdiff.photos import ROUNDING, Damaged, beyond, damaged, estimate_sigma, shown
+from invdiff.priors.base import Denoiser, Prior
+from invdiff.rng import Rng
+
+
+def prior(channels: int = 3, value_range: tuple[float, float] = (-1.0, 1.0)) -> Prior:
+    """A prior that is asked for nothing but its shape and range."""
+    return Denoiser(lambda x, sigma: x, (channels, None, None), value_range)
+
+
+def picture(channels: int = 3, h: int = 20, w: int = 24) -> Tensor:
+    """Smooth pixels on [0, 1], different in every channel."""
+    y, x = torch.linspace(0, 3, h)[:, None], torch.linspace(0, 2, w)[None]
+    return torch.stack(
+        [0.5 + 0.4 * torch.sin(x + c) * torch.cos(y * (c + 1)) for c in range(channels)]
+    )
+
+
+def make(
+    photo: Photo,
+    task: str = "denoise",
+    options: Mapping[str, Any] | None = None,
+    sigma: float | str | None = 0.1,
+    **kind: Any,
+) -> Damaged:
+    return damaged(photo, task, options or {}, sigma, prior(**kind))
+
+
+@pytest.mark.parametrize("value_range", [(-1.0, 1.0), (0.0, 1.0)])
+def test_ranges(value_range: tuple[float, float]) -> None:
+    """y is in the prior's range, sigma on its scale, and `shown` goes back."""
+    photo = Photo(picture())
+    d = make(photo, value_range=value_range)
+    low, high = value_range
+    assert torch.allclose(d.problem.y[0], low + (high - low) * photo.pixels)
+    assert d.problem.sigma_y == pytest.approx(0.1 * (high - low)) and d.sigma == 0.1
+    assert torch.allclose(shown(d.problem.y[0], False, value_range), photo.pixels)
+
+
+def test_sizes() -> None:
+    d = make(Photo(picture(3, 10, 12)), "super-resolution", {"scale": 3})
+    assert d.problem.x_shape == (3, 30, 36) and d.problem.y.shape == (1, 3, 10, 12)
+
+
+def test_grey_photo_of_a_colour_prior() -> None:
+    """Three equal channels with sqrt(3) sigma have the likelihood of one channel with sigma."""
+    photo = Photo(picture(1))
+    d = make(photo)
+    assert d.grey and d.problem.y.shape[1] == 3
+    x = to_range(picture(1, 20, 24), (-1.0, 1.0))[None] + 0.05 * torch.sin(torch.arange(24.0))
+    twice = [x, x + 0.02]
+    full, single = d.problem.noise, Gaussian(0.2)
+    three = [full.log_prob(d.problem.y, t.expand(-1, 3, -1, -1)) for t in twice]
+    one = [single.log_prob(d.problem.y[:, :1], t) for t in twice]
+    assert torch.allclose(three[0] - three[1], one[0] - one[1], rtol=1e-4)
+    assert shown(d.problem.y, d.grey, (-1, 1)).shape == (1, 1, 20, 24)
+
+
+def test_colour_photo_of_a_grey_prior() -> None:
+    photo = Photo(picture())
+    d = make(photo, channels=1)
+    assert torch.allclose(d.problem.y[0], 2 * luma(photo.pixels) - 1) and "luma" in d.notes[0]
+
+
+def test_colorize_takes_grey_and_colour() -> None:
+    photo = Photo(picture())
+    d = make(photo, "colorize")
+    assert isinstance(d.problem.A, Grayscale) and not d.grey and d.notes
+    again = make(Photo(luma(photo.pixels)), "colorize")
+    assert torch.equal(d.problem.y, again.problem.y) and not again.notes
+    # the truth explains the measurement
+    assert d.problem.residual(to_range(photo.pixels, (-1, 1))[None]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("value_range", [(-1.0, 1.0), (0.0, 1.0)])
+@pytest.mark.parametrize("boundary", ["zero", "reflect", "circular"])
+def test_beyond_the_edge_is_black(boundary: str, value_range: tuple[float, float]) -> None:
+    """A photo blurred on [0, 1] is explained by its truth, whatever the prior's range."""
+    pixels, kernel = picture(), gaussian_kernel(1.2)
+    A = blur(kernel, (20, 24), boundary)
+    options = {"kernel": kernel, "boundary": boundary}
+    d = make(Photo(A(pixels[None])[0]), "deblur", options, value_range=value_range)
+    truth = to_range(pixels, value_range)[None]
+    assert d.problem.residual(truth).abs().max() < 1e-5
+    offset = beyond(A, d.problem.x_shape, value_range)
+    assert (offset.abs().max() > 0.1) == (boundary == "zero" and value_range[0] != 0)
+
+
+def test_default_noise_is_rounding() -> None:
+    d = make(Photo(picture()), "super-resolution", {"scale": 2}, None)
+    assert d.sigma == ROUNDING == pytest.approx(0.00113, abs=1e-5) and "rounding" in d.how
+    x = picture(3, 200, 200)
+    rounded = (x * 255).round() / 255
+    assert float((rounded - x).std()) == pytest.approx(ROUNDING, rel=0.02)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.1])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_noise_is_estimated(sigma: float, channels: int) -> None:
+    """Within 5 standard errors of the median's: 1.17 sigma / sqrt(n), and a trace of texture."""
+    clean = picture(channels, 128, 160)[None]
+    noisy = Gaussian(sigma).sample(clean, Rng.of(3))[0]
+    n = channels * 64 * 80
+    tolerance = 5 * 1.17 * sigma / math.sqrt(n) + 0.01 * sigma
+    assert estimate_sigma(noisy) == pytest.approx(sigma, abs=tolerance)
+    d = make(Photo(noisy), sigma="estimate")
+    assert d.sigma == pytest.approx(sigma, abs=tolerance) and "estimated" in d.how
+
+
+def test_noise_is_estimated_on_known_pixels() -> None:
+    noisy = Gaussian(0.05).sample(picture(3, 64, 64)[None], Rng.of(3))[0]
+    known = torch.ones(64, 64, dtype=torch.bool)
+    known[10:40, 5:60] = False
+    spoilt = torch.where(known, noisy, torch.rand(3, 64, 64) * 10)
+    assert estimate_sigma(spoilt, known) == pytest.approx(0.05, rel=0.1)
+    assert estimate_sigma(spoilt) > 0.1
+    with pytest.raises(InvdiffError, match="too few"):
+        estimate_sigma(noisy, torch.zeros(64, 64, dtype=torch.bool))
+    with pytest.raises(InvdiffError, match="too few"):
+        estimate_sigma(picture(3, 1, 5))
+
+
+def test_nothing_is_estimated_below_rounding() -> None:
+    assert make(Photo(picture(1, 64, 64) * 0), sigma="estimate").sigma == ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "sentence"),
+    [
+        ("inpaint", {}, "needs --mask"),
+        ("super-resolution", {}, "needs --scale"),
+        ("super-resolution", {"scale": 0}, "2 or more, found 0"),
+        ("super-resolution", {"scale": 1}, "2 or more"),
+        ("super-resolution", {"scale": 2.5}, "2 or more"),
+        ("super-resolution", {"scale": 21}, "larger than the image"),
+        ("super-resolution", {"scale": 2, "downsampling": "bicubc"}, "did you mean bicubic"),
+        ("super-resolution", {"scale": 2, "kernel": "gaussian:1"}, "does not belong"),
+        ("deblur", {}, "needs --kernel"),
+        ("deblur", {"kernel": "gaussian:1", "boundary": "mirror"}, "no boundary"),
+        ("denoise", {"mask": "m.png"}, "does not belong"),
+        ("denois", {}, "did you mean denoise"),
+    ],
+)
+def test_bad_options(task: str, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvdiffError, match=sentence):
+        make(Photo(picture()), task, options)
+
+
+def test_the_result_may_not_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invdiff.io.MAX_PIXELS", 1000)
+    with pytest.raises(InvdiffError, match="megapixels"):
+        make(Photo(picture()), "super-resolution", {"scale": 4})
+
+
+def test_nan_is_found_unless_it_is_missing(tmp_path: Any) -> None:
+    pixels = picture()
+    pixels[:, 3, 3] = torch.nan
+    with pytest.raises(InvdiffError, match="NaN"):
+        make(Photo(pixels))
+    with pytest.raises(InvdiffError, match="NaN"):
+        make(Photo(pixels), sigma="estimate")
+    mask = torch.zeros(1, 20, 24)
+    mask[:, 2:5, 2:5] = 1
+    save_picture(tmp_path / "m.png", mask)
+    d = make(Photo(pixels), "inpaint", {"mask": str(tmp_path / "m.png")})
+    assert bool(torch.isfinite(d.problem.y).all())
+
+
+def test_auto_knows_every_task() -> None:
+    for name in zoo.TASKS:
+        solver, reason = zoo.auto(name)
+        assert solver.num_steps > 0 and reason

@@ -1,0 +1,155 @@
+"""Runs: chunks, snapshots, repetition, and folders that appear whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from invdiff import run
+from invdiff.core import InvdiffError, Problem
+from invdiff.noise import Gaussian
+from invdiff.operators import Inpaint
+from invdiff.paths import VP
+from invdiff.priors.base import Denoiser, Prior
+from invdiff.result import Result
+from invdiff.run import Snapshot, again, solve
+from invdiff.serial import check_apart, decode, encode, whole_folder
+from invdiff.solvers import registry
+from invdiff.solvers.base import Solver
+from invdiff.solvers.diffpir import DiffPIR
+
+STEPS = 4
+
+
+def shrink(x: Tensor, sigma: float) -> Tensor:
+    """A denoiser that is not linear, so that every number matters."""
+    return torch.tanh(x) / (1 + sigma**2)
+
+
+class Named(Denoiser):
+    @property
+    def fingerprint(self) -> str:
+        return self.name
+
+
+def prior(name: str = "shrink") -> Prior:
+    return Named(shrink, (1, None, None), name=name)
+
+
+def problem() -> Problem:
+    mask = Inpaint.random((6, 5), 0.5, seed=1, batch=2).mask
+    y = torch.linspace(-1, 1, 60).reshape(2, 1, 6, 5)
+    return Problem(y, Inpaint(mask), Gaussian(0.1), (1, 6, 5))
+
+
+def solver(name: str = "diffpir") -> Solver:
+    return registry()[name]().with_steps(STEPS)
+
+
+@pytest.mark.parametrize("name", [n for n in registry() if n != "ddnm"])
+@pytest.mark.parametrize("stop", [0, 3, STEPS, 7, 10])
+def test_resume_is_bit_exact(name: str, stop: int) -> None:
+    """From the snapshot after any step, through a file's form, to the same samples and counts."""
+    snapshots: list[Snapshot] = []
+    whole = solve(problem(), prior(), solver(name), 3, 5, 2, watch=snapshots.append)
+    tensors: dict[str, Tensor] = {}
+    form = json.loads(json.dumps(encode(snapshots[stop], tensors)))
+    start = decode(form, tensors)
+    rest: list[Snapshot] = []
+    resumed = solve(problem(), prior(), solver(name), 3, 5, 2, watch=rest.append, start=start)
+    assert torch.equal(whole.samples, resumed.samples)
+    assert (whole.nfe, whole.vjps) == (resumed.nfe, resumed.vjps)
+    assert len(rest) == len(snapshots) - stop
+
+
+def test_snapshots_count_steps() -> None:
+    seen: list[Snapshot] = []
+    result = solve(problem(), prior(), solver(), 3, watch=seen.append, batch=4)
+    assert [s.steps_done for s in seen] == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8]
+    assert all((s.chunks, s.steps) == (2, STEPS) for s in seen)
+    assert [len(s.done) for s in seen] == [0] * 5 + [1] * 5
+    assert result.samples.shape == (2, 3, 1, 6, 5) and result.nfe == STEPS
+
+
+def test_a_snapshot_of_another_run_is_refused() -> None:
+    seen: list[Snapshot] = []
+    solve(problem(), prior(), solver(), 3, batch=4, watch=seen.append)
+    for other, samples, batch in [(solver(), 3, 3), (DiffPIR(path=VP(9)), 3, 4), (solver(), 7, 4)]:
+        with pytest.raises(InvdiffError, match="another run"):
+            solve(problem(), prior(), other, samples, batch=batch, start=seen[-1])
+
+
+@pytest.mark.parametrize(("samples", "batch"), [(0, None), (-1, 2), (2, 0), (2, -3)])
+def test_counts_are_checked(samples: int, batch: int | None) -> None:
+    with pytest.raises(InvdiffError, match="[Aa]t least 1 sample"):
+        solve(problem(), prior(), solver(), samples, batch=batch)
+
+
+def test_save_load_again(tmp_path: Path) -> None:
+    result = solve(problem(), prior(), solver(), 3, 5, 2)
+    loaded = Result.load(result.save(tmp_path / "r"))
+    assert torch.equal(loaded.samples, result.samples) and loaded.config["batch"] == 2
+    assert (loaded.nfe, loaded.vjps, loaded.seconds) == (result.nfe, result.vjps, result.seconds)
+    assert torch.equal(again(loaded, prior()).samples, result.samples)
+    with pytest.raises(InvdiffError, match="give the same weights"):
+        again(loaded, prior("other"))
+    with pytest.raises(InvdiffError, match="exists"):
+        result.save(tmp_path / "r")
+    result.save(tmp_path / "r", overwrite=True)
+
+
+@pytest.mark.parametrize("content", ["", "words", "[]", "{}", '{"nfe": 1}'])
+def test_what_is_no_run_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(InvdiffError, match="no saved run"):
+        Result.load(tmp_path)
+    (tmp_path / "run.json").write_text(content)
+    (tmp_path / "run.safetensors").write_text(content)
+    with pytest.raises(InvdiffError, match="no saved run"):
+        Result.load(tmp_path)
+
+
+def test_portable_reaches_finish(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, given = [], problem()
+    original = run.Rng.of
+    monkeypatch.setattr(run.Rng, "of", lambda s, p=False: seen.append(p) or original(s, p))
+    solve(given, prior(), solver(), 1, portable=True)
+    assert seen == [True, True]
+
+
+def test_whole_folder(tmp_path: Path) -> None:
+    """Appears when complete; a failure leaves nothing; only our own folders are replaced."""
+    out = tmp_path / "deep" / "out"
+    with whole_folder(out) as part:
+        (part / "run.json").write_text("1")
+        assert not out.exists()
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+    with pytest.raises(KeyboardInterrupt), whole_folder(out, True) as part:
+        (part / "run.json").write_text("2")
+        raise KeyboardInterrupt
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+    assert (out / "run.json").read_text() == "1"
+    with pytest.raises(InvdiffError, match="exists"), whole_folder(out):
+        pass
+    with whole_folder(out, True) as part:
+        (part / "run.json").write_text("3")
+    assert (out / "run.json").read_text() == "3"
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter.txt").write_text("dear")
+    with pytest.raises(InvdiffError, match="not overwritten"), whole_folder(mine, True):
+        pass
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(InvdiffError, match="not overwritten"), whole_folder(file, True):
+        pass
+    with pytest.raises(InvdiffError, match="not writable"), whole_folder(file / "a"):
+        pass
+
+
+def test_inputs_in_the_results_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("")
+    check_apart(tmp_path / "b", str(tmp_path / "a.png"), "gaussian:2")
+    with pytest.raises(InvdiffError, match="lies in"):
+        check_apart(tmp_path, str(tmp_path / "a.png"))
