@@ -12,9 +12,10 @@ import argparse
 import json
 import time
 
+import torch
+
 import invdiff
 import restoration
-import torch
 from invdiff.priors.load import load_prior
 
 

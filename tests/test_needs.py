@@ -17,7 +17,8 @@ from invdiff.needs import (
     why_not,
 )
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
-from invdiff.operators.base import ComposedLinear, Identity, Operator
+from invdiff.operators.algebra import ComposedLinear
+from invdiff.operators.base import Identity, Operator
 from invdiff.priors.base import Denoiser
 from invdiff.solvers.base import Solver
 

@@ -7,7 +7,8 @@ import torch
 
 from invdiff.core import CLEAN, Level, Problem
 from invdiff.noise import NOISELESS
-from invdiff.operators.base import ComposedLinear, Identity, Linear
+from invdiff.operators.algebra import ComposedLinear
+from invdiff.operators.base import Identity, Linear
 from invdiff.paths import VP
 from invdiff.rng import Rng
 from invdiff.steps import ddim, ddim_std, langevin, renoise, replace

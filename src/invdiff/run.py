@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError, Problem, State
 from invdiff.needs import check
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Affine
+from invdiff.operators.algebra import Affine
 from invdiff.priors.base import Counted, Prior
 from invdiff.result import Result, describe
 from invdiff.rng import Rng

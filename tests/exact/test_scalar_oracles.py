@@ -24,7 +24,8 @@ from torch import Tensor
 from helpers import Given, exploding, noise_names, states
 from invdiff.core import Level, Problem
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Identity, ScaledSpectral, Spectral
+from invdiff.operators.algebra import ScaledSpectral
+from invdiff.operators.base import Identity, Spectral
 from invdiff.paths import VE, VP
 from invdiff.priors.base import Denoiser
 from invdiff.solvers import Solver

@@ -8,7 +8,8 @@ import torch
 
 from invdiff.core import Problem
 from invdiff.noise import Gaussian as GaussianNoise
-from invdiff.operators.base import Affine, Linear, Operator
+from invdiff.operators.algebra import Affine
+from invdiff.operators.base import Linear, Operator
 from invdiff.priors.gaussian import Gaussian, GaussianMixture
 from invdiff.rng import Rng
 

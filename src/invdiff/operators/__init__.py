@@ -1,19 +1,22 @@
 """Measurement operators: the ladder in `base`, then one family for each file."""
 
-from invdiff.operators.base import (
+from invdiff.operators.algebra import (
     Affine,
     Composed,
     ComposedLinear,
+    Scaled,
+    ScaledSpectral,
+    Stack,
+    affine,
+    scaled,
+)
+from invdiff.operators.base import (
     Identity,
     Linear,
     Operator,
-    Scaled,
-    ScaledSpectral,
     Spectral,
-    Stack,
-    affine,
     conjugate_gradients,
-    scaled,
+    least_squares,
 )
 from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
 from invdiff.operators.color import REC601, Grayscale
@@ -46,6 +49,7 @@ __all__ = [
     "check_kernel",
     "conjugate_gradients",
     "gaussian_kernel",
+    "least_squares",
     "motion_kernel",
     "scaled",
 ]

@@ -146,6 +146,7 @@ def load_weights(path: Path) -> PhotoPrior:
     try:
         with safe_open(path, framework="pt") as file:
             config = json.loads(file.metadata()["config"])
+            facts = json.loads(file.metadata().get("facts", "{}"))
             tensors = {k: file.get_tensor(k).float() for k in file.keys()}
         config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
         net = PhotoNet(PhotoNetConfig(**config))
@@ -158,6 +159,7 @@ def load_weights(path: Path) -> PhotoPrior:
             "give a .safetensors file that `invdiff train` wrote."
         ) from error
     prior = PhotoPrior(net)
+    prior.name = facts.get("recipe", {}).get("name", path.stem)
     prior._hash = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return prior
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Affine, Linear, Operator
+from invdiff.operators.algebra import Affine
+from invdiff.operators.base import Linear, Operator
 
 
 def matrix(A: Operator, x_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

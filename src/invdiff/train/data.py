@@ -27,8 +27,13 @@ def read_folder(folder: Path, recipe: Recipe) -> tuple[list[np.ndarray], list[np
     files = [p for p in files if not p.name.startswith(recipe.exclude or ("\0",))]
 
     def load(path: Path) -> np.ndarray:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
+        try:
+            with Image.open(path) as image:
+                return np.array(image.convert("RGB"))
+        except OSError as error:
+            raise InvdiffError(
+                f"{path} cannot be read as an image ({error}); remove it from the folder."
+            ) from error
 
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(load, files))

@@ -68,28 +68,25 @@ def fit(
     crops = centre_crops(valid, 256)[:12].to(device) if valid else None
     bar = tqdm(total=recipe.steps, initial=run.step, disable=not progress, unit="step")
     began = saved = time.monotonic()
-    losses: list[Tensor] = []
+    before, losses = run.seconds, list[Tensor]()
     with bar, open(out / "log.jsonl", "a") as log:
-        while run.step < recipe.steps and time.monotonic() - began < 60 * minutes:
-            losses.append(run.advance(sampler(run.step)))
-            bar.update()
-            if run.step % 200 == 0:
-                loss = float(torch.stack(losses).mean())
-                losses.clear()
-                if not math.isfinite(loss):
-                    raise InvdiffError(f"The loss is {loss} at step {run.step}; lower the rate lr.")
-                seconds = run.seconds + time.monotonic() - began
-                row: dict[str, Any] = {"step": run.step, "loss": loss, "seconds": round(seconds, 1)}
-                if crops is not None and run.step % 2000 == 0:
-                    row["psnr"] = run.prior().psnr_by_sigma(crops, VALIDATION_SIGMAS)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                bar.set_postfix(loss=f"{loss:.4f}")
-            if time.monotonic() - saved > save_every:
-                run.save(checkpoint, run.seconds + time.monotonic() - began)
-                saved = time.monotonic()
-        run.seconds += time.monotonic() - began
-        run.save(checkpoint, run.seconds)
+        try:
+            while run.step < recipe.steps and time.monotonic() - began < 60 * minutes:
+                losses.append(run.advance(sampler(run.step)))
+                bar.update()
+                run.seconds = before + time.monotonic() - began
+                if run.step % 200 == 0:
+                    row = run.report(losses, crops)
+                    log.write(json.dumps(row) + "\n")
+                    log.flush()
+                    bar.set_postfix(loss=f"{row['loss']:.4f}")
+                if time.monotonic() - saved > save_every:
+                    run.save(checkpoint)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            run.save(checkpoint)
+            raise
+    run.save(checkpoint)
     if run.step < recipe.steps:
         return False
     prior = run.prior()
@@ -157,9 +154,7 @@ class _Run:
             group["lr"] = self.rate()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.net.parameters()])
-        torch.nn.utils.clip_grads_with_norm_(self.net.parameters(), r.grad_clip * self.norm, norm)
-        self.norm.lerp_(torch.minimum(norm, r.grad_clip * self.norm), 0.02)
+        self._clip([p.grad for p in self.net.parameters() if p.grad is not None])
         self.optimizer.step()
         self.step += 1
         decay = min(r.ema, self.step / (self.step + 10))
@@ -169,11 +164,29 @@ class _Run:
             )
         return loss.detach()
 
+    def _clip(self, grads: list[Tensor]) -> None:
+        """Shorten a gradient much longer than usual: one bad batch can undo hours."""
+        norm = torch.stack([g.norm() for g in grads]).norm()
+        longest = self.recipe.grad_clip * self.norm
+        torch._foreach_mul_(grads, (longest / norm).clamp_max(1.0))
+        self.norm.lerp_(torch.minimum(norm, longest), 0.02)
+
+    def report(self, losses: list[Tensor], crops: Tensor | None) -> dict[str, Any]:
+        """A line of the log; empties losses. Raises InvdiffError when the loss is not finite."""
+        loss = float(torch.stack(losses).mean())
+        losses.clear()
+        if not math.isfinite(loss):
+            raise InvdiffError(f"The loss is {loss} at step {self.step}; lower the rate lr.")
+        row: dict[str, Any] = {"step": self.step, "loss": loss, "seconds": round(self.seconds, 1)}
+        if crops is not None and self.step % 2000 == 0:
+            row["psnr"] = self.prior().psnr_by_sigma(crops, VALIDATION_SIGMAS)
+        return row
+
     def prior(self) -> PhotoPrior:
         """The denoiser of the running mean of the weights."""
         return PhotoPrior(self.ema)
 
-    def save(self, path: Path, seconds: float) -> None:
+    def save(self, path: Path) -> None:
         """Write a checkpoint in one move."""
         state = {
             "net": self.net.state_dict(),
@@ -181,7 +194,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "norm": self.norm,
             "step": self.step,
-            "seconds": seconds,
+            "seconds": self.seconds,
         }
         part = path.with_suffix(".part")
         torch.save(state, part)

@@ -1,0 +1,178 @@
+"""New operators from others: composed, stacked, scaled, shifted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invdiff.operators.base import Linear, Operator, Spectral
+
+
+@dataclass(frozen=True, eq=False)
+class Composed(Operator):
+    """outer after inner."""
+
+    outer: Operator
+    inner: Operator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.outer(self.inner(x))
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.inner.vjp(x, self.outer.vjp(self.inner(x), v))
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.outer.y_shape(self.inner.y_shape(x_shape))
+
+    def restrict(self, y: Tensor) -> Tensor:
+        return self.outer.restrict(y)
+
+
+@dataclass(frozen=True, eq=False)
+class ComposedLinear(Linear):
+    """outer after inner, both linear. solve and pinv are iterative: the product
+    of two pseudo-inverses is not the pseudo-inverse of the product."""
+
+    outer: Linear
+    inner: Linear
+
+    __call__ = Composed.__call__
+    y_shape = Composed.y_shape
+    restrict = Composed.restrict
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+
+def compose(outer: Operator, inner: Operator) -> Operator:
+    """outer after inner, linear when both are."""
+    if isinstance(outer, Linear) and isinstance(inner, Linear):
+        return ComposedLinear(outer, inner)
+    return Composed(outer, inner)
+
+
+@dataclass(frozen=True, eq=False)
+class Stack(Linear):
+    """Several linear measurements of one image, each flattened, side by side: y is (B, m)."""
+
+    parts: tuple[Linear, ...]
+    x_shape: tuple[int, ...]
+
+    def _sizes(self) -> list[tuple[int, ...]]:
+        return [p.y_shape(self.x_shape) for p in self.parts]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.cat([p(x).flatten(1) for p in self.parts], dim=1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        out = torch.zeros(y.shape[0], *self.x_shape, dtype=y.dtype, device=y.device)
+        for part, piece in zip(self.parts, self.split(y), strict=True):
+            out = out + part.adjoint(piece)
+        return out
+
+    def split(self, y: Tensor) -> list[Tensor]:
+        """The parts' own measurements, each in its own shape."""
+        shapes = self._sizes()
+        pieces = torch.split(y, [int(torch.Size(s).numel()) for s in shapes], dim=1)
+        return [p.reshape(-1, *s) for p, s in zip(pieces, shapes, strict=True)]
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (sum(int(torch.Size(s).numel()) for s in self._sizes()),)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        parts = [p.restrict(v) for p, v in zip(self.parts, self.split(y), strict=True)]
+        return torch.cat([v.flatten(1) for v in parts], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled(Linear):
+    """scale * base(x), scale != 0."""
+
+    base: Linear
+    scale: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.scale * self.base(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.scale * self.base.adjoint(y)
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        return self.base.solve(b, shift / self.scale**2) / self.scale**2
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.base.pinv(y / self.scale)
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.base.y_shape(x_shape)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        return self.base.restrict(y)
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledSpectral(Spectral):
+    """scale * base(x) with a singular value decomposition; a negative scale turns U."""
+
+    base: Spectral
+    scale: float
+
+    __call__ = Scaled.__call__
+    adjoint = Scaled.adjoint
+    solve = Scaled.solve
+    pinv = Scaled.pinv
+    y_shape = Scaled.y_shape
+    restrict = Scaled.restrict
+
+    @property
+    def s(self) -> Tensor:
+        return abs(self.scale) * self.base.s
+
+    def V(self, c: Tensor) -> Tensor:
+        return self.base.V(c)
+
+    def Vt(self, x: Tensor) -> Tensor:
+        return self.base.Vt(x)
+
+    def U(self, c: Tensor) -> Tensor:
+        return self.base.U(c if self.scale > 0 else -c)
+
+    def Ut(self, y: Tensor) -> Tensor:
+        c = self.base.Ut(y)
+        return c if self.scale > 0 else -c
+
+
+def scaled(base: Linear, scale: float) -> Linear:
+    """scale * base, on the same rung of the ladder as base; scale must not be 0."""
+    if scale == 0:
+        raise ValueError("a scale of 0 measures nothing")
+    return ScaledSpectral(base, scale) if isinstance(base, Spectral) else Scaled(base, scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Operator):
+    """linear(x) + offset; offset broadcasts over y. `invdiff.run` removes it where noise allows."""
+
+    linear: Linear
+    offset: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        z = self.linear(x)
+        return z + self._as("offset", z)
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.linear.adjoint(v)
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.linear.y_shape(x_shape)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        return self.linear.restrict(y)
+
+
+def affine(base: Linear, scale: float, offset: float) -> Operator:
+    """scale * base(x) + offset: for example a sensor that counts from 0, a prior on [-1, 1]."""
+    linear = scaled(base, scale)
+    return Affine(linear, torch.tensor(offset, dtype=torch.float64)) if offset else linear
