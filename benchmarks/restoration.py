@@ -32,7 +32,6 @@ from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.rng import Rng
 from invdiff.run import row_seed, solve
-from invdiff.solvers.base import Solver
 from invdiff.zoo import auto, task, wiener
 
 DATA = Path(__file__).parent / "data"
@@ -142,14 +141,14 @@ def score(x: Tensor, truth: Tensor) -> tuple[float, float]:
     )
 
 
-def measure(row: Row, prior: Prior, solver: Solver, args: argparse.Namespace) -> dict:
+def measure(row: Row, prior: Prior, args: argparse.Namespace) -> dict:
     """One row of the table."""
     truth = photographs(args.images)
     c = case(row, truth)
     classical = score(row.baseline(c), truth)
-    device = args.device
+    solver, _ = auto(row.task, c.problem)
     began = time.perf_counter()
-    result = solve(c.problem.to(device), prior, solver, args.samples, seed=0, batch=args.batch)
+    result = solve(c.problem.to(args.device), prior, solver, args.samples, seed=0, batch=args.batch)
     mean = score(result.mean, truth)
     singles = [score(result.samples[:, k], truth) for k in range(args.samples)]
     single = tuple(float(np.mean([s[i] for s in singles])) for i in (0, 1))
@@ -196,8 +195,7 @@ def main() -> int:
     for row in rows():
         if args.tasks and row.task not in args.tasks:
             continue
-        solver, _ = auto(row.task)
-        found.append(measure(row, prior, solver, args))
+        found.append(measure(row, prior, args))
         print(json.dumps(found[-1]), file=sys.stderr, flush=True)
     text = markdown(found, args)
     print(text)

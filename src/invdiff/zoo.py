@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem, nearest
-from invdiff.needs import why_not
+from invdiff.needs import missing, why_not
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Identity, Linear
 from invdiff.operators.blur import blur
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic
 from invdiff.operators.inpaint import Inpaint
+from invdiff.paths import Karras, Path
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
+from invdiff.solvers.ddrm import DDRM
+from invdiff.solvers.diffpir import DiffPIR
 
 Size = tuple[int, int]
 
@@ -137,27 +140,67 @@ def table() -> list[tuple[str, dict[str, str]]]:
     return rows
 
 
-def preset(task_name: str, solver_name: str) -> Solver:
-    """The tuned configuration of a solver for a task, else the defaults of its paper."""
+TYPICAL = 0.1
+"""A noise level in the prior's range for which tables show presets that depend on it."""
+
+
+def preset(task_name: str, solver_name: str, sigma_y: float) -> Solver:
+    """The tuned configuration of a solver for a task, else the defaults of its paper.
+
+    sigma_y: noise of the measurement, in the prior's range.
+    """
     key = (task_name, solver_name)
-    return TUNED[key] if key in TUNED else solver_class(solver_name)()
+    return TUNED[key](sigma_y) if key in TUNED else solver_class(solver_name)()
 
 
-TUNED: dict[tuple[str, str], Solver] = {}
-"""Knobs found by `benchmarks/tune.py` on photographs that the prior was not trained on."""
+def _start(top: float, steps: int, last: float = 0.02) -> Path:
+    """The grid of Karras et al. from a level at which the task's unknown part is all noise."""
+    return Karras(steps, top, last)
 
+
+def _noise_path(sigma_y: float, steps: int) -> Path:
+    """From just above the measurement's own noise: a denoising problem begins half way."""
+    top = 1.001 * max(sigma_y, 1e-3)
+    return Karras(steps, top, min(0.02, top / 4))
+
+
+TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
+    ("inpaint", "ddrm"): lambda s: DDRM(eta_prop=1.0, path=_start(5.0, 60, 0.01)),
+    ("super-resolution", "ddrm"): lambda s: DDRM(eta_prop=0.95, path=_start(1.0, 20)),
+    ("deblur", "ddrm"): lambda s: DDRM(eta_prop=0.95, path=_start(1.0, 20)),
+    ("denoise", "ddrm"): lambda s: DDRM(path=_noise_path(s, 8)),
+    ("colorize", "ddrm"): lambda s: DDRM(eta_prop=0.95, path=_start(10.0, 40)),
+    ("deblur", "diffpir"): lambda s: DiffPIR(lam=2.0, zeta=1.0, path=_start(0.5, 20)),
+}
+"""Knobs found by `benchmarks/tune.py` on photographs that the prior was not trained on.
+
+For tasks with few unknowns (super-resolution, deblurring) the grid starts at sigma 1, where the
+measurement already fixes the coarse picture; holes and colours need a start above the images' own
+contrast.
+"""
+
+FALLBACK = ("diffpir", "the operator has no singular value decomposition, which ddrm needs")
+"""What `auto` takes where the measured choice cannot: for example an unsymmetric blur."""
 
 AUTO: dict[str, tuple[str, str]] = {
-    name: ("diffpir", "a placeholder until the solvers have been measured against each other")
-    for name in TASKS
+    "inpaint": ("ddrm", "best mean of the solvers of this cost"),
+    "super-resolution": ("ddrm", "best mean of the solvers of this cost"),
+    "deblur": ("ddrm", "best mean of the solvers of this cost"),
+    "denoise": ("ddrm", "best mean of the solvers of this cost"),
+    "colorize": ("ddrm", "best mean of the solvers of this cost"),
 }
-"""Solver for a task, and why it: measured by `benchmarks/restoration.py`."""
+"""Solver for a task, and why it: measured by `benchmarks/tune.py`."""
 
 
-def auto(task_name: str) -> tuple[Solver, str]:
-    """The solver that measurements favour for a task, configured for it, and the reason."""
+def auto(task_name: str, problem: Problem) -> tuple[Solver, str]:
+    """The solver that measurements favour for a task, configured for it, and the reason.
+
+    problem: what is to be solved: its operator decides who can, its noise enters the presets.
+    """
     name, reason = AUTO[task(task_name).name]
-    return preset(task_name, name), reason
+    if missing(solver_class(name)(), problem):
+        name, reason = FALLBACK
+    return preset(task_name, name, problem.sigma_y), reason
 
 
 def wiener(problem: Problem, constant: float) -> Tensor:

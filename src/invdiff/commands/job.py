@@ -88,13 +88,14 @@ def fresh(given: Given) -> Job:
     for key in ("samples", "batch"):
         if given.get(key, 1) < 1:
             raise InvdiffError(f"--{key} is at least 1, found {given[key]}.")
-    solver, why = _solver(task, given)
+    _check_solver(given)
     photo, device = read_photo(given["photo"]), torch_device(given.get("device", "auto"))
     named, precision = given.get("prior", "photo"), given.get("precision", "float32")
     spec = str(Path(named).resolve()) if Path(named).exists() else named
     prior = load_prior(spec, device, precision)
     sigma = given.get("sigma") if task == "denoise" else given.get("noise")
     d = damaged(photo, task, values, sigma, prior)
+    solver, why = _solver(task, given, d.problem)
     check(solver, d.problem, prior, [cls() for cls in registry().values()])
     samples, name = given.get("samples", 4), Path(given["photo"]).stem
     batch = given.get("batch", min(samples, default_batch(solver, d.problem)))
@@ -121,16 +122,22 @@ def fresh(given: Given) -> Job:
     )  # fmt: skip
 
 
-def _solver(task: str, given: Given) -> tuple[Solver, str]:
+def _check_solver(given: Given) -> None:
+    """Raise InvdiffError, before anything is read, when the solver or its knobs are unknown."""
+    name = given.get("solver", {}).get("name", "auto")
+    if name != "auto":
+        options.with_knobs(solver_class(name)(), given["solver"])
+
+
+def _solver(task: str, given: Given, problem: Problem) -> tuple[Solver, str]:
     """The configured solver, and why it."""
     knobs = given.get("solver", {})
     name = knobs.get("name", "auto")
     if name == "auto":
-        solver, reason = zoo.auto(task)
+        solver, reason = zoo.auto(task, problem)
         why = f"auto: {reason}"
     else:
-        solver_class(name)
-        solver, why = zoo.preset(task, name), "as asked"
+        solver, why = zoo.preset(task, name, problem.sigma_y), "as asked"
     solver = options.with_knobs(solver, knobs)
     return (solver.with_steps(given["steps"]) if "steps" in given else solver), why
 

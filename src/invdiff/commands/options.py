@@ -102,13 +102,6 @@ def with_knobs(solver: Solver, knobs: Given) -> Solver:
     Raises InvdiffError for a value out of its range.
     """
     own = {k: v for k, v in knobs.items() if k not in ("name", "path")}
-    for field in dataclasses.fields(solver):
-        value, low, high = (own.get(field.name), *(field.metadata.get(k) for k in ("min", "max")))
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            if not (low is None or value >= low) or not (high is None or value <= high):
-                raise InvdiffError(
-                    f"--solver.{field.name} is a number {_range(field)}, found {value:g}."
-                )
     path = dataclasses.replace(solver.path, **knobs.get("path", {}))
     return dataclasses.replace(solver, **own, path=path)
 

@@ -122,7 +122,7 @@ def _shown_solver(args: list[str]) -> Solver | None:
     if name is None or name == "auto":
         return None
     solver_class(name)
-    return zoo.preset(task or "", name)
+    return zoo.preset(task or "", name, zoo.TYPICAL)
 
 
 def _parse(name: str, args: list[str]) -> Given:

@@ -66,7 +66,7 @@ def one_task(task: str) -> list[str]:
     kind = zoo.task(task)
     can, cannot = [["solver", "with", "samples are", "steps", "paper"]], []
     for name, cls in registry().items():
-        solver = zoo.preset(kind.name, name)
+        solver = zoo.preset(kind.name, name, zoo.TYPICAL)
         found = verdict(solver, kind.name)
         if found == "no":
             cannot.append([name, why_not(solver, zoo.example(kind.name))])
@@ -83,7 +83,7 @@ def tasks() -> list[str]:
     """Every task, its options and the solver that auto takes."""
     lines: list[str] = []
     for kind in zoo.TASKS.values():
-        solver, reason = zoo.auto(kind.name)
+        solver, reason = zoo.auto(kind.name, zoo.example(kind.name))
         rows = [[f"  --{name}", _with_default(kind, name)] for name in kind.options]
         rows.append(["  auto", f"{solver.name}, {solver.num_steps} steps: {reason}"])
         lines += [f"{kind.name}: {kind.summary}", *aligned(rows), ""]

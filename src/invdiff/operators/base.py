@@ -136,6 +136,39 @@ def conjugate_gradients(
     return x
 
 
+def gmres(apply: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
+    """Minimise |apply(x) - b| over the Krylov space of `iterations` steps, for every sample.
+
+    Saad and Schultz 1986. apply: linear, square, not necessarily symmetric; it is called
+    `iterations` times. b: real, (B, ...). The small least-squares problem is solved in float64,
+    in the directions that round-off leaves. Nothing waits for a device.
+    """
+
+    def column(v: Tensor) -> Tensor:
+        return v.to(b.dtype).reshape(-1, *[1] * (b.ndim - 1))
+
+    def unit(v: Tensor, norm: Tensor) -> Tensor:
+        return v * column(torch.where(norm > 0, 1 / norm, 0.0))
+
+    norm = batch_dot(b, b).double().sqrt().flatten()
+    basis = [unit(b, norm)]
+    H = torch.zeros(len(b), iterations + 1, iterations, dtype=torch.float64, device=b.device)
+    for k in range(iterations):
+        w = apply(basis[k])
+        for j in range(k + 1):
+            H[:, j, k] = batch_dot(basis[j], w).double().flatten()
+            w = w - column(H[:, j, k]) * basis[j]
+        H[:, k + 1, k] = batch_dot(w, w).double().sqrt().flatten()
+        basis.append(unit(w, H[:, k + 1, k]))
+    rhs = torch.zeros(len(b), iterations + 1, 1, dtype=torch.float64, device=b.device)
+    rhs[:, 0, 0] = norm
+    weights = (torch.linalg.pinv(H, rtol=torch.finfo(b.dtype).eps) @ rhs)[:, :, 0]
+    x = torch.zeros_like(b)
+    for k in range(iterations):
+        x = x + column(weights[:, k]) * basis[k]
+    return x
+
+
 def least_squares(A: Linear, y: Tensor, iterations: int) -> Tensor:
     """The shortest x that minimises |A x - y|, for every sample, by CGLS (Hestenes, Stiefel 1952).
 

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from invdiff.core import InvdiffError
 from invdiff.priors.base import Prior
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig, channels_last
+from invdiff.priors.precond import predicts_edm
 
 
 class PhotoPrior(Prior):
@@ -32,7 +33,6 @@ class PhotoPrior(Prior):
     """
 
     name = "photo"
-    shape = (3, None, None)
 
     def __init__(
         self,
@@ -42,8 +42,10 @@ class PhotoPrior(Prior):
         precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         self.net = channels_last(net.eval().requires_grad_(False))
+        self.shape = (net.config.channels, None, None)
+        self.precond = predicts_edm(net.config.sigma_data)
         self.precision = precision
-        if tile % net.stride or overlap % net.stride:
+        if tile % net.stride or overlap % net.stride or tile <= 0 or overlap < 0:
             raise InvdiffError(
                 f"Tiles of {tile} with an overlap of {overlap} do not fit this network; "
                 f"give multiples of {net.stride}."
@@ -61,16 +63,15 @@ class PhotoPrior(Prior):
         return self._tiled(x.float(), sigma, sigma_in).to(dtype)
 
     def _denoise(self, x: Tensor, sigma: float, sigma_in: float) -> Tensor:
-        """D = c_skip x + c_out F(c_in x, ln(sigma)/4), padded by reflection to the net's stride."""
-        d = self.net.config.sigma_data
-        norm = math.sqrt(sigma**2 + d**2)
-        h, w = x.shape[-2:]
-        x_in = _pad(x / norm, self.net.stride).contiguous(memory_format=torch.channels_last)
-        c_noise = torch.full((1,), math.log(sigma_in) / 4, device=x.device)
+        """D = c_skip x + c_out F(c_in x, c_noise), padded by reflection to the net's stride."""
+        p, (h, w) = self.precond, x.shape[-2:]
+        x_in = _pad(p.c_in(sigma) * x, self.net.stride)
+        x_in = x_in.contiguous(memory_format=torch.channels_last)
+        c_noise = torch.full((1,), p.c_noise(sigma_in), device=x.device)
         low = torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         with low:
             out = self.net(x_in, c_noise)[..., :h, :w]
-        return (d / norm) ** 2 * x + (sigma * d / norm) * out
+        return p.c_skip(sigma) * x + p.c_out(sigma) * out
 
     def _tiled(self, x: Tensor, sigma: float, sigma_in: float) -> Tensor:
         h, w = x.shape[-2:]
@@ -124,8 +125,8 @@ def _pad(x: Tensor, stride: int) -> Tensor:
 
 def _spans(n: int, tile: int, stride: int) -> list[tuple[int, int]]:
     """Cut 0..n into near-equal spans of at most tile, at multiples of stride."""
-    count = math.ceil(n / tile)
-    cuts = [round(i * n / count / stride) * stride for i in range(count)] + [n]
+    count, cells = math.ceil(n / tile), math.ceil(n / stride)
+    cuts = [i * cells // count * stride for i in range(count)] + [n]
     return list(zip(cuts[:-1], cuts[1:], strict=True))
 
 
@@ -150,7 +151,7 @@ def load_weights(path: Path) -> PhotoPrior:
             tensors = {k: file.get_tensor(k).float() for k in file.keys()}
         config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
         net = PhotoNet(PhotoNetConfig(**config))
-        net.load_state_dict(tensors)
+        net.load_state_dict(tensors | dict(net.named_buffers()))  # buffers are constants
     except FileNotFoundError:
         raise InvdiffError(f"There is no file {path}; give the path of trained weights.") from None
     except Exception as error:

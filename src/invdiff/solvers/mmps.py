@@ -13,7 +13,7 @@ from invdiff.needs import Need
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
 from invdiff.solvers.base import Solver, knob
-from invdiff.solvers.moments import posterior_mean
+from invdiff.solvers.moments import Krylov, posterior_mean
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class MMPS(Solver):
     Rozet, Andry, Lanusse, Louppe 2024, "Learning diffusion priors from observations by expectation
     maximization", arXiv 2405.13712, section 4.2 and Algorithm 3. Exact for a Gaussian prior up to
     the sampler's own discretisation, at any number of steps, once `iterations` suffices.
-    Cost per step: 1 evaluation and iterations + 1 vector-Jacobian products.
+    Cost per step: 1 evaluation and iterations + 1 vector-Jacobian products. V of a trained network
+    is symmetric only approximately: beyond a few iterations use krylov "gmres".
     """
 
     name: ClassVar[str] = "mmps"
@@ -31,6 +32,7 @@ class MMPS(Solver):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PRIOR_VJP, Need.LINEAR, Need.GAUSSIAN})
 
     iterations: int = knob(3, "conjugate-gradient iterations per step", 1, 50)
+    krylov: Krylov = knob("cg", "linear solver; gmres where a network's Jacobian is not symmetric")
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
@@ -40,7 +42,7 @@ class MMPS(Solver):
         def V(w: Tensor) -> Tensor:
             return level.s**2 / level.a * pull(w)
 
-        x0 = posterior_mean(x0, problem, V, self.iterations)
+        x0 = posterior_mean(x0, problem, V, self.iterations, self.krylov)
         eps = eps_from(state.x, x0, level)
         x = steps.ddim(x0, eps, level, to, rng.normal(x0, "step"), self.eta_ddim)
         return State(state.step + 1, x, x0)

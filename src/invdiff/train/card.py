@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from invdiff.train.recipes import RECIPES
+from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 
 
 def write_card(facts: dict[str, Any]) -> str:
     """Markdown text of the card, from the facts that training recorded."""
     recipe = facts["recipe"]
     net = recipe["net"]
+    reach = PhotoNet(PhotoNetConfig(**net)).reach
+    rule = (
+        f": files whose name starts with {' or '.join(recipe['hold_out'])} and whose name's "
+        f"SHA-256 is divisible by {recipe['hold_out_one_in']}"
+        if recipe["hold_out"]
+        else ""
+    )
     lines = [
         f"# Prior `{recipe['name']}`",
         "",
@@ -20,11 +27,9 @@ def write_card(facts: dict[str, Any]) -> str:
         f"- Network: convolutional U-Net behind a pixel-unshuffle, widths {tuple(net['widths'])}, "
         f"blocks {tuple(net['blocks'])} down and {tuple(net['up_blocks'])} up, no normalisation, "
         f"no attention; {facts['parameters'] / 1e6:.2f} M parameters, stored in float16.",
-        f"- Data: {facts['training_images']} training images. {RECIPES[recipe['name']].attribution}"
+        f"- Data: {facts['training_images']} training images. {recipe['attribution']}"
         " Weights trained on CC-BY-SA images are offered under CC-BY-SA-4.0.",
-        f"- Held out: {facts['validation_images']} images: files whose name starts with "
-        f"{' or '.join(recipe['hold_out'])} and whose name's SHA-256 is divisible by "
-        f"{recipe['hold_out_one_in']}.",
+        f"- Held out: {facts['validation_images']} images{rule}.",
         f"- Recipe: {recipe['steps']} steps of {recipe['batch']} patches of {recipe['patch']} x "
         f"{recipe['patch']} pixels, {round(100 * recipe['halves'])} % of them from images at half "
         f"size; AdamW, rate {recipe['lr']:g} falling to 0 over the last "
@@ -47,7 +52,7 @@ def write_card(facts: dict[str, Any]) -> str:
             "",
         ]
     lines += [
-        "It knows texture, edges and local structure within about 140 pixels; it does not know",
+        f"It knows texture, edges and local structure within {reach} pixels; it does not know",
         "what a face or a house is, and cannot invent what a large hole held.",
         "",
         f"Trained by `invdiff train {recipe['name']} --data FOLDER`.",

@@ -30,7 +30,7 @@ def read_folder(folder: Path, recipe: Recipe) -> tuple[list[np.ndarray], list[np
         try:
             with Image.open(path) as image:
                 return np.array(image.convert("RGB"))
-        except OSError as error:
+        except Exception as error:  # Pillow raises whatever a broken file makes it meet
             raise InvdiffError(
                 f"{path} cannot be read as an image ({error}); remove it from the folder."
             ) from error
@@ -49,14 +49,16 @@ def read_folder(folder: Path, recipe: Recipe) -> tuple[list[np.ndarray], list[np
     return train, valid
 
 
-def centre_crops(images: list[np.ndarray], side: int) -> Tensor:
-    """Centre crops, (n, 3, side, side) on [-1, 1], of the images that are large enough."""
+def centre_crops(images: list[np.ndarray], side: int) -> Tensor | None:
+    """Centre crops, (n, 3, side, side) on [-1, 1], of the images that are large enough, if any."""
     crops = []
     for im in images:
         h, w = im.shape[:2]
         if min(h, w) >= side:
             top, left = (h - side) // 2, (w - side) // 2
             crops.append(im[top : top + side, left : left + side])
+    if not crops:
+        return None
     stack = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float()
     return stack / 127.5 - 1
 

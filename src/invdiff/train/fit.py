@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from tqdm import tqdm
 from invdiff.core import InvdiffError
 from invdiff.priors.photo import PhotoPrior, save_weights
 from invdiff.priors.photo_net import PhotoNet, channels_last
+from invdiff.priors.precond import predicts_edm
 from invdiff.train.card import write_card
 from invdiff.train.data import PatchSampler, centre_crops, read_folder
 from invdiff.train.recipes import Recipe
@@ -46,8 +51,9 @@ def fit(
     NAME.safetensors (float16 weights), NAME.md (the card) and NAME.json (the figures in it).
     steps, batch, patch override the recipe. device: "auto", "cpu", "cuda". save_every: seconds
     between checkpoints. compile: use torch.compile. mixed: run the network in bfloat16.
-    A checkpoint is replaced in one move.
-    Raises InvdiffError for a missing folder, or a checkpoint without --resume.
+    A checkpoint is replaced in one move; KeyboardInterrupt leaves one, too.
+    Raises InvdiffError for a folder without usable images, a patch that does not fit the network,
+    a checkpoint without --resume or of another network, and a loss that is not finite.
     """
     changes = {"steps": steps, "batch": batch, "patch": patch}
     recipe = replace(recipe, **{k: v for k, v in changes.items() if v})  # type: ignore[arg-type]
@@ -59,13 +65,19 @@ def fit(
             f"{checkpoint} exists; continue it with --resume, or choose another folder."
         )
     train, valid = read_folder(Path(data), recipe)
-    out.mkdir(parents=True, exist_ok=True)
     torch.backends.cudnn.benchmark = True
     run = _Run(recipe, device, compile, mixed)
+    if recipe.patch % run.net.stride:
+        raise InvdiffError(
+            f"Patches of {recipe.patch} pixels do not fit this network; "
+            f"give a multiple of {run.net.stride}."
+        )
+    out.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
         run.load(checkpoint)
     sampler = PatchSampler(train, recipe, device)
-    crops = centre_crops(valid, 256)[:12].to(device) if valid else None
+    crops = centre_crops(valid, 256)
+    crops = None if crops is None else crops[:12].to(device)
     bar = tqdm(total=recipe.steps, initial=run.step, disable=not progress, unit="step")
     began = saved = time.monotonic()
     before, losses = run.seconds, list[Tensor]()
@@ -75,7 +87,7 @@ def fit(
                 losses.append(run.advance(sampler(run.step)))
                 bar.update()
                 run.seconds = before + time.monotonic() - began
-                if run.step % 200 == 0:
+                if run.step % 200 == 0 or run.step == recipe.steps:
                     row = run.report(losses, crops)
                     log.write(json.dumps(row) + "\n")
                     log.flush()
@@ -114,6 +126,7 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.mixed = mixed
         self.recipe, self.device, self.step, self.seconds = recipe, device, 0, 0.0
+        self.precond = predicts_edm(recipe.net.sigma_data)
         self.net = channels_last(PhotoNet(recipe.net).to(device))
         self.ema = channels_last(PhotoNet(recipe.net).to(device))
         self.ema.load_state_dict(self.net.state_dict())
@@ -131,38 +144,48 @@ class _Run:
         warm = min(1.0, (self.step + 1) / r.warmup)
         return r.lr * warm * min(1.0, (r.steps - self.step) / (r.cooldown * r.steps))
 
+    def sigmas(self, n: int) -> list[float]:
+        """n noise levels, drawn on the host: a function of (recipe.seed, step)."""
+        r, g = self.recipe, torch.Generator()
+        g.manual_seed(r.seed * 1_000_003 + 250_007 + self.step)
+        lo, hi = math.log(r.sigma_min), math.log(r.sigma_max)
+        normal = r.p_mean + r.p_std * torch.randn(n, generator=g)
+        uniform = lo + (hi - lo) * torch.rand(n, generator=g)
+        tail = torch.rand(n, generator=g) < r.tail
+        return torch.where(tail, uniform, normal).clamp(lo, hi).exp().tolist()
+
     def advance(self, x0: Tensor) -> Tensor:
         """One step on clean patches x0; the loss of eq. 8, unit weight in the network's units."""
-        r, g = self.recipe, self.generator
-        g.manual_seed(r.seed * 1_000_003 + 500_009 + self.step)
-        n, dev = len(x0), x0.device
-        log_sigma = r.p_mean + r.p_std * torch.randn(n, generator=g, device=dev)
-        lo, hi = math.log(r.sigma_min), math.log(r.sigma_max)
-        uniform = lo + (hi - lo) * torch.rand(n, generator=g, device=dev)
-        tail = torch.rand(n, generator=g, device=dev) < r.tail
-        log_sigma = torch.where(tail, uniform, log_sigma).clamp(lo, hi)
-        sigma = log_sigma.exp()[:, None, None, None]
-        x = x0 + sigma * torch.randn(x0.shape, generator=g, device=dev)
-        d = r.net.sigma_data
-        c_skip, norm = d**2 / (sigma**2 + d**2), (sigma**2 + d**2).sqrt()
-        target = (x0 - c_skip * x) * norm / (sigma * d)
-        x_in = (x / norm).contiguous(memory_format=torch.channels_last)
+        p, g, dev, sigmas = self.precond, self.generator, x0.device, self.sigmas(len(x0))
+
+        def each(c: Callable[[float], float]) -> Tensor:
+            return torch.tensor([c(s) for s in sigmas], device=dev)[:, None, None, None]
+
+        g.manual_seed(self.recipe.seed * 1_000_003 + 500_009 + self.step)
+        x = x0 + each(float) * torch.randn(x0.shape, generator=g, device=dev)
+        target = (x0 - each(p.c_skip) * x) / each(p.c_out)
+        x_in = (each(p.c_in) * x).contiguous(memory_format=torch.channels_last)
         with torch.autocast(dev.type, dtype=torch.bfloat16, enabled=self.mixed):
-            output = self.forward(x_in, log_sigma / 4)
+            output = self.forward(x_in, each(p.c_noise).flatten())
         loss = (output.float() - target).square().mean()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        with _undivided():
+            self._update()
+        return loss.detach()
+
+    def _update(self) -> None:
+        """Move the weights along the gradient, and their running mean after them."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
         self._clip([p.grad for p in self.net.parameters() if p.grad is not None])
         self.optimizer.step()
         self.step += 1
-        decay = min(r.ema, self.step / (self.step + 10))
+        decay = min(self.recipe.ema, self.step / (self.step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(
                 list(self.ema.parameters()), list(self.net.parameters()), 1 - decay
             )
-        return loss.detach()
 
     def _clip(self, grads: list[Tensor]) -> None:
         """Shorten a gradient much longer than usual: one bad batch can undo hours."""
@@ -201,13 +224,37 @@ class _Run:
         os.replace(part, path)
 
     def load(self, path: Path) -> None:
-        """Continue from a checkpoint."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.net.load_state_dict(state["net"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.norm.copy_(state["norm"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        """Continue from a checkpoint. Raises InvdiffError when it is broken or of another net."""
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.net.load_state_dict(state["net"])
+            self.ema.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.norm.copy_(state["norm"])
+            self.step, self.seconds = state["step"], state["seconds"]
+        except Exception as error:
+            raise InvdiffError(
+                f"{path} is no checkpoint of the recipe {self.recipe.name} "
+                f"({type(error).__name__}); choose another folder."
+            ) from error
+
+
+@contextlib.contextmanager
+def _undivided() -> Iterator[None]:
+    """An interrupt waits for the block's end: weights that are half updated cannot be resumed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(n, lambda number, frame: came.append(number)) for n in numbers]
+    try:
+        yield
+    finally:
+        for n, handler in zip(numbers, before, strict=True):
+            signal.signal(n, handler)
+        for arrived in came:
+            signal.raise_signal(arrived)
 
 
 def _hardware(device: str) -> str:
