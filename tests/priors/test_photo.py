@@ -264,12 +264,17 @@ def test_the_file_is_readable_by_all_and_written_in_one_move(tmp_path: Path) -> 
 
 
 def test_fingerprint_tells_weights_apart(tmp_path: Path) -> None:
+    """Those of the file, whatever else the file tells, and the configuration, too."""
+    nets = [network(0), network(0), network(1), network(0, replace(TINY, sigma_data=0.4))]
     found = []
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        save_weights(network(seed), tmp_path / name, {})
-        found.append(load_weights(tmp_path / name).fingerprint)
-    assert found[0] == found[1] != found[2]
+    for i, net in enumerate(nets):
+        save_weights(net, tmp_path / f"{i}", {"hours": i})
+        found.append(load_weights(tmp_path / f"{i}").fingerprint)
+    assert found[0] == found[1] and len(set(found)) == 3
     assert all(len(f) == 16 and int(f, 16) >= 0 for f in found)
+    rounded = load_weights(tmp_path / "0")
+    assert PhotoPrior(rounded.net).fingerprint == found[0]
+    assert rounded.to("cpu").fingerprint == found[0] != PhotoPrior(network(0)).fingerprint
 
 
 def broken(kind: str, folder: Path) -> Path:

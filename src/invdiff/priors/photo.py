@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -106,6 +107,12 @@ class PhotoPrior(Prior):
 
     @property
     def fingerprint(self) -> str:
+        """Hash of the configuration and the weights, and not of the file that held them."""
+        if not self._hash:
+            digest = hashlib.sha256(json.dumps(self.net.config.as_dict()).encode())
+            for key, value in sorted(self.net.state_dict().items()):
+                digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
+            self._hash = digest.hexdigest()[:16]
         return self._hash
 
     def to(self, device: torch.device | str) -> PhotoPrior:
@@ -142,8 +149,6 @@ def save_weights(net: PhotoNet, path: Path, facts: dict[str, Any]) -> None:
 
 def load_weights(path: Path) -> PhotoPrior:
     """The prior of a file written by save_weights. Raises InvdiffError when it is not one."""
-    import hashlib
-
     try:
         with safe_open(path, framework="pt") as file:
             config = json.loads(file.metadata()["config"])
@@ -161,7 +166,6 @@ def load_weights(path: Path) -> PhotoPrior:
         ) from error
     prior = PhotoPrior(net)
     prior.name = facts.get("recipe", {}).get("name", path.stem)
-    prior._hash = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return prior
 
 

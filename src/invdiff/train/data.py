@@ -80,9 +80,8 @@ class PatchSampler:
         g, r = self.generator, self.recipe
         g.manual_seed(r.seed * 1_000_003 + step)
         n_half = round(r.halves * r.batch)
-        parts = [self.pools[0].cut(r.batch - n_half, r.patch, g)]
-        if n_half:
-            parts.append(self.pools[1].cut(n_half, r.patch, g))
+        counts = zip(self.pools, (r.batch - n_half, n_half), strict=True)
+        parts = [pool.cut(n, r.patch, g) for pool, n in counts if n]
         x = torch.cat(parts).permute(0, 3, 1, 2).float() / 127.5 - 1
         device = x.device
         flip_h, flip_w, swap = torch.rand(3, len(x), 1, 1, 1, generator=g, device=device) < 0.5
