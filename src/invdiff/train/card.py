@@ -40,6 +40,8 @@ def write_card(facts: dict[str, Any]) -> str:
         f"torch {facts['torch']}.",
         "",
     ]
+    if "note" in facts:
+        lines[-1:] = [f"- Note: {facts['note']}", ""]
     if "psnr" in facts:
         sigmas = list(facts["psnr"])
         lines += [

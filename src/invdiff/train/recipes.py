@@ -40,7 +40,7 @@ class Recipe:
     sigma_max: float = 160.0
     patch: int = 96
     batch: int = 16
-    steps: int = 14_000
+    steps: int = 10_600
     warmup: int = 300
     cooldown: float = 0.3
     lr: float = 4e-4
