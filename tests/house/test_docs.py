@@ -32,3 +32,10 @@ def test_a_stale_page_is_noticed(tmp_path: Path) -> None:
     done = check(script)
     assert done.returncode == 1
     assert "docs/solvers.md differs" in done.stdout and "operators" not in done.stdout
+
+
+def test_readme_shows_the_measured_table() -> None:
+    """The README's table is the one that benchmarks/restoration.py wrote."""
+    table = (ROOT / "docs" / "restoration.md").read_text(encoding="utf-8").strip()
+    assert table.count("|") > 10
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
