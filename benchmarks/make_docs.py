@@ -217,9 +217,9 @@ def solvers_page() -> str:
         "box. `without noise`: only where nothing was added to the measurement.",
         "",
         *table(
-            ["", *zoo.TASKS],
+            ["", *rows[0][1]],
             (
-                [f"`{name}`", *(can(registry()[name](), cells[t]) for t in zoo.TASKS)]
+                [f"`{name}`", *(can(registry()[name](), cell) for cell in cells.values())]
                 for name, cells in rows
             ),
         ),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem, nearest
+from invdiff.instances import INSTANCES
 from invdiff.needs import missing, why_not
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Identity, Linear
@@ -116,7 +117,12 @@ def task(name: str) -> Task:
 
 
 def example(name: str, size: Size = (16, 16), sigma: float = 0.05) -> Problem:
-    """A small instance of a task, for tables and tests: its types decide which solver can."""
+    """A small instance of a task, for tables and tests: its types decide which solver can.
+
+    name: of a task, or of one of `instances.INSTANCES`, which have a size of their own.
+    """
+    if name in INSTANCES:
+        return INSTANCES[name](sigma)
     options: dict[str, Any] = {
         "mask": torch.ones(1, 1, *size),
         "scale": 4,
@@ -132,7 +138,7 @@ def table() -> list[tuple[str, dict[str, str]]]:
     rows = []
     for name, cls in registry().items():
         cells = {}
-        for t in TASKS:
+        for t in (*TASKS, *INSTANCES):
             # a solver for noiseless data is judged on noiseless data
             options = [why_not(cls(), example(t, sigma=s)) for s in (0.05, 0.0)]
             cells[t] = min(options, key=len)

@@ -14,6 +14,7 @@ LAYERS = [
     {"rng", "paths"},
     {"noise", "steps"},
     {"operators"},
+    {"instances"},
     {"priors"},
     {"needs"},
     {"solvers"},

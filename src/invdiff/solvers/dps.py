@@ -51,7 +51,6 @@ class DPS(Solver):
         eps = eps_from(state.x, x0, level)
         x = steps.ddim(x0, eps, level, to, rng.normal(state.x, "step"), self.eta_ddim)
         r = problem.residual(x0)
-        super().__post_init__()
         if self.loss == "gaussian":
             r = r / problem.sigma_y**2
         else:
