@@ -1,6 +1,7 @@
 """Noise is a function of (seed, step, role). Bounds are 5 standard errors: P < 6e-7 for each."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from invdiff.rng import Rng
 
 SHAPE = (3, 8, 8)
 N = 200_000
-GOLDEN_NORMAL = [-1.5309005975723267, -0.26967519521713257, -0.946848452091217]
-GOLDEN_UNIFORM = [0.19788098335266113, 0.1861516237258911, 0.5881567001342773]
+GOLDEN_NORMAL = [-0.38341856002807617, 0.5443764328956604, -0.2290371060371399]
+GOLDEN_UNIFORM = [0.9525390863418579, 0.05394482612609863, 0.5857005715370178]
 
 
 def draw(seeds, step=0, role="z", dtype=torch.float32, portable=False):
@@ -66,6 +67,8 @@ def test_a_draw_does_not_depend_on_earlier_draws_or_on_global_seeds():
     np.random.seed(3)
     rng.normal(torch.empty(2, 9), "b")
     assert torch.equal(first, rng.normal(torch.empty(2, 4), "a"))
+    odd = rng.uniform(torch.empty(2, 3), "c")  # leaves half a word
+    assert torch.equal(odd, rng.uniform(torch.empty(2, 3), "c"))
 
 
 def test_precision_does_not_change_the_noise():
@@ -76,11 +79,11 @@ def test_precision_does_not_change_the_noise():
 
 def test_the_stream_stays_what_it_was():
     """A run can be repeated years later: these numbers were drawn once. Another processor's
-    cosine may differ in its last bits: an angle of up to 2 pi has 2^-24 relative round-off."""
+    cosine may differ in its last bits: an angle of up to pi has 2^-24 relative round-off."""
     normal = Rng.of(0).at(3).normal(torch.empty(1, 3), "z")[0]
     uniform = Rng.of(0).at(3).uniform(torch.empty(1, 3), "z")[0]
     torch.testing.assert_close(
-        normal, torch.tensor(GOLDEN_NORMAL), rtol=0, atol=7 * 2 * math.pi * 2**-24
+        normal, torch.tensor(GOLDEN_NORMAL), rtol=0, atol=7 * math.pi * 2**-24
     )
     assert uniform.tolist() == GOLDEN_UNIFORM
 
@@ -91,9 +94,10 @@ def test_extreme_words_give_finite_normals(monkeypatch, word):
         def random_raw(self, n):
             return np.full(n, word, np.uint64)
 
-    monkeypatch.setattr(Rng, "_philox", lambda self, seed, role: Stuck())
+    generator = SimpleNamespace(bit_generator=Stuck())
+    monkeypatch.setattr(Rng, "_generators", lambda self, role: iter([generator]))
     z = draw([1])
-    assert torch.isfinite(z).all() and float(z.abs().max()) < 6.8
+    assert torch.isfinite(z).all() and float(z.abs().max()) < 6.7
 
 
 def test_normal_moments():

@@ -159,7 +159,8 @@ def batch_norm(x: Tensor) -> Tensor:
 
 def batch_dot(x: Tensor, y: Tensor) -> Tensor:
     """Real inner product Re <x, y> of every sample: shape (B, 1, 1, ...)."""
-    return (x.conj() * y).real.flatten(1).sum(1).reshape(-1, *[1] * (x.ndim - 1))
+    product = (x.conj() * y).real if x.is_complex() else x * y
+    return product.flatten(1).sum(1).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def log_normal(r: Tensor, variance: float) -> Tensor:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_KEPT = threading.local()
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,8 @@ class Rng:
     portable: draw on the CPU even for a tensor elsewhere, so that a GPU run repeats a CPU run's
     noise; otherwise normal noise is drawn on the tensor's own device.
 
-    On the CPU the key is 128 bits of numpy's Philox (torch's CPU generator keeps only 32 bits of a
-    seed); on a device it is 63 bits of torch's own Philox.
+    On the CPU the key is the whole state, 256 bits, of numpy's SFC64 (torch's CPU generator keeps
+    only 32 bits of a seed); on a device it is 63 bits of torch's own Philox.
     """
 
     seeds: tuple[int, ...]
@@ -44,13 +48,19 @@ class Rng:
 
     def _key(self, seed: int, role: str) -> bytes:
         text = f"{seed}/{self.step}/{role}".encode()
-        return hashlib.blake2b(text, digest_size=16).digest()
+        return hashlib.blake2b(text, digest_size=32).digest()
 
-    def _philox(self, seed: int, role: str) -> np.random.Philox:
-        return np.random.Philox(key=np.frombuffer(self._key(seed, role), dtype=np.uint64))
-
-    def _generator(self, seed: int, role: str) -> np.random.Generator:
-        return np.random.Generator(self._philox(seed, role))
+    def _generators(self, role: str) -> Iterator[np.random.Generator]:
+        """One generator of this thread, keyed anew for each row: cheaper than a new one."""
+        if not hasattr(_KEPT, "generator"):
+            _KEPT.generator = np.random.Generator(np.random.SFC64(0))
+        generator: np.random.Generator = _KEPT.generator
+        bits = generator.bit_generator
+        state: Any = bits.state | {"has_uint32": 0, "uinteger": 0}
+        for seed in self.seeds:
+            state["state"]["state"][:] = np.frombuffer(self._key(seed, role), np.uint64)
+            bits.state = state
+            yield generator
 
     def normal(self, like: Tensor, role: str) -> Tensor:
         """N(0, I) of the shape, dtype and device of like; row i depends on seeds[i] only.
@@ -70,40 +80,27 @@ class Rng:
         return out.to(like.dtype)
 
     def _box_muller(self, n: int, role: str) -> Tensor:
-        """(rows, n) float32 normals from 32-bit words: two words make two numbers, |z| < 6.8.
+        """(rows, n) float32 normals from 32-bit words: two words make two numbers, |z| < 6.7.
 
         All rows at once, which is cheaper than numpy's own normals.
         """
         half = (n + 1) // 2
-        bits = np.stack(self._words(half, role))
-        words = torch.from_numpy(bits.view(np.uint32).astype(np.float32))
-        radius = ((words[:, :half] + 0.5) * 2.0**-32).log_().mul_(-2).sqrt_()
-        angle = words[:, half:] * (2 * math.pi * 2.0**-32)
+        words = np.empty((len(self.seeds), half), np.uint64)
+        for row, generator in zip(words, self._generators(role), strict=True):
+            row[:] = generator.bit_generator.random_raw(half)
+        bits = torch.from_numpy(words.view(np.int32))
+        radius = (bits[:, :half] & 0x7FFFFFFF).float().add_(0.5).mul_(2.0**-31)
+        radius = radius.log_().mul_(-2).sqrt_()
+        angle = bits[:, half:].float().mul_(math.pi * 2.0**-31)
         return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :n]
-
-    def _words(self, n: int, role: str) -> list[np.ndarray]:
-        """n 64-bit words for each row, of one generator that is re-keyed: cheaper than new ones."""
-        generator, zeros, words = np.random.Philox(key=0), np.zeros(4, np.uint64), []
-        for seed in self.seeds:
-            key = np.frombuffer(self._key(seed, role), dtype=np.uint64)
-            generator.state = {
-                "bit_generator": "Philox",
-                "state": {"counter": zeros, "key": key},
-                "buffer": zeros,
-                "buffer_pos": 4,
-                "has_uint32": 0,
-                "uinteger": 0,
-            }
-            words.append(generator.random_raw(n))
-        return words
 
     def uniform(self, like: Tensor, role: str) -> Tensor:
         """U[0, 1) of the shape, dtype and device of like, drawn on the CPU."""
         self._check(like)
         shape = tuple(like.shape[1:])
         draws = [
-            torch.from_numpy(np.asarray(self._generator(s, role).random(shape, np.float32)))
-            for s in self.seeds
+            torch.from_numpy(np.asarray(generator.random(shape, np.float32)))
+            for generator in self._generators(role)
         ]
         return torch.stack(draws).to(device=like.device, dtype=like.dtype)
 
@@ -112,8 +109,8 @@ class Rng:
         self._check(rate)
         rates = rate.detach().cpu().double().numpy()
         draws = [
-            torch.from_numpy(np.asarray(self._generator(s, role).poisson(r), np.float64))
-            for s, r in zip(self.seeds, rates, strict=True)
+            torch.from_numpy(np.asarray(generator.poisson(r), np.float64))
+            for generator, r in zip(self._generators(role), rates, strict=True)
         ]
         return torch.stack(draws).to(device=rate.device, dtype=rate.dtype)
 

@@ -48,4 +48,4 @@ def replace(x: Tensor, problem: Problem, level: Level, z: Tensor, lam: float = 1
     lam = 1 overwrites, lam = 0 changes nothing (Song et al. 2022, eq. 9, for a linear A).
     """
     A, y = problem.linear, problem.y
-    return x + lam * A.pinv(level.a * y + level.s * A(z) - A(x))
+    return x + lam * A.pinv(level.a * y + A(level.s * z - x))

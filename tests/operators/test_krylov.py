@@ -2,7 +2,7 @@
 
 import torch
 
-from invdiff.operators.base import conjugate_gradients, gmres
+from invdiff.operators.krylov import conjugate_gradients, gmres
 
 N, ROWS = 9, 4
 

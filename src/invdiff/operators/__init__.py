@@ -10,18 +10,12 @@ from invdiff.operators.algebra import (
     affine,
     scaled,
 )
-from invdiff.operators.base import (
-    Identity,
-    Linear,
-    Operator,
-    Spectral,
-    conjugate_gradients,
-    least_squares,
-)
+from invdiff.operators.base import Identity, Linear, Operator, Spectral
 from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic
 from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.krylov import conjugate_gradients, least_squares
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 
 __all__ = [

@@ -136,6 +136,15 @@ class ScaledSpectral(Spectral):
     def Vt(self, x: Tensor) -> Tensor:
         return self.base.Vt(x)
 
+    def seen(self, c: Tensor) -> Tensor:
+        return self.base.seen(c)
+
+    def V_seen(self, c: Tensor) -> Tensor:
+        return self.base.V_seen(c)
+
+    def Vt_seen(self, x: Tensor) -> Tensor:
+        return self.base.Vt_seen(x)
+
     def U(self, c: Tensor) -> Tensor:
         return self.base.U(c if self.scale > 0 else -c)
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from invdiff.core import batch_dot
+from invdiff.operators.krylov import conjugate_gradients, least_squares
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,110 +101,6 @@ class Operator:
         return kept
 
 
-def conjugate_gradients(
-    apply: Callable[[Tensor], Tensor],
-    b: Tensor,
-    iterations: int,
-    tol: float = 0.0,
-    start: Tensor | None = None,
-) -> Tensor:
-    """Solve apply(x) = b for every sample, apply symmetric and positive semidefinite.
-
-    b: (B, ...), real or complex. A sample stops changing once its residual is below
-    tol * |b| (or the round-off of its dtype); scalars are float64. Nothing waits for a device:
-    the loop ends early only on the CPU.
-    """
-    x = torch.zeros_like(b) if start is None else start
-    r = b if start is None else b - apply(x)
-    p = r
-    rr = batch_dot(r, r).double()
-    floor = max(tol, torch.finfo(b.dtype).eps) ** 2 * batch_dot(b, b).double()
-    for _ in range(iterations):
-        active = rr > floor
-        if b.device.type == "cpu" and not bool(active.any()):
-            break
-        q = apply(p)
-        pq = batch_dot(p, q).double()
-        go = active & (pq > 0)
-        step = torch.where(go, rr / torch.where(go, pq, 1.0), 0.0)
-        x = x + step.to(b.dtype) * p
-        r = r - step.to(b.dtype) * q
-        new = batch_dot(r, r).double()
-        ratio = torch.where(go, new / torch.where(go, rr, 1.0), 0.0)
-        p = r + ratio.to(b.dtype) * p
-        rr = torch.where(go, new, 0.0 * rr)
-    return x
-
-
-def gmres(apply: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
-    """Minimise |apply(x) - b| over the Krylov space of `iterations` steps, for every sample.
-
-    Saad and Schultz 1986. apply: linear, square, not necessarily symmetric; it is called
-    `iterations` times. b: real, (B, ...). The small least-squares problem is solved in float64,
-    in the directions that round-off leaves. Nothing waits for a device.
-    """
-
-    def column(v: Tensor) -> Tensor:
-        return v.to(b.dtype).reshape(-1, *[1] * (b.ndim - 1))
-
-    def unit(v: Tensor, norm: Tensor) -> Tensor:
-        return v * column(torch.where(norm > 0, 1 / norm, 0.0))
-
-    norm = batch_dot(b, b).double().sqrt().flatten()
-    basis = [unit(b, norm)]
-    H = torch.zeros(len(b), iterations + 1, iterations, dtype=torch.float64, device=b.device)
-    for k in range(iterations):
-        w = apply(basis[k])
-        for j in range(k + 1):
-            H[:, j, k] = batch_dot(basis[j], w).double().flatten()
-            w = w - column(H[:, j, k]) * basis[j]
-        H[:, k + 1, k] = batch_dot(w, w).double().sqrt().flatten()
-        basis.append(unit(w, H[:, k + 1, k]))
-    rhs = torch.zeros(len(b), iterations + 1, 1, dtype=torch.float64, device=b.device)
-    rhs[:, 0, 0] = norm
-    weights = (torch.linalg.pinv(H, rtol=torch.finfo(b.dtype).eps) @ rhs)[:, :, 0]
-    x = torch.zeros_like(b)
-    for k in range(iterations):
-        x = x + column(weights[:, k]) * basis[k]
-    return x
-
-
-def least_squares(A: Linear, y: Tensor, iterations: int) -> Tensor:
-    """The shortest x that minimises |A x - y|, for every sample, by CGLS (Hestenes, Stiefel 1952).
-
-    A^T r is computed afresh in each iteration, so it stays in the row space of A: conjugate
-    gradients on A^T A x = A^T y diverge along the null space once they reach round-off.
-    A sample stops changing at |r| <= 8 eps |y| or |A^T r| <= 8 eps |A| |r|, eps of its dtype and
-    |A| the largest gain met so far. Nothing waits for a device: only the CPU ends the loop early.
-    """
-
-    def square(v: Tensor) -> Tensor:
-        return batch_dot(v, v).double().flatten()
-
-    def along(factor: Tensor, v: Tensor) -> Tensor:
-        return factor.to(v.real.dtype).reshape(-1, *[1] * (v.ndim - 1)) * v
-
-    r, s = y, A.adjoint(y)
-    p, x, ss, gain = s, torch.zeros_like(s), square(s), torch.zeros_like(square(s))
-    eps2 = (8 * torch.finfo(s.dtype).eps) ** 2
-    active, floor = ss > 0, eps2 * square(y)
-    for _ in range(iterations):
-        q = A(p)
-        qq, pp = square(q), square(p)
-        gain = torch.maximum(gain, qq / torch.where(active, pp, 1.0))
-        active = active & (qq > eps2 * gain * pp)
-        step = torch.where(active, ss / torch.where(active, qq, 1.0), 0.0)
-        x, r = x + along(step, p), r - along(step, q)
-        s, rr = A.adjoint(r), square(r)
-        new = square(s)
-        active = active & (rr > floor) & (new > eps2 * gain * rr)
-        if y.device.type == "cpu" and not bool(active.any()):
-            break
-        p = s + along(torch.where(active, new / torch.where(active, ss, 1.0), 0.0), p)
-        ss = new
-    return x
-
-
 @dataclass(frozen=True, eq=False)
 class Linear(Operator):
     """An operator with an adjoint. cg_iterations bounds the default solve and pinv."""
@@ -235,7 +131,8 @@ class Spectral(Linear):
 
     s: singular values >= 0, float64, broadcastable over the coefficients (B, ...).
     V, Vt: coefficients to image and back. U, Ut: coefficients to measurement and back;
-    Ut(U(c)) = c where s > 0, and coefficients with s = 0 carry nothing.
+    Ut(U(c)) = c where s > 0, and coefficients with s = 0 carry nothing. Where most of the
+    coefficients are unseen, V_seen and Vt_seen save the work on them.
     """
 
     @property
@@ -253,6 +150,18 @@ class Spectral(Linear):
 
     def Ut(self, y: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def seen(self, c: Tensor) -> Tensor:
+        """The block of an array of coefficients outside which s = 0; all of it by default."""
+        return c
+
+    def V_seen(self, c: Tensor) -> Tensor:
+        """V of coefficients of that block, the others being 0."""
+        return self.V(c)
+
+    def Vt_seen(self, x: Tensor) -> Tensor:
+        """seen(Vt(x)), at the cost of that block."""
+        return self.Vt(x)
 
     def spectrum(self, like: Tensor) -> Tensor:
         """s in the precision of like, numerically zero values (s <= n eps max s) set to 0.

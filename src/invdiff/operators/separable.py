@@ -146,9 +146,35 @@ class Separable(Spectral):
     def Vt(self, x: Tensor) -> Tensor:
         return self._as("left_v", x).mT @ x @ self._as("right_v", x)
 
+    def seen(self, c: Tensor) -> Tensor:
+        return c[..., : self.left_u.shape[1], : self.right_u.shape[1]]
+
+    @cached_property
+    def left_seen(self) -> Tensor:
+        """The first k columns of left_v, (H, k)."""
+        return self.left_v[:, : self.left_u.shape[1]]
+
+    @cached_property
+    def right_seen(self) -> Tensor:
+        """The first k columns of right_v, (W, k)."""
+        return self.right_v[:, : self.right_u.shape[1]]
+
+    def V_seen(self, c: Tensor) -> Tensor:
+        return self._as("left_seen", c) @ c @ self._as("right_seen", c).mT
+
+    def Vt_seen(self, x: Tensor) -> Tensor:
+        return self._as("left_seen", x).mT @ x @ self._as("right_seen", x)
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        gain = 1 / (self.seen(self._as("s", b)) ** 2 + shift) - 1 / shift
+        return b / shift + self.V_seen(gain * self.Vt_seen(b))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        c = self._as("left_u", y).mT @ y @ self._as("right_u", y)
+        return self.V_seen(self.seen(self.inverse_spectrum(y)) * c)
+
     def U(self, c: Tensor) -> Tensor:
-        left, right = self._as("left_u", c), self._as("right_u", c)
-        return left @ c[..., : left.shape[1], : right.shape[1]] @ right.mT
+        return self._as("left_u", c) @ self.seen(c) @ self._as("right_u", c).mT
 
     def Ut(self, y: Tensor) -> Tensor:
         left, right = self._as("left_u", y), self._as("right_u", y)

@@ -57,18 +57,17 @@ class DDNMPlus(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        A, eta, keep = problem.spectral, self.eta_prop, math.sqrt(1 - self.eta_prop**2)
+        A, eta = problem.spectral, self.eta_prop
         x0 = prior.x0(state.x, level)
-        db, eb = A.Vt(x0), A.Vt(eps_from(state.x, x0, level))
-        z = A.Vt(rng.normal(x0, "step"))
-        t = to.a * problem.sigma_y * A.inverse_spectrum(x0)
-        yb = A.inverse_spectrum(x0) * A.Ut(problem.y)
-        unseen, precise = A.spectrum(x0) == 0, to.s >= t
-        one, none = torch.ones_like(t), torch.zeros_like(t)
-        lam = torch.where(precise, one, keep * to.s / t.clamp_min(torch.finfo(t.dtype).tiny))
-        lam = torch.where(unseen, none, lam)
+        z = rng.normal(x0, "step")
+        plain = steps.renoise(x0, eps_from(state.x, x0, level), to, z, eta * to.s)
+        s, inverse = A.seen(A.spectrum(x0)), A.seen(A.inverse_spectrum(x0))
+        t = to.a * problem.sigma_y * inverse
+        db, zb, yb = A.Vt_seen(x0), A.Vt_seen(z), inverse * A.seen(A.Ut(problem.y))
+        pull = math.sqrt(1 - eta**2) * to.s / t.clamp_min(torch.finfo(t.dtype).tiny)
+        precise = to.s >= t
+        lam = torch.where(precise, 1.0, pull)
         fresh = torch.where(precise, (to.s**2 - t**2).clamp_min(0).sqrt(), eta * to.s)
-        fresh = torch.where(unseen, eta * to.s, fresh)
-        kept = torch.where(unseen, keep * to.s, none)
-        x = A.V(to.a * (db + lam * (yb - db)) + fresh * z + kept * eb)
-        return State(state.step + 1, x, x0)
+        xb = to.a * (db + lam * (yb - db)) + fresh * zb
+        change = torch.where(s > 0, xb - A.Vt_seen(plain), 0.0)
+        return State(state.step + 1, plain + A.V_seen(change), x0)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from invdiff.core import Problem, State
+from invdiff import steps
+from invdiff.core import Level, Problem, State
 from invdiff.needs import Need
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior, eps_from
@@ -25,8 +25,10 @@ class DDRM(Solver):
     equations 7 and 8, in coordinates x_t / a_t: w = next sigma, n_i = sigma_y / s_i.
     x_bar -> xb = V^T x, theta_bar -> db = V^T x0, y_bar -> yb = S^-1 U^T y.
 
-    A mode with s_i = 0 takes the rule of unobserved modes, and n_i = w the rule of precise ones,
-    so that noiseless data are kept in the last step (the official code does neither).
+    All modes take the step of an unobserved one; those with s_i > 0 are then set right, which
+    needs transforms of these only. A mode with s_i = 0 takes the rule of unobserved modes, and
+    n_i = w the rule of precise ones, so that noiseless data are kept in the last step (the official
+    code does neither).
     """
 
     name: ClassVar[str] = "ddrm"
@@ -49,29 +51,17 @@ class DDRM(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        A, w = problem.spectral, to.sigma
+        A, w, eta = problem.spectral, to.sigma, self.eta_prop
         x0 = prior.x0(state.x, level)
-        db, eb = A.Vt(x0), A.Vt(eps_from(state.x, x0, level))
-        z = A.Vt(rng.normal(state.x, "step"))
-        yb = A.inverse_spectrum(x0) * A.Ut(problem.y)
-        d, y, e, f = self._weights(A.spectrum(x0), A.inverse_spectrum(x0), problem.sigma_y, w)
-        return State(state.step + 1, to.a * A.V(d * db + y * yb + e * eb + f * z), x0)
-
-    def _weights(self, s: Tensor, inverse: Tensor, sigma_y: float, w: float) -> list[Tensor]:
-        """Weights of (db, yb, eb, fresh noise) in each mode, by its n_i = sigma_y / s_i."""
-        eta, c = self.eta_prop, math.sqrt(1 - self.eta_prop**2)
-        n = sigma_y * inverse
-        pull = c * w / n.clamp_min(torch.finfo(n.dtype).tiny)
+        z = rng.normal(state.x, "step")
+        plain = steps.renoise(x0, eps_from(state.x, x0, level), Level(1.0, w), z, eta * w)
+        s, inverse = A.seen(A.spectrum(x0)), A.seen(A.inverse_spectrum(x0))
+        n = problem.sigma_y * inverse
+        db, zb, yb = A.Vt_seen(x0), A.Vt_seen(z), inverse * A.seen(A.Ut(problem.y))
+        pull = math.sqrt(1 - eta**2) * w / n.clamp_min(torch.finfo(n.dtype).tiny)
         spread = (w**2 - (self.eta_b * n) ** 2).clamp_min(0).sqrt()
-        unseen, after = s == 0, n > w
-
-        def choose(u: float, a: Tensor | float, b: Tensor | float) -> Tensor:
-            one = torch.ones_like(n)
-            return torch.where(unseen, u * one, torch.where(after, a * one, b * one))
-
-        return [
-            choose(1.0, 1 - pull, 1 - self.eta_b),
-            choose(0.0, pull, self.eta_b),
-            choose(c * w, 0.0, 0.0),
-            choose(eta * w, eta * w, spread),
-        ]
+        after = n > w
+        share = torch.where(after, pull, self.eta_b)
+        xb = db + share * (yb - db) + torch.where(after, eta * w, spread) * zb
+        change = torch.where(s > 0, xb - A.Vt_seen(plain), 0.0)
+        return State(state.step + 1, to.a * (plain + A.V_seen(change)), x0)

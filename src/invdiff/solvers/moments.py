@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from invdiff.core import Problem
-from invdiff.operators.base import conjugate_gradients, gmres
+from invdiff.operators.krylov import conjugate_gradients, gmres
 
 Krylov = Literal["cg", "gmres"]
 
