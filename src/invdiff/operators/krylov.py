@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from invdiff.core import batch_dot
 
-if TYPE_CHECKING:
-    from invdiff.operators.base import Linear
+
+class Adjointable(Protocol):
+    """A linear map with its adjoint."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def adjoint(self, y: Tensor) -> Tensor: ...
 
 
 def conjugate_gradients(
@@ -82,7 +87,7 @@ def gmres(apply: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tens
     return x
 
 
-def least_squares(A: Linear, y: Tensor, iterations: int) -> Tensor:
+def least_squares(A: Adjointable, y: Tensor, iterations: int) -> Tensor:
     """The shortest x that minimises |A x - y|, for every sample, by CGLS (Hestenes, Stiefel 1952).
 
     A^T r is computed afresh in each iteration, so it stays in the row space of A: conjugate
