@@ -56,7 +56,7 @@ class Rng:
             _KEPT.generator = np.random.Generator(np.random.SFC64(0))
         generator: np.random.Generator = _KEPT.generator
         bits = generator.bit_generator
-        state: Any = bits.state | {"has_uint32": 0, "uinteger": 0}
+        state: Any = dict(bits.state, has_uint32=0, uinteger=0)
         for seed in self.seeds:
             state["state"]["state"][:] = np.frombuffer(self._key(seed, role), np.uint64)
             bits.state = state
