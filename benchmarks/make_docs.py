@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ from torch import Tensor
 
 import invdiff.operators as ops
 from invdiff import paths, zoo
+from invdiff.audit.distance import CELLS, mean_and_error
 from invdiff.core import Problem
 from invdiff.needs import Need, offers, why_not
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
@@ -100,6 +102,13 @@ def cost(solver: Solver) -> str:
     y = A(prior.sample(1, Rng.of(0)))
     result = solve(Problem(y, A, noise, shape), prior, solver.with_steps(2))
     return f"{result.nfe / 2:g} + {result.vjps / 2:g}"
+
+
+def distance(name: str) -> str:
+    """Mean distance to the exact posterior in each cell, as benchmarks/posterior.py found it."""
+    record = json.loads((DOCS / "posterior.json").read_text())
+    found = [record[name]["distances"].get(f"{d},{dy}") for d, dy in CELLS]
+    return ", ".join(f"{mean_and_error(rows)[0]:.2f}" if rows else "cannot" for rows in found)
 
 
 def needed(solver: Solver) -> str:
@@ -193,15 +202,28 @@ def solvers_page() -> str:
         "- needs: what a problem and a prior must offer; it is checked before the first step.",
         "- cost per step: evaluations of the prior + vector-Jacobian products through it, as",
         "  measured, with all knobs at their defaults.",
+        "- distance: to the exact posterior of two Gaussian-mixture problems, measured; for two",
+        f"  exact clouds it is {distance('exact')}. [posterior.md](posterior.md) tells how.",
         "",
         *table(
-            ["name", "class", "paper", "claim", "needs", "default path", "steps", "cost per step"],
+            [
+                "name",
+                "class",
+                "paper",
+                "claim",
+                "distance",
+                "needs",
+                "default path",
+                "steps",
+                "cost per step",
+            ],
             (
                 [
                     f"`{s.name}`",
                     f"`{type(s).__name__}`",
                     escaped(s.paper),
                     s.claim,
+                    distance(s.name),
                     needed(s),
                     call(s.path, first="steps"),
                     str(s.num_steps),

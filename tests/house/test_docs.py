@@ -29,6 +29,8 @@ def test_a_stale_page_is_noticed(tmp_path: Path) -> None:
     for name in ("solvers.md", "operators.md"):
         text = (ROOT / "docs" / name).read_text(encoding="utf-8")
         (tmp_path / "docs" / name).write_text(text.replace("a solver's", "its"), encoding="utf-8")
+    record = (ROOT / "docs" / "posterior.json").read_text(encoding="utf-8")
+    (tmp_path / "docs" / "posterior.json").write_text(record, encoding="utf-8")
     done = check(script)
     assert done.returncode == 1
     assert "docs/solvers.md differs" in done.stdout and "operators" not in done.stdout
