@@ -3,6 +3,17 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import torch
+
+from invdiff.core import Problem
+from invdiff.noise import Gaussian
+from invdiff.operators import AveragePool
+from invdiff.paths import VP
+from invdiff.priors.base import Denoiser
+from invdiff.run import solve
+from invdiff.solvers import registry
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "make_docs.py"
@@ -41,3 +52,20 @@ def test_readme_shows_the_measured_table() -> None:
     table = (ROOT / "docs" / "restoration.md").read_text(encoding="utf-8").strip()
     assert table.count("|") > 10
     assert table in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_solver_of_the_guide_runs() -> None:
+    """docs/add-a-solver.md: its example is a solver, does not enter the registry, and reads y."""
+    text = (ROOT / "docs" / "add-a-solver.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    space: dict[str, Any] = {"__name__": "guide"}
+    exec(compile(code, "add-a-solver.md", "exec"), space)
+    solver = space["Pulled"](path=VP(5))
+    A = AveragePool(2, (8, 8))
+    prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
+    low, high = (
+        solve(Problem(torch.full((1, 3, 4, 4), v), A, Gaussian(0.05), (3, 8, 8)), prior, solver)
+        for v in (-0.5, 0.5)
+    )
+    assert float(high.mean.mean() - low.mean.mean()) > 0.9
+    assert "pulled" not in registry()
