@@ -1,10 +1,11 @@
 """The generated pages of docs/ say what the code does."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import pytest
 import torch
 
 from invdiff.core import Problem
@@ -54,13 +55,13 @@ def test_readme_shows_the_measured_table() -> None:
     assert table in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_solver_of_the_guide_runs() -> None:
+def test_the_solver_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/add-a-solver.md: its example is a solver, does not enter the registry, and reads y."""
     text = (ROOT / "docs" / "add-a-solver.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
-    space: dict[str, Any] = {"__name__": "guide"}
-    exec(compile(code, "add-a-solver.md", "exec"), space)
-    solver = space["Pulled"](path=VP(5))
+    (tmp_path / "guide.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    solver = importlib.import_module("guide").Pulled(path=VP(5))
     A = AveragePool(2, (8, 8))
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
     low, high = (
