@@ -196,7 +196,10 @@ BAD = {
     "table task": (["solvers", "--task", "blur"], "no task called 'blur'"),
     "table option": (["tasks", "--all"], "no option called '--all'"),
     "train nothing": (["train"], "NAME is missing"),
-    "train no data": (["train", "photo", "--data", "no", "--out", "out"], "not a folder of images"),
+    "train no data": (
+        ["train", "photo", "--data", "no", "--out", "out"],
+        "There is no no; give a folder",
+    ),
     "train recipe": (["train", "x", "--data", ".", "--out", "out"], "no recipe called 'x'"),
     "train steps": (["train", "photo", "--data", ".", "--out", "o", "--steps", "0"], "above 0"),
 }

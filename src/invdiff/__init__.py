@@ -36,6 +36,7 @@ _HOME = {
     "invdiff.priors.base": ("Denoiser", "Prior"),
     "invdiff.priors.gaussian": ("GaussianMixture",),
     "invdiff.priors.load": ("load_prior",),
+    "invdiff.priors.units": ("hu_to_x", "x_to_hu"),
     "invdiff.needs": ("IncompatibleError", "Need", "check"),
     "invdiff.solvers": ("Solver", "registry"),
     "invdiff.solvers.ddnm": ("DDNM", "DDNMPlus"),

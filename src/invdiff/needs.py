@@ -104,7 +104,8 @@ def check(
         if not fits:
             want = " x ".join("any" if d is None else str(d) for d in prior.shape)
             have = " x ".join(str(d) for d in problem.x_shape)
+            axes = "frames x height x width" if len(prior.shape) == 4 else "height x width"
             raise IncompatibleError(
-                f"The prior {prior.name} makes images of {want} (channels x height x width), but "
+                f"The prior {prior.name} makes images of {want} (channels x {axes}), but "
                 f"the problem asks for {have}; resize or crop the picture, or take another prior."
             )

@@ -1,19 +1,16 @@
 """Patches are pieces of the photographs, the right ones, and a function of (seed, step)."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import coordinates
 from torch import Tensor
 
-from invdiff.core import InvdiffError
 from invdiff.priors.photo_net import PhotoNetConfig
-from invdiff.train.data import PatchSampler, centre_crops, read_folder
-from invdiff.train.recipes import Recipe
+from invdiff.train.data import PatchSampler, _half, centre_crops, to_x
+from invdiff.train.recipe import Recipe
 
 SIDE = 16
 RECIPE = Recipe(
@@ -27,12 +24,6 @@ RECIPE = Recipe(
     batch=10,
 )
 FULL, HALF = replace(RECIPE, halves=0.0), replace(RECIPE, halves=1.0)
-
-
-def coordinates(index: int, h: int, w: int) -> np.ndarray:
-    """An image whose pixels say where they are: (row, column, number of the image)."""
-    rows, cols = np.mgrid[:h, :w]
-    return np.dstack([rows, cols, np.full((h, w), index)]).astype(np.uint8)
 
 
 def as_bytes(x: Tensor) -> np.ndarray:
@@ -120,94 +111,49 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
     assert not torch.equal(other(0), forth[0])
 
 
-# Folders
+def test_symmetries() -> None:
+    """A patch is left, mirrored, or turned in all eight ways."""
+    seen = {}
+    for kind in ("all", "mirror", "none"):
+        sampler = PatchSampler(IMAGES, replace(FULL, symmetries=kind), "cpu")
+        found = [place(patch, IMAGES)[3] for step in range(20) for patch in as_bytes(sampler(step))]
+        seen[kind] = len(set(found))
+    assert seen == {"all": 8, "mirror": 2, "none": 1}
 
 
-def save(path: Path, image: np.ndarray) -> None:
-    Image.fromarray(image).save(path)
+def test_a_batch_has_one_scale() -> None:
+    """Block means by 1, 2 or 4 of the same patches; each occurs."""
+    recipe = replace(FULL, scales=(1, 2, 4))
+    sampler, plain = PatchSampler(IMAGES, recipe, "cpu"), PatchSampler(IMAGES, FULL, "cpu")
+    seen = set()
+    for step in range(30):
+        x, whole = sampler(step), plain(step)
+        scale = SIDE // x.shape[-1]
+        blocks = whole.reshape(10, 3, SIDE // scale, scale, SIDE // scale, scale)
+        torch.testing.assert_close(x, blocks.mean((3, 5)))
+        seen.add(scale)
+    assert seen == {1, 2, 4}
 
 
-def test_training_and_validation_are_disjoint(tmp_path: Path) -> None:
-    """Every image is in one of the two, by the rule on its name; excluded ones are in neither."""
-    names = [f"{prefix}-{i}.png" for prefix in ("held", "free", "skip") for i in range(8)]
-    for i, name in enumerate(names):
-        save(tmp_path / name, coordinates(i, 32, 32))
-    (tmp_path / "notes.txt").write_text("not an image")
-    train, valid = ([names[im[0, 0, 2]] for im in images]
-                    for images in read_folder(tmp_path, RECIPE))  # fmt: skip
-    assert sorted(train + valid) == sorted(names[:16])
-    assert valid == [n for n in sorted(names) if RECIPE.held_out(n)]
-    assert 0 < len(valid) < 8, "the names must be divided for this test to mean anything"
+def test_physical_units() -> None:
+    """The window becomes [-1, 1], and what lies beyond it is clipped."""
+    hu = torch.tensor([-3000, -1000, 0, 1000, 3000], dtype=torch.int16).reshape(1, 1, 5, 1)
+    found = to_x(hu, (-1000, 1000))
+    assert found.flatten().tolist() == [-1, -1, 0, 1, 1] and found.shape == (1, 1, 1, 5)
 
 
-def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
-    save(tmp_path / "grey.png", coordinates(0, 32, 40)[..., 1])
-    save(tmp_path / "alpha.png", np.dstack([coordinates(0, 32, 40), np.full((32, 40), 255, "u1")]))
-    alpha, grey = read_folder(tmp_path, RECIPE)[0]
-    np.testing.assert_array_equal(alpha, coordinates(0, 32, 40))
-    np.testing.assert_array_equal(grey, np.dstack([coordinates(0, 32, 40)[..., 1]] * 3))
-
-
-def nothing(folder: Path) -> None:
-    pass
-
-
-def too_small(folder: Path) -> None:
-    save(folder / "small.png", coordinates(0, 31, 64))
-
-
-def all_held_out(folder: Path) -> None:
-    save(folder / next(f"held-{i}.png" for i in range(99) if RECIPE.held_out(f"held-{i}.png")),
-         coordinates(0, 64, 64))  # fmt: skip
-
-
-def no_image(folder: Path) -> None:
-    (folder / "broken.png").write_text("no image")
-
-
-def truncated(folder: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    save(folder / "broken.png", noise)
-    (folder / "broken.png").write_bytes((folder / "broken.png").read_bytes()[:4000])
-
-
-def damaged(folder: Path) -> None:
-    """The name of a chunk in the middle of the file is overwritten."""
-    save(folder / "broken.png", coordinates(0, 64, 64))
-    raw = (folder / "broken.png").read_bytes()
-    (folder / "broken.png").write_bytes(raw.replace(b"IDAT", b"\0\0\0\0"))
-
-
-def a_file(folder: Path) -> None:
-    folder.rmdir()
-    folder.write_text("no folder")
-
-
-@pytest.mark.parametrize(
-    ("make", "sentence"),
-    [
-        (a_file, "is not a folder of images"),
-        (nothing, "holds no training image of at least 32 pixels a side"),
-        (too_small, "holds no training image of at least 32 pixels a side"),
-        (all_held_out, "holds no training image of at least 32 pixels a side"),
-        (no_image, r"broken\.png cannot be read as an image"),
-        (truncated, r"broken\.png cannot be read as an image"),
-        (damaged, r"broken\.png cannot be read as an image"),
-    ],
-)
-def test_an_unusable_folder_is_one_sentence(
-    make: Callable[[Path], None], sentence: str, tmp_path: Path
-) -> None:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    make(folder)
-    with pytest.raises(InvdiffError, match=sentence) as caught:
-        read_folder(folder, RECIPE)
-    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+def test_negative_and_real_values_are_halved_exactly() -> None:
+    """Integers to the nearest mean, ties upwards; other numbers to the mean."""
+    image = np.array([[-7, 2], [3, 4]])[..., None]
+    assert _half(image.astype(np.int16)).item() == 1  # the mean is 0.5
+    assert _half(image.astype(np.float32)).item() == 0.5
 
 
 def test_centre_crops() -> None:
-    crops = centre_crops([coordinates(0, 40, 57), coordinates(1, 19, 90)], 20)
-    assert crops is not None
-    np.testing.assert_array_equal(as_bytes(crops), coordinates(0, 40, 57)[None, 10:30, 18:38])
-    assert centre_crops([coordinates(0, 19, 90)], 20) is None and centre_crops([], 20) is None
+    recipe = replace(RECIPE, validation=20)
+    images = [coordinates(0, 19, 90), coordinates(1, 40, 57), coordinates(2, 20, 20)]
+    crops = centre_crops(images, recipe, 12)
+    assert crops is not None and len(crops) == 2
+    np.testing.assert_array_equal(as_bytes(crops[:1])[0], images[1][10:30, 18:38])
+    assert len(centre_crops(images, recipe, 1)) == 1
+    assert centre_crops(images[:1], recipe, 12) is None and centre_crops([], recipe, 12) is None

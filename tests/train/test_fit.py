@@ -18,10 +18,12 @@ from torch import Tensor
 from invdiff.cli import main
 from invdiff.core import InvdiffError
 from invdiff.priors.photo import PhotoPrior, load_weights
-from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
+from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig, coordinates
 from invdiff.train.data import PatchSampler
-from invdiff.train.fit import VALIDATION_SIGMAS, _Run, fit
-from invdiff.train.recipes import RECIPES, Recipe
+from invdiff.train.fit import fit
+from invdiff.train.recipe import Recipe
+from invdiff.train.recipes import RECIPES
+from invdiff.train.trainer import VALIDATION_SIGMAS, Trainer
 
 RECIPE = Recipe(
     name="tiny",
@@ -119,14 +121,57 @@ def test_without_large_validation_images_there_is_no_psnr(
 def test_steps_batch_and_patch_override_the_recipe(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes, advance = [], _Run.advance
+    shapes, advance = [], Trainer.advance
     monkeypatch.setattr(
-        _Run, "advance", lambda run, x0: (shapes.append(tuple(x0.shape)), advance(run, x0))[1]
+        Trainer, "advance", lambda run, x0: (shapes.append(tuple(x0.shape)), advance(run, x0))[1]
     )
     assert fit(RECIPE, photos, tmp_path / "out", steps=2, batch=3, patch=8, **QUIET)
     assert shapes == [(3, 3, 8, 8)] * 2
     recipe = json.loads((tmp_path / "out" / "tiny.json").read_text())["recipe"]
     assert (recipe["steps"], recipe["batch"], recipe["patch"]) == (2, 3, 8)
+
+
+SMALL = replace(
+    RECIPE, halves=0.0, hold_out=(), mode="L", hold_out_last=2, steps=2, patch=16, validation=16
+)
+KINDS = {
+    "complex": replace(SMALL, net=replace(RECIPE.net, channels=2), become="random phase"),
+    "clips": replace(
+        SMALL, net=replace(RECIPE.net, channels=8), become="moving clips", shape=(1, 8, 32, 32),
+        patch=28, validation=28, batch=4,
+    ),
+    "scales": replace(
+        SMALL, net=replace(RECIPE.net, channels=1, located=True), scales=(1, 2),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_image_can_be_trained_on(kind: str, tmp_path: Path) -> None:
+    """From an array; the prior knows its shape, the card its rule and the Wiener filter."""
+    recipe, data = KINDS[kind], tmp_path / "images.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32), dtype=np.uint8)
+    np.savez(data, greys=pixels, other=pixels[:1])
+    assert fit(recipe, data, tmp_path / "out", key="greys", **QUIET)
+    prior = load_weights(tmp_path / "out" / "tiny.safetensors")
+    assert prior.shape == (recipe.shape or (recipe.net.channels, None, None))
+    x = torch.randn(2, *(side or 32 for side in prior.shape))
+    assert prior.denoise(x, 0.5).shape == x.shape
+    facts = json.loads((tmp_path / "out" / "tiny.json").read_text())
+    assert (facts["training_images"], facts["validation_images"]) == (4, 2)
+    card = (tmp_path / "out" / "tiny.md").read_text()
+    assert "the last 2 of the array" in card and "| Wiener filter |" in card
+    assert ("| PSNR at 8 x 8 |" in card) == (kind == "scales")
+
+
+def test_a_located_network_is_trained_with_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it sees in training is what the prior shows it: the scaled image, then coordinates."""
+    run, seen = Trainer(KINDS["scales"], "cpu", False, mixed=False), list[Tensor]()
+    forward = run.forward
+    monkeypatch.setattr(run, "forward", lambda x, c: (seen.append(x), forward(x, c))[1])
+    run.advance(torch.zeros(2, 1, 16, 24))
+    assert seen[0].shape == (2, 5, 16, 24)
+    torch.testing.assert_close(seen[0][:, 1:], coordinates(16, 24).expand(2, -1, -1, -1))
 
 
 # The end of an interrupted run is the end of a whole one
@@ -277,7 +322,7 @@ def test_an_untrained_network_has_the_loss_of_table_1() -> None:
     is u s + v z with u^2 + v^2 = 1, and its square has the variance 4 v^2 - 2 v^4 <= 2.
     """
     d = 0.7
-    run = _Run(replace(RECIPE, net=replace(RECIPE.net, sigma_data=d)), "cpu", False, mixed=False)
+    run = Trainer(replace(RECIPE, net=replace(RECIPE.net, sigma_data=d)), "cpu", False, mixed=False)
     signs = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0)).sign()
     loss = float(run.advance(d * signs))
     assert abs(loss - 1) < 4 * math.sqrt(2 / signs.numel())
@@ -286,7 +331,7 @@ def test_an_untrained_network_has_the_loss_of_table_1() -> None:
 def test_noise_levels_follow_the_recipe() -> None:
     """Log-normal, but for a share of log-uniform ones; the mean within four standard errors."""
     recipe = replace(RECIPE, tail=0.25, p_mean=-1.0, p_std=1.1, sigma_min=0.002, sigma_max=160.0)
-    run = _Run(recipe, "cpu", False)
+    run = Trainer(recipe, "cpu", False)
     n, lo, hi = 20_000, math.log(0.002), math.log(160.0)
     logs = np.log(run.sigmas(n))
     assert lo - 1e-6 <= logs.min() and logs.max() <= hi + 1e-6
@@ -298,7 +343,7 @@ def test_noise_levels_follow_the_recipe() -> None:
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
-    run = _Run(replace(RECIPE, steps=100, warmup=10, cooldown=0.3, lr=2.0), "cpu", False)
+    run = Trainer(replace(RECIPE, steps=100, warmup=10, cooldown=0.3, lr=2.0), "cpu", False)
     rates = []
     for run.step in range(101):
         rates.append(run.rate())

@@ -8,7 +8,7 @@ from invdiff import zoo
 from invdiff.cli import OK
 from invdiff.commands import options
 from invdiff.needs import why_not
-from invdiff.priors.load import SOURCES
+from invdiff.priors.load import BUILT_IN, SOURCES
 from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
 
@@ -101,4 +101,8 @@ def _with_default(kind: zoo.Task, name: str) -> str:
 def priors() -> list[str]:
     """Everything that --prior understands."""
     rows = [["prior", "what it is"], *([s.spec, s.summary] for s in SOURCES)]
-    return [*aligned(rows), "", "A prior of a fixed size restores pictures of that size only."]
+    return [
+        *aligned(rows), "",
+        f"{', '.join(BUILT_IN)} come with invdiff; their cards are beside their weights.",
+        "A prior of a fixed size restores pictures of that size only.",
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""`invdiff train`: fit a prior to a folder of photographs."""
+"""`invdiff train`: fit a prior to images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from invdiff.core import InvdiffError
 from invdiff.train.fit import fit
 from invdiff.train.recipes import RECIPES, recipe
 
-ABOUT = """Train a prior by a recipe, on a folder of photographs.
+ABOUT = """Train a prior by a recipe, on images.
+
+DATA is a folder or a tar archive of image files, or an .npy or .npz file with an array of shape
+(images, height, width) or (images, height, width, channels).
 
 OUT receives checkpoint.pt, log.jsonl, and at the end NAME.safetensors, which `restore --prior`
 takes, with its card NAME.md. An interrupted training goes on with --resume."""
@@ -24,9 +27,10 @@ takes, with its card NAME.md. An interrupted training goes on with --resume."""
 
 def run(name: str, args: list[str]) -> int:
     """Train; the exit code."""
-    to = options.parser(name, "NAME --data FOLDER --out FOLDER [options]", ABOUT)
+    to = options.parser(name, "NAME --data PATH --out FOLDER [options]", ABOUT)
     to.add_argument("name", nargs="?", type=str, help=f"recipe: {', '.join(RECIPES)}")
-    to.add_argument("--data", type=str, help="folder of photographs")
+    to.add_argument("--data", type=str, help="folder or tar of images, or array file")
+    to.add_argument("--key", type=str, help="name of the array in an .npz file of several")
     to.add_argument("--out", type=str, help="folder for the checkpoint, the log and the weights")
     to.add_argument("--steps", type=int, help="optimiser steps, instead of the recipe's")
     to.add_argument("--batch", type=int, help="patches in a step, instead of the recipe's")
@@ -41,7 +45,7 @@ def run(name: str, args: list[str]) -> int:
     given = options.parse(to, options.normalised(args))
     for key, text in (("name", "NAME"), ("data", "--data"), ("out", "--out")):
         if key not in given:
-            raise InvdiffError(f"{text} is missing; invdiff train NAME --data FOLDER --out FOLDER.")
+            raise InvdiffError(f"{text} is missing; invdiff train NAME --data PATH --out FOLDER.")
     for key in ("steps", "batch", "patch", "minutes"):
         if key in given and not given[key] > 0:
             raise InvdiffError(f"--{key} is a number above 0, found {given[key]}.")
@@ -71,6 +75,7 @@ def _fit(given: Given, out: Path) -> bool:
         steps=given.get("steps"),
         batch=given.get("batch"),
         patch=given.get("patch"),
+        key=given.get("key"),
         minutes=given.get("minutes", math.inf),
         device=torch_device(given.get("device", "auto")),
         compile=given.get("compile", False),

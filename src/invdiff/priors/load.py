@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ import torch
 
 from invdiff.core import InvdiffError, nearest
 from invdiff.priors.base import Prior
-from invdiff.priors.photo import PhotoPrior, load_photo, load_weights
+from invdiff.priors.photo import PhotoPrior, load_embedded, load_weights
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -26,8 +27,17 @@ class Source:
     load: Callable[[], Prior] | None = None
 
 
+def _embedded(name: str, summary: str) -> Source:
+    return Source(name, summary, partial(load_embedded, name))
+
+
 SOURCES = (
-    Source("photo", "colour photographs of any size; comes with invdiff", load_photo),
+    _embedded("photo", "colour photographs of any size"),
+    _embedded("brain", "complex MR images of the head (real, imaginary), best near 128 x 128"),
+    _embedded("ct", "CT slices in Hounsfield units from -1024 to 1500, best near 256 x 256"),
+    _embedded("fashion28", "clothes and shoes of Fashion-MNIST, grey, 28 x 28"),
+    _embedded("moving-fashion", "clips of moving clothes and shoes, 8 frames of 32 x 32"),
+    _embedded("multiscale", "portraits in colour at 64 x 64, 32 x 32 and 16 x 16"),
     Source("FILE.safetensors", "a denoiser that `invdiff train` made"),
     Source("FOLDER", "a pixel diffusion model of diffusers (UNet2DModel or its pipeline)"),
     Source("OWNER/NAME", "the same from the Hugging Face hub, downloaded when first used"),
@@ -42,8 +52,8 @@ def load_prior(
 ) -> Prior:
     """The prior called spec, on a device.
 
-    spec: "photo", the path of a .safetensors file that `invdiff train` wrote, a folder with a
-    diffusers model, or its name OWNER/NAME on the Hugging Face hub.
+    spec: a name in BUILT_IN, such as "photo"; the path of a .safetensors file that `invdiff train`
+    wrote, a folder with a diffusers model, or its name OWNER/NAME on the Hugging Face hub.
     precision: of the network; the state of a sampler stays in float32.
     Raises InvdiffError, with the nearest names where there is no such prior.
     """

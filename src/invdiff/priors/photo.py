@@ -1,4 +1,4 @@
-"""The embedded default prior: photographs of any size."""
+"""The priors that come with invdiff, and those that `invdiff train` makes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from torch.utils.checkpoint import checkpoint
 
 from invdiff.core import InvdiffError
 from invdiff.priors.base import Prior
-from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig, channels_last
+from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig, channels_last, coordinates
 from invdiff.priors.precond import predicts_edm
 
 
 class PhotoPrior(Prior):
-    """E[x0 | x0 + sigma eps] for (B, 3, H, W) photographs on [-1, 1], any H and W.
+    """E[x0 | x0 + sigma eps] on [-1, 1], for photographs or whatever the network was trained on.
 
+    shape: (C, H, W) of the images, with None for a free size, (C, None, None) unless given; or
+    (C, T, H, W) for clips, whose C T frames are the channels of the network.
     tile: images with more than tile * tile pixels are denoised in tiles of about this side, which
     overlap by `overlap` pixels on each side; memory then depends on the tile and not on the image.
     With overlap = net.reach the result is the untiled one exactly. Gradients through a tiled image
@@ -41,9 +43,10 @@ class PhotoPrior(Prior):
         tile: int = 768,
         overlap: int = 64,
         precision: Literal["float32", "bfloat16"] = "float32",
+        shape: tuple[int | None, ...] | None = None,
     ) -> None:
         self.net = channels_last(net.eval().requires_grad_(False))
-        self.shape = (net.config.channels, None, None)
+        self.shape = shape or (net.config.channels, None, None)
         self.precond = predicts_edm(net.config.sigma_data)
         self.precision = precision
         if tile % net.stride or overlap % net.stride or tile <= 0 or overlap < 0:
@@ -56,17 +59,24 @@ class PhotoPrior(Prior):
         self._hash = ""
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        if x.ndim == 5:
+            return self.denoise(x.flatten(1, 2), sigma).reshape(x.shape)
         dtype = x.dtype
         sigma_in = min(max(sigma, self.sigma_min), self.sigma_max)
         h, w = x.shape[-2:]
+        place = coordinates(h, w).to(x.device)[:, : 4 * self.net.config.located]
         if h * w <= self.tile**2:
-            return self._denoise(x.float(), sigma, sigma_in).to(dtype)
-        return self._tiled(x.float(), sigma, sigma_in).to(dtype)
+            return self._denoise(x.float(), place, sigma, sigma_in).to(dtype)
+        return self._tiled(x.float(), place, sigma, sigma_in).to(dtype)
 
-    def _denoise(self, x: Tensor, sigma: float, sigma_in: float) -> Tensor:
-        """D = c_skip x + c_out F(c_in x, c_noise), padded by reflection to the net's stride."""
+    def _denoise(self, x: Tensor, place: Tensor, sigma: float, sigma_in: float) -> Tensor:
+        """D = c_skip x + c_out F(c_in x, c_noise), padded by reflection to the net's stride.
+
+        place: (1, 4 or 0, H, W), appended to the input of the network.
+        """
         p, (h, w) = self.precond, x.shape[-2:]
-        x_in = _pad(p.c_in(sigma) * x, self.net.stride)
+        x_in = torch.cat([p.c_in(sigma) * x, place.expand(len(x), -1, -1, -1)], dim=1)
+        x_in = _pad(x_in, self.net.stride)
         x_in = x_in.contiguous(memory_format=torch.channels_last)
         c_noise = torch.full((1,), p.c_noise(sigma_in), device=x.device)
         low = torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
@@ -74,7 +84,7 @@ class PhotoPrior(Prior):
             out = self.net(x_in, c_noise)[..., :h, :w]
         return p.c_skip(sigma) * x + p.c_out(sigma) * out
 
-    def _tiled(self, x: Tensor, sigma: float, sigma_in: float) -> Tensor:
+    def _tiled(self, x: Tensor, place: Tensor, sigma: float, sigma_in: float) -> Tensor:
         h, w = x.shape[-2:]
         rows, cols = _spans(h, self.tile, self.net.stride), _spans(w, self.tile, self.net.stride)
         out_rows = []
@@ -82,28 +92,19 @@ class PhotoPrior(Prior):
             pieces = []
             for left, right in cols:
                 t, l_ = max(top - self.overlap, 0), max(left - self.overlap, 0)
-                piece = x[..., t : bottom + self.overlap, l_ : right + self.overlap]
-                if piece.requires_grad:
-                    done = checkpoint(self._denoise, piece, sigma, sigma_in, use_reentrant=False)
+                around = (..., slice(t, bottom + self.overlap), slice(l_, right + self.overlap))
+                given = (x[around], place[around], sigma, sigma_in)
+                if x.requires_grad:
+                    done = checkpoint(self._denoise, *given, use_reentrant=False)
                 else:
-                    done = self._denoise(piece, sigma, sigma_in)
+                    done = self._denoise(*given)
                 pieces.append(done[..., top - t : bottom - t, left - l_ : right - l_])
             out_rows.append(torch.cat(pieces, dim=-1))
         return torch.cat(out_rows, dim=-2)
 
     def psnr_by_sigma(self, images: Tensor, sigmas: tuple[float, ...]) -> dict[str, float]:
         """Mean PSNR in dB (peak 2) of denoised images, by sigma; the noise is always the same."""
-        result = {}
-        with torch.no_grad():
-            for i, sigma in enumerate(sigmas):
-                generator = torch.Generator().manual_seed(1000 + i)
-                total = 0.0
-                for image in images:
-                    z = torch.randn(image.shape, generator=generator).to(image)
-                    done = self.denoise((image + sigma * z)[None], sigma)[0]
-                    total += float(-10 * torch.log10((done - image).square().mean() / 4))
-                result[f"{sigma:g}"] = round(total / len(images), 3)
-        return result
+        return psnr_by_sigma(self, images, sigmas)
 
     @property
     def fingerprint(self) -> str:
@@ -118,6 +119,21 @@ class PhotoPrior(Prior):
     def to(self, device: torch.device | str) -> PhotoPrior:
         self.net.to(device)
         return self
+
+
+def psnr_by_sigma(prior: Prior, images: Tensor, sigmas: tuple[float, ...]) -> dict[str, float]:
+    """Mean PSNR in dB (peak 2) of denoised images, by sigma; the noise is always the same."""
+    result = {}
+    with torch.no_grad():
+        for i, sigma in enumerate(sigmas):
+            generator = torch.Generator().manual_seed(1000 + i)
+            total = 0.0
+            for image in images:
+                z = torch.randn(image.shape, generator=generator).to(image)
+                done = prior.denoise((image + sigma * z)[None], sigma)[0]
+                total += float(-10 * torch.log10((done - image).square().mean() / 4))
+            result[f"{sigma:g}"] = round(total / len(images), 3)
+    return result
 
 
 def _pad(x: Tensor, stride: int) -> Tensor:
@@ -164,13 +180,19 @@ def load_weights(path: Path) -> PhotoPrior:
             f"{path} is not a prior trained by invdiff ({type(error).__name__}); "
             "give a .safetensors file that `invdiff train` wrote."
         ) from error
-    prior = PhotoPrior(net)
-    prior.name = facts.get("recipe", {}).get("name", path.stem)
+    recipe = facts.get("recipe", {})
+    prior = PhotoPrior(net, shape=tuple(recipe.get("shape") or ()))
+    prior.name = recipe.get("name", path.stem)
     return prior
 
 
-def load_photo() -> PhotoPrior:
-    """The prior that is shipped in the package."""
-    weights = resources.files("invdiff.priors") / "weights" / "photo.safetensors"
+def load_embedded(name: str) -> PhotoPrior:
+    """The prior called name that comes with the package."""
+    weights = resources.files("invdiff.priors") / "weights" / f"{name}.safetensors"
     with resources.as_file(weights) as path:
         return load_weights(path)
+
+
+def load_photo() -> PhotoPrior:
+    """The prior for photographs."""
+    return load_embedded("photo")

@@ -1,6 +1,6 @@
-"""A fully convolutional, noise-conditioned denoiser for photographs of any size.
+"""A fully convolutional, noise-conditioned denoiser for images of any size.
 
-A three-level U-Net behind a pixel-unshuffle: full-resolution work is where a denoiser's time goes,
+A U-Net behind a pixel-unshuffle: full-resolution work is where a denoiser's time goes,
 and the first level here runs at half resolution with four times the channels. There is no
 normalisation and no attention, so an output pixel depends on the pixels within `reach` only: it is
 the same whatever lies, or is padded, beyond.
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class PhotoNetConfig:
-    """widths: channels at 1/2, 1/4, 1/8 resolution. blocks: residual blocks on the way down per
+    """widths: channels at 1/2, 1/4, 1/8 ... resolution. blocks: residual blocks on the way down per
     level; up_blocks: on the way up (the last level has none). embedding: width of the noise code.
-    sigma_data: standard deviation of clean images, for the EDM preconditioning."""
+    sigma_data: root mean square of clean images, for the EDM preconditioning.
+    located: whether the input is followed by the four channels of `coordinates`."""
 
     channels: int = 3
     widths: tuple[int, ...] = (64, 128, 256)
@@ -28,10 +29,22 @@ class PhotoNetConfig:
     up_blocks: tuple[int, ...] = (3, 2)
     embedding: int = 128
     sigma_data: float = 0.5
+    located: bool = False
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values, for a file's metadata."""
-        return asdict(self)
+        """Plain values, for a file's metadata; `located` only where it is true."""
+        return {k: v for k, v in asdict(self).items() if k != "located" or v}
+
+
+def coordinates(h: int, w: int) -> Tensor:
+    """cos(pi v), sin(pi v), cos(pi u), sin(pi u) of the pixels of an image, (1, 4, h, w).
+
+    (v, u) is the pixel's centre, downwards and to the right, where the whole image is [0, 1]^2: the
+    same place has the same coordinates at every resolution.
+    """
+    v, u = (math.pi * (torch.arange(n) + 0.5) / n for n in (h, w))
+    rows, cols = v[:, None].expand(h, w), u[None].expand(h, w)
+    return torch.stack([rows.cos(), rows.sin(), cols.cos(), cols.sin()])[None]
 
 
 def _zero(layer: nn.Module) -> None:
@@ -101,7 +114,8 @@ class Blocks(nn.ModuleList):
 class PhotoNet(nn.Module):
     """F of the EDM preconditioning: (B, C, H, W), c_noise (B,) or (1,) to (B, C, H, W).
 
-    H and W must be multiples of `stride`; c_noise of shape (1,) is shared by the batch.
+    A `located` network takes (B, C + 4, H, W): the image and its coordinates. H and W must be
+    multiples of `stride`; c_noise of shape (1,) is shared by the batch.
     """
 
     def __init__(self, config: PhotoNetConfig) -> None:
@@ -109,7 +123,8 @@ class PhotoNet(nn.Module):
         self.config = config
         w, e = config.widths, config.embedding
         self.code = NoiseCode(e)
-        self.head = nn.Conv2d(4 * config.channels, w[0], 3, padding=1)
+        inputs = config.channels + 4 * config.located
+        self.head = nn.Conv2d(4 * inputs, w[0], 3, padding=1)
         self.down = nn.ModuleList(Blocks(n, w[i], e) for i, n in enumerate(config.blocks))
         self.shrink = nn.ModuleList(
             nn.Conv2d(a, b, 2, stride=2) for a, b in zip(w[:-1], w[1:], strict=True)

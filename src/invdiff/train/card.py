@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Any
 
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
+
+SYMMETRIES = {"all": ", in all eight orientations", "mirror": ", mirrored at random", "none": ""}
 
 
 def write_card(facts: dict[str, Any]) -> str:
@@ -12,51 +15,83 @@ def write_card(facts: dict[str, Any]) -> str:
     recipe = facts["recipe"]
     net = recipe["net"]
     reach = PhotoNet(PhotoNetConfig(**net)).reach
-    rule = (
-        f": files whose name starts with {' or '.join(recipe['hold_out'])} and whose name's "
-        f"SHA-256 is divisible by {recipe['hold_out_one_in']}"
-        if recipe["hold_out"]
-        else ""
+    about = (
+        f"A noise-conditioned denoiser E[x0 | x0 + sigma eps] for {recipe['about']}. Its "
+        "preconditioning is that of Karras et al. 2022 (EDM)."
+    )
+    limits = (
+        f"It knows texture, edges and structure within {reach} pixels (an output pixel depends on "
+        f"no other). {recipe['limits']}"
     )
     lines = [
         f"# Prior `{recipe['name']}`",
         "",
-        "A noise-conditioned denoiser E[x0 | x0 + sigma eps] for RGB photographs of any size, on",
-        "[-1, 1], with the preconditioning of Karras et al. 2022 (EDM).",
+        fill(about, 98, break_on_hyphens=False),
         "",
         f"- Network: convolutional U-Net behind a pixel-unshuffle, widths {tuple(net['widths'])}, "
         f"blocks {tuple(net['blocks'])} down and {tuple(net['up_blocks'])} up, no normalisation, "
         f"no attention; {facts['parameters'] / 1e6:.2f} M parameters, stored in float16.",
-        f"- Data: {facts['training_images']} training images. {recipe['attribution']}"
-        " Weights trained on CC-BY-SA images are offered under CC-BY-SA-4.0.",
-        f"- Held out: {facts['validation_images']} images{rule}.",
-        f"- Recipe: {recipe['steps']} steps of {recipe['batch']} patches of {recipe['patch']} x "
-        f"{recipe['patch']} pixels, {round(100 * recipe['halves'])} % of them from images at half "
-        f"size; AdamW, rate {recipe['lr']:g} falling to 0 over the last "
-        f"{round(100 * recipe['cooldown'])} %, mean of weights {recipe['ema']}; sigma "
-        f"log-normal ({recipe['p_mean']}, {recipe['p_std']}), {round(100 * recipe['tail'])} % "
-        f"log-uniform on [{recipe['sigma_min']}, {recipe['sigma_max']}].",
+        f"- Data: {facts['training_images']} training images. {recipe['attribution']}",
+        f"- Held out: {facts['validation_images']} images{_rule(recipe)}. Of identical images only "
+        "the first is used.",
+        f"- Recipe: {recipe['steps']} steps of {recipe['batch']} {_patches(recipe)}; AdamW, rate "
+        f"{recipe['lr']:g} falling to 0 over the last {round(100 * recipe['cooldown'])} %, mean of "
+        f"weights {recipe['ema']}; sigma log-normal ({recipe['p_mean']}, {recipe['p_std']}), "
+        f"{round(100 * recipe['tail'])} % log-uniform on [{recipe['sigma_min']}, "
+        f"{recipe['sigma_max']}].",
         f"- Hardware and time: {facts['hardware']}, {facts['hours']:.2f} hours, "
         f"torch {facts['torch']}.",
+        *([f"- Note: {facts['note']}"] if "note" in facts else []),
         "",
-    ]
-    if "note" in facts:
-        lines[-1:] = [f"- Note: {facts['note']}", ""]
-    if "psnr" in facts:
-        sigmas = list(facts["psnr"])
-        lines += [
-            "PSNR in dB of the denoised held-out photographs (centre crops of 256 x 256), by the",
-            "noise level on [-1, 1], peak 2:",
-            "",
-            "| sigma | " + " | ".join(sigmas) + " |",
-            "|---|" + "---|" * len(sigmas),
-            "| PSNR | " + " | ".join(f"{facts['psnr'][s]:.2f}" for s in sigmas) + " |",
-            "",
-        ]
-    lines += [
-        f"It knows texture, edges and local structure within {reach} pixels; it does not know",
-        "what a face or a house is, and cannot invent what a large hole held.",
+        *(_quality(facts) if "psnr" in facts else []),
+        fill(limits.strip(), 98, break_on_hyphens=False),
         "",
-        f"Trained by `invdiff train {recipe['name']} --data FOLDER`.",
+        f"Trained by `invdiff train {recipe['name']} --data PATH`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _rule(recipe: dict[str, Any]) -> str:
+    """How the held-out images were chosen."""
+    if recipe["hold_out_last"]:
+        return f": the last {recipe['hold_out_last']} of the array"
+    if not recipe["hold_out"]:
+        return ""
+    prefixes = [p for p in recipe["hold_out"] if p]
+    start = f" starts with {' or '.join(prefixes)} and whose name's" if prefixes else "'s"
+    return f": files whose name{start} SHA-256 is divisible by {recipe['hold_out_one_in']}"
+
+
+def _patches(recipe: dict[str, Any]) -> str:
+    """What a batch is made of."""
+    text = (
+        f"patches of {recipe['patch']} x {recipe['patch']} pixels{SYMMETRIES[recipe['symmetries']]}"
+    )
+    if recipe["halves"]:
+        text += f", {round(100 * recipe['halves'])} % of them from images at half size"
+    if len(recipe["scales"]) > 1:
+        factors = ", ".join(str(s) for s in recipe["scales"])
+        text += f", reduced by a factor that is drawn from {factors} for each batch"
+    return text + (f", made into {recipe['become']}" if recipe["become"] else "")
+
+
+def _quality(facts: dict[str, Any]) -> list[str]:
+    """The table of PSNR on held-out images."""
+    rows = {"PSNR": facts["psnr"], **facts.get("others", {})}
+    sigmas, side = list(facts["psnr"]), facts["recipe"]["validation"]
+    what = (
+        f"PSNR in dB of denoised held-out images (centre crops of {side} x {side}, at most "
+        f"{facts['recipe']['validated']}), by the noise level on [-1, 1], peak 2. The Wiener "
+        "filter has the power spectrum of the training images:"
+    )
+    return [
+        fill(what, 98, break_on_hyphens=False),
+        "",
+        "| sigma | " + " | ".join(sigmas) + " |",
+        "|---|" + "---|" * len(sigmas),
+        *(
+            f"| {label} | " + " | ".join(f"{psnr[s]:.2f}" for s in sigmas) + " |"
+            for label, psnr in rows.items()
+        ),
+        "",
+    ]

@@ -1,58 +1,11 @@
-"""Recipes: everything that decides a trained prior, in one frozen object each."""
+"""The recipes of the priors that come with invdiff."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-
 from invdiff.core import InvdiffError
 from invdiff.priors.photo_net import PhotoNetConfig
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a denoiser is trained with the loss of Karras et al. 2022 (arXiv 2206.00364), eq. 8.
-
-    exclude, hold_out: file-name prefixes that are left out, and from which validation is taken.
-    hold_out_one_in: a file of a hold_out prefix is validation when the SHA-256 of its name,
-        as an integer, is divisible by this.
-    halves: chance that a patch comes from the image at half size (block mean): such patches
-        are sharper, and free of the file's compression artefacts.
-    p_mean, p_std: log-normal law of sigma; tail: chance of a log-uniform sigma on
-        [sigma_min, sigma_max] instead.
-    batch patches of patch x patch pixels a step, flipped and transposed at random.
-    lr rises over warmup steps, stays, and falls linearly to 0 over the last share `cooldown` of the
-        steps, so that a run may be prolonged before that; ema: decay of the weights' running mean.
-    grad_clip: a gradient is shortened to this many times the running mean of its norm.
-    """
-
-    name: str
-    net: PhotoNetConfig
-    attribution: str
-    exclude: tuple[str, ...] = ()
-    hold_out: tuple[str, ...] = ()
-    hold_out_one_in: int = 10
-    halves: float = 0.35
-    p_mean: float = -1.2
-    p_std: float = 1.4
-    tail: float = 0.1
-    sigma_min: float = 0.002
-    sigma_max: float = 160.0
-    patch: int = 96
-    batch: int = 16
-    steps: int = 10_600
-    warmup: int = 300
-    cooldown: float = 0.3
-    lr: float = 4e-4
-    grad_clip: float = 2.0
-    ema: float = 0.999
-    seed: int = 0
-
-    def held_out(self, name: str) -> bool:
-        """Whether the file `name` is validation, and so never trained on."""
-        digest = int.from_bytes(hashlib.sha256(name.encode()).digest(), "big")
-        return name.startswith(self.hold_out) and digest % self.hold_out_one_in == 0
-
+from invdiff.priors.units import HU_WINDOW
+from invdiff.train.recipe import Recipe
 
 PHOTO = Recipe(
     name="photo",
@@ -63,11 +16,211 @@ PHOTO = Recipe(
         "Trained on free-software desktop wallpapers (CC0, CC-BY, CC-BY-SA and Unsplash licences; "
         "projects Budgie, elementary OS, deepin, Cutefish, Solus, MATE, Ubuntu MATE, Pop!_OS), the "
         "training part of CID22 (Cloudinary Image Dataset '22, CC-BY-SA-4.0) and photographs of "
-        "CLIC 2025 (Unsplash licence)."
+        "CLIC 2025 (Unsplash licence). Weights trained on CC-BY-SA images are offered under "
+        "CC-BY-SA-4.0."
     ),
+    limits="What a face or a house is, it does not know, and it cannot invent what a large hole "
+    "held.",
 )
 
-RECIPES = {r.name: r for r in (PHOTO,)}
+BRAIN = Recipe(
+    name="brain",
+    net=PhotoNetConfig(
+        channels=2,
+        widths=(32, 64, 128, 160),
+        blocks=(2, 2, 2, 2),
+        up_blocks=(2, 2, 2),
+        embedding=64,
+        sigma_data=0.18,
+    ),
+    about=(
+        "complex MR images of the head, of any size but meant for about 128 x 128 pixels that show "
+        "the whole head. The channels are the real and the imaginary part; the magnitude is on "
+        "[0, 1], so both lie on [-1, 1]"
+    ),
+    attribution=(
+        "Slices of 128 x 128 pixels (T1, contrast-enhanced T1, T2, FLAIR; three orientations; many "
+        "with tumours; a few are CT), 8-bit from JPEG. The collection is named CC0 at second hand, "
+        "which is unconfirmed. The files are magnitudes: the phase is synthetic, a random constant "
+        "plus a random polynomial of degree 3, drawn anew whenever an image is used. Slices of one "
+        "patient may be on both sides of the hold-out rule."
+    ),
+    limits=(
+        "The magnitudes are rounded, compressed and were windowed for viewing, some with a small "
+        "inscription: this is no measured MR data. It is not for diagnosis."
+    ),
+    mode="L",
+    hold_out=("",),
+    hold_out_one_in=50,
+    validation=128,
+    halves=0.0,
+    symmetries="mirror",
+    become="random phase",
+    p_mean=-2.0,
+    patch=128,
+    batch=12,
+    steps=5500,
+    warmup=200,
+    grad_clip=1.5,
+)
+
+FASHION_MNIST = (
+    "Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747; Zalando SE; MIT licence), the "
+    "60,000 images of its training part"
+)
+
+FASHION = Recipe(
+    name="fashion28",
+    net=PhotoNetConfig(
+        channels=1,
+        widths=(48, 96),
+        blocks=(2, 3),
+        up_blocks=(2,),
+        embedding=64,
+        sigma_data=0.78,
+    ),
+    about=(
+        "grey images of 28 x 28 pixels of clothes, shoes and bags (Fashion-MNIST), on [-1, 1], "
+        "black being -1. It is small and smooth (SiLU is its only nonlinearity), so that densities "
+        "can be computed by its probability-flow ODE"
+    ),
+    attribution=f"Trained on {FASHION_MNIST}.",
+    limits="It was not told the classes.",
+    shape=(1, 28, 28),
+    mode="L",
+    key="train",
+    hold_out_last=1000,
+    validation=28,
+    validated=200,
+    halves=0.0,
+    symmetries="none",
+    p_mean=-0.8,
+    patch=28,
+    batch=96,
+    steps=2400,
+    warmup=100,
+    lr=5e-4,
+    grad_clip=1.5,
+)
+
+MOVING = Recipe(
+    name="moving-fashion",
+    net=PhotoNetConfig(
+        channels=8,
+        widths=(64, 96, 128),
+        blocks=(3, 2, 2),
+        up_blocks=(3, 2),
+        embedding=96,
+        sigma_data=0.93,
+    ),
+    about=(
+        "clips (1, 8, 32, 32) (channel, frames, height, width), on [-1, 1], in which one or two "
+        "small grey items of Fashion-MNIST (14 x 14 pixels) move on black at constant speeds of up "
+        "to 2.5 pixels a frame, straight on, and bounce off the borders. The 8 frames are "
+        "channels of a network for images"
+    ),
+    attribution=(
+        f"The items are from {FASHION_MNIST}; the clips are synthetic and drawn anew in every step "
+        "(two items make one clip)."
+    ),
+    limits="It knows this toy world only, in clips of 8 frames, and no real video.",
+    shape=(1, 8, 32, 32),
+    mode="L",
+    key="train",
+    hold_out_last=1000,
+    validation=28,
+    validated=200,
+    halves=0.0,
+    symmetries="none",
+    become="moving clips",
+    p_mean=-0.8,
+    patch=28,
+    batch=64,
+    steps=5000,
+    warmup=200,
+    lr=5e-4,
+    grad_clip=1.5,
+)
+
+MULTISCALE = Recipe(
+    name="multiscale",
+    net=PhotoNetConfig(
+        channels=3,
+        widths=(64, 96, 144),
+        blocks=(2, 2, 3),
+        up_blocks=(2, 2),
+        embedding=96,
+        sigma_data=0.5,
+        located=True,
+    ),
+    about=(
+        "RGB portraits, on [-1, 1], at 64 x 64, 32 x 32 and 16 x 16 pixels, one network for all: "
+        "beside the image it sees the cosine and the sine of each pixel's place in the frame, "
+        "which the prior computes from the image's own height and width. It is meant for "
+        "coarse-to-fine sampling; other sizes are possible and were not trained"
+    ),
+    attribution=(
+        "Portraits of members of the US Congress, 64 x 64 pixels, WebP; the smaller ones are their "
+        "block means. They are public portraits, largely in the public domain; the collection "
+        "names no licence. About two thirds are black and white, few show women, and some are "
+        "engravings or paintings: the prior has this bias."
+    ),
+    limits=(
+        "It knows official portraits, face-on and centred, and little else; it must not be used to "
+        "identify anyone."
+    ),
+    hold_out=("",),
+    hold_out_one_in=50,
+    validation=64,
+    validated=100,
+    halves=0.0,
+    symmetries="mirror",
+    scales=(1, 2, 4),
+    patch=64,
+    batch=32,
+    steps=6000,
+    warmup=200,
+    grad_clip=1.5,
+)
+
+CT = Recipe(
+    name="ct",
+    net=PhotoNetConfig(
+        channels=1,
+        widths=(32, 64, 96, 112),
+        blocks=(2, 2, 2, 2),
+        up_blocks=(2, 2, 2),
+        embedding=64,
+        sigma_data=0.74,
+    ),
+    about=(
+        "axial CT slices of the chest and the belly, of any size but meant for 256 x 256 or "
+        f"128 x 128 pixels. {HU_WINDOW[0]:g} to {HU_WINDOW[1]:g} Hounsfield units become -1 to 1 "
+        "(`hu_to_x`, `x_to_hu`); values beyond were clipped"
+    ),
+    attribution=(
+        "CT slices of 256 x 256 pixels from The Cancer Imaging Archive (TCIA), CC-BY-3.0, in "
+        "Hounsfield units. The set has 80 slices, five of which are copies of others. It names no "
+        "patients, and the order is random, so slices of one patient may be on both sides of the "
+        "hold-out rule."
+    ),
+    limits=(
+        "67 slices are few: it knows what tissue, air, bone and the table look like, and cannot be "
+        "relied on for anything rare. It is not for diagnosis."
+    ),
+    mode="L",
+    key="hu",
+    window=HU_WINDOW,
+    hold_out_last=10,
+    p_mean=-1.2,
+    patch=128,
+    batch=12,
+    steps=3000,
+    warmup=200,
+    grad_clip=1.5,
+)
+
+RECIPES = {r.name: r for r in (PHOTO, BRAIN, FASHION, MOVING, MULTISCALE, CT)}
 
 
 def recipe(name: str) -> Recipe:
