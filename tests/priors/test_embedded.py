@@ -93,11 +93,7 @@ def test_gradients_pass(name: str) -> None:
     ("name", "shape", "words"),
     [
         ("brain", (1, 128, 128), "2 x any x any .channels x height x width., but .* 1 x 128 x 128"),
-        ("ct", (3, 64, 64), "1 x any x any"),
         ("fashion28", (1, 32, 32), "1 x 28 x 28"),
-        ("moving-fashion", (1, 6, 32, 32), "1 x 8 x 32 x 32 .channels x frames x height x width."),
-        ("moving-fashion", (8, 32, 32), "1 x 8 x 32 x 32"),
-        ("multiscale", (1, 64, 64), "3 x any x any"),
     ],
 )
 def test_other_shapes_are_refused(name: str, shape: tuple[int, ...], words: str) -> None:
@@ -188,15 +184,6 @@ def test_it_removes_most_of_the_noise(name: str, sigma: float) -> None:
     assert float((found - truth).square().mean()) < sigma**2 / 4
 
 
-def test_multiscale_knows_every_scale() -> None:
-    """The same portrait at 64, 32 and 16 pixels."""
-    prior = loaded("multiscale")
-    for side in (64, 32, 16):
-        truth = portrait(side)
-        found = prior.denoise(truth + 0.3 * images(*truth.shape, seed=5), 0.3)
-        assert float((found - truth).square().mean()) < 0.3**2 / 4, side
-
-
 # Coordinates
 
 
@@ -213,11 +200,11 @@ def test_a_place_has_the_same_coordinates_at_every_scale() -> None:
 
 
 def test_a_located_network_sees_places_and_others_do_not() -> None:
-    """Shifting a periodic image changes the answer by more than the shift, only if located."""
-    x = images(1, 3, 8, 8).tile(1, 1, 8, 8)
+    """A periodic image, far from its borders, is answered periodically only without places."""
+    x = images(1, 3, 8, 8).tile(1, 1, 18, 18)
     for located in (False, True):
         net = network(config=replace(TINY, located=located))
-        found = PhotoPrior(net).denoise(x, 0.5)[..., 24:40, 24:40]
+        found = PhotoPrior(net).denoise(x, 0.5)[..., 64:80, 64:80]
         same = torch.allclose(found[..., :8, :8], found[..., 8:, 8:], **CLOSE)
         assert same != located
 

@@ -135,7 +135,7 @@ SMALL = replace(
     RECIPE, halves=0.0, hold_out=(), mode="L", hold_out_last=2, steps=2, patch=16, validation=16
 )
 KINDS = {
-    "complex": replace(SMALL, net=replace(RECIPE.net, channels=2), become="random phase"),
+    "complex": replace(SMALL, net=replace(RECIPE.net, channels=2), become="complex images"),
     "clips": replace(
         SMALL, net=replace(RECIPE.net, channels=8), become="moving clips", shape=(1, 8, 32, 32),
         patch=28, validation=28, batch=4,

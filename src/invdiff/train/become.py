@@ -83,7 +83,7 @@ def _place(items: Tensor, corner: Tensor) -> Tensor:
 
 BECOME: dict[str, Become] = {
     "": lambda x, g: x,
-    "random phase": random_phase,
+    "complex images": random_phase,
     "moving clips": moving_clips,
 }
 """By the names that recipes use; each takes patches on [-1, 1] and a generator."""

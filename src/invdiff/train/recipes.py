@@ -47,7 +47,9 @@ BRAIN = Recipe(
     ),
     limits=(
         "The magnitudes are rounded, compressed and were windowed for viewing, some with a small "
-        "inscription: this is no measured MR data. It is not for diagnosis."
+        "inscription: this is no measured MR data. It is not for diagnosis. Samples that it draws "
+        "without a measurement (50 steps) have outlines of heads and smooth phases, but blurred "
+        "and wrong anatomy within, and a few are almost empty."
     ),
     mode="L",
     hold_out=("",),
@@ -55,7 +57,7 @@ BRAIN = Recipe(
     validation=128,
     halves=0.0,
     symmetries="mirror",
-    become="random phase",
+    become="complex images",
     p_mean=-2.0,
     patch=128,
     batch=12,
@@ -85,7 +87,10 @@ FASHION = Recipe(
         "can be computed by its probability-flow ODE"
     ),
     attribution=f"Trained on {FASHION_MNIST}.",
-    limits="It was not told the classes.",
+    limits=(
+        "It was not told the classes. Most of its samples without a measurement (50 steps) are "
+        "clear items, some with blotched texture; about one in ten is no item at all."
+    ),
     shape=(1, 28, 28),
     mode="L",
     key="train",
