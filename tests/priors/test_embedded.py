@@ -94,6 +94,8 @@ def test_gradients_pass(name: str) -> None:
     [
         ("brain", (1, 128, 128), "2 x any x any .channels x height x width., but .* 1 x 128 x 128"),
         ("fashion28", (1, 32, 32), "1 x 28 x 28"),
+        ("moving-fashion", (1, 6, 32, 32), "1 x 8 x 32 x 32 .channels x frames x height x width."),
+        ("moving-fashion", (8, 32, 32), "1 x 8 x 32 x 32"),
     ],
 )
 def test_other_shapes_are_refused(name: str, shape: tuple[int, ...], words: str) -> None:

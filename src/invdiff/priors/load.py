@@ -35,6 +35,7 @@ SOURCES = (
     _embedded("photo", "colour photographs of any size"),
     _embedded("brain", "complex MR images of the head (real, imaginary), best near 128 x 128"),
     _embedded("fashion28", "clothes and shoes of Fashion-MNIST, grey, 28 x 28"),
+    _embedded("moving-fashion", "clips of moving clothes and shoes, 8 frames of 32 x 32"),
     Source("FILE.safetensors", "a denoiser that `invdiff train` made"),
     Source("FOLDER", "a pixel diffusion model of diffusers (UNet2DModel or its pipeline)"),
     Source("OWNER/NAME", "the same from the Hugging Face hub, downloaded when first used"),

@@ -128,7 +128,11 @@ MOVING = Recipe(
         f"The items are from {FASHION_MNIST}; the clips are synthetic and drawn anew in every step "
         "(two items make one clip)."
     ),
-    limits="It knows this toy world only, in clips of 8 frames, and no real video.",
+    limits=(
+        "It knows this toy world only, in clips of 8 frames, and no real video. Its samples "
+        "without a measurement (50 steps) are bright shapes of the right size that move steadily, "
+        "but whose form changes on the way and is no recognisable piece of clothing."
+    ),
     shape=(1, 8, 32, 32),
     mode="L",
     key="train",
