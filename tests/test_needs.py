@@ -1,5 +1,6 @@
 """Incompatibility is one sentence, derived from types, before the loop."""
 
+import dataclasses
 from typing import ClassVar
 
 import pytest
@@ -17,8 +18,10 @@ from invdiff.needs import (
     why_not,
 )
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
-from invdiff.operators.algebra import ComposedLinear
-from invdiff.operators.base import Identity, Operator
+from invdiff.operators.algebra import ComposedLinear, ComposedPseudoInvertible
+from invdiff.operators.base import Identity, Operator, PseudoInvertible
+from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.jpeg import JPEG
 from invdiff.priors.base import Denoiser
 from invdiff.solvers.base import Solver
 
@@ -32,14 +35,33 @@ class BlackBox(Squared):
     differentiable: ClassVar[bool] = False
 
 
+class Rounded(PseudoInvertible):
+    """A generalised inverse, and no gradient."""
+
+    differentiable: ClassVar[bool] = False
+
+    def __call__(self, x):
+        return x.round()
+
+    def pinv(self, y):
+        return y
+
+
+class Clipped(Rounded):
+    differentiable: ClassVar[bool] = True
+
+
 class Blind(Denoiser):
     differentiable = False
 
 
-def solver(named: str, *wanted: Need, blind: bool = False) -> Solver:
+def solver(
+    named: str, *wanted: Need, blind: bool = False, instead: tuple[Need, ...] | None = None
+) -> Solver:
     class Toy(Solver):
         name = named
         needs = frozenset(wanted)
+        or_needs = () if instead is None else (frozenset(instead),)
         ignores_y = blind
 
     return Toy()
@@ -59,12 +81,16 @@ ALL = (DDRM, DPS, DDNM, PRIOR_ONLY)
 
 
 def test_closure_holds_every_implication():
-    assert closure([Need.SVD]) == {Need.SVD, Need.PINV, Need.LINEAR, Need.OPERATOR_VJP}
+    ladder = {Need.PINV, Need.LINEAR, Need.GENERALISED_INVERSE, Need.OPERATOR_VJP}
+    assert closure([Need.SVD]) == {Need.SVD, *ladder}
+    assert closure([Need.PINV]) == ladder
+    assert closure([Need.LINEAR]) == {Need.LINEAR, Need.OPERATOR_VJP}
+    assert closure([Need.GENERALISED_INVERSE]) == {Need.GENERALISED_INVERSE}
     assert closure([Need.GAUSSIAN]) == {Need.GAUSSIAN} and closure([]) == frozenset()
     for need in Need:
         full = closure([need])
         assert need in full and closure(full) == full
-        assert all(IMPLIES[n] in full for n in full if n in IMPLIES)
+        assert all(IMPLIES[n] <= full for n in full if n in IMPLIES)
 
 
 @pytest.mark.parametrize(
@@ -72,12 +98,16 @@ def test_closure_holds_every_implication():
     [
         (Identity(), {Need.SVD}),
         (LINEAR, {Need.PINV}),
+        (Rounded(), {Need.GENERALISED_INVERSE}),
+        (Clipped(), {Need.GENERALISED_INVERSE, Need.OPERATOR_VJP}),
         (Squared(), {Need.OPERATOR_VJP}),
         (BlackBox(), set()),
+        (Identity() @ BlackBox(), set()),
+        (Rounded() @ Identity(), {Need.GENERALISED_INVERSE}),
     ],
 )
 def test_an_operator_offers_its_rung(A, strongest):
-    ladder = {Need.SVD, Need.PINV, Need.LINEAR, Need.OPERATOR_VJP}
+    ladder = {Need.SVD, Need.PINV, Need.LINEAR, Need.OPERATOR_VJP, Need.GENERALISED_INVERSE}
     assert offers(problem(A)) & ladder == closure(strongest)
 
 
@@ -136,6 +166,39 @@ def test_the_sentence_blames_the_noise_where_it_is_at_fault(wanted, noise, word)
     sentence = why_not(solver("s", wanted), problem(Identity(), noise))
     assert wanted.value in sentence and word in sentence
     assert "Identity offers none" not in sentence
+
+
+EITHER = solver("either", Need.PINV, Need.GAUSSIAN,
+                instead=(Need.GENERALISED_INVERSE, Need.NOISELESS))  # fmt: skip
+
+
+def test_one_of_several_sets_of_needs_is_enough():
+    for A, noise in ((LINEAR, NOISELESS), (LINEAR, Gaussian(0.1)), (Rounded(), NOISELESS)):
+        assert missing(EITHER, problem(A, noise)) == [] and why_not(EITHER, problem(A, noise)) == ""
+    assert missing(EITHER, problem(Squared(), Gaussian(0.1))) == [Need.PINV]
+
+
+def test_the_sentence_tells_every_nearest_way():
+    """One lacks as much as the other: both are told. One that lacks more is not."""
+    sentence = why_not(EITHER, problem(Rounded(), Gaussian(0.1)))
+    assert sentence == (
+        "either cannot solve Rounded: it needs a pseudo-inverse and Rounded offers none; or it "
+        "needs a measurement without noise and the noise is Gaussian(sigma=0.1)."
+    )
+    sentence = why_not(EITHER, problem(Squared(), Gaussian(0.1)))
+    assert "a pseudo-inverse" in sentence and " or " not in sentence
+    twice = solver("twice", Need.PINV, instead=(Need.PINV, Need.GAUSSIAN))
+    assert why_not(twice, problem(Squared())).count("it needs") == 1
+
+
+def test_an_approximate_generalised_inverse_is_offered_on_request():
+    """A hole in a JPEG: its pinv fills the hole with grey, which JPEG does not keep."""
+    hole, wants = Inpaint.box((4, 4), 1, 1, 2, 2), solver("wants", Need.GENERALISED_INVERSE)
+    masked = ComposedPseudoInvertible(hole, JPEG(50))
+    assert "approximate=True accepts" in why_not(wants, problem(masked))
+    assert not missing(wants, problem(dataclasses.replace(masked, approximate=True)))
+    assert not missing(wants, problem(JPEG(50) @ Inpaint(torch.ones(1, 1, 4, 4))))
+    assert missing(wants, problem(JPEG(50) @ hole))
 
 
 def test_check_is_silent_when_all_is_there():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from invdiff.noise import Noise
-    from invdiff.operators.base import Linear, Operator, Spectral
+    from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
 
 
 class InvdiffError(ValueError):
@@ -98,6 +98,11 @@ class Problem:
     def batch(self) -> int:
         """Number of measurements M."""
         return int(self.y.shape[0])
+
+    @property
+    def invertible(self) -> PseudoInvertible:
+        """A, typed as PseudoInvertible: for solvers that declared GENERALISED_INVERSE or PINV."""
+        return cast("PseudoInvertible", self.A)
 
     @property
     def linear(self) -> Linear:

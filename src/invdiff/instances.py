@@ -9,8 +9,17 @@ import torch
 from invdiff.core import Problem
 from invdiff.noise import Gaussian, Noise
 from invdiff.operators.base import Operator
+from invdiff.operators.downsample import AveragePool
+from invdiff.operators.jpeg import JPEG
+from invdiff.operators.quantize import Quantize
 
-INSTANCES: dict[str, Callable[[float], Problem]] = {}
+INSTANCES: dict[str, Callable[[float], Problem]] = {
+    "jpeg": lambda sigma: unmeasured(JPEG(10), sigma, (3, 16, 16)),
+    "jpeg-after-pool": lambda sigma: unmeasured(
+        JPEG(50) @ AveragePool(2, (16, 16)), sigma, (3, 16, 16)
+    ),
+    "quantize": lambda sigma: unmeasured(Quantize(8), sigma, (3, 16, 16)),
+}
 """Name to f(sigma): a problem with y = 0 whose types decide which solver can. sigma is the level of
 the Gaussian noise, 0 for none; where the noise is of another kind, it is not used."""
 

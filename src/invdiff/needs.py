@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from invdiff.core import InvdiffError, Problem
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Linear, Operator, Spectral
+from invdiff.operators.algebra import ComposedPseudoInvertible
+from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.priors.base import Prior
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Need(Enum):
     PRIOR_VJP = "gradients through the prior"
     OPERATOR_VJP = "gradients through the operator"
     LINEAR = "a linear operator"
+    GENERALISED_INVERSE = "a generalised inverse"
     PINV = "a pseudo-inverse"
     SVD = "a singular value decomposition"
     GAUSSIAN = "Gaussian noise"
@@ -28,7 +30,11 @@ class Need(Enum):
     NOISY = "a noise level above 0"
 
 
-IMPLIES = {Need.SVD: Need.PINV, Need.PINV: Need.LINEAR, Need.LINEAR: Need.OPERATOR_VJP}
+IMPLIES: dict[Need, frozenset[Need]] = {
+    Need.SVD: frozenset({Need.PINV}),
+    Need.PINV: frozenset({Need.LINEAR, Need.GENERALISED_INVERSE}),
+    Need.LINEAR: frozenset({Need.OPERATOR_VJP}),
+}
 
 
 class IncompatibleError(InvdiffError):
@@ -37,23 +43,26 @@ class IncompatibleError(InvdiffError):
 
 def closure(needs: Iterable[Need]) -> frozenset[Need]:
     """needs with all that they imply."""
-    found = set(needs)
-    for need in list(found):
-        while need in IMPLIES:
-            need = IMPLIES[need]
-            found.add(need)
-    return frozenset(found)
+    found = frozenset(needs)
+    more = found.union(*(IMPLIES.get(need, ()) for need in found))
+    return found if more == found else closure(more)
 
 
 def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
-    """What a problem and a prior provide, derived from their types alone."""
+    """What a problem and a prior provide, derived from their types.
+
+    A composition whose generalised inverse is only an approximation offers it when it was made
+    with approximate = True, and not otherwise.
+    """
     found: set[Need] = set()
     A: Operator = problem.A
     if isinstance(A, Spectral):
         found.add(Need.SVD)
     elif isinstance(A, Linear):
         found.add(Need.PINV)
-    elif A.differentiable:
+    elif isinstance(A, PseudoInvertible) and (_accepted(A) or A.consistent(problem.x_shape)):
+        found.add(Need.GENERALISED_INVERSE)
+    if A.differentiable:
         found.add(Need.OPERATOR_VJP)
     if isinstance(problem.noise, Gaussian):
         found |= {Need.GAUSSIAN, Need.NOISELESS if problem.noise.sigma == 0 else Need.NOISY}
@@ -62,28 +71,49 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
     return closure(found)
 
 
+def _accepted(A: Operator) -> bool:
+    return isinstance(A, ComposedPseudoInvertible) and A.approximate
+
+
 def missing(solver: Solver, problem: Problem, prior: Prior | None = None) -> list[Need]:
-    """What solver needs and problem (with prior) lacks, strongest needs only, in a fixed order."""
-    lacking = closure(solver.needs) - offers(problem, prior)
-    implied = {IMPLIES[n] for n in lacking if n in IMPLIES}
-    return [n for n in Need if n in lacking and n not in implied]
+    """What solver needs and problem (with prior) lacks, strongest needs only, in a fixed order.
+
+    Of a solver with several sets of needs, the first one that lacks least counts.
+    """
+    return _lacking(solver, offers(problem, prior))[0]
+
+
+def _lacking(solver: Solver, offered: frozenset[Need]) -> list[list[Need]]:
+    """The shortest lists of what is missing, one for each set of needs that comes nearest."""
+    found: list[list[Need]] = []
+    for needs in (solver.needs, *solver.or_needs):
+        lacking = closure(needs) - offered
+        implied = frozenset[Need]().union(*(IMPLIES.get(need, ()) for need in lacking))
+        strongest = [n for n in Need if n in lacking and n not in implied]
+        found += [strongest] if strongest not in found else []
+    return [lacking for lacking in found if len(lacking) == min(map(len, found))]
 
 
 def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str:
     """One sentence on what is missing; empty when the solver can."""
-    lacking = missing(solver, problem, prior)
-    if not lacking:
+    ways = _lacking(solver, offers(problem, prior))
+    if not ways[0]:
         return ""
     A, noise = type(problem.A).__name__, problem.noise
-    has = {Need.PRIOR_VJP: "this prior", Need.GAUSSIAN: f"the noise is {type(noise).__name__}"}
-    has[Need.NOISELESS] = f"the noise is {noise}"
-    has[Need.NOISY] = "there is no noise"
-    reasons = []
-    for need in lacking:
-        reason = has.get(need, f"{A} offers none")
-        reason = f"{reason} offers none" if need is Need.PRIOR_VJP else reason
-        reasons.append(f"it needs {need.value} and {reason}")
-    return f"{solver.name} cannot solve {A}: {'; '.join(reasons)}."
+    has = {
+        Need.PRIOR_VJP: "this prior offers none",
+        Need.GAUSSIAN: f"the noise is {type(noise).__name__}",
+        Need.NOISELESS: f"the noise is {noise}",
+        Need.NOISY: "there is no noise",
+    }
+    if isinstance(problem.A, PseudoInvertible):  # and yet GENERALISED_INVERSE is missing
+        advice = "offers an approximate one only, which approximate=True accepts"
+        has[Need.GENERALISED_INVERSE] = f"{A} {advice}"
+    reasons = [
+        "; ".join(f"it needs {n.value} and {has.get(n, f'{A} offers none')}" for n in lacking)
+        for lacking in ways
+    ]
+    return f"{solver.name} cannot solve {A}: {'; or '.join(reasons)}."
 
 
 def check(

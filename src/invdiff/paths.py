@@ -39,6 +39,8 @@ class VP(Path):
       "leading"   0, T/n, 2T/n, ...            (DDRM, DDNM, PiGDM, RED-diff; tops at T - T/n)
       "trailing"  T/n - 1, 2T/n - 1, ..., T-1  (DDPM when n = T)
       "quad"      T-1 - floor(sqrt(linspace(0, T^2, n))) (DiffPIR), dense near the image
+    top: a number T of indices to travel over instead, at most train_steps: the noisier part of the
+    table is left out, for solvers that start from an image (VP(20, top=300): 0, 15, ..., 285).
     """
 
     schedule: Literal["linear", "cosine"] = "linear"
@@ -46,6 +48,7 @@ class VP(Path):
     train_steps: int = 1000
     beta_min: float = 1e-4
     beta_max: float = 0.02
+    top: int | None = None
 
     def alpha_bars(self) -> np.ndarray:
         """The cumulative products of 1 - beta, float64, shape (train_steps,)."""
@@ -59,7 +62,9 @@ class VP(Path):
 
     def indices(self) -> list[int]:
         """Table indices, first the noisiest."""
-        T, n = self.train_steps, self.steps
+        T, n = self.train_steps if self.top is None else self.top, self.steps
+        if not 1 <= T <= self.train_steps:
+            raise InvdiffError(f"top lies between 1 and {self.train_steps}, found {self.top}.")
         if n > T:
             raise InvdiffError(f"{n} steps do not fit a table of {T}; ask for at most {T}.")
         if self.spacing == "leading":

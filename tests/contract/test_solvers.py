@@ -20,9 +20,9 @@ from torch import Tensor
 import invdiff.operators as ops
 from helpers import exploding, seeded, seeds
 from invdiff.core import InvdiffError, Level, Problem, State
-from invdiff.needs import IncompatibleError, Need, closure, missing
+from invdiff.needs import IncompatibleError, Need, closure, missing, offers
 from invdiff.noise import NOISELESS, Gaussian, Noise
-from invdiff.operators import Linear, Operator, Spectral
+from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.paths import VE, VP, Karras
 from invdiff.priors.base import Counted, Denoiser, Prior
 from invdiff.rng import Rng
@@ -63,6 +63,8 @@ OPERATORS: dict[str, Operator] = {
     "blur-reflect": ops.Blur(ops.motion_kernel(1.5, 30), SIZE, "reflect"),
     "grey": ops.Grayscale(),
     "saturated": Saturated(),
+    "jpeg": ops.JPEG(30),
+    "quantize-pool": ops.Quantize(6) @ ops.AveragePool(2, SIZE),
 }
 
 
@@ -80,19 +82,21 @@ VARIANTS |= {
     "dps-gaussian": solver_class("dps")(loss="gaussian", zeta=0.003, path=VP(STEPS)),
     "diffpir-denoised": solver_class("diffpir")(final="denoised", path=VP(STEPS)),
     "mmps-deterministic": solver_class("mmps")(eta_ddim=0.0, path=Karras(STEPS)),
+    "ddrm-jpeg-linear": solver_class("ddrm-jpeg")(mix="linear", eta_prop=0.5, path=VP(STEPS)),
     "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
 }
 
 
-def sigma_for(solver: Solver) -> float:
-    return 0.0 if Need.NOISELESS in solver.needs else 0.1
+def sigma_for(solver: Solver, name: str = "pool") -> float:
+    """0.1 where the solver can take noise with this operator, else 0."""
+    return 0.0 if missing(solver, measurement(name, 0.1), PRIOR) else 0.1
 
 
 PAIRS = [
     (variant, name)
     for variant, solver in VARIANTS.items()
     for name in OPERATORS
-    if not missing(solver, measurement(name, sigma_for(solver)), PRIOR)
+    if not missing(solver, measurement(name, sigma_for(solver, name)), PRIOR)
 ]
 each_pair = pytest.mark.parametrize(("variant", "name"), PAIRS, ids=["-".join(p) for p in PAIRS])
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
@@ -100,7 +104,7 @@ each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 def setting(variant: str, name: str, dtype: torch.dtype = torch.float64) -> tuple[Solver, Problem]:
     solver = VARIANTS[variant]
-    return solver, measurement(name, sigma_for(solver), dtype)
+    return solver, measurement(name, sigma_for(solver, name), dtype)
 
 
 def run(problem: Problem, prior: Prior, solver: Solver, keys: Any, start: State | None = None):
@@ -280,6 +284,19 @@ class VjpOnly(NoOperator):
         return self.base.vjp(x, v)
 
 
+class GeneralisedInverseOnly(NoOperator, PseudoInvertible):
+    base: PseudoInvertible
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.base(x)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.base.pinv(y)
+
+    def pinv_residual(self, y: Tensor, x: Tensor) -> Tensor:
+        return self.base.pinv_residual(y, x)
+
+
 class LinearOnly(VjpOnly, Linear):
     base: Linear
 
@@ -344,13 +361,18 @@ RUNGS = (
     (Need.SVD, SvdOnly),
     (Need.PINV, PinvOnly),
     (Need.LINEAR, LinearOnly),
+    (Need.GENERALISED_INVERSE, GeneralisedInverseOnly),
     (Need.OPERATOR_VJP, VjpOnly),
 )
 
 
 def bare(solver: Solver, problem: Problem) -> tuple[Problem, Prior]:
-    """The problem and the prior with nothing but what the solver declares."""
-    declared = closure(solver.needs)
+    """The problem and the prior with nothing but what the solver declares.
+
+    Of a solver with several sets of needs, the first one that the problem meets.
+    """
+    ways = map(closure, (solver.needs, *solver.or_needs))
+    declared = next((w for w in ways if w <= offers(problem, PRIOR)), closure(solver.needs))
     rung = next((cls for need, cls in RUNGS if need in declared), NoOperator)
     known = declared & {Need.GAUSSIAN, Need.NOISELESS, Need.NOISY}
     noise = problem.noise if known else NamelessNoise()
@@ -378,7 +400,8 @@ def test_needs_are_honest(variant, name):
         ("dps", Need.PRIOR_VJP),
         ("mmps", Need.PRIOR_VJP),
         ("replacement", Need.PINV),
-        ("ddnm", Need.PINV),
+        ("ddnm", Need.GENERALISED_INVERSE),
+        ("ddrm-jpeg", Need.GENERALISED_INVERSE),
         ("ddrm", Need.GAUSSIAN),
     ],
 )
@@ -447,6 +470,7 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
         ("ddrm", {}, 1, 0),
         ("ddnm", {}, 1, 0),
         ("ddnm+", {}, 1, 0),
+        ("ddrm-jpeg", {}, 1, 0),
         ("diffpir", {}, 1, 0),
         ("diffpir", {"final": "denoised"}, 1, 0),
         ("mmps", {"iterations": 1}, 1, 2),
@@ -588,6 +612,7 @@ FRAMELESS = {
     "ddrm": {},
     "ddnm": {},
     "ddnm+": {},
+    "ddrm-jpeg": {"eta_prop": 0.7},
     "diffpir": {},
     "pigdm": {},
     "mmps": {},

@@ -7,15 +7,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invdiff.operators.base import Linear, Operator, Spectral
+from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
+
+
+def _as_differentiable_as(whole: Operator, *parts: Operator) -> None:
+    object.__setattr__(whole, "differentiable", all(p.differentiable for p in parts))
 
 
 @dataclass(frozen=True, eq=False)
 class Composed(Operator):
-    """outer after inner."""
+    """outer after inner; differentiable where both are."""
 
     outer: Operator
     inner: Operator
+
+    def __post_init__(self) -> None:
+        _as_differentiable_as(self, self.outer, self.inner)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.outer(self.inner(x))
@@ -28,6 +35,44 @@ class Composed(Operator):
 
     def restrict(self, y: Tensor) -> Tensor:
         return self.outer.restrict(y)
+
+
+@dataclass(frozen=True, eq=False)
+class ComposedPseudoInvertible(PseudoInvertible):
+    """outer after inner, not both linear, with inner^+ after outer^+ as its generalised inverse.
+
+    That is one, h(h^+(h(x))) = h(x), where every measurement of inner has an image (inner is onto:
+    JPEG of a block mean), or where outer loses nothing (it is one-to-one). Elsewhere, as for a mask
+    over a JPEG, it is an approximation, which solvers are offered only with approximate = True.
+    """
+
+    outer: PseudoInvertible
+    inner: PseudoInvertible
+    approximate: bool = False
+
+    def __post_init__(self) -> None:
+        _as_differentiable_as(self, self.outer, self.inner)
+
+    __call__ = Composed.__call__
+    vjp = Composed.vjp
+    y_shape = Composed.y_shape
+    restrict = Composed.restrict
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.inner.pinv(self.outer.pinv(y))
+
+    def consistent(self, x_shape: tuple[int, ...]) -> bool:
+        between = self.inner.y_shape(x_shape)
+        if not (self.outer.consistent(between) and self.inner.consistent(x_shape)):
+            return False
+        return self.inner.onto(x_shape) or self.outer.one_to_one(between)
+
+    def onto(self, x_shape: tuple[int, ...]) -> bool:
+        return self.inner.onto(x_shape) and self.outer.onto(self.inner.y_shape(x_shape))
+
+    def one_to_one(self, x_shape: tuple[int, ...]) -> bool:
+        between = self.inner.y_shape(x_shape)
+        return self.inner.one_to_one(x_shape) and self.outer.one_to_one(between)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +92,11 @@ class ComposedLinear(Linear):
 
 
 def compose(outer: Operator, inner: Operator) -> Operator:
-    """outer after inner, linear when both are."""
+    """outer after inner, on the highest rung that both reach; at most linear."""
     if isinstance(outer, Linear) and isinstance(inner, Linear):
         return ComposedLinear(outer, inner)
+    if isinstance(outer, PseudoInvertible) and isinstance(inner, PseudoInvertible):
+        return ComposedPseudoInvertible(outer, inner)
     return Composed(outer, inner)
 
 
@@ -161,7 +208,7 @@ def scaled(base: Linear, scale: float) -> Linear:
 
 
 @dataclass(frozen=True, eq=False)
-class Affine(Operator):
+class Affine(PseudoInvertible):
     """linear(x) + offset; offset broadcasts over y. `invdiff.run` removes it where noise allows."""
 
     linear: Linear
@@ -173,6 +220,15 @@ class Affine(Operator):
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         return self.linear.adjoint(v)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.linear.pinv(y - self._as("offset", y))
+
+    def onto(self, x_shape: tuple[int, ...]) -> bool:
+        return self.linear.onto(x_shape)
+
+    def one_to_one(self, x_shape: tuple[int, ...]) -> bool:
+        return self.linear.one_to_one(x_shape)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.linear.y_shape(x_shape)

@@ -1,15 +1,17 @@
-"""The ladder of operators: Operator, Linear, Spectral; and how they compose.
+"""The ladder of operators: Operator, PseudoInvertible, Linear, Spectral; and how they compose.
 
 Every operator is a frozen dataclass over image shapes, batch first. What a rung promises:
 
-  Operator   A(x), vjp(x, v)                           any differentiable map
-  Linear     adjoint(y), solve(b, shift), pinv(y)      conjugate gradients unless overridden
-  Spectral   s, V(c), Vt(x), U(c), Ut(y)               A = U s Vt in closed form
+  Operator           A(x), vjp(x, v)                   any differentiable map
+  PseudoInvertible   pinv(y)                           A(A^+(A(x))) = A(x), linear or not
+  Linear             adjoint(y), solve(b, shift)       conjugate gradients unless overridden
+  Spectral           s, V(c), Vt(x), U(c), Ut(y)       A = U s Vt in closed form
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -17,6 +19,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from invdiff.core import InvdiffError
 from invdiff.operators.krylov import conjugate_gradients, least_squares
 
 
@@ -25,7 +28,7 @@ class Operator:
     """A map from images (B, *x_shape) to measurements (B, *y_shape).
 
     batched: names of the tensor fields whose first axis is the batch (or 1, shared by all rows).
-    differentiable: False only for operators through which no gradient passes (real JPEG).
+    differentiable: False where no gradient passes (real JPEG, quantisation).
     """
 
     batched: ClassVar[tuple[str, ...]] = ()
@@ -36,7 +39,14 @@ class Operator:
         raise NotImplementedError
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        """(dA/dx)^T v at x; shapes of x, of A(x), result like x. By automatic differentiation."""
+        """(dA/dx)^T v at x; shapes of x, of A(x), result like x. By automatic differentiation.
+
+        Raises InvdiffError where the operator is not differentiable.
+        """
+        if not self.differentiable:
+            raise InvdiffError(
+                f"No gradient passes through {type(self).__name__}; take a solver that needs none."
+            )
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             return torch.autograd.grad(self(x), x, v)[0]
@@ -102,7 +112,32 @@ class Operator:
 
 
 @dataclass(frozen=True, eq=False)
-class Linear(Operator):
+class PseudoInvertible(Operator):
+    """An operator h, linear or not, with a generalised inverse: h(h^+(h(x))) = h(x) for all x."""
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """h^+(y): an image for a measurement, (B, *x_shape)."""
+        raise NotImplementedError
+
+    def pinv_residual(self, y: Tensor, x: Tensor) -> Tensor:
+        """h^+(y) - h^+(h(x)): what x lacks, in the image's shape; 0 where h(x) = y."""
+        return self.pinv(y) - self.pinv(self(x))
+
+    def consistent(self, x_shape: tuple[int, ...]) -> bool:
+        """Whether h(h^+(h(x))) = h(x) is known to hold for images of x_shape."""
+        return True
+
+    def onto(self, x_shape: tuple[int, ...]) -> bool:
+        """Whether h(h^+(y)) = y is known to hold for every y; x_shape as in `y_shape`."""
+        return False
+
+    def one_to_one(self, x_shape: tuple[int, ...]) -> bool:
+        """Whether h^+(h(x)) = x is known to hold for every x of x_shape."""
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(PseudoInvertible):
     """An operator with an adjoint. cg_iterations bounds the default solve and pinv."""
 
     cg_iterations: ClassVar[int] = 200
@@ -123,6 +158,10 @@ class Linear(Operator):
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y: the shortest least-squares solution, by `least_squares`."""
         return least_squares(self, y, self.cg_iterations)
+
+    def pinv_residual(self, y: Tensor, x: Tensor) -> Tensor:
+        """A^+ (y - A x)."""
+        return self.pinv(y - self(x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +225,20 @@ class Spectral(Linear):
             casts[key] = torch.where(s > 0, 1 / torch.where(s > 0, s, 1.0), 0.0)
         kept: Tensor = casts[key]
         return kept
+
+    def rank(self, x_shape: tuple[int, ...]) -> int:
+        """Singular values above 0 for one image of x_shape, by the rank decision of float32; the
+        smallest number where the rows of a batch differ."""
+        s = self.spectrum(torch.empty(0))
+        seen = (s > 0) & torch.ones(1, *x_shape, dtype=torch.bool)
+        return int(seen.flatten(1).sum(1).min())
+
+    def onto(self, x_shape: tuple[int, ...]) -> bool:
+        y = self(torch.zeros(1, *x_shape))[0]
+        return self.rank(x_shape) == y.numel() * (2 if y.is_complex() else 1)
+
+    def one_to_one(self, x_shape: tuple[int, ...]) -> bool:
+        return self.rank(x_shape) == math.prod(x_shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.U(self.spectrum(x) * self.Vt(x))

@@ -27,15 +27,18 @@ class Solver:
     """Base of all posterior samplers. A subclass is one paper, in one file.
 
     name: as users type it. paper: authors, year, arXiv id, algorithm. needs: what it asks of a
-    problem and prior. claim: what its samples are: `exact` posterior samples, `asymptotic` ones
-    as the budget grows, or `heuristic`. coupled: True when samples interact, so that a batch must
-    not be split. ignores_y: True for the unconditional sampler alone. when_it_diverges: advice.
+    problem and prior; or_needs: other complete sets of needs, any one of which will do instead (a
+    method with one form for noisy and one for noiseless data). claim: what its samples are: `exact`
+    posterior samples, `asymptotic` ones as the budget grows, or `heuristic`. coupled: True when
+    samples interact, so that a batch must not be split. ignores_y: True for the unconditional
+    sampler alone. when_it_diverges: advice.
     path: the levels along which it travels.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
+    or_needs: ClassVar[tuple[frozenset[Need], ...]] = ()
     claim: ClassVar[Claim] = "heuristic"
     coupled: ClassVar[bool] = False
     ignores_y: ClassVar[bool] = False

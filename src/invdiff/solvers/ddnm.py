@@ -18,15 +18,17 @@ from invdiff.solvers.base import Solver, knob
 
 @dataclass(frozen=True)
 class DDNM(Solver):
-    """X = x0 - A^+(A x0 - y), then re-noised: for measurements without noise.
+    """X = x0 - A^+(A x0) + A^+ y, then re-noised: for measurements without noise.
 
     Wang, Yu, Zhang 2023, "Zero-shot image restoration using denoising diffusion null-space
-    model", arXiv 2212.00490, Algorithm 1. The last step returns X: exactly consistent with y.
+    model", arXiv 2212.00490, Algorithm 1. The last step returns X: exactly consistent with y
+    where A is linear. Where A is not (quantisation), A^+ is its generalised inverse; the paper has
+    linear operators only.
     """
 
     name: ClassVar[str] = "ddnm"
     paper: ClassVar[str] = "Wang, Yu, Zhang 2023, arXiv 2212.00490, Algorithm 1"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.PINV, Need.NOISELESS})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GENERALISED_INVERSE, Need.NOISELESS})
 
     eta_prop: float = knob(0.85, "share of fresh noise in each step", 0, 1)
 
@@ -34,7 +36,7 @@ class DDNM(Solver):
         level, to = self.levels[state.step], self.levels[state.step + 1]
         x0 = prior.x0(state.x, level)
         eps = eps_from(state.x, x0, level)
-        x0 = x0 + problem.linear.pinv(problem.residual(x0))
+        x0 = x0 + problem.invertible.pinv_residual(problem.y, x0)
         x = steps.renoise(x0, eps, to, rng.normal(x0, "step"), self.eta_prop * to.s)
         return State(state.step + 1, x, x0)
 

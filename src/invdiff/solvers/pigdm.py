@@ -1,4 +1,4 @@
-"""Pseudo-inverse guidance, in the form for noisy linear measurements."""
+"""Pseudo-inverse guidance: for noisy linear and for noiseless, even undifferentiable, operators."""
 
 from __future__ import annotations
 
@@ -23,12 +23,17 @@ class PiGDM(Solver):
     problems", ICLR 2023, Algorithm 1 with the noisy score of section 3. r_t^2 = v^2 / (1 + v^2)
     for v = sigma_t / alpha_t, J = d x0 / d x_t, weight -> w. The factor a_s a_t makes the
     variance-preserving and the variance-exploding form the same; the noise eps is the unguided one.
-    At sigma_y = 0 the inverse is the pseudo-inverse. It starts from a noised A^+ y.
+    At sigma_y = 0, g = J^T (h^+(y) - h^+(h(x0))) without a gradient through h and h^+: the limit of
+    the form above where h is linear, and the paper's form for other h, JPEG among them, of which
+    it asks for a generalised inverse and no more. It starts from a noised h^+(y).
     """
 
     name: ClassVar[str] = "pigdm"
     paper: ClassVar[str] = "Song, Vahdat, Mardani, Kautz 2023, ICLR, Algorithm 1"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PRIOR_VJP, Need.PINV, Need.GAUSSIAN})
+    or_needs: ClassVar[tuple[frozenset[Need], ...]] = (
+        frozenset({Need.PRIOR_VJP, Need.GENERALISED_INVERSE, Need.NOISELESS}),
+    )
 
     when_it_diverges: ClassVar[str] = "a smaller weight or more steps"
 
@@ -38,7 +43,7 @@ class PiGDM(Solver):
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         top = self.levels[0]
         z = rng.normal(problem.x_like, "init")
-        start = problem.linear.pinv(problem.y) if self.weight else 0.0 * z
+        start = problem.invertible.pinv(problem.y) if self.weight else 0.0 * z
         return State(0, top.a * start + top.s * z, 0.0 * z)
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
@@ -50,10 +55,8 @@ class PiGDM(Solver):
         return State(state.step + 1, x + self.weight * to.a * level.a * g, x0)
 
     def _misfit(self, x0: Tensor, problem: Problem, level: Level) -> Tensor:
-        """A^T (A A^T + sigma_y^2 / r^2)^-1 (y - A x0), as (A^T A + .)^-1 A^T (y - A x0)."""
-        A, r = problem.linear, problem.residual(x0)
-        sigma_y = problem.sigma_y
-        if sigma_y == 0:
-            return A.pinv(r)
-        v2 = level.sigma**2
-        return A.solve(A.adjoint(r), sigma_y**2 * (1 + v2) / v2)
+        """(A^T A + sigma_y^2 / r^2)^-1 A^T (y - A x0), which is A^T (A A^T + .)^-1 (y - A x0)."""
+        if problem.sigma_y == 0:
+            return problem.invertible.pinv_residual(problem.y, x0)
+        A, v2 = problem.linear, level.sigma**2
+        return A.solve(A.adjoint(problem.residual(x0)), problem.sigma_y**2 * (1 + v2) / v2)
