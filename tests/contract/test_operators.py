@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import invdiff.operators as ops
+from invdiff.core import InvdiffError
 from invdiff.operators import Linear, Operator, Spectral
 
 torch.set_num_threads(1)
@@ -83,6 +84,19 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("scaled-spectral", ops.scaled(ops.Bicubic(2, (5, 6)), -1.5), (1, 5, 6)),
     ("affine", ops.affine(ops.Bicubic(2, (5, 6)), 0.5, 0.5), (1, 5, 6)),
 ]
+NONLINEAR: list[tuple[str, Operator, Shape]] = [
+    ("quantize", ops.Quantize(7), RGB),
+    ("quantize-lower", ops.Quantize(10, "lower"), (1, 5, 4)),
+    ("quantize-video", ops.Quantize.bits(3), (2, 3, 6, 5)),
+    ("quantize-pool", ops.Quantize(7) @ POOL, RGB),
+    ("scaled-quantize", ops.scaled(ops.Identity(), 2.0) @ ops.Quantize(7), RGB),
+    ("quantize-affine", ops.Quantize(7) @ ops.affine(POOL, 0.5, 0.25), RGB),
+    ("quantize-mask-each", ops.Quantize(7) @ HALF, (1, 6, 5)),
+    ("jpeg", ops.JPEG(30), (3, 17, 23)),
+    ("jpeg-grey", ops.JPEG(30), (1, 12, 10)),
+    ("jpeg-pool", ops.JPEG(30) @ POOL, RGB),
+]
+EXACT = [c for c in NONLINEAR if c[1].consistent(c[2]) and "jpeg" not in c[0]]
 LINEAR = [c for c in CASES if isinstance(c[1], Linear)]
 SPECTRAL = [c for c in CASES if isinstance(c[1], Spectral)]
 
@@ -205,6 +219,47 @@ def test_decomposition(A: Spectral, shape: Shape) -> None:
     same(seen.T @ seen, torch.eye(seen.shape[1]).double(), 1e-10)
     same(u @ (s[:, None] * vt), a, 1e-10)
     same(s.sort(descending=True).values[: min(a.shape)], torch.linalg.svdvals(a), 1e-10)
+
+
+@each(NONLINEAR)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_nonlinear_row_is_the_same_in_a_batch(
+    A: Operator, shape: Shape, dtype: torch.dtype
+) -> None:
+    """Bit for bit; nothing is written to, the precision and the promised shape stay."""
+    assert isinstance(A, ops.PseudoInvertible) and not isinstance(A, Linear)
+    x = random(B, *shape, seed=6).to(dtype) / 2
+    kept, z = x.clone(), A(x)
+    image = A.pinv(z)
+    assert z.dtype == image.dtype == dtype and torch.equal(x, kept)
+    assert tuple(z.shape) == (B, *A.y_shape(shape)) and image.shape == x.shape
+    for k in range(B):
+        assert torch.equal(alone(A, k)(x[k : k + 1]), z[k : k + 1])
+        assert torch.equal(alone(A, k).pinv(z[k : k + 1]), image[k : k + 1])
+    same(A.pinv_residual(z, x / 2), image - A.pinv(A(x / 2)), 0.0)
+
+
+@each(EXACT)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_generalised_inverse(A: Operator, shape: Shape, dtype: torch.dtype) -> None:
+    """A(A^+(A(x))) = A(x); JPEG, for which it holds nearly, is in tests/operators/test_jpeg.py."""
+    assert isinstance(A, ops.PseudoInvertible)
+    z = A(random(B, *shape, seed=7).to(dtype) / 2)
+    same(A(A.pinv(z)), z, 8 * torch.finfo(dtype).eps * float(z.abs().max()))
+    assert not A.differentiable
+    with pytest.raises(InvdiffError, match="No gradient passes through"):
+        A.vjp(random(B, *shape), z.double())
+
+
+@each(SPECTRAL)
+def test_onto_and_one_to_one_are_ranks(A: Spectral, shape: Shape) -> None:
+    """A A^+ = I where every y has an image, A^+ A = I where every x has its own y."""
+    a = matrix(alone(A), shape)
+    rank = len(counted(a))
+    assert alone(A).rank(shape) == rank
+    assert alone(A).onto(shape) == (rank == a.shape[0])
+    assert alone(A).one_to_one(shape) == (rank == a.shape[1])
+    assert A.rank(shape) == min(alone(A, k).rank(shape) for k in range(B))
 
 
 @each(CASES)

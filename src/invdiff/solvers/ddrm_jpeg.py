@@ -25,8 +25,8 @@ class DDRMJPEG(Solver):
     `Result.mean` of several samples (the official code averages images clamped to their range).
 
     mix "variance" keeps sqrt(1 - eta^2) of the old noise, so that the state has the variance of its
-    level; "linear", 1 - eta, is the official code, whose state has (less noise than its level, as
-    eta^2 + (1 - eta)^2 < 1) another one but for eta 0 and 1. At the default of 1 they agree.
+    level. "linear", 1 - eta, is the official code: for eta between 0 and 1 the state is then less
+    noisy than the level that the denoiser is told. At the default of 1 the two agree.
     """
 
     name: ClassVar[str] = "ddrm-jpeg"
