@@ -29,7 +29,7 @@ from invdiff.audit.distance import CELLS, mean_and_error
 from invdiff.core import Problem
 from invdiff.needs import Need, offers, why_not
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
-from invdiff.operators import Linear, Operator, Spectral
+from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.rng import Rng
@@ -113,14 +113,17 @@ def distance(name: str) -> str:
 
 def needed(solver: Solver) -> str:
     """What a solver declares, in words."""
-    return ", ".join(n.value for n in Need if n in solver.needs) or "nothing"
+    ways = [
+        ", ".join(n.value for n in Need if n in needs) for needs in (solver.needs, *solver.or_needs)
+    ]
+    return "; or ".join(ways) or "nothing"
 
 
-def can(solver: Solver, cell: str) -> str:
+def can(solver: Solver, task: str, cell: str) -> str:
     """A cell of the table of tasks: "" or the reason, with what else must be known."""
     if not cell and solver.ignores_y:
         return "runs, ignores y"
-    if not cell and Need.NOISELESS in solver.needs:
+    if not cell and why_not(solver, zoo.example(task)):
         return "without noise"
     return because(cell)
 
@@ -241,7 +244,10 @@ def solvers_page() -> str:
         *table(
             ["", *rows[0][1]],
             (
-                [f"`{name}`", *(can(registry()[name](), cell) for cell in cells.values())]
+                [
+                    f"`{name}`",
+                    *(can(registry()[name](), task, cell) for task, cell in cells.items()),
+                ]
                 for name, cells in rows
             ),
         ),
@@ -297,6 +303,9 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),
         ops.ComposedLinear(bicubic, circular),
+        ops.JPEG(20),
+        ops.Quantize(8),
+        ops.ComposedPseudoInvertible(ops.JPEG(20), bicubic),
         ops.Stack((bicubic, ops.Grayscale()), RGB),
         ops.Affine(bicubic, torch.tensor(0.5)),
         ops.Composed(ops.Affine(bicubic, torch.tensor(0.5)), circular),
@@ -324,7 +333,8 @@ def bound(found: float, dtype: torch.dtype) -> str:
 
 def rung(A: Operator) -> str:
     """Name of the highest rung of the ladder that A stands on."""
-    return next(c.__name__ for c in (Spectral, Linear, Operator) if isinstance(A, c))
+    rungs = (Spectral, Linear, PseudoInvertible, Operator)
+    return next(c.__name__ for c in rungs if isinstance(A, c))
 
 
 def functions() -> list[Callable[..., Any]]:
@@ -338,11 +348,16 @@ def functions() -> list[Callable[..., Any]]:
 def operators_page() -> str:
     """docs/operators.md. Raises KeyError for an operator without an example above."""
     public = [getattr(ops, name) for name in ops.__all__]
-    abstract = (Operator, Linear, Spectral, ops.Separable)
+    abstract = (Operator, PseudoInvertible, Linear, Spectral, ops.Separable)
     classes = [c for c in public if isinstance(c, type) and c not in abstract]
     given = examples()
     found = [given[c] for c in classes]
-    ladder = {Operator: Saturated(), Linear: given[ops.Blur], Spectral: given[ops.Identity]}
+    ladder = {
+        Operator: Saturated(),
+        PseudoInvertible: given[ops.JPEG],
+        Linear: given[ops.Blur],
+        Spectral: given[ops.Identity],
+    }
 
     def offered(A: Operator) -> str:
         offer = offers(Problem(torch.zeros(1, *A.y_shape(RGB)), A, Poisson(1.0), RGB))
@@ -354,7 +369,7 @@ def operators_page() -> str:
         "Generated from the code by `python benchmarks/make_docs.py`; a test compares the two.",
         "",
         "An operator is a frozen dataclass that maps images (B, C, H, W) to measurements. It",
-        "stands on one of three rungs, which decides what [solvers](solvers.md) can use it.",
+        "stands on one of four rungs, which decides what [solvers](solvers.md) can use it.",
         "",
         *table(
             ["rung", "promise", "offers"],
@@ -364,7 +379,8 @@ def operators_page() -> str:
         "## All operators",
         "",
         "Gap: how far the adjoint is from the transpose, |\\<A x - A 0, v\\> - \\<x, Aᵀ v\\>|",
-        "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32.",
+        "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32; `none` where no",
+        "gradient passes.",
         "",
         *table(
             ["operator", "what it measures", "rung", "gap, float32", "gap, float64"],
@@ -373,13 +389,17 @@ def operators_page() -> str:
                     signature(type(A)),
                     summary(type(A)),
                     rung(A),
-                    *(bound(gap(A, dtype), dtype) for dtype in FLOOR),
+                    *(
+                        bound(gap(A, dtype), dtype) if A.differentiable else "none"
+                        for dtype in FLOOR
+                    ),
                 ]
                 for A in found
             ),
         ),
         "",
-        "`outer @ inner` composes: a `ComposedLinear` of two linear operators, else a `Composed`.",
+        "`outer @ inner` composes: a `ComposedLinear` of two linear operators, else a",
+        "`ComposedPseudoInvertible` of two that have a generalised inverse, else a `Composed`.",
         "",
         "## Functions that make operators and kernels",
         "",

@@ -51,6 +51,27 @@ def test_cosine_table_is_the_closed_form_where_beta_is_not_capped():
     assert bars[999] == pytest.approx(bars[998] * 0.001, rel=1e-11)
 
 
+def test_top_leaves_the_noisier_part_of_the_table_out():
+    """The grid of DDRM-JPEG; its first level is 1.149 to three decimals."""
+    path = VP(20, top=300)
+    assert path.indices() == list(range(285, -1, -15))
+    assert path.levels()[0] == FULL.levels()[999 - 285]
+    assert abs(path.levels()[0].sigma - 1.149) <= 0.0005
+    assert VP(3, spacing="trailing", top=300).indices() == [299, 199, 99]
+    assert VP(100, spacing="quad", top=500).indices()[0] == 499
+    for spacing in ("leading", "trailing", "quad"):
+        assert VP(7, spacing=spacing, top=1000) != VP(7, spacing=spacing)
+        assert VP(7, spacing=spacing, top=1000).indices() == VP(7, spacing=spacing).indices()
+
+
+@pytest.mark.parametrize("top", [0, -5, 1001])
+def test_a_top_beyond_the_table_is_refused(top):
+    with pytest.raises(InvdiffError, match=f"top lies between 1 and 1000, found {top}"):
+        VP(1, top=top).levels()
+    with pytest.raises(InvdiffError, match="20 steps do not fit a table of 19"):
+        VP(20, top=19).levels()
+
+
 def test_spacings():
     assert VP(20).indices() == list(range(950, -1, -50))
     assert VP(100).indices()[0] == 990 and VP(100).indices()[-1] == 0

@@ -34,7 +34,9 @@ class DDRMJPEG(Solver):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GENERALISED_INVERSE, Need.NOISELESS})
 
     eta_prop: float = knob(1.0, "share of fresh noise in each step", 0, 1)
-    eta_b: float = knob(0.4, "weight of the estimate that y corrects; 0 ignores y", 0, 1)
+    eta_b: float = knob(
+        0.4, "weight of the corrected estimate; at 0, y is in the start alone", 0, 1
+    )
     mix: Literal["variance", "linear"] = knob("variance", "weight of the old noise: exact, 1 - eta")
     path: Path = field(default_factory=lambda: VP(20, top=300), kw_only=True)
 
