@@ -15,20 +15,20 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from invdiff import JPEG, NOISELESS, VP, Problem, load_prior, psnr, solve
+from invdiff import DDRMJPEG, JPEG, NOISELESS, Karras, PiGDM, Problem, load_prior, psnr, solve
 from invdiff.figures import overview
 from invdiff.io import from_range, read_photo, to_range
-from invdiff.solvers import solver_class
 
 HERE = Path(__file__).parent
-SOLVERS = {"ddrm-jpeg": "DDRM-JPEG", "pigdm": "PiGDM"}
 
 
 def main() -> None:
     """Compress, restore, compare."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--photo", default=str(HERE / "alpacas.webp"), help="a colour picture")
-    p.add_argument("--crop", type=int, default=160, help="side of its middle that is used, pixels")
+    p.add_argument("--crop", type=int, default=144, help="side of the square that is used, pixels")
+    p.add_argument("--top", type=int, default=24, help="first row of that square")
+    p.add_argument("--left", type=int, default=168, help="first column of that square")
     p.add_argument("--quality", type=int, nargs="+", default=[5, 10, 20], help="of the JPEG")
     p.add_argument("--subsampling", default="4:2:0", help="4:4:4, 4:2:2 or 4:2:0")
     p.add_argument("--steps", type=int, default=20, help="steps of each solver")
@@ -40,17 +40,17 @@ def main() -> None:
     args = p.parse_args()
 
     prior = load_prior(args.prior, precision=args.precision)
-    pixels = read_photo(args.photo).pixels
-    top, left = ((side - args.crop) // 2 for side in pixels.shape[1:])
-    pixels = pixels[:, max(top, 0) :, max(left, 0) :][:, : args.crop, : args.crop]
+    pixels = read_photo(args.photo).pixels[:, args.top :, args.left :]
+    pixels = pixels[:, : args.crop, : args.crop]
     truth = to_range(pixels, prior.value_range)[None]
 
     def score(x: torch.Tensor) -> float:
         return float(psnr(x.clamp(*prior.value_range), truth, prior.value_range))
 
     panels = []
-    path = VP(args.steps, top=300)
-    total = len(args.quality) * len(SOLVERS) * args.steps
+    path = Karras(args.steps, 1.0, 0.02)  # a JPEG shows the coarse picture: begin half way
+    solvers = {"DDRM-JPEG": DDRMJPEG(path=path), "PiGDM": PiGDM(weight=0.4, path=path)}
+    total = len(args.quality) * len(solvers) * args.steps
     with tqdm(total=total, unit="step") as bar:
         for quality in args.quality:
             A = JPEG(quality, args.subsampling)
@@ -58,13 +58,15 @@ def main() -> None:
             problem = Problem(y, A, NOISELESS, tuple(truth.shape[1:]))
             panels += [("photograph", truth), (f"quality {quality}, {score(y):.2f} dB", y)]
             lines = [f"quality {quality:3d}: JPEG {score(y):.2f} dB"]
-            for name, title in SOLVERS.items():
-                solver = solver_class(name)(path=path)
+            for title, solver in solvers.items():
                 result = solve(
-                    problem, prior, solver, args.samples, args.seed, watch=lambda s: bar.update(
-                        bool(s.state.step)
-                    ),
-                )  # fmt: skip
+                    problem,
+                    prior,
+                    solver,
+                    args.samples,
+                    args.seed,
+                    watch=lambda snapshot: bar.update(snapshot.state.step > 0),
+                )
                 mean, one = score(result.mean), score(result.samples[:, 0])
                 panels.append((f"{title}, {mean:.2f} dB", result.mean))
                 lines.append(f"{title} mean of {args.samples} {mean:.2f}, one {one:.2f}")
