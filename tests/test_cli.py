@@ -16,6 +16,7 @@ from invdiff.cli import COMMANDS, main
 from invdiff.commands import outputs
 from invdiff.commands import restore as restore_command
 from invdiff.io import read_photo
+from invdiff.needs import Need
 from invdiff.priors.photo import save_weights
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 from invdiff.run import Snapshot
@@ -260,7 +261,11 @@ def test_every_task(
     assert ("rounding" in printed) == (task != "denoise")
 
 
-@pytest.mark.parametrize("solver", [n for n in registry() if n != "ddnm"])
+NOISY = [n for n, cls in registry().items() if Need.NOISELESS not in cls.needs]
+"""Solvers that take a photograph, whose noise is at least what rounding to 8 bits makes."""
+
+
+@pytest.mark.parametrize("solver", NOISY)
 def test_every_solver_and_its_knobs(
     solver: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
 ) -> None:
