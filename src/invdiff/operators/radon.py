@@ -55,7 +55,7 @@ class Radon(Linear):
     pitch: width of a bin, in pixels. shift: the axis of rotation falls on bin
     (detectors - 1) / 2 + shift. pixel: side of a pixel in the unit of length of the sinogram,
     so that y is a sum of values times lengths. source: distance from the source to the axis of
-    rotation in pixels, inf for parallel rays; the image lies within it.
+    rotation in pixels, None for parallel rays; the image lies within it.
     cg_iterations: bound for solve and pinv. pinv is CGLS: with noisy data, fewer iterations are
     the usual regularisation, and far from convergence A pinv(y) is not the projection of y.
 
@@ -71,7 +71,7 @@ class Radon(Linear):
     pitch: float = 1.0
     shift: float = 0.0
     pixel: float = 1.0
-    source: float = math.inf
+    source: float | None = None
     cg_iterations: int = 200
 
     def __post_init__(self) -> None:
@@ -90,10 +90,10 @@ class Radon(Linear):
                 "A detector has a whole number of bins, and pitch and pixel are above 0, found "
                 f"{bins} bins, pitch {self.pitch} and pixel {self.pixel}."
             )
-        if not self.source > math.hypot(*size) / 2:
+        if self.source is not None and not self.source > math.hypot(*size) / 2:
             raise InvdiffError(
                 f"The source is {self.source} pixels from the axis, inside an image of {size[0]} x "
-                f"{size[1]} pixels; move it out, or leave it at infinity for parallel rays."
+                f"{size[1]} pixels; move it out, or give none for parallel rays."
             )
         if 2 * max(size) * bins * len(self.angles) >= 2**31:
             raise InvdiffError(
@@ -115,6 +115,11 @@ class Radon(Linear):
     @property
     def _y(self) -> tuple[int, int]:
         return len(self.angles), self.detectors
+
+    @property
+    def spread(self) -> float:
+        """1 / source: by how much a ray turns per pixel of the detector, 0 for parallel rays."""
+        return 0.0 if self.source is None else 1 / self.source
 
     def bins(self) -> Tensor:
         """Positions s_j on the detector, in pixels, float64."""
@@ -177,7 +182,7 @@ class Radon(Linear):
         s = self.bins()[:, None]
         u = torch.tensor([[cos, -sin]], dtype=torch.float64)
         v = torch.tensor([[-sin, -cos]], dtype=torch.float64)
-        way = v + s / self.source * u
+        way = v + self.spread * s * u
         return s * u, way / way.norm(dim=1, keepdim=True)
 
 

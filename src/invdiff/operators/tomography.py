@@ -63,7 +63,7 @@ def fbp(y: Tensor, A: Radon, filter: Filter = "ramp") -> Tensor:
     count by their distance to their neighbours, and an arc without views counts nothing, so that
     a limited angle gives the artefacts that it must. Not masked: fill in a metal trace first.
     """
-    weights = 1 / (1 + (A.bins() / A.source) ** 2).sqrt()
+    weights = 1 / (1 + (A.spread * A.bins()) ** 2).sqrt()
     q = _filtered(y * weights.to(y), filter) / (A.pitch * A.pixel)
     theta = [math.radians(angle) for angle in A.angles]
     height, width = A.size
@@ -71,7 +71,7 @@ def fbp(y: Tensor, A: Radon, filter: Filter = "ramp") -> Tensor:
     up = ((height - 1) / 2 - torch.arange(height, dtype=torch.float64))[:, None]
     image = y.new_zeros(*y.shape[:-2], height * width)
     for k, arc in enumerate(_arcs(A).tolist()):
-        magnify = 1 / (1 + (up * math.cos(theta[k]) - x * math.sin(theta[k])) / A.source)
+        magnify = 1 / (1 + (up * math.cos(theta[k]) - x * math.sin(theta[k])) * A.spread)
         s = (x * math.cos(theta[k]) + up * math.sin(theta[k])) * magnify
         where = (s / A.pitch + (A.detectors - 1) / 2 + A.shift).flatten()
         seen = (where >= 0) & (where <= A.detectors - 1)
@@ -108,7 +108,7 @@ def _arcs(A: Radon) -> Tensor:
     Views repeat after 180 degrees for parallel rays; for a fan after 360, where every line is seen
     twice, so each counts half. A gap of more than twice the usual one was not measured.
     """
-    period = 180.0 if math.isinf(A.source) else 360.0
+    period = 180.0 if A.source is None else 360.0
     angles = torch.tensor(A.angles, dtype=torch.float64) % period
     order = angles.argsort(stable=True)
     ordered = angles[order]

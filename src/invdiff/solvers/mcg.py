@@ -22,19 +22,21 @@ class MCG(Solver):
     """x' = reverse step; x'' = x' - rho (I - A^+ A) g; x = x'' + lam A^+ (a y + s A z - A x'').
 
     Chung, Sim, Ryu, Ye 2022, "Improving diffusion models for inverse problems using manifold
-    constraints", arXiv 2206.00941. g = grad_{x_i} |W (y - A x0(x_i))|; the paper writes the square
-    of the norm with a step alpha, its code takes the norm itself with rho, as here. weight "identity" is W = I (inpainting, colourisation),
-    "pinv" is W = A^+ (CT, where the paper takes filtered back-projection). With lam = 1 and an
-    exact A^+ the overwrite undoes whatever g changes in the data, so the projection is redundant.
+    constraints", arXiv 2206.00941. g = grad_{x_i} |W (y - A x0(x_i))|: the paper writes the square
+    of the norm with a step alpha, its code takes the norm itself with rho, as here. H -> A. weight
+    "identity" is W = I (inpainting, colourisation), "pinv" is W = A^+ (CT, where the paper takes
+    filtered back-projection). With lam = 1 and an exact A^+ the overwrite undoes whatever g changed
+    in the data, so that the projection I - A^+ A changes nothing.
 
-    known_level: noise level of the pasted data. "next", where x then is, ends with y itself;
-    "current" is the official code's, one level too noisy, so that its noise stays in the result;
-    "clean" pastes y without noise, the official code's choice for CT. There lam falls from 1 to
-    0.6, a lam_drop of 0.4; the Langevin corrector of its variance-exploding runs (colour,
-    CT) is left out: `path=VE(...)` gives ancestral steps. Further deviations: norms are per sample
-    (there over the batch); x0 is not clipped; colourisation follows the gradient of the misfit to y
-    (there to a noised y). Noise in y is copied into the result: for noisy data prefer DPS.
-    The step is in the frame of the path: rho = 1 belongs to variance-preserving paths.
+    known_level: noise level of the pasted data. "next" is where x then is; "current", one level too
+    noisy, is the official code's; "clean", without noise, is the official code's for CT, where its
+    lam falls from 1 to 0.6 (lam_drop 0.4). final "none" pastes at known_level in the last step too:
+    the official code, which leaves the noise of "current" in the result.
+    Deviations: norms are per sample (there over the batch); x0 is not clipped; colourisation takes
+    the misfit to y (there to a noised y); the Langevin corrector of the variance-exploding runs for
+    colour and CT is left out, and `path=VE(...)` gives their ancestral steps. Noise in y is copied
+    into the result: for noisy data prefer DPS. g is in the frame of the path: rho = 1 belongs to
+    variance-preserving paths.
     """
 
     name: ClassVar[str] = "mcg"
@@ -48,6 +50,7 @@ class MCG(Solver):
     lam: float = knob(1.0, "strength of the overwrite: 1 replaces, 0 leaves x''", 0, 1)
     lam_drop: float = knob(0.0, "how much lam has fallen, linearly, at the last step", 0, 1)
     known_level: Literal["next", "current", "clean"] = knob("next", "noise level of the data")
+    final: Literal["clean", "none"] = knob("clean", "whether y itself is put into the result")
     path: Path = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
@@ -59,6 +62,7 @@ class MCG(Solver):
         g = -pull(self._weighted(problem.residual(x0), problem))
         x = x - self.rho * (g - A.pinv(A(g)))
         known = {"next": to, "current": level, "clean": Level(to.a, 0.0)}[self.known_level]
+        known = to if to.s == 0 and self.final == "clean" else known
         lam = self.lam - self.lam_drop * state.step / max(self.num_steps - 1, 1)
         x = steps.replace(x, problem, known, rng.normal(x, "known"), lam)
         return State(state.step + 1, x, x0)
