@@ -70,6 +70,10 @@ class MCG(Solver):
     def _weighted(self, r: Tensor, problem: Problem) -> Tensor:
         """-d|W r| / dx0 = A^T W^T W r / |W r|; for W = A^+ that is A^+ r / |A^+ r|."""
         A = problem.linear
-        back = A.pinv(r) if self.weight == "pinv" else A.adjoint(r)
-        norm = batch_norm(back if self.weight == "pinv" else r)
-        return back / torch.where(norm > 0, norm, 1.0)
+        return unit(A.pinv(r)) if self.weight == "pinv" else A.adjoint(unit(r))
+
+
+def unit(r: Tensor) -> Tensor:
+    """r / |r| of every sample, 0 where r = 0."""
+    norm = batch_norm(r)
+    return r / torch.where(norm > 0, norm, 1.0)
