@@ -3,7 +3,7 @@
     python examples/ct.py                       simulated: 30 views of a real chest slice
     python examples/ct.py --case limited        views over 90 of 180 degrees
     python examples/ct.py --case metal          60 views, without the rays that meet two metal parts
-    python examples/ct.py --case tooth          measured: 31 of 181 views of a tooth
+    python examples/ct.py --case tooth          measured: 30 of 181 views of a tooth
     python examples/ct.py --case tooth --file tooth_sinogram.h5      the same from TomoPy's file
 
 Each writes one figure and prints the error of every reconstruction.
@@ -27,6 +27,7 @@ from tqdm import tqdm
 from invdiff import (
     DPS,
     MCG,
+    VP,
     DiffPIR,
     Inpaint,
     Karras,
@@ -37,7 +38,6 @@ from invdiff import (
     Rng,
     ScoreMedical,
     Solver,
-    VP,
     fbp,
     hu_to_x,
     limited_angle,
@@ -85,9 +85,7 @@ class Scan:
         half = (self.top - self.bottom) / 2
         offset = self.A(torch.full_like(self.truth, self.bottom + half))
         unit = 1 / norm(self.A)
-        A: Linear = dataclasses.replace(
-            self.A, pixel=self.A.pixel * unit, cg_iterations=iterations
-        )
+        A: Linear = dataclasses.replace(self.A, pixel=self.A.pixel * unit, cg_iterations=iterations)
         if self.mask is not None:
             A = self.mask @ A
         y = (self.y - offset) * (unit / half)
@@ -142,16 +140,15 @@ def chest(case: str, views: int, photons: float, file: Path) -> Scan:
 
 
 def tooth(views: int, file: Path, bins: int = 2, side: int = 176) -> Scan:
-    """The measured tooth: every 180 / views-th of its 181 views, `bins` detector pixels joined.
+    """The measured tooth from `views` of its 181 views; `bins` detector pixels are joined to one.
 
     The axis of rotation is found from all views: the centre of mass of a parallel projection is
     c + a cos(theta) + b sin(theta), and c is where the axis falls on the detector.
     """
-    counts, white, dark, theta = read_tooth(file)
-    z = line_integrals(
-        *(t.unflatten(-1, (-1, bins)).mean(-1) for t in (counts, white.mean(0), dark.mean(0)))
-    )
-    white_noise = line_integrals(white.unflatten(-1, (-1, bins)).mean(-1), white.mean(0).unflatten(-1, (-1, bins)).mean(-1)).std()
+    *fields, theta = read_tooth(file)
+    counts, white, dark = (t.unflatten(-1, (-1, bins)).mean(-1) for t in fields)
+    z = line_integrals(counts, white.mean(0), dark.mean(0))
+    empty = float(line_integrals(white, white.mean(0), dark.mean(0)).std())
     position = torch.arange(z.shape[-1], dtype=torch.float64) - (z.shape[-1] - 1) / 2
     mass = (z.double() * position).sum(1) / z.double().sum(1)
     turn = theta.deg2rad()
@@ -161,18 +158,18 @@ def tooth(views: int, file: Path, bins: int = 2, side: int = 176) -> Scan:
     every = Radon(angles, (side, side), z.shape[-1], shift=shift)
     reference = fbp(z[None, None].float(), every)
     top = 1.1 * float(reference.flatten().quantile(0.995))
-    chosen = torch.arange(0, len(angles), math.ceil(len(angles) / views))
+    sigma = empty * math.sqrt(float(z.exp().mean()))  # of rays that lose exp(-z) of their photons
+    chosen = torch.arange(views) * len(angles) // views
     A = dataclasses.replace(every, angles=tuple(angles[k] for k in chosen))
-    sigma = float(white_noise) * float((z.exp().mean()).sqrt())
     scan = Scan(
         f"Tooth, {len(chosen)} of {len(angles)} measured views, axis {bins * shift:+.1f} pixels",
         z[chosen][None, None].float(),
         A,
         sigma,
-        0.0,
-        top,
-        reference,
-        f"FBP, {len(angles)} views",
+        bottom=0.0,
+        top=top,
+        truth=reference,
+        truth_name=f"FBP, {len(angles)} views",
     )
     return dataclasses.replace(scan, truth=scan.to_x(reference))
 
@@ -222,7 +219,7 @@ def figure(scan: Scan, found: dict[str, tuple[Tensor, float]], path: Path) -> No
     sheet, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 3.8 * rows), squeeze=False)
     for place in axes.flat:
         place.axis("off")
-    low, high = ((-1.0, 0.2) if scan.truth_name == "truth" else (-1.0, 1.0))
+    low, high = (-1.0, 0.2) if scan.truth_name == "truth" else (-1.0, 1.0)
     for k, (place, (title, image)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
         limits = {} if k == 0 else {"vmin": low, "vmax": high}
         place.imshow(image.numpy(), cmap="gray", aspect="auto" if k == 0 else "equal", **limits)
