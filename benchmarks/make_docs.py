@@ -300,6 +300,7 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.SeparableBlur(taps, taps, SIZE),
         blur,
         ops.Grayscale(),
+        ops.Radon(ops.sparse_view(12), SIZE),
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),
         ops.ComposedLinear(bicubic, circular),

@@ -12,6 +12,22 @@ from invdiff.operators.base import Operator
 from invdiff.operators.downsample import AveragePool
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.quantize import Quantize
+from invdiff.operators.radon import Radon, sparse_view
+from invdiff.operators.tomography import metal_trace
+
+
+def _ct(sigma: float) -> Problem:
+    """Parallel-beam CT from 8 views; a limited angle is another set of angles."""
+    return unmeasured(Radon(sparse_view(8), (16, 16), cg_iterations=10), sigma, (1, 16, 16))
+
+
+def _ct_metal(sigma: float) -> Problem:
+    """The same without the rays that meet a metal part of 3 x 3 pixels."""
+    A = Radon(sparse_view(8), (16, 16), cg_iterations=10)
+    metal = torch.zeros(1, 1, 16, 16)
+    metal[..., 6:9, 8:11] = 1
+    return unmeasured(metal_trace(A, metal) @ A, sigma, (1, 16, 16))
+
 
 INSTANCES: dict[str, Callable[[float], Problem]] = {
     "jpeg": lambda sigma: unmeasured(JPEG(10), sigma, (3, 16, 16)),
@@ -19,6 +35,8 @@ INSTANCES: dict[str, Callable[[float], Problem]] = {
         JPEG(50) @ AveragePool(2, (16, 16)), sigma, (3, 16, 16)
     ),
     "quantize": lambda sigma: unmeasured(Quantize(8), sigma, (3, 16, 16)),
+    "ct": _ct,
+    "ct-metal": _ct_metal,
 }
 """Name to f(sigma): a problem with y = 0 whose types decide which solver can. sigma is the level of
 the Gaussian noise, 0 for none; where the noise is of another kind, it is not used."""

@@ -44,6 +44,7 @@ TAPS = (torch.tensor([0.05, 0.8, 0.15]), torch.tensor([0.05, 0.1, 0.75, 0.1]))
 RGB = (3, 12, 10)
 POOL = ops.AveragePool(2, (12, 10))
 HALF = ops.Inpaint.random((6, 5), 0.5, seed=1, batch=B)
+RADON = ops.Radon(ops.sparse_view(3), (7, 6), 4)
 CASES: list[tuple[str, Operator, Shape]] = [
     ("identity", ops.Identity(), (2, 5, 4)),
     ("mask", ops.Inpaint(mask(1, 1, 12, 10)), RGB),
@@ -76,6 +77,10 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("blur-video", ops.Blur(rough(3, 3), (6, 5), "reflect"), (2, 3, 6, 5)),
     ("gray", ops.Grayscale(), RGB),
     ("gray-negative", ops.Grayscale((-0.5, 0.0, 2.0)), (3, 4, 5)),
+    ("radon", RADON, (1, 7, 6)),
+    ("radon-channels", ops.Radon((10.0, 75.0), (8, 8), 4, pitch=1.2, pixel=0.5), (3, 8, 8)),
+    ("radon-fan", ops.Radon(ops.sparse_view(3, 360), (7, 6), 4, shift=0.3, source=9), (1, 7, 6)),
+    ("radon-metal", ops.Inpaint(mask(1, 1, 3, 4)) @ RADON, (1, 7, 6)),
     ("composed", POOL @ ops.CircularBlur(rough(3, 3), (12, 10)), RGB),
     ("composed-mask", HALF @ POOL, (1, 12, 10)),
     ("stack", ops.Stack((POOL, ops.Grayscale()), RGB), RGB),

@@ -19,7 +19,9 @@ from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.krylov import conjugate_gradients, least_squares
 from invdiff.operators.quantize import Quantize
+from invdiff.operators.radon import Radon, limited_angle, sparse_view
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
+from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
 
 __all__ = [
     "JPEG",
@@ -39,6 +41,7 @@ __all__ = [
     "Operator",
     "PseudoInvertible",
     "Quantize",
+    "Radon",
     "Scaled",
     "ScaledSpectral",
     "Separable",
@@ -49,8 +52,14 @@ __all__ = [
     "blur",
     "check_kernel",
     "conjugate_gradients",
+    "fbp",
     "gaussian_kernel",
     "least_squares",
+    "limited_angle",
+    "line_integrals",
+    "metal_trace",
     "motion_kernel",
     "scaled",
+    "sparse_view",
+    "transmit",
 ]

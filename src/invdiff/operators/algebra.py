@@ -78,10 +78,15 @@ class ComposedPseudoInvertible(PseudoInvertible):
 @dataclass(frozen=True, eq=False)
 class ComposedLinear(Linear):
     """outer after inner, both linear. solve and pinv are iterative: the product
-    of two pseudo-inverses is not the pseudo-inverse of the product."""
+    of two pseudo-inverses is not the pseudo-inverse of the product. Of the parts' bounds on
+    iterations the smaller one holds."""
 
     outer: Linear
     inner: Linear
+
+    @property
+    def cg_iterations(self) -> int:
+        return min(self.outer.cg_iterations, self.inner.cg_iterations)
 
     __call__ = Composed.__call__
     y_shape = Composed.y_shape

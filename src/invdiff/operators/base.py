@@ -138,9 +138,12 @@ class PseudoInvertible(Operator):
 
 @dataclass(frozen=True, eq=False)
 class Linear(PseudoInvertible):
-    """An operator with an adjoint. cg_iterations bounds the default solve and pinv."""
+    """An operator with an adjoint."""
 
-    cg_iterations: ClassVar[int] = 200
+    @property
+    def cg_iterations(self) -> int:
+        """Bound on the iterations of the default solve and pinv."""
+        return 200
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A^T y (A^H y where complex): <A x, y> = <x, A^T y>."""
