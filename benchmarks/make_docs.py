@@ -272,6 +272,8 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.SeparableBlur(taps, taps, SIZE),
         blur,
         ops.Grayscale(),
+        ops.WalshHadamard(256, SIZE),
+        ops.BlockSensing(16, SIZE, 8),
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),
         ops.ComposedLinear(bicubic, circular),

@@ -9,6 +9,7 @@ import torch
 from invdiff.core import Problem
 from invdiff.noise import Gaussian, Noise
 from invdiff.operators.base import Operator
+from invdiff.operators.sensing import WalshHadamard
 
 INSTANCES: dict[str, Callable[[float], Problem]] = {}
 """Name to f(sigma): a problem with y = 0 whose types decide which solver can. sigma is the level of
@@ -19,3 +20,8 @@ def unmeasured(A: Operator, noise: Noise | float, x_shape: tuple[int, ...]) -> P
     """The problem of one measurement y = 0 (complex where A gives complex numbers)."""
     y = torch.zeros_like(A(torch.zeros(1, *x_shape)))
     return Problem(y, A, noise if isinstance(noise, Noise) else Gaussian(noise), x_shape)
+
+
+INSTANCES["compressed-sensing"] = lambda sigma: unmeasured(
+    WalshHadamard(64, (16, 16)), sigma, (3, 16, 16)
+)

@@ -22,6 +22,7 @@ from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, mo
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic
 from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Affine",
     "AveragePool",
     "Bicubic",
+    "BlockSensing",
     "Blur",
     "CircularBlur",
     "Composed",
@@ -44,6 +46,7 @@ __all__ = [
     "SeparableBlur",
     "Spectral",
     "Stack",
+    "WalshHadamard",
     "affine",
     "blur",
     "check_kernel",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,9 @@ class DDRM(Solver):
     x_bar -> xb = V^T x, theta_bar -> db = V^T x0, y_bar -> yb = S^-1 U^T y.
 
     A mode with s_i = 0 takes the rule of unobserved modes, and n_i = w the rule of precise ones,
-    so that noiseless data are kept in the last step (the official code does neither).
+    so that noiseless data are kept in the last step. The official code does neither: where
+    s_i is stored as 0, it adds U^T y / sigma_y to the mode, and its last step returns the
+    denoiser's estimate, as last "denoise" does.
     """
 
     name: ClassVar[str] = "ddrm"
@@ -35,6 +37,9 @@ class DDRM(Solver):
 
     eta_prop: float = knob(0.85, "share of fresh noise where y says less than the prior", 0, 1)
     eta_b: float = knob(1.0, "weight of y where it is more precise than the state", 0, 1)
+    last: Literal["consistent", "denoise"] = knob(
+        "consistent", "whether the last step keeps noiseless data, or returns the denoiser's x0"
+    )
     path: Path = field(default_factory=lambda: VP(20), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
@@ -51,6 +56,8 @@ class DDRM(Solver):
         level, to = self.levels[state.step], self.levels[state.step + 1]
         A, w = problem.spectral, to.sigma
         x0 = prior.x0(state.x, level)
+        if to.s == 0 and self.last == "denoise":
+            return State(state.step + 1, to.a * x0, x0)
         db, eb = A.Vt(x0), A.Vt(eps_from(state.x, x0, level))
         z = A.Vt(rng.normal(state.x, "step"))
         yb = A.inverse_spectrum(x0) * A.Ut(problem.y)
