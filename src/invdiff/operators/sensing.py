@@ -42,7 +42,7 @@ def draw(n: int, seed: int, role: str) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class WalshHadamard(Spectral):
-    """`keep` random Walsh-Hadamard coefficients of each channel: images (B, C, H, W) to (B, C, keep).
+    """`keep` random Walsh-Hadamard coefficients of each channel: (B, C, H, W) to (B, C, keep).
 
     keep: from 1 to H W. size: (H, W), powers of two. seed: of the random order of coefficients, of
     which the first `keep` are measured, the same in all channels. The mean brightness is one

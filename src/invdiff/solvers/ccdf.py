@@ -72,7 +72,7 @@ class CCDF(Solver):
     def with_steps(self, steps: int) -> Self:
         """The same solver with `steps` steps after the jump."""
 
-        def on(n: int) -> Self:
+        def on(n: int) -> CCDF:
             return dataclasses.replace(self, path=dataclasses.replace(self.path, steps=n))
 
         n = max(steps, round(steps * self.path.steps / self.num_steps))
@@ -80,7 +80,7 @@ class CCDF(Solver):
             n += 1
         while n > steps and on(n - 1).num_steps >= steps:
             n -= 1
-        return on(n)
+        return dataclasses.replace(self, path=on(n).path)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         extra, top = self.base.init(problem, prior, rng).extra, self.levels[0]
