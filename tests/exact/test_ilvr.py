@@ -46,7 +46,7 @@ def keys(t: float) -> float:
 
 
 def resized(n: int, m: int, stretch: float) -> np.ndarray:
-    """The resizer's matrix from n to m samples, its kernel stretched, mirrored edges, rows of sum 1."""
+    """The resizer's matrix from n to m samples, its kernel stretched, mirrored, rows of sum 1."""
     out = np.zeros((m, n))
     for p in range(m):
         centre = (p + 0.5) * n / m - 0.5

@@ -31,10 +31,11 @@ class SNIPS(Solver):
     no case for the tie, and drops y altogether where s has no zeros.
 
     Asymptotic: exact for small c and long chains, L K c -> infinity. `path.steps` counts all steps,
-    L = path.steps / K. Defaults: CelebA 64 x 64 of the paper. `SNIPS(c=0.3, K=2, path=VE(200, 3.0,
-    0.01))` takes 200 evaluations in place of 2500, with the same error on normal laws. It starts from noise of the
-    first level, the official code from uniform noise, which a run forgets. The result keeps the
-    noise of the last level, as the paper's does, unless final is "denoised".
+    L = path.steps / K. Defaults: CelebA 64 x 64 of the paper. In place of these 2500 evaluations,
+    `SNIPS(c=0.3, K=2, path=VE(200, 3.0, 0.01))` takes 200, with the same error on normal laws.
+    It starts from noise of the first level, the official code from uniform noise, which a run
+    forgets. The result keeps the noise of the last level, as the paper's does, unless final is
+    "denoised".
     """
 
     name: ClassVar[str] = "snips"
