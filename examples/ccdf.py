@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import invdiff
 import pictures
+
+import invdiff
 
 
 def main() -> None:

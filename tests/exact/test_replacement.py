@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 from dense import PATHS, PRIOR, STEPS, Task, ancestral, assert_agrees, compare, transcription
-from scalar import SIGMA_Y, Moments, assert_follows, each_gain, pairs, shrink
+from scalar import ROUNDING, SIGMA_Y, Moments, assert_follows, each_gain, final, pairs, shrink
 from scalar import ancestral as bridge
 
 from helpers import Dense, seeded, seeds, states
+from invdiff import zoo
 from invdiff.core import Problem
 from invdiff.noise import NOISELESS
 from invdiff.operators import Grayscale
-from invdiff.paths import VE, VP, VPSDE, Path, SubVP
+from invdiff.paths import VE, VP, VPSDE, Karras, Path, SubVP
 from invdiff.priors.base import Denoiser
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.rng import Rng
@@ -244,6 +245,25 @@ def test_predictors_sample_the_prior_as_the_path_gets_finer(predictor, kind):
         *_, last = recursion(path, 0.0, 1.0, "next", predictor, 0.0, "noised")
         errors.append(abs(last.variance - 1))
     assert errors[1] < 0.55 * errors[0]
+
+
+def test_the_short_preset():
+    """120 evaluations: a normal law loses 9 % of its variance, without the corrector 11 %.
+
+    The paper's 2000 evaluations lose less than 1e-5. Annealed, to stay affine in the noise.
+    """
+    preset = zoo.preset("inpaint", "replacement", 0.0)
+    assert preset == Replacement(path=Karras(60, 20.0, 0.02))
+    for path, M, variance in (
+        (preset.path, 1, 0.9084),
+        (preset.path, 0, 0.8866),
+        (Replacement().path, 1, 1.0000),
+    ):
+        *_, last = recursion(path, 0.0, 1.0, "next", "ancestral", 0.16 * M, "noised")
+        assert last.variance == pytest.approx(variance, abs=ROUNDING)
+        if path is preset.path:
+            solver = dataclasses.replace(preset, corrector="annealed", corrector_steps=M)
+            assert final(solver, 0.0).variance == pytest.approx(variance, abs=ROUNDING)
 
 
 def test_the_paths_of_the_sde():

@@ -24,10 +24,12 @@ from scalar import PRIOR as SCALAR_PRIOR
 from torch import Tensor
 
 from helpers import Dense, Given, Levels, seeded, seeds, states
+from invdiff import zoo
 from invdiff.core import CLEAN, Level, Problem, State
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators import Identity, Inpaint
 from invdiff.paths import VE, VP
+from invdiff.priors.base import Denoiser, Prior
 from invdiff.rng import Rng
 from invdiff.run import solve
 from invdiff.solvers.snips import SNIPS
@@ -137,7 +139,9 @@ class Gains(Identity):
     solve = pinv = None  # type: ignore[assignment]
 
 
-def long_run(solver: SNIPS, mean: float, variance: float) -> list[Moments]:
+def long_run(
+    solver: SNIPS, mean: float, variance: float, prior: Prior = SCALAR_PRIOR
+) -> list[Moments]:
     """Moments of the last state for each gain, from given ones of the first.
 
     Every step is x' = p x + q y/s + r z in each pixel. p, q and r are what the solver's own step
@@ -152,7 +156,7 @@ def long_run(solver: SNIPS, mean: float, variance: float) -> list[Moments]:
     m, V = torch.full((4,), mean, dtype=f64), torch.full((4,), variance, dtype=f64)
     for step in range(solver.num_steps):
         state = State(step, x.clone(), x, {})
-        new = solver.step(state, problem, SCALAR_PRIOR, rng.at(step)).x.reshape(4, 4)
+        new = solver.step(state, problem, prior, rng.at(step)).x.reshape(4, 4)
         p, q, r = new[:3]
         bound = 1e-12 * float(1 + r.abs().max())
         torch.testing.assert_close(new[3], 0.3 * p - 0.7 * q + 1.9 * r, rtol=0, atol=bound)
@@ -190,8 +194,27 @@ def test_the_error_falls_as_the_budget_grows():
         for n in (200, 400, 800)
     ]
     assert errors[1] < 0.6 * errors[0] and errors[2] < 0.6 * errors[1]
-    # the short preset of the docstring is as near as the 2500 steps of the paper
-    assert errors[0] < distance([Moments(*pair) for pair in CELEBA])
+
+
+def excess(solver: SNIPS) -> float:
+    """Variance of the last state over that of its level, where x0 does not depend on the state."""
+    point = Denoiser(lambda x, sigma: 0.0 * x)
+    top, last = solver.levels[0].sigma, solver.levels[-2].sigma
+    return long_run(solver, 0.0, top**2, point)[3].variance / last**2
+
+
+def test_the_short_presets_excess_noise_is_near_the_papers():
+    """In closed form it is 2 c / (rho - (1 - c)^2) with one step per level; the docstring's terms
+    are the first of its series in c and (1 - rho) / c."""
+    for c, n in ((0.02, 4000), (0.05, 2000)):
+        rho = (0.02 / 3.0) ** (2 / (n - 1))
+        found = excess(SNIPS(c=c, K=1, path=VE(n, 3.0, 0.02)))
+        assert found == pytest.approx(2 * c / (rho - (1 - c) ** 2) * rho, rel=1e-6)
+        assert found == pytest.approx(1 + c / 2 + (1 - rho) / (2 * c), rel=(c + (1 - rho) / c) ** 2)
+    short = zoo.preset("deblur", "snips", 0.1)
+    assert short == SNIPS(c=0.15, K=2, final="denoised", path=VE(400, 3.0, 0.02))
+    assert excess(short) == pytest.approx(1.1457, abs=ROUNDING)
+    assert excess(SNIPS()) == pytest.approx(1.1213, abs=ROUNDING)
 
 
 # ---- what the official code gets wrong
