@@ -301,6 +301,8 @@ def examples() -> Mapping[type[Operator], Operator]:
         blur,
         ops.Grayscale(),
         ops.Radon(ops.sparse_view(12), SIZE),
+        ops.WalshHadamard(256, SIZE),
+        ops.BlockSensing(16, SIZE, 8),
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),
         ops.ComposedLinear(bicubic, circular),

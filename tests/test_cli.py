@@ -1,11 +1,13 @@
 """The command line: every task, every kind of bad input, repetition, interruption and resume."""
 
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -269,19 +271,18 @@ NOISY = [n for n, cls in registry().items() if Need.NOISELESS not in cls.needs]
 def test_every_solver_and_its_knobs(
     solver: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
 ) -> None:
-    """Each solver is built from its short name, with its first numeric knob set."""
-    knobs = {
-        "ddnm+": "eta_prop",
-        "dps": "zeta",
-        "ddrm": "eta_b",
-        "diffpir": "lam",
-        "pigdm": "weight",
-        "replacement": "snr",
-    }
-    knob = knobs.get(solver, "eta_ddim")
-    restore("--solver", solver, f"--solver.{knob}", "0.25", "--out", "out")
+    """Each solver is built from its short name, with its first knob that can be 0.25 or 1 set."""
+    hints = get_type_hints(registry()[solver])
+    free = [
+        (f.name, value)
+        for f in dataclasses.fields(registry()[solver])
+        for kind, value in ((float, 0.25), (int, 1))
+        if hints[f.name] is kind and (f.metadata["max"] or value) >= value >= f.metadata["min"]
+    ]
+    knob, value = free[0]
+    restore("--solver", solver, f"--solver.{knob}", str(value), "--out", "out")
     saved = json.loads((here / "out/run.json").read_text())["solver"]
-    assert saved["type"].endswith(registry()[solver].__name__) and saved["fields"][knob] == 0.25
+    assert saved["type"].endswith(registry()[solver].__name__) and saved["fields"][knob] == value
     assert f"{solver}, 2 steps (as asked)" in capsys.readouterr().out
 
 
@@ -294,6 +295,32 @@ def test_help_teaches_the_knobs(capsys: pytest.CaptureFixture) -> None:
     text = " ".join(capsys.readouterr().out.split())
     assert re.search(r"guidance step size; 0 ignores y, (from )?0 .*; default 1\.0", text)
     assert "--solver.loss {l2,l2sq,gaussian}" in text and "--solver.path.spacing" in text
+
+
+def test_a_solver_within_a_solver(
+    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+) -> None:
+    """It is chosen by name and brings its own path, and run.json repeats the run."""
+    base = ["--solver", "ccdf", "--solver.base", "ddrm"]
+    restore(*base, "--solver.start", "0.5", "--solver.path.spacing", "trailing", "--out", "out")
+    fields = json.loads((here / "out/run.json").read_text())["solver"]["fields"]
+    assert fields["base"]["type"].endswith("DDRM") and fields["start"] == 0.5
+    assert fields["path"] == fields["base"]["fields"]["path"]
+    assert fields["path"]["fields"]["spacing"] == "trailing"
+    assert "ccdf, 2 steps (as asked)" in capsys.readouterr().out
+    again = ["restore", "--from", "out/run.json", "--out", "again", "--quiet"]
+    assert main(again) == 0
+    assert np.array_equal(array(here / "out/mean.png"), array(here / "again/mean.png"))
+    assert main(["restore", *base, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "the solver that runs: one of ddnm, ddnm+, ddrm" in text and "default ddrm" in text
+    assert main(["restore", "--solver", "ccdf", "--solver.base", "replacement", "--help"]) == 0
+    assert "--solver.path.sigma_max" in capsys.readouterr().out
+    capsys.readouterr()
+    restore("--solver", "ccdf", "--solver.base", "drdm", code=2)
+    assert "no solver called 'drdm'; did you mean ddrm" in capsys.readouterr().err
+    restore("--solver", "dps", "--solver.base", "ddrm", code=2)
+    assert "--solver.base" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["solver: dps", "solver: {name: dps, zeta: 0.5}"])

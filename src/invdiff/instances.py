@@ -13,6 +13,7 @@ from invdiff.operators.downsample import AveragePool
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, sparse_view
+from invdiff.operators.sensing import WalshHadamard
 from invdiff.operators.tomography import metal_trace
 
 
@@ -46,3 +47,8 @@ def unmeasured(A: Operator, noise: Noise | float, x_shape: tuple[int, ...]) -> P
     """The problem of one measurement y = 0 (complex where A gives complex numbers)."""
     y = torch.zeros_like(A(torch.zeros(1, *x_shape)))
     return Problem(y, A, noise if isinstance(noise, Noise) else Gaussian(noise), x_shape)
+
+
+INSTANCES["compressed-sensing"] = lambda sigma: unmeasured(
+    WalshHadamard(64, (16, 16)), sigma, (3, 16, 16)
+)

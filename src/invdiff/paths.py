@@ -84,6 +84,36 @@ class VP(Path):
 
 
 @dataclass(frozen=True)
+class VPSDE(Path):
+    """The variance-preserving SDE at t = linspace(1, eps, steps) (Song et al. 2021).
+
+    arXiv 2011.13456, section 3.4: ln a(t) = -t^2 (beta1 - beta0) / 4 - t beta0 / 2,
+    s^2 = 1 - a^2. `VP` is the table of betas that discretises it.
+    """
+
+    beta0: float = 0.1
+    beta1: float = 20.0
+    eps: float = 1e-3
+
+    def levels(self) -> list[Level]:
+        t = np.linspace(1, self.eps, self.steps)
+        a = np.exp(-(t**2) * (self.beta1 - self.beta0) / 4 - t * self.beta0 / 2)
+        return [Level(float(u), self._noise(float(u))) for u in a] + [CLEAN]
+
+    def _noise(self, a: float) -> float:
+        """s that belongs to a."""
+        return math.sqrt(1 - a**2)
+
+
+@dataclass(frozen=True)
+class SubVP(VPSDE):
+    """The sub-VP SDE: a as in `VPSDE`, s = 1 - a^2, so that a^2 + s^2 < 1 (Song et al. 2021)."""
+
+    def _noise(self, a: float) -> float:
+        return 1 - a**2
+
+
+@dataclass(frozen=True)
 class VE(Path):
     """Variance-exploding: a = 1, s geometric from sigma_max to sigma_min, then 0 (Song 2021)."""
 

@@ -10,10 +10,13 @@ when moving to the next level (a', s') from (a, s):
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from torch import Tensor
 
 from invdiff.core import Level, Problem
+
+KnownLevel = Literal["next", "current"]
 
 
 def renoise(x0: Tensor, eps: Tensor, to: Level, z: Tensor, c1: float) -> Tensor:
@@ -47,5 +50,19 @@ def replace(x: Tensor, problem: Problem, level: Level, z: Tensor, lam: float = 1
 
     lam = 1 overwrites, lam = 0 changes nothing (Song et al. 2022, eq. 9, for a linear A).
     """
+    return x + lam * problem.linear.pinv(noised_residual(x, problem, level, z))
+
+
+def noised_residual(x: Tensor, problem: Problem, level: Level, z: Tensor) -> Tensor:
+    """a y + s A z - A x: what x lacks of the measurement, noised to `level`; shape of y."""
     A, y = problem.linear, problem.y
-    return x + lam * A.pinv(level.a * y + A(level.s * z - x))
+    return level.a * y + A(level.s * z - x)
+
+
+def pasted(level: Level, to: Level, known_level: KnownLevel) -> Level:
+    """The level to which y is noised when it is pasted after a step from `level` to `to`.
+
+    "next": `to`, which x has reached. "current": `level`, one too noisy, as several official codes
+    do. Into the clean image, y itself is pasted in either case.
+    """
+    return to if known_level == "next" or to.s == 0 else level

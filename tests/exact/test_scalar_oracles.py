@@ -34,7 +34,6 @@ from invdiff.solvers.diffpir import DiffPIR
 from invdiff.solvers.dps import DPS
 from invdiff.solvers.mmps import MMPS
 from invdiff.solvers.pigdm import PiGDM
-from invdiff.solvers.replacement import Replacement
 from invdiff.solvers.unconditional import Unconditional
 
 TABLE: list[tuple[str, Solver, tuple[tuple[float, float], ...]]] = [
@@ -124,20 +123,6 @@ def recursion_dps(path, gain, zeta):
         yield Moments(m, V)
 
 
-def recursion_replacement(path, gain, lam, known_level):
-    """x_u = ancestral, then x <- (1 - lam) x + lam (a y/s + s z); where s > 0."""
-    m, V = 0.0, path.levels()[0].s ** 2
-    for t, u in pairs(path):
-        p, q, std = ancestral(t, u)
-        own = p * shrink(t) + q
-        m, V = own * m, own**2 * V + std**2
-        if gain:
-            known = u if known_level == "next" else t
-            m = (1 - lam) * m + lam * known.a
-            V = (1 - lam) ** 2 * V + (lam * known.s) ** 2
-        yield Moments(m, V)
-
-
 def recursion_ddnm(path, gain, eta):
     """x_u = a X + s (eta z + sqrt(1 - eta^2) e), X = y/s where s > 0 and x0 elsewhere."""
     m, V = 0.0, path.levels()[0].s ** 2
@@ -166,16 +151,6 @@ def test_dps_follows_its_recursion(path, gain):
     """The likelihood loss: the norm losses are not linear in a single residual (its sign)."""
     solver = DPS(zeta=0.004, loss="gaussian", path=path)
     assert_follows(solver, gain, SIGMA_Y, recursion_dps(path, gain, 0.004))
-
-
-@pytest.mark.parametrize("known_level", ["next", "current"])
-@pytest.mark.parametrize("lam", [1.0, 0.4])
-@each_gain
-@each_path
-def test_replacement_follows_its_recursion(path, gain, lam, known_level):
-    """Without the corrector, whose step size depends on norms of the noise and of the score."""
-    solver = Replacement(corrector_steps=0, lam=lam, known_level=known_level, path=path)
-    assert_follows(solver, gain, 0.0, recursion_replacement(path, gain, lam, known_level))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.85, 1.0])

@@ -46,29 +46,6 @@ def unconditional(t: Task, eta_ddim=1.0):
     return x
 
 
-@transcription("replacement")
-def replacement(t: Task, snr=0.16, corrector_steps=1, lam=1.0, known_level="next"):
-    """Song et al. 2021, Algorithms 2 to 5, with the overwrite x <- x + A^+ (a y + s A z - A x)."""
-    pinv = np.linalg.pinv(t.A)
-
-    def overwrite(x, a, s, z):
-        return x + lam * pinv @ (a * t.y + s * t.A @ z - t.A @ x)
-
-    x = t.start()
-    for i, a, s, b, r in t.moves:
-        alpha = 1.0 if a == 1 else (a / b) ** 2  # 1 - beta
-        for m in range(corrector_steps):
-            z = t.z(i, f"corrector {m}")
-            g = PRIOR.score(x, a, s)
-            step = 2 * alpha * (snr * np.linalg.norm(z) / np.linalg.norm(g)) ** 2
-            x = x + step * g + np.sqrt(2 * step) * z
-            x = overwrite(x, a, s, t.z(i, f"known {m}"))
-        x = ancestral(x, PRIOR.D(x, a, s), a, s, b, r, t.z(i, "step"))
-        known = (b, r) if known_level == "next" else (a, s)
-        x = overwrite(x, *known, t.z(i, "known"))
-    return x
-
-
 @transcription("dps")
 def dps(t: Task, zeta=1.0, loss="l2", eta_ddim=1.0):
     """Chung et al. 2023, Algorithm 1; the gradient is written out for a linear denoiser."""
@@ -217,23 +194,6 @@ def test_unconditional(path, eta_ddim):
 
 
 @on_paths
-@pytest.mark.parametrize("matrix", ["wide", "tall", "benign"])
-@pytest.mark.parametrize(
-    "knobs",
-    [
-        {},
-        {"corrector_steps": 0},
-        {"corrector_steps": 3, "snr": 0.1, "lam": 0.7},
-        {"known_level": "current"},
-        {"lam": 0.0},
-    ],
-    ids=str,
-)
-def test_replacement(path, matrix, knobs):
-    assert_agrees("replacement", knobs, matrix, 0.0, path)
-
-
-@on_paths
 @on_matrices
 @pytest.mark.parametrize(
     "knobs",
@@ -316,7 +276,6 @@ def test_mmps_truncated(path, matrix, iterations):
 @pytest.mark.parametrize(
     ("name", "knobs", "wrong"),
     [
-        ("replacement", {}, {"snr": 0.161}),
         ("dps", {}, {"zeta": 1.001}),
         ("pigdm", {}, {"weight": 1.001}),
         ("ddrm", {}, {"eta_prop": 0.851}),
@@ -329,7 +288,7 @@ def test_mmps_truncated(path, matrix, iterations):
 )
 def test_a_knob_off_by_a_little_is_seen(name, knobs, wrong):
     """Negative twin of every test above: agreement is no accident of a lax tolerance."""
-    sigma_y = 0.0 if name in ("replacement", "ddnm") else 0.1
+    sigma_y = 0.0 if name == "ddnm" else 0.1
     got, want = compare(name, wrong, "benign", sigma_y, VP_PATH, library_knobs=knobs)
     assert np.abs(got - want).max() > 1e-6
 

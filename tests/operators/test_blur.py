@@ -131,3 +131,27 @@ def test_errors_are_sentences() -> None:
             gaussian_kernel(sigma)
     with pytest.raises(InvdiffError, match="length"):
         motion_kernel(0.5, 0)
+
+
+def test_no_tap_of_a_kernel_is_lost() -> None:
+    """A 9-tap uniform and a 5-tap Gaussian blur act with all their taps, and keep brightness.
+
+    The operators of the official DDRM code leave the last tap out, so that a 9-tap mean becomes 8
+    taps that sum to 8/9 = 0.889, and 5 Gaussian taps become 4 that sum to 0.802.
+    """
+    gauss = torch.exp(-(torch.arange(-2, 3).double() ** 2) / 200)
+    for taps, lost in ((torch.ones(9).double() / 9, 0.889), (gauss / gauss.sum(), 0.802)):
+        n = len(taps)
+        assert float(taps[:-1].sum()) == pytest.approx(lost, abs=5e-4)
+        kernel = torch.outer(taps, taps)
+        for A in (
+            SeparableBlur(taps, taps, (21, 20), "zero"),
+            Blur(kernel, (21, 20), "zero"),
+            CircularBlur(kernel, (21, 20)),
+        ):
+            x = torch.zeros(1, 1, 21, 20).double()
+            x[0, 0, 10, 9] = 1
+            point = torch.zeros(21, 20).double()
+            point[10 - n // 2 : 11 + n // 2, 9 - n // 2 : 10 + n // 2] = kernel
+            same(A(x)[0, 0], point)
+            same(A(torch.ones_like(x))[0, 0, 10, 9], torch.ones(()).double())

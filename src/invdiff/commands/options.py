@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped]
 
 from invdiff.core import InvdiffError, nearest
 from invdiff.photos import check_options
+from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
 from invdiff.zoo import TASKS, task
 
@@ -72,7 +73,10 @@ def task_options(given: Given) -> tuple[str, dict[str, Any]]:
 
 
 def add_knobs(to: ArgumentParser, solver: Solver) -> None:
-    """--solver.KNOB for every field of a solver, and --solver.path.KNOB for its path."""
+    """--solver.KNOB for every field of a solver, and --solver.path.KNOB for its path.
+
+    A field that holds another solver takes that solver's name.
+    """
     group = to.add_argument_group(f"knobs of {solver.name} ({solver.paper})")
     for prefix, owner in (("solver", solver), ("solver.path", solver.path)):
         hints = get_type_hints(type(owner))
@@ -80,11 +84,15 @@ def add_knobs(to: ArgumentParser, solver: Solver) -> None:
             if field.name not in ("path", "steps"):
                 text = field.metadata.get("help", f"of the {type(owner).__name__} path")
                 span = f", {_range(field)}" if _range(field) else ""
+                hint, default = hints[field.name], getattr(owner, field.name)
+                if hint is Solver:
+                    span = f": one of {', '.join(n for n in registry() if n != solver.name)}"
+                    hint, default = str, default.name
                 group.add_argument(
                     f"--{prefix}.{field.name}",
-                    type=hints[field.name],
-                    default=getattr(owner, field.name),
-                    help=f"{text}{span}; default {getattr(owner, field.name)}",
+                    type=hint,
+                    default=default,
+                    help=f"{text}{span}; default {default}",
                 )
 
 
@@ -99,10 +107,14 @@ def _range(field: dataclasses.Field[Any]) -> str:
 def with_knobs(solver: Solver, knobs: Given) -> Solver:
     """The solver with knobs set, as parsed; `path` holds those of its path, `name` is skipped.
 
-    Raises InvdiffError for a value out of its range.
+    Another solver inside this one is given by its name, has its paper's defaults and brings its
+    path. Raises InvdiffError for a value out of its range, and a name of no solver.
     """
     own = {k: v for k, v in knobs.items() if k not in ("name", "path")}
-    path = dataclasses.replace(solver.path, **knobs.get("path", {}))
+    hints = get_type_hints(type(solver))
+    inner = {k: solver_class(v)() for k, v in own.items() if hints[k] is Solver}
+    path = next((s.path for s in inner.values()), solver.path)
+    path, own = dataclasses.replace(path, **knobs.get("path", {})), own | inner
     return dataclasses.replace(solver, **own, path=path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 import signal
 import sys
@@ -19,7 +20,7 @@ from invdiff.commands.job import Job, fresh, repeated
 from invdiff.commands.options import Given
 from invdiff.run import Snapshot, solve
 from invdiff.serial import check_apart, check_folder
-from invdiff.solvers import registry, solver_class
+from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
 
 USAGE = "PHOTO --task TASK [options] | invdiff restore --from RUN.json"
@@ -121,8 +122,10 @@ def _shown_solver(args: list[str]) -> Solver | None:
     name, task = options.peek(args, "solver.name"), options.peek(args, "task")
     if name is None or name == "auto":
         return None
-    solver_class(name)
-    return zoo.preset(task or "", name, zoo.TYPICAL)
+    solver = zoo.preset(task or "", name, zoo.TYPICAL)
+    base = options.peek(args, "solver.base")  # its path has knobs of its own
+    known = {f.name for f in dataclasses.fields(solver)}
+    return options.with_knobs(solver, {"base": base} if base and "base" in known else {})
 
 
 def _parse(name: str, args: list[str]) -> Given:

@@ -20,6 +20,7 @@ from invdiff.operators.jpeg import JPEG
 from invdiff.operators.krylov import conjugate_gradients, least_squares
 from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, limited_angle, sparse_view
+from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
 
@@ -29,6 +30,7 @@ __all__ = [
     "Affine",
     "AveragePool",
     "Bicubic",
+    "BlockSensing",
     "Blur",
     "CircularBlur",
     "Composed",
@@ -48,6 +50,7 @@ __all__ = [
     "SeparableBlur",
     "Spectral",
     "Stack",
+    "WalshHadamard",
     "affine",
     "blur",
     "check_kernel",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import batch_dot
+from invdiff.rng import Rng
 
 
 class Adjointable(Protocol):
@@ -121,3 +122,20 @@ def least_squares(A: Adjointable, y: Tensor, iterations: int) -> Tensor:
         p = s + along(torch.where(active, new / torch.where(active, ss, 1.0), 0.0), p)
         ss = new
     return x
+
+
+def inverse_squared_norm(A: Adjointable, like: Tensor, iterations: int = 30) -> Tensor:
+    """1 / |A|^2 for every row of like (B, *x_shape), and 0 where A is 0: shape (B, 1, 1, ...).
+
+    |A|^2 is the larger of what A does to a constant image, which is exact for averages (block
+    means, bicubic decimation, blur), and of a power iteration from fixed noise: a lower bound.
+    """
+    x = Rng.of(0, portable=True).normal(like[:1], "power").expand_as(like)
+    for _ in range(iterations):
+        x = A.adjoint(A(x))
+        size = batch_dot(x, x).sqrt()
+        x = x / torch.where(size > 0, size, 1.0)
+    z, flat = A(x), A(torch.ones_like(like) / like[0].numel() ** 0.5)
+    squared = torch.maximum(batch_dot(z, z).flatten(), batch_dot(flat, flat).flatten())
+    found = torch.where(squared > 0, 1 / squared, 0.0)
+    return found.reshape(-1, *[1] * (like.ndim - 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -27,8 +27,9 @@ class DDRM(Solver):
 
     All modes take the step of an unobserved one; those with s_i > 0 are then set right, which
     needs transforms of these only. A mode with s_i = 0 takes the rule of unobserved modes, and
-    n_i = w the rule of precise ones, so that noiseless data are kept in the last step (the official
-    code does neither).
+    n_i = w the rule of precise ones, so that noiseless data are kept in the last step. The official
+    code does neither: where s_i is stored as 0, it adds U^T y / sigma_y to the mode, and its last
+    step returns the denoiser's estimate, as last "denoise" does.
     """
 
     name: ClassVar[str] = "ddrm"
@@ -37,6 +38,9 @@ class DDRM(Solver):
 
     eta_prop: float = knob(0.85, "share of fresh noise where y says less than the prior", 0, 1)
     eta_b: float = knob(1.0, "weight of y where it is more precise than the state", 0, 1)
+    last: Literal["consistent", "denoise"] = knob(
+        "consistent", "whether the last step keeps noiseless data, or returns the denoiser's x0"
+    )
     path: Path = field(default_factory=lambda: VP(20), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
@@ -53,6 +57,8 @@ class DDRM(Solver):
         level, to = self.levels[state.step], self.levels[state.step + 1]
         A, w, eta = problem.spectral, to.sigma, self.eta_prop
         x0 = prior.x0(state.x, level)
+        if to.s == 0 and self.last == "denoise":
+            return State(state.step + 1, to.a * x0, x0)
         z = rng.normal(state.x, "step")
         plain = steps.renoise(x0, eps_from(state.x, x0, level), Level(1.0, w), z, eta * w)
         s, inverse = A.seen(A.spectrum(x0)), A.seen(A.inverse_spectrum(x0))

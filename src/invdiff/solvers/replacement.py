@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from invdiff import steps
-from invdiff.core import Level, Problem, State, batch_norm
+from invdiff.core import CLEAN, Level, Problem, State, batch_norm
 from invdiff.needs import Need
 from invdiff.paths import VE, Path
 from invdiff.priors.base import Prior, eps_from
@@ -21,14 +22,26 @@ class Replacement(Solver):
     """Predictor-corrector sampling in which the observed part of x_t is a noised y.
 
     Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole 2021, "Score-based generative modeling
-    through stochastic differential equations", arXiv 2011.13456, Algorithm 2 and section 5.
-    Per step: M times (Langevin corrector, overwrite), then (ancestral predictor, overwrite), with
+    through stochastic differential equations" (ScoreSDE), arXiv 2011.13456, Algorithm 2 and
+    section 5. Per step: M times (corrector, overwrite), then (predictor, overwrite), with
     overwrite: x <- x + A^+(a y + s A z - A x). M_Omega -> A, snr -> r, M -> corrector_steps.
+    Colourisation, which rotates the colours until the grey is one channel, is A = Grayscale().
+
+    With one forward step x_t = r x_u + N(0, g2), r = a / a', g2 = s^2 - (r s')^2, predictors are
+      ancestral          the posterior of x_u given x_t and x0 (appendix F)
+      reverse-diffusion  (2 - r) x + g2 score + sqrt(g2) z (appendix E)
+      probability-flow   (2 - r) x + g2 score / 2 (appendix D.1)
+      euler-maruyama     (1 - ln r) x + g2 score + sqrt(g2) z, with g2 = s^2 - s'^2 - 2 s^2 ln r;
+                         the official code takes drift and diffusion at the start of the step
+    and the last step returns the denoiser's x0. The official code takes "reverse-diffusion" on
+    variance-exploding paths and "euler-maruyama" on the others. In place of 2000 evaluations,
+    `Replacement(path=Karras(60, 20, 0.02))` takes 120.
 
     Deviations: the corrector's step size is per sample (the official code averages it over the
-    batch); the overwrite after the predictor is at the level that x has reached (known_level
-    "next"), so that y itself is pasted at the end; "current", one level too noisy, is what the
-    official code does. Noise in y is not modelled: it is copied into the result.
+    batch); y is pasted at the level that x has reached ("current", one level too noisy, is what the
+    official code does), and the first state holds the noised y ("clean": the official code's y).
+    Nothing noisy is returned: the official code leaves the last step's noise outside of the mask.
+    Noise in y is not modelled: it is copied into the result.
     """
 
     name: ClassVar[str] = "replacement"
@@ -37,13 +50,26 @@ class Replacement(Solver):
 
     when_it_diverges: ClassVar[str] = "a smaller snr or more steps"
 
-    snr: float = knob(0.16, "signal-to-noise ratio r of the Langevin corrector", 0, 1)
+    snr: float = knob(0.16, "signal-to-noise ratio r of the corrector", 0, 1)
     corrector_steps: int = knob(1, "corrector steps M per predictor step", 0, 10)
     lam: float = knob(1.0, "strength of the overwrite: 1 replaces, 0 ignores y", 0, 1)
-    known_level: Literal["next", "current"] = knob(
+    known_level: steps.KnownLevel = knob(
         "next", "noise level of the data pasted after the predictor"
     )
+    predictor: Literal["ancestral", "reverse-diffusion", "euler-maruyama", "probability-flow"] = (
+        knob("ancestral", "how a step goes from one level to the next")
+    )
+    corrector: Literal["langevin", "annealed"] = knob(
+        "langevin", "step size from norms of noise and score, or from the noise level alone"
+    )
+    start: Literal["noised", "clean"] = knob("noised", "known part of the first state")
     path: Path = field(default_factory=lambda: VE(1000, 348.0, 0.01), kw_only=True)
+
+    def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
+        state, top = super().init(problem, prior, rng), self.levels[0]
+        known = top if self.start == "noised" else CLEAN
+        z = rng.normal(state.x, "known")
+        return State(0, steps.replace(state.x, problem, known, z, self.lam), state.x0)
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
@@ -52,17 +78,33 @@ class Replacement(Solver):
             x = self._correct(x, level, to, prior, rng.normal(x, f"corrector {m}"))
             x = steps.replace(x, problem, level, rng.normal(x, f"known {m}"), self.lam)
         x0 = prior.x0(x, level)
-        x = steps.ddim(x0, eps_from(x, x0, level), level, to, rng.normal(x, "step"), 1.0)
-        known = to if self.known_level == "next" else level
+        x = self._predict(x, x0, level, to, rng.normal(x, "step"))
+        known = steps.pasted(level, to, self.known_level)
         x = steps.replace(x, problem, known, rng.normal(x, "known"), self.lam)
         return State(state.step + 1, x, x0)
 
     def _correct(self, x: Tensor, level: Level, to: Level, prior: Prior, z: Tensor) -> Tensor:
-        """Langevin step of size 2 alpha (r |z| / |score|)^2, per sample (Algorithms 4 and 5).
+        """A Langevin step of size 2 alpha (r |z| / |score|)^2, or 2 alpha (r s)^2, per sample.
 
-        alpha is 1 on a variance-exploding path and 1 - beta = (a / a')^2 on a preserving one.
+        alpha is 1 on a variance-exploding path and 1 - beta = (a / a')^2 on others (Algorithms 4
+        and 5).
         """
         score = prior.score(x, level)
         alpha = (level.a / to.a) ** 2
+        if self.corrector == "annealed":
+            return steps.langevin(x, score, 2 * alpha * (self.snr * level.s) ** 2, z)
         size = 2 * alpha * (self.snr * batch_norm(z) / batch_norm(score)) ** 2
         return steps.langevin(x, score, size, z)
+
+    def _predict(self, x: Tensor, x0: Tensor, level: Level, to: Level, z: Tensor) -> Tensor:
+        eps = eps_from(x, x0, level)
+        if self.predictor == "ancestral" or to.s == 0:
+            return steps.ddim(x0, eps, level, to, z, 1.0)
+        score, r = -eps / level.s, level.a / to.a
+        g2 = level.s**2 - (r * to.s) ** 2
+        if self.predictor == "probability-flow":
+            return (2 - r) * x + 0.5 * g2 * score
+        if self.predictor == "reverse-diffusion":
+            return (2 - r) * x + g2 * score + math.sqrt(g2) * z
+        g2 = level.s**2 - to.s**2 - 2 * level.s**2 * math.log(r)
+        return (1 - math.log(r)) * x + g2 * score + math.sqrt(g2) * z
