@@ -14,6 +14,7 @@ from invdiff.operators.jpeg import JPEG
 from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, sparse_view
 from invdiff.operators.tomography import metal_trace
+from invdiff.operators.video import Frames
 
 
 def _ct(sigma: float) -> Problem:
@@ -46,3 +47,19 @@ def unmeasured(A: Operator, noise: Noise | float, x_shape: tuple[int, ...]) -> P
     """The problem of one measurement y = 0 (complex where A gives complex numbers)."""
     y = torch.zeros_like(A(torch.zeros(1, *x_shape)))
     return Problem(y, A, noise if isinstance(noise, Noise) else Gaussian(noise), x_shape)
+
+
+def video_extension(sigma: float) -> Problem:
+    """The first two of four frames are known."""
+    return unmeasured(Frames((0, 1), 4), sigma, (1, 4, 8, 8))
+
+
+def video_super_resolution(sigma: float) -> Problem:
+    """Every frame is a quarter of the pixels."""
+    return unmeasured(AveragePool(2, (8, 8)), sigma, (1, 4, 8, 8))
+
+
+INSTANCES |= {
+    "video-extension": video_extension,
+    "video-super-resolution": video_super_resolution,
+}

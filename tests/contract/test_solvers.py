@@ -83,6 +83,8 @@ VARIANTS |= {
     "diffpir-denoised": solver_class("diffpir")(final="denoised", path=VP(STEPS)),
     "mmps-deterministic": solver_class("mmps")(eta_ddim=0.0, path=Karras(STEPS)),
     "ddrm-jpeg-linear": solver_class("ddrm-jpeg")(mix="linear", eta_prop=0.5, path=VP(STEPS)),
+    "vdm-replaced": solver_class("vdm")(replace_known=True, delta=0.1, gamma=0.3, path=VP(STEPS)),
+    "vdm-noise-aware": solver_class("vdm")(noise_aware=True, clip=True, path=VP(STEPS)),
     "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
 }
 
@@ -617,6 +619,7 @@ FRAMELESS = {
     "pigdm": {},
     "mmps": {},
     "replacement": {"corrector_steps": 0},
+    "vdm": {"delta": 0.1},
 }
 
 

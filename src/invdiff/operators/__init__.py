@@ -14,7 +14,7 @@ from invdiff.operators.algebra import (
 from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
 from invdiff.operators.color import REC601, Grayscale
-from invdiff.operators.downsample import AveragePool, Bicubic
+from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.krylov import conjugate_gradients, least_squares
@@ -22,6 +22,7 @@ from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, limited_angle, sparse_view
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
+from invdiff.operators.video import Frames, TemporalPool
 
 __all__ = [
     "JPEG",
@@ -34,6 +35,7 @@ __all__ = [
     "Composed",
     "ComposedLinear",
     "ComposedPseudoInvertible",
+    "Frames",
     "Grayscale",
     "Identity",
     "Inpaint",
@@ -48,6 +50,8 @@ __all__ = [
     "SeparableBlur",
     "Spectral",
     "Stack",
+    "TemporalPool",
+    "Upsample",
     "affine",
     "blur",
     "check_kernel",
