@@ -10,10 +10,15 @@ when moving to the next level (a', s') from (a, s):
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from invdiff.core import Level, Problem
+from invdiff.core import Level, Problem, batch_norm
+
+if TYPE_CHECKING:
+    from invdiff.operators.base import Linear
 
 
 def renoise(x0: Tensor, eps: Tensor, to: Level, z: Tensor, c1: float) -> Tensor:
@@ -42,10 +47,24 @@ def langevin(x: Tensor, score: Tensor, step: float | Tensor, z: Tensor) -> Tenso
     return x + step * score + root * z
 
 
-def replace(x: Tensor, problem: Problem, level: Level, z: Tensor, lam: float = 1.0) -> Tensor:
+def unit(r: Tensor) -> Tensor:
+    """r / |r| of every sample, and 0 where r = 0: minus the gradient of |y - z| at z = y - r."""
+    norm = batch_norm(r)
+    return r / torch.where(norm > 0, norm, 1.0)
+
+
+def replace(
+    x: Tensor,
+    problem: Problem,
+    level: Level,
+    z: Tensor,
+    lam: float = 1.0,
+    A: Linear | None = None,
+) -> Tensor:
     """x + lam A^+ (a y + s A z - A x): the observed part of the state, noised to `level`.
 
     lam = 1 overwrites, lam = 0 changes nothing (Song et al. 2022, eq. 9, for a linear A).
+    A: in place of the problem's own operator, for a state that is not an image of its size.
     """
-    A, y = problem.linear, problem.y
+    A, y = A or problem.linear, problem.y
     return x + lam * A.pinv(level.a * y + A(level.s * z - x))

@@ -85,6 +85,8 @@ VARIANTS |= {
     "ddrm-jpeg-linear": solver_class("ddrm-jpeg")(mix="linear", eta_prop=0.5, path=VP(STEPS)),
     "vdm-replaced": solver_class("vdm")(replace_known=True, delta=0.1, gamma=0.3, path=VP(STEPS)),
     "vdm-noise-aware": solver_class("vdm")(noise_aware=True, clip=True, path=VP(STEPS)),
+    "pyramid-small": solver_class("pyramid")(smallest=1, scales=2, t0=1.0, path=VP(STEPS)),
+    "pyramid-overwrite": solver_class("pyramid")(data="overwrite", smallest=1, path=VP(STEPS)),
     "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
 }
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
@@ -149,6 +150,20 @@ class Upsample(Separable):
             raise InvdiffError(f"Enlargements are {' and '.join(_UP)}, found {self.kind!r}.")
         object.__setattr__(self, "size", checked_size(self.size))
         object.__setattr__(self, "factor", int(self.factor))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.kind == "bicubic":
+            return super().__call__(x)
+        x = x.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
+        return x[..., : self.size[0], : self.size[1]].contiguous()
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        if self.kind == "bicubic":
+            return super().adjoint(y)
+        bottom, right = (-n % self.factor for n in self.size)
+        y = F.pad(y, (0, right, 0, bottom))
+        y = y.reshape(*y.shape[:-1], -1, self.factor).sum(-1)
+        return y.reshape(*y.shape[:-2], -1, self.factor, y.shape[-1]).sum(-2)
 
     @cached_property
     def left(self) -> Tensor:

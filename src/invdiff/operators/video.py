@@ -6,7 +6,7 @@ in space is a composition: `AveragePool(2, (64, 64)) @ Frames(range(8), 16)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,7 +39,7 @@ class Frames(Spectral):
     Raises InvdiffError for frames that do not exist or are named twice, and when there is none.
     """
 
-    indices: Iterable[int]
+    indices: Sequence[int]
     T: int
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class Frames(Spectral):
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         _check_video("Frames", self.T, x_shape)
-        return (x_shape[0], len(tuple(self.indices)), *x_shape[2:])
+        return (x_shape[0], len(self.indices), *x_shape[2:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,4 +175,5 @@ class TemporalPool(Spectral):
 
 def _along_time(matrix: Tensor, x: Tensor) -> Tensor:
     """matrix (t, T) times every column of frames of x (B, C, T, H, W)."""
-    return (matrix @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
+    y = matrix @ x.flatten(-2)
+    return y.reshape(*y.shape[:-1], *x.shape[-2:])
