@@ -119,7 +119,7 @@ class Picture:
 
 
 @transcription("pyramid")
-def pyramid(t, scales=3, t0=0.25, data="gradient", rho=1.0, eta_ddim=1.0, smallest=8):
+def pyramid(t, scales=3, t0=0.25, data="gradient", rho=2.0, eta_ddim=1.0, smallest=8):
     """Ryu and Ye 2022 with the start of Chung, Sim and Ye 2022 at every finer scale."""
     finer = min(scales, t.steps) - 1
     share = 1  # the most steps that are at most t0 of the coarsest scale's
@@ -230,7 +230,7 @@ def test_with_few_steps_it_is_the_second_version(steps):
 @pytest.mark.parametrize(
     ("knobs", "wrong"),
     [
-        ({"smallest": 1}, {"rho": 1.001}),
+        ({"smallest": 1}, {"rho": 2.001}),
         ({"smallest": 1}, {"scales": 2}),
         ({"smallest": 1}, {"smallest": 4}),
         ({"smallest": 1}, {"t0": 0.5}),

@@ -50,6 +50,7 @@ class Pyramid(Solver):
     With fewer steps than scales the coarsest are left out. x of a state has the size of its scale;
     x0 is enlarged by repetition.
 
+    The defaults of rho, t0 and the number of steps are not the paper's: they were chosen by eye.
     A network that was trained at one resolution only will run, but it takes a small picture for a
     piece of a large one: the method wants one that was trained at all scales.
     """
@@ -63,7 +64,7 @@ class Pyramid(Solver):
     scales: int = knob(3, "how many scales, each with half the side of the next", 1, 10)
     t0: float = knob(0.25, "share of the chain that is run at each finer scale", 1e-3, 1)
     data: Literal["gradient", "overwrite"] = knob("gradient", "how y enters each step")
-    rho: float = knob(1.0, "step size of the gradient; 0 ignores y", 0)
+    rho: float = knob(2.0, "step size of the gradient; 0 ignores y", 0)
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
     smallest: int = knob(8, "no side of a scale has fewer pixels than this", 1)
     path: Path = field(default_factory=lambda: VP(300), kw_only=True)
