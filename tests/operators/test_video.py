@@ -192,7 +192,7 @@ def test_a_prior_of_images_does_not_fit_a_video():
     solver = registry()["unconditional"]()
     with pytest.raises(IncompatibleError, match="stills makes images .*channels x height x width"):
         check(solver, problem, images)
-    with pytest.raises(IncompatibleError, match="makes videos .*channels x frames x height x wid"):
+    with pytest.raises(IncompatibleError, match="clips makes .*channels x frames x height"):
         check(solver, problem, clips)
     check(solver, problem, Denoiser(lambda x, sigma: x, shape=(C, T, None, None)))
 
