@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,17 +59,21 @@ def read_clip(path: Path, shape: tuple[int, ...], value_range: tuple[float, floa
     return to_range(clip, value_range)
 
 
-def settings(path: VP, extension: bool) -> dict[str, Solver]:
-    """What is compared, by the title of its row."""
+def settings(path: VP, A: Operator) -> dict[str, Solver]:
+    """What is compared, by the title of its row.
+
+    The weight is for measurements with A A^T = 1, as known frames; means over blocks have 1 / S^2.
+    """
+    if isinstance(A, AveragePool):
+        guided = VideoGuidance(weight=2.0 * A.factor**2, path=path)
+        return {"guidance": guided, "guidance, corrector": replace(guided, delta=0.1)}
     guided = VideoGuidance(path=path)
-    corrected = VideoGuidance(path=path, delta=0.1)
-    if not extension:
-        return {"guidance": guided, "guidance, corrector": corrected}
+    both = replace(guided, replace_known=True)
     return {
-        "replacement alone": VideoGuidance(path=path, weight=0.0, replace_known=True),
+        "replacement alone": replace(both, weight=0.0),
         "guidance alone": guided,
-        "both": VideoGuidance(path=path, replace_known=True),
-        "both, corrector": VideoGuidance(path=path, replace_known=True, delta=0.1),
+        "both": both,
+        "both, corrector": replace(both, delta=0.1),
     }
 
 
@@ -79,7 +84,7 @@ def compare(
     extension = isinstance(A, Frames)
     problem = Problem(A(truth), A, GaussianNoise(0.0), tuple(truth.shape[1:]))
     rows: list[Row] = []
-    for name, solver in settings(path, extension).items():
+    for name, solver in settings(path, A).items():
         began = time.perf_counter()
         found = draw(problem, prior, solver, args.samples, args.seed)
         seconds = time.perf_counter() - began

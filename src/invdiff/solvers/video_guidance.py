@@ -23,6 +23,8 @@ class VideoGuidance(Solver):
     Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet 2022, "Video diffusion models", arXiv 2204.03458,
     reconstruction-guided sampling. weight -> w_r. The correction is w a_t J^T A^T (y - A x0), with
     J = d x0 / d x_t, for any A: known frames (`Frames`), fewer pixels, images as well as videos.
+    weight is meant for A A^T = 1, as with known frames; the mean over blocks of S x S pixels has
+    A A^T = 1 / S^2, and wants S^2 times as much.
     Sampler: mean of q(x_s | x_t, x0'), variance (k s_s^2)^(1 - gamma) (k s_t^2)^gamma with
     k = 1 - (sigma_s / sigma_t)^2. With delta > 0, a Langevin step x <- x - (delta / 2) s e(x) +
     sqrt(delta) s z stands between any two ancestral steps; its e is of a guided x0' of its own.
