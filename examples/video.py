@@ -63,6 +63,7 @@ def settings(path: VP, A: Operator) -> dict[str, Solver]:
     """What is compared, by the title of its row.
 
     The weight is for measurements with A A^T = 1, as known frames; means over blocks have 1 / S^2.
+    A weight far above 2 breaks the known frames, unless they are overwritten.
     """
     if isinstance(A, AveragePool):
         guided = VideoGuidance(weight=2.0 * A.factor**2, path=path)
@@ -74,6 +75,7 @@ def settings(path: VP, A: Operator) -> dict[str, Solver]:
         "guidance alone": guided,
         "both": both,
         "both, corrector": replace(both, delta=0.1),
+        "both, weight 10": replace(both, weight=10.0),
     }
 
 
