@@ -389,10 +389,8 @@ def operators_page() -> str:
         "## All operators",
         "",
         "Gap: how far the adjoint is from the transpose, |\\<A x - A 0, v\\> - \\<x, Aᵀ v\\>|",
-        "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32; `none` where no",
-        "gradient passes.",
         "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32 (of 3 x 4 x 32 x 32",
-        "for operators along time).",
+        "for operators along time); `none` where no gradient passes.",
         "",
         *table(
             ["operator", "what it measures", "rung", "gap, float32", "gap, float64"],

@@ -38,6 +38,8 @@ INSTANCES: dict[str, Callable[[float], Problem]] = {
     "quantize": lambda sigma: unmeasured(Quantize(8), sigma, (3, 16, 16)),
     "ct": _ct,
     "ct-metal": _ct_metal,
+    "video-extension": lambda sigma: unmeasured(Frames((0, 1), 4), sigma, (1, 4, 8, 8)),
+    "video-super-resolution": lambda sigma: unmeasured(AveragePool(2, (8, 8)), sigma, (1, 4, 8, 8)),
 }
 """Name to f(sigma): a problem with y = 0 whose types decide which solver can. sigma is the level of
 the Gaussian noise, 0 for none; where the noise is of another kind, it is not used."""
@@ -47,19 +49,3 @@ def unmeasured(A: Operator, noise: Noise | float, x_shape: tuple[int, ...]) -> P
     """The problem of one measurement y = 0 (complex where A gives complex numbers)."""
     y = torch.zeros_like(A(torch.zeros(1, *x_shape)))
     return Problem(y, A, noise if isinstance(noise, Noise) else Gaussian(noise), x_shape)
-
-
-def video_extension(sigma: float) -> Problem:
-    """The first two of four frames are known."""
-    return unmeasured(Frames((0, 1), 4), sigma, (1, 4, 8, 8))
-
-
-def video_super_resolution(sigma: float) -> Problem:
-    """Every frame is a quarter of the pixels."""
-    return unmeasured(AveragePool(2, (8, 8)), sigma, (1, 4, 8, 8))
-
-
-INSTANCES |= {
-    "video-extension": video_extension,
-    "video-super-resolution": video_super_resolution,
-}
