@@ -39,6 +39,11 @@ from invdiff.solvers import Solver, registry
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SIZE = (32, 32)
 RGB = (3, *SIZE)
+SHAPES: dict[type[Operator], tuple[int, ...]] = {
+    ops.Frames: (3, 4, *SIZE),
+    ops.TemporalPool: (3, 4, *SIZE),
+}
+"""Shape of one image for operators that do not take RGB."""
 FLOOR = {torch.float32: 1e-6, torch.float64: 1e-14}
 """The smallest bound that is printed for a gap: some ten times the round-off of the dtype."""
 
@@ -286,7 +291,7 @@ def solvers_page() -> str:
 
 
 def examples() -> Mapping[type[Operator], Operator]:
-    """An instance of every operator, for images of 3 x 32 x 32."""
+    """An instance of every operator, for images of 3 x 32 x 32, or as SHAPES says."""
     kernel = ops.motion_kernel(7, 30)
     taps = ops.gaussian_kernel(1.5).sum(0)
     circular, bicubic = ops.CircularBlur(kernel, SIZE), ops.Bicubic(4, SIZE)
@@ -312,6 +317,9 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.Stack((bicubic, ops.Grayscale()), RGB),
         ops.Affine(bicubic, torch.tensor(0.5)),
         ops.Composed(ops.Affine(bicubic, torch.tensor(0.5)), circular),
+        ops.Upsample(2, (64, 64)),
+        ops.Frames((0, 1), 4),
+        ops.TemporalPool(2, 4),
     ]
     return {type(A): A for A in found}
 
@@ -319,8 +327,9 @@ def examples() -> Mapping[type[Operator], Operator]:
 def gap(A: Operator, dtype: torch.dtype) -> float:
     """|<A x - A 0, v> - <x, A^T v>| / (|A x - A 0| |v|), products in float64; A is affine."""
     A, rows = A.to("cpu", dtype), Rng.of(range(4))
-    x = rows.normal(torch.empty(4, *RGB, dtype=dtype), "x")
-    v = rows.normal(torch.empty(4, *A.y_shape(RGB), dtype=dtype), "v")
+    shape = SHAPES.get(type(A), RGB)
+    x = rows.normal(torch.empty(4, *shape, dtype=dtype), "x")
+    v = rows.normal(torch.empty(4, *A.y_shape(shape), dtype=dtype), "v")
     z = (A(x) - A(torch.zeros_like(x))).double()
     v, back = v.double(), A.vjp(x, v).double()
     return float(((z * v).sum() - (x.double() * back).sum()).abs() / (z.norm() * v.norm()))
@@ -382,8 +391,8 @@ def operators_page() -> str:
         "## All operators",
         "",
         "Gap: how far the adjoint is from the transpose, |\\<A x - A 0, v\\> - \\<x, Aᵀ v\\>|",
-        "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32; `none` where no",
-        "gradient passes.",
+        "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32 (of 3 x 4 x 32 x 32",
+        "for operators along time); `none` where no gradient passes.",
         "",
         *table(
             ["operator", "what it measures", "rung", "gap, float32", "gap, float64"],

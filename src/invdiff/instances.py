@@ -15,6 +15,7 @@ from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, sparse_view
 from invdiff.operators.sensing import WalshHadamard
 from invdiff.operators.tomography import metal_trace
+from invdiff.operators.video import Frames
 
 
 def _ct(sigma: float) -> Problem:
@@ -38,6 +39,8 @@ INSTANCES: dict[str, Callable[[float], Problem]] = {
     "quantize": lambda sigma: unmeasured(Quantize(8), sigma, (3, 16, 16)),
     "ct": _ct,
     "ct-metal": _ct_metal,
+    "video-extension": lambda sigma: unmeasured(Frames((0, 1), 4), sigma, (1, 4, 8, 8)),
+    "video-super-resolution": lambda sigma: unmeasured(AveragePool(2, (8, 8)), sigma, (1, 4, 8, 8)),
 }
 """Name to f(sigma): a problem with y = 0 whose types decide which solver can. sigma is the level of
 the Gaussian noise, 0 for none; where the noise is of another kind, it is not used."""

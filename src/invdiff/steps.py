@@ -10,11 +10,15 @@ when moving to the next level (a', s') from (a, s):
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor
 
-from invdiff.core import Level, Problem
+from invdiff.core import Level, Problem, batch_norm
+
+if TYPE_CHECKING:
+    from invdiff.operators.base import Linear
 
 KnownLevel = Literal["next", "current"]
 
@@ -45,17 +49,36 @@ def langevin(x: Tensor, score: Tensor, step: float | Tensor, z: Tensor) -> Tenso
     return x + step * score + root * z
 
 
-def replace(x: Tensor, problem: Problem, level: Level, z: Tensor, lam: float = 1.0) -> Tensor:
+def unit(r: Tensor) -> Tensor:
+    """r / |r| of every sample, and 0 where r = 0: minus the gradient of |y - z| at z = y - r."""
+    norm = batch_norm(r)
+    return r / torch.where(norm > 0, norm, 1.0)
+
+
+def replace(
+    x: Tensor,
+    problem: Problem,
+    level: Level,
+    z: Tensor,
+    lam: float = 1.0,
+    A: Linear | None = None,
+) -> Tensor:
     """x + lam A^+ (a y + s A z - A x): the observed part of the state, noised to `level`.
 
     lam = 1 overwrites, lam = 0 changes nothing (Song et al. 2022, eq. 9, for a linear A).
+    A: in place of the problem's own operator, for a state that is not an image of its size.
     """
-    return x + lam * problem.linear.pinv(noised_residual(x, problem, level, z))
+    return x + lam * (A or problem.linear).pinv(noised_residual(x, problem, level, z, A))
 
 
-def noised_residual(x: Tensor, problem: Problem, level: Level, z: Tensor) -> Tensor:
-    """a y + s A z - A x: what x lacks of the measurement, noised to `level`; shape of y."""
-    A, y = problem.linear, problem.y
+def noised_residual(
+    x: Tensor, problem: Problem, level: Level, z: Tensor, A: Linear | None = None
+) -> Tensor:
+    """a y + s A z - A x: what x lacks of the measurement, noised to `level`; shape of y.
+
+    A: in place of the problem's operator.
+    """
+    A, y = A or problem.linear, problem.y
     return level.a * y + A(level.s * z - x)
 
 

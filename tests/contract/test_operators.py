@@ -88,6 +88,17 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("block", ops.BlockSensing(5, (8, 4), 4, seed=1), (3, 8, 4)),
     ("block-all", ops.BlockSensing(4, (4, 6), 2), (1, 4, 6)),
     ("block-video", ops.BlockSensing(3, (3, 6), 3), (2, 2, 3, 6)),
+    ("gray-video", ops.Grayscale(), (3, 4, 5, 6)),
+    ("upsample", ops.Upsample(2, (12, 10)), (3, 6, 5)),
+    ("upsample-rest", ops.Upsample(3, (13, 7)), (1, 5, 3)),
+    ("upsample-bicubic", ops.Upsample(2, (12, 10), "bicubic"), (3, 6, 5)),
+    ("upsample-bicubic-rest", ops.Upsample(4, (13, 7), "bicubic"), (1, 4, 2)),
+    ("frames", ops.Frames((0, 1, 2), 6), (2, 6, 4, 5)),
+    ("frames-order", ops.Frames((4, 1), 5), (1, 5, 3, 4)),
+    ("temporal-pool", ops.TemporalPool(2, 6), (2, 6, 4, 3)),
+    ("temporal-pool-rest", ops.TemporalPool(3, 7), (1, 7, 3, 4)),
+    ("space-time", ops.AveragePool(2, (4, 6)) @ ops.Frames((0, 3), 4), (2, 4, 4, 6)),
+    ("space-time-pool", ops.TemporalPool(2, 4) @ ops.Bicubic(2, (6, 4)), (1, 4, 6, 4)),
     ("composed", POOL @ ops.CircularBlur(rough(3, 3), (12, 10)), RGB),
     ("composed-mask", HALF @ POOL, (1, 12, 10)),
     ("stack", ops.Stack((POOL, ops.Grayscale()), RGB), RGB),
@@ -117,6 +128,11 @@ def each(cases: list[tuple[str, Operator, Shape]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("A", "shape"), [pytest.param(*c[1:], id=c[0]) for c in cases])
 
 
+def coefficients(A: Spectral, shape: Shape) -> Shape:
+    """Shape of A's coefficients of one image."""
+    return tuple(A.Vt(torch.zeros(1, *shape)).shape[1:])
+
+
 def maps(A: Operator, shape: Shape) -> dict[str, tuple[Callable[[Tensor], Tensor], Shape]]:
     """Every linear map that A offers, with the shape of its argument."""
     y = A.y_shape(shape)
@@ -125,7 +141,8 @@ def maps(A: Operator, shape: Shape) -> dict[str, tuple[Callable[[Tensor], Tensor
         found |= {"adjoint": (A.adjoint, y), "pinv": (A.pinv, y)}
         found["solve"] = (lambda b: A.solve(b, 0.05), shape)
     if isinstance(A, Spectral):
-        found |= {"V": (A.V, shape), "Vt": (A.Vt, shape), "U": (A.U, shape), "Ut": (A.Ut, y)}
+        c = coefficients(A, shape)
+        found |= {"V": (A.V, c), "Vt": (A.Vt, shape), "U": (A.U, c), "Ut": (A.Ut, y)}
     return found
 
 
@@ -220,10 +237,11 @@ def test_decomposition(A: Spectral, shape: Shape) -> None:
     """A = U s Vt with V square and orthonormal, U orthonormal where s > 0."""
     A = alone(A)
     y_shape, n = A.y_shape(shape), math.prod(shape)
-    a, v, vt = matrix(A, shape), matrix(A.V, shape), matrix(A.Vt, shape)
-    u, ut = matrix(A.U, shape), matrix(A.Ut, y_shape)
+    c = coefficients(A, shape)
+    a, v, vt = matrix(A, shape), matrix(A.V, c), matrix(A.Vt, shape)
+    u, ut = matrix(A.U, c), matrix(A.Ut, y_shape)
     assert A.s.dtype == torch.float64 and bool((A.s >= 0).all())
-    s = A.spectrum(a).expand(1, *shape).flatten()
+    s = A.spectrum(a).expand(1, *c).flatten()
     seen = u[:, s > 0]
     same(v @ vt, torch.eye(n).double(), 1e-10)
     same(vt, v.T, 1e-10)

@@ -83,6 +83,10 @@ VARIANTS |= {
     "diffpir-denoised": solver_class("diffpir")(final="denoised", path=VP(STEPS)),
     "mmps-deterministic": solver_class("mmps")(eta_ddim=0.0, path=Karras(STEPS)),
     "ddrm-jpeg-linear": solver_class("ddrm-jpeg")(mix="linear", eta_prop=0.5, path=VP(STEPS)),
+    "vdm-replaced": solver_class("vdm")(replace_known=True, delta=0.1, gamma=0.3, path=VP(STEPS)),
+    "vdm-noise-aware": solver_class("vdm")(noise_aware=True, clip=True, path=VP(STEPS)),
+    "pyramid-small": solver_class("pyramid")(smallest=1, scales=2, t0=1.0, path=VP(STEPS)),
+    "pyramid-overwrite": solver_class("pyramid")(data="overwrite", smallest=1, path=VP(STEPS)),
     "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
     "ilvr-pinv": solver_class("ilvr")(up="pinv", range_t=1, path=VP(STEPS)),
     "snips-denoised": solver_class("snips")(K=2, final="denoised", path=VE(STEPS, 5.0, 0.05)),
@@ -626,6 +630,7 @@ FRAMELESS = {
     "ilvr": {},
     "snips": {"K": 1},
     "ccdf": {"start": 1.0},
+    "vdm": {"delta": 0.1},
 }
 
 

@@ -36,6 +36,6 @@ def test_errors_are_sentences() -> None:
     for weights in ((), (0, 0, 0), (1, float("nan"), 0)):
         with pytest.raises(InvdiffError, match="not all zero"):
             Grayscale(weights)
-    for shape in ((1, 4, 5), (3, 4), (3, 2, 4, 5)):
+    for shape in ((1, 4, 5), (3, 4), (1, 2, 4, 5), (3, 1, 2, 4, 5)):
         with pytest.raises(InvdiffError, match="3 colour weights are for images"):
             Grayscale().y_shape(shape)

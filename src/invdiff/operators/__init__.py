@@ -14,7 +14,7 @@ from invdiff.operators.algebra import (
 from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
 from invdiff.operators.color import REC601, Grayscale
-from invdiff.operators.downsample import AveragePool, Bicubic
+from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.krylov import conjugate_gradients, least_squares
@@ -23,6 +23,7 @@ from invdiff.operators.radon import Radon, limited_angle, sparse_view
 from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
+from invdiff.operators.video import Frames, TemporalPool
 
 __all__ = [
     "JPEG",
@@ -36,6 +37,7 @@ __all__ = [
     "Composed",
     "ComposedLinear",
     "ComposedPseudoInvertible",
+    "Frames",
     "Grayscale",
     "Identity",
     "Inpaint",
@@ -51,6 +53,8 @@ __all__ = [
     "Spectral",
     "Stack",
     "WalshHadamard",
+    "TemporalPool",
+    "Upsample",
     "affine",
     "blur",
     "check_kernel",

@@ -21,9 +21,11 @@ REC601 = (0.299, 0.587, 0.114)
 class Grayscale(Spectral):
     """y = sum over channels of weights[c] x[c]; images (B, C, H, W) to y (B, 1, H, W).
 
-    weights: one finite number for each channel, not all zero.
+    weights: one finite number for each channel, not all zero. Videos (B, C, T, H, W) are measured
+    frame by frame.
     Decomposition: V turns the colour axis so that its first direction is weights / |weights|,
-    where s = |weights|; the others have s = 0.
+    where s = |weights|; the others have s = 0. Coefficients have the shape of the images, and for
+    videos (B, T, C, H, W): the colour axis is always the third from the end.
     Raises InvdiffError for weights without a direction and for images with other channels.
     """
 
@@ -67,27 +69,30 @@ class Grayscale(Spectral):
         return self._s
 
     def __call__(self, x: Tensor) -> Tensor:
-        return (self._as("column", x) * x).sum(1, keepdim=True)
+        z = (self._as("column", x) * x.movedim(1, -3)).sum(-3, keepdim=True)
+        return z.movedim(-3, 1)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self._as("column", y) * y
+        return (self._as("column", y) * y.movedim(1, -3)).movedim(-3, 1)
 
     def V(self, c: Tensor) -> Tensor:
-        return (self._as("basis", c) @ c.flatten(2)).reshape(c.shape)
+        return (self._as("basis", c) @ c.flatten(-2)).reshape(c.shape).movedim(-3, 1)
 
     def Vt(self, x: Tensor) -> Tensor:
-        return (self._as("basis", x).mT @ x.flatten(2)).reshape(x.shape)
+        x = x.movedim(1, -3)
+        return (self._as("basis", x).mT @ x.flatten(-2)).reshape(x.shape)
 
     def U(self, c: Tensor) -> Tensor:
-        return c[:, :1]
+        return c[..., :1, :, :].movedim(-3, 1)
 
     def Ut(self, y: Tensor) -> Tensor:
-        return F.pad(y, (0, 0, 0, 0, 0, len(self.weights) - 1))
+        return F.pad(y.movedim(1, -3), (0, 0, 0, 0, 0, len(self.weights) - 1))
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
-        if len(x_shape) != 3 or x_shape[0] != len(self.weights):
+        if len(x_shape) not in (3, 4) or x_shape[0] != len(self.weights):
             raise InvdiffError(
                 f"{len(self.weights)} colour weights are for images of shape "
-                f"({len(self.weights)}, height, width), found images of shape {tuple(x_shape)}."
+                f"({len(self.weights)}, height, width) or videos of shape ({len(self.weights)}, "
+                f"frames, height, width), found shape {tuple(x_shape)}."
             )
         return (1, *x_shape[1:])

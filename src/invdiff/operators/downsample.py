@@ -1,11 +1,13 @@
-"""Super-resolution measurements: block means and antialiased bicubic decimation."""
+"""Super-resolution measurements: block means, antialiased bicubic decimation; and enlargement."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
@@ -43,6 +45,27 @@ def bicubic_matrix(n: int, factor: int) -> Tensor:
     matrix = torch.zeros(len(outputs), n, dtype=torch.float64)
     matrix.scatter_add_(1, reflected(taps, n), weight)
     return matrix / matrix.sum(1, keepdim=True)
+
+
+def nearest_up_matrix(n: int, factor: int) -> Tensor:
+    """Enlargement to n samples by repetition, shape (n, ceil(n / factor)), float64.
+
+    `average_matrix` takes it back exactly: average @ nearest_up = I.
+    """
+    return (average_matrix(n, factor) > 0).double().mT
+
+
+def bicubic_up_matrix(n: int, factor: int) -> Tensor:
+    """Keys' cubic interpolation to n samples, shape (n, ceil(n / factor)), float64.
+
+    The grids are those of `bicubic_matrix`: coarse sample p lies at p factor + (factor - 1) / 2 of
+    the fine one, and the coarse signal goes on by half-sample symmetric reflection.
+    """
+    coarse = -(-n // factor)
+    place = (torch.arange(n).double() - (factor - 1) / 2) / factor
+    taps = place.floor().long()[:, None] + torch.arange(-1, 3)
+    matrix = torch.zeros(n, coarse, dtype=torch.float64)
+    return matrix.scatter_add_(1, reflected(taps, coarse), keys_cubic(taps - place[:, None]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,3 +124,54 @@ class Bicubic(Downsample):
 
     def axis(self, n: int) -> Tensor:
         return bicubic_matrix(n, self.factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Upsample(Separable):
+    """Enlargement: images of ceil(H / factor) x ceil(W / factor) pixels to H x W.
+
+    For any operator A on large images, `A @ Upsample(factor, size)` is the same measurement of
+    small ones.
+    factor: whole number above 0. size: (H, W) of the large image.
+    kind "nearest" repeats pixels, so that AveragePool(factor, size) takes it back exactly;
+    "bicubic" is Keys' cubic interpolation (a = -1/2).
+    """
+
+    factor: int
+    size: tuple[int, int]
+    kind: Literal["nearest", "bicubic"] = "nearest"
+
+    def __post_init__(self) -> None:
+        if not whole(self.factor):
+            raise InvdiffError(
+                f"The factor of an enlargement is a whole number above 0, found {self.factor}."
+            )
+        if self.kind not in _UP:
+            raise InvdiffError(f"Enlargements are {' and '.join(_UP)}, found {self.kind!r}.")
+        object.__setattr__(self, "size", checked_size(self.size))
+        object.__setattr__(self, "factor", int(self.factor))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.kind == "bicubic":
+            return super().__call__(x)
+        x = x.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
+        return x[..., : self.size[0], : self.size[1]].contiguous()
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        if self.kind == "bicubic":
+            return super().adjoint(y)
+        bottom, right = (-n % self.factor for n in self.size)
+        y = F.pad(y, (0, right, 0, bottom))
+        y = y.reshape(*y.shape[:-1], -1, self.factor).sum(-1)
+        return y.reshape(*y.shape[:-2], -1, self.factor, y.shape[-1]).sum(-2)
+
+    @cached_property
+    def left(self) -> Tensor:
+        return _UP[self.kind](self.size[0], self.factor)
+
+    @cached_property
+    def right(self) -> Tensor:
+        return _UP[self.kind](self.size[1], self.factor)
+
+
+_UP = {"nearest": nearest_up_matrix, "bicubic": bicubic_up_matrix}

@@ -121,6 +121,6 @@ class Inpaint(Spectral):
         if not fits or any(m not in (1, n) for m, n in zip(have, x_shape, strict=True)):
             raise InvdiffError(
                 f"The mask has shape {have} per image and does not fit images of shape "
-                f"{tuple(x_shape)}; give a mask of the same height and width."
+                f"{tuple(x_shape)}; give a mask of the same height and width, with as many axes."
             )
         return tuple(x_shape)

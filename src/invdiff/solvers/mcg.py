@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from invdiff import steps
-from invdiff.core import Level, Problem, State, batch_norm
+from invdiff.core import Level, Problem, State
 from invdiff.needs import Need
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior, eps_from
@@ -70,10 +69,4 @@ class MCG(Solver):
     def _weighted(self, r: Tensor, problem: Problem) -> Tensor:
         """-d|W r| / dx0 = A^T W^T W r / |W r|; for W = A^+ that is A^+ r / |A^+ r|."""
         A = problem.linear
-        return unit(A.pinv(r)) if self.weight == "pinv" else A.adjoint(unit(r))
-
-
-def unit(r: Tensor) -> Tensor:
-    """r / |r| of every sample, 0 where r = 0."""
-    norm = batch_norm(r)
-    return r / torch.where(norm > 0, norm, 1.0)
+        return steps.unit(A.pinv(r)) if self.weight == "pinv" else A.adjoint(steps.unit(r))
