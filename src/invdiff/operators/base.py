@@ -232,9 +232,9 @@ class Spectral(Linear):
     def rank(self, x_shape: tuple[int, ...]) -> int:
         """Singular values above 0 for one image of x_shape, by the rank decision of float32; the
         smallest number where the rows of a batch differ."""
-        s = self.spectrum(torch.empty(0))
-        seen = (s > 0) & torch.ones(1, *x_shape, dtype=torch.bool)
-        return int(seen.flatten(1).sum(1).min())
+        c = self.Vt(torch.zeros(1, *x_shape))
+        seen = (self.spectrum(c) > 0) & torch.ones_like(c, dtype=torch.bool)
+        return int(seen.flatten(1).sum(1).min()) * (2 if c.is_complex() else 1)
 
     def onto(self, x_shape: tuple[int, ...]) -> bool:
         y = self(torch.zeros(1, *x_shape))[0]
