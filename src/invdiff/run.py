@@ -79,7 +79,8 @@ def finish(
 
 
 def _check_finite(state: State, solver: Solver) -> None:
-    if not bool(torch.isfinite(state.x.sum())):
+    parts = (state.x, *state.extra.values())
+    if not all(bool(torch.isfinite(part.sum())) for part in parts):
         raise DivergedError(
             f"{solver.name} left the finite numbers at step {state.step} of {solver.num_steps}; "
             f"try {solver.when_it_diverges}."

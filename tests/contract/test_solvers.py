@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import invdiff.operators as ops
-from helpers import exploding, seeded, seeds
+from helpers import exploding, noise_names, seeded, seeds
 from invdiff.core import InvdiffError, Level, Problem, State
 from invdiff.needs import IncompatibleError, Need, closure, missing
-from invdiff.noise import NOISELESS, Gaussian, Noise
+from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, Spectral
 from invdiff.paths import VE, VP, Karras
 from invdiff.priors.base import Counted, Denoiser, Prior
@@ -66,10 +66,14 @@ OPERATORS: dict[str, Operator] = {
 }
 
 
-def measurement(name: str, sigma: float = 0.1, dtype: torch.dtype = torch.float64) -> Problem:
+def measurement(
+    name: str, sigma: float | Noise = 0.1, dtype: torch.dtype = torch.float64
+) -> Problem:
     A = OPERATORS[name]
     truth = two_humps(seeded(MEASUREMENTS, *RGB, dtype=dtype), 1.0)
     z = A(truth)
+    if isinstance(sigma, Noise):
+        return Problem(sigma.sample(z, Rng.of(seeds(MEASUREMENTS))), A, sigma, RGB)
     y = z + sigma * seeded(*z.shape, seed=1, dtype=dtype)
     return Problem(y, A, Gaussian(sigma), RGB)
 
@@ -78,13 +82,21 @@ VARIANTS: dict[str, Solver] = {name: cls().with_steps(STEPS) for name, cls in re
 VARIANTS |= {
     "dps-l2sq": solver_class("dps")(loss="l2sq", path=VP(STEPS)),
     "dps-gaussian": solver_class("dps")(loss="gaussian", zeta=0.003, path=VP(STEPS)),
+    "dps-poisson": solver_class("dps")(loss="poisson_diag", zeta=0.003, path=VP(STEPS)),
+    "dps-poisson-official": solver_class("dps")(loss="poisson_official", path=VP(STEPS)),
+    "dps-clip": solver_class("dps")(clip="value", path=VP(STEPS)),
+    "reddiff-official": solver_class("reddiff")(scaling="official", sigma0=0.1, path=VP(STEPS)),
+    "reddiff-pinv": solver_class("reddiff")(init_from="pinv", path=VP(STEPS)),
+    "reddiff-prior": solver_class("reddiff")(init_from="prior", path=VP(STEPS)),
     "diffpir-denoised": solver_class("diffpir")(final="denoised", path=VP(STEPS)),
     "mmps-deterministic": solver_class("mmps")(eta_ddim=0.0, path=Karras(STEPS)),
     "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
 }
 
 
-def sigma_for(solver: Solver) -> float:
+def sigma_for(solver: Solver) -> float | Noise:
+    if Need.POISSON in solver.needs:
+        return Poisson(50.0)
     return 0.0 if Need.NOISELESS in solver.needs else 0.1
 
 
@@ -236,9 +248,10 @@ def test_seed_0_is_a_seed(variant):
     assert not torch.equal(zero, solve(problem, PRIOR, solver, seed=1).samples)
     two = solve(problem, PRIOR, solver, samples=2, seed=0).samples
     assert not torch.equal(two[:, 0], two[:, 1])
+    starts_with_noise = any(step < 0 for step, _ in noise_names(solver, problem, PRIOR))
     with torch.no_grad():
         starts = [solver.init(problem, PRIOR, Rng.of((k, k)).at(-1)).x for k in (0, 1)]
-    assert not torch.equal(*starts)
+    assert not (starts_with_noise and torch.equal(*starts))
 
 
 @each_pair
@@ -352,7 +365,7 @@ def bare(solver: Solver, problem: Problem) -> tuple[Problem, Prior]:
     """The problem and the prior with nothing but what the solver declares."""
     declared = closure(solver.needs)
     rung = next((cls for need, cls in RUNGS if need in declared), NoOperator)
-    known = declared & {Need.GAUSSIAN, Need.NOISELESS, Need.NOISY}
+    known = declared & {Need.GAUSSIAN, Need.NOISELESS, Need.NOISY, Need.POISSON}
     noise = problem.noise if known else NamelessNoise()
     prior = PRIOR if Need.PRIOR_VJP in declared else NoGradient(two_humps)
     return Problem(problem.y, rung(problem.A), noise, problem.x_shape), prior
