@@ -1,4 +1,4 @@
-"""Distances: between images (per image, shape (B,)), to a measurement, between clouds of samples."""
+"""Distances between images (per image), to a measurement, and between clouds of samples."""
 
 from __future__ import annotations
 

@@ -83,6 +83,13 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("scaled-spectral", ops.scaled(ops.Bicubic(2, (5, 6)), -1.5), (1, 5, 6)),
     ("affine", ops.affine(ops.Bicubic(2, (5, 6)), 0.5, 0.5), (1, 5, 6)),
 ]
+NONLINEAR: list[tuple[str, Operator, Shape]] = [
+    ("phase", ops.PhaseRetrieval(), RGB),
+    ("phase-unit", ops.PhaseRetrieval(4.0, unit_range=True), (1, 5, 4)),
+    ("diffraction", ops.CodedDiffraction.random((7, 6), 2, seed=0), (2, 7, 6)),
+    ("hdr", ops.HDR(), RGB),
+    ("nonlinear-blur", ops.NonlinearBlur(radius=2), RGB),
+]
 LINEAR = [c for c in CASES if isinstance(c[1], Linear)]
 SPECTRAL = [c for c in CASES if isinstance(c[1], Spectral)]
 
@@ -207,7 +214,14 @@ def test_decomposition(A: Spectral, shape: Shape) -> None:
     same(s.sort(descending=True).values[: min(a.shape)], torch.linalg.svdvals(a), 1e-10)
 
 
-@each(CASES)
+@each(NONLINEAR)
+def test_not_linear(A: Operator, shape: Shape) -> None:
+    """Negative twin of the test above."""
+    with pytest.raises(AssertionError):
+        test_linear(A, shape)
+
+
+@each(CASES + NONLINEAR)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_row_is_the_same_in_a_batch(A: Operator, shape: Shape, dtype: torch.dtype) -> None:
     """Up to round-off (a batch may be added in another order): 32 eps covers the sums of one map,
@@ -228,7 +242,7 @@ def test_a_row_is_the_same_in_a_batch(A: Operator, shape: Shape, dtype: torch.dt
     same(A.rows(index)(x[index]), A(x)[index], 1e-14)
 
 
-@each(CASES)
+@each(CASES + NONLINEAR)
 def test_gradients_pass(A: Operator, shape: Shape) -> None:
     x = random(B, *shape, seed=8).requires_grad_()
     z = A(x)
@@ -240,7 +254,7 @@ def test_gradients_pass(A: Operator, shape: Shape) -> None:
         same(twice, z, 1e-12)
 
 
-@each(CASES)
+@each(CASES + NONLINEAR)
 def test_shapes_and_devices(A: Operator, shape: Shape) -> None:
     """y_shape tells the truth; a device without data shows that no tensor is left behind."""
     assert A.y_shape(shape) == tuple(A(random(B, *shape)).shape[1:])
