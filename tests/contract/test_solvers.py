@@ -462,6 +462,8 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
         ("ddnm+", {}, 1, 0),
         ("diffpir", {}, 1, 0),
         ("diffpir", {"final": "denoised"}, 1, 0),
+        ("reddiff", {}, 1, 0),
+        ("reddiff", {"init_from": "pinv", "sigma0": 0.1}, 1, 0),
         ("mmps", {"iterations": 1}, 1, 2),
         ("mmps", {"iterations": 3}, 1, 4),
     ],
@@ -572,6 +574,7 @@ def test_a_diverging_sampler_says_where_and_which_knob():
     for name, knobs, advice in (
         ("dps", {"loss": "gaussian", "zeta": 20.0}, "smaller zeta"),
         ("pigdm", {"weight": 1e9}, "smaller weight"),
+        ("reddiff", {"lr": 1e9}, "smaller lr"),
     ):
         solver = solver_class(name)(**knobs, path=VP(50))
         with pytest.raises(DivergedError, match=rf"{name} .* at step \d+ of 50; .*{advice}"):
@@ -614,7 +617,7 @@ def test_preserving_and_exploding_runs_agree(name, operator):
     """u = x / a: the same levels s / a and the same noise give the same run, to round-off.
 
     DPS is absent: its step zeta is in the frame's units. So is the corrector of replacement: the
-    paper's step size differs by 1 - beta between the frames.
+    paper's step size differs by 1 - beta between the frames. The state of RED-diff is an image.
     """
     path = VP(8)
     solver = solver_class(name)(**FRAMELESS[name], path=path)
