@@ -60,8 +60,8 @@ class NonlinearBlur(Operator):
     def bank(self) -> Tensor:
         """The kernels, (kernels, 1, n, n), n = 2 radius + 1, float64, not negative, sum 1.
 
-        A movement is a cubic path of random direction and bend, sampled at 64 times and drawn with
-        a Gaussian pen of standard deviation 0.5 pixels. Its mean lies in the middle.
+        A movement is a cubic path of random direction and bend around the middle; the kernel is the
+        mean of 64 shifts along it, with bilinear interpolation.
         """
         times = torch.linspace(-1, 1, 64, dtype=torch.float64)
         powers = torch.stack([times, 0.5 * times**2, 0.5 * times**3])
@@ -72,9 +72,29 @@ class NonlinearBlur(Operator):
         length = 0.5 + 0.5 * self._rng.uniform(like[..., :1, :1], "lengths")[0]
         paths = paths / reach * length * self.radius
         grid = torch.arange(-self.radius, self.radius + 1, dtype=torch.float64)
-        pen = torch.exp(-2 * (grid[:, None] - paths[:, :, None]).square())  # (kernels, 2, n, 64)
-        bank = torch.einsum("kyt,kxt->kyx", pen[:, 0], pen[:, 1])
-        return (bank / bank.sum((1, 2), keepdim=True))[:, None]
+        tents = (1 - (grid[:, None] - paths[:, :, None]).abs()).clamp_min(0)  # (kernels, 2, n, 64)
+        return torch.einsum("kyt,kxt->kyx", tents[:, 0], tents[:, 1])[:, None] / 64
+
+    @cached_property
+    def taps(self) -> list[list[tuple[int, int, float]]]:
+        """(row, column, weight) of the entries of each kernel that are not 0: a few of n^2."""
+        return [
+            [(int(i), int(j), float(h[0, i, j])) for i, j in h[0].nonzero().tolist()]
+            for h in self.bank
+        ]
+
+    def exposures(self, light: Tensor) -> Tensor:
+        """h_k * light for all k, (B, C, kernels, H, W), by shifts: sums of what is not negative."""
+        r, (height, width) = self.radius, light.shape[-2:]
+        wide = F.pad(light, (r, r, r, r), mode="replicate")
+        moved = []
+        for taps in self.taps:
+            total = torch.zeros_like(light)
+            for i, j, weight in taps:
+                top, left = 2 * r - i, 2 * r - j
+                total = total + weight * wide[..., top : top + height, left : left + width]
+            moved.append(total)
+        return torch.stack(moved, dim=2)
 
     @cached_property
     def first(self) -> Tensor:
@@ -106,9 +126,7 @@ class NonlinearBlur(Operator):
         return (self.contrast * logits).softmax(1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        light = linear_light(x).reshape(-1, 1, *x.shape[2:])
-        moved = _conv(light, self._as("bank", x)).reshape(*x.shape[:2], -1, *x.shape[2:])
-        return response((self.choice(x)[:, None] * moved).sum(2))
+        return response((self.choice(x)[:, None] * self.exposures(linear_light(x))).sum(2))
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(x_shape) != 3:
