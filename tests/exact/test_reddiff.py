@@ -55,7 +55,7 @@ W = {
 @transcription("reddiff")
 def reddiff(
     t: Task,
-    lam=0.25,
+    lam=30.0,
     lr=0.1,
     weight="linear",
     scaling="likelihood",
@@ -115,7 +115,7 @@ def test_weights(weight):
 
 @pytest.mark.parametrize(
     ("knob", "wrong"),
-    [("lam", 0.26), ("lr", 0.1001), ("obs_weight", 1.01), ("sigma0", 1e-3), ("weight", "log")],
+    [("lam", 30.1), ("lr", 0.1001), ("obs_weight", 1.01), ("sigma0", 1e-3), ("weight", "log")],
 )
 def test_a_knob_off_by_a_little_is_seen(knob, wrong):
     got, want = compare("reddiff", {knob: wrong}, "benign", 0.1, VP_PATH, library_knobs={})

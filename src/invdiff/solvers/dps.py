@@ -38,6 +38,9 @@ PAPER = {
 """The paper's zeta' for FFHQ as it is remembered: only that of super-resolution was checked."""
 
 
+Loss = Literal["l2", "l2sq", "gaussian", "poisson_diag", "poisson_norm", "poisson_official"]
+
+
 @dataclass(frozen=True)
 class DPS(Solver):
     """x' = ancestral step; x_{i-1} = x' - c grad_{x_i} loss(y - A(x0(x_i))).
@@ -51,6 +54,8 @@ class DPS(Solver):
     of |r|^2 / (2 sigma_y^2), the log-likelihood itself.
     "poisson_diag": zeta on the gradient of sum_j r_j^2 / (2 max(k_j, count_floor)), r in counts and
     k_j the counts of y: the paper's weighted norm, the Gaussian limit of the Poisson likelihood.
+    "poisson_norm": zeta on the gradient of its root (sum_j r_j^2 / max(k_j, count_floor))^(1/2),
+    which is to it as "l2" is to "gaussian": it stands far larger steps.
     "poisson_official": zeta on the gradient of |r| mean_j(1 / |y_j|), the official code's: one
     number for the whole image, which depends on where 0 lies on the scale of y. The mean is over
     measured entries, and |y_j| at least half a count (on the code's own grid of 255 counts, no y_j
@@ -68,14 +73,12 @@ class DPS(Solver):
     when_it_diverges: ClassVar[str] = "a smaller zeta or more steps"
 
     zeta: float = knob(1.0, "guidance step size; 0 ignores y", 0)
-    loss: Literal["l2", "l2sq", "gaussian", "poisson_diag", "poisson_official"] = knob(
-        "l2", "which misfit is followed"
-    )
+    loss: Loss = knob("l2", "which misfit is followed")
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
     clip: Literal["off", "value", "straight-through"] = knob(
         "off", "whether x0 is clipped, and the gradient too"
     )
-    count_floor: float = knob(1.0, "smallest photon count as a variance, in poisson_diag", 1e-6)
+    count_floor: float = knob(1.0, "smallest photon count as a variance, in Poisson losses", 1e-6)
     path: Path = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
 
     def __post_init__(self) -> None:
@@ -103,9 +106,8 @@ class DPS(Solver):
         """
         if task not in PAPER:
             raise nearest(task, PAPER, "task of the DPS paper")
-        loss: Literal["l2", "l2sq", "poisson_official"] = "l2sq" if literal else "l2"
-        return cls(zeta=PAPER[task], loss="poisson_official" if task == "poisson" else loss,
-                   clip="value")  # fmt: skip
+        loss: Loss = "poisson_official" if task == "poisson" else "l2sq" if literal else "l2"
+        return cls(zeta=PAPER[task], loss=loss, clip="value")
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
@@ -125,11 +127,12 @@ class DPS(Solver):
         """Minus the gradient of the loss with respect to A(x0), shape of y."""
         if self.loss == "gaussian":
             return r / problem.sigma_y**2
-        if self.loss == "poisson_diag":
+        if self.loss in ("poisson_diag", "poisson_norm"):
             noise = problem.poisson
-            return noise.gain**2 * r / noise.rate(problem.y).clamp_min(self.count_floor)
-        norm = batch_norm(r)
-        unit = r / torch.where(norm > 0, norm, 1.0)
+            weight = noise.gain**2 / noise.rate(problem.y).clamp_min(self.count_floor)
+            plain = self.loss == "poisson_diag"
+            return weight * r / (1.0 if plain else _divisor(weight.sqrt() * r))
+        unit = r / _divisor(r)
         if self.loss == "poisson_official":
             least = 0.5 / problem.poisson.gain
             measured = problem.A.restrict(torch.ones_like(r))
@@ -137,3 +140,9 @@ class DPS(Solver):
             weight = weight / measured.flatten(1).sum(1)
             return unit * weight.reshape(-1, *[1] * (r.ndim - 1))
         return 2.0 * unit if self.loss == "l2sq" else unit
+
+
+def _divisor(r: Tensor) -> Tensor:
+    """|r| of every sample, and 1 where r is 0: there the gradient of a norm is taken as 0."""
+    norm = batch_norm(r)
+    return torch.where(norm > 0, norm, 1.0)

@@ -59,7 +59,8 @@ class REDDiff(Solver):
     code returns mu from before the last update; here it is from after.
     init_from "adjoint": the first step of steepest descent from 0; "pinv": A^+ y, the paper's, for
     linear operators; "zeros"; "prior": what the prior sees in the noise of the first level.
-    The default lam and lr were chosen on photographs, not by the paper.
+    The default lam and lr are ours: with the photo prior, lam = 30 is near the best for bicubic
+    super-resolution, inpainting, deblurring and saturation, and half of the best for denoising.
     """
 
     name: ClassVar[str] = "reddiff"
@@ -69,7 +70,7 @@ class REDDiff(Solver):
 
     when_it_diverges: ClassVar[str] = "a smaller lr"
 
-    lam: float = knob(0.25, "weight of the prior", 0)
+    lam: float = knob(30.0, "weight of the prior", 0)
     lr: float = knob(0.1, "Adam's rate: about the change of a pixel in one step", 1e-6)
     weight: Weight = knob("linear", "how the prior's weight depends on the noise level")
     scaling: Literal["likelihood", "official"] = knob("likelihood", "sums with sigma_y, or means")
