@@ -116,11 +116,11 @@ def test_an_operator_offers_its_rung(A, strongest):
     [
         (NOISELESS, {Need.GAUSSIAN, Need.NOISELESS}),
         (Gaussian(0.1), {Need.GAUSSIAN, Need.NOISY}),
-        (Poisson(10.0), set()),
+        (Poisson(10.0), {Need.POISSON}),
     ],
 )
 def test_noise_offers_its_kind(noise, offered):
-    kinds = {Need.GAUSSIAN, Need.NOISELESS, Need.NOISY}
+    kinds = {Need.GAUSSIAN, Need.NOISELESS, Need.NOISY, Need.POISSON}
     assert offers(problem(Identity(), noise)) & kinds == offered
 
 
@@ -160,6 +160,7 @@ def test_the_sentence_does_not_offer_what_cannot_help():
         (Need.GAUSSIAN, Poisson(1.0), "Poisson"),
         (Need.NOISELESS, Gaussian(0.25), "0.25"),
         (Need.NOISY, NOISELESS, "no noise"),
+        (Need.POISSON, NOISELESS, "Gaussian"),
     ],
 )
 def test_the_sentence_blames_the_noise_where_it_is_at_fault(wanted, noise, word):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from invdiff.noise import Noise
+    from invdiff.noise import Noise, Poisson
     from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
 
 
@@ -121,6 +121,11 @@ class Problem:
         if sigma is None:
             raise InvdiffError(f"{type(self.noise).__name__} noise has no single sigma.")
         return float(sigma)
+
+    @property
+    def poisson(self) -> Poisson:
+        """The noise, typed as Poisson: for solvers that declared POISSON, and so were checked."""
+        return cast("Poisson", self.noise)
 
     @property
     def x_like(self) -> Tensor:

@@ -7,15 +7,21 @@ from collections.abc import Callable
 import torch
 
 from invdiff.core import Problem
-from invdiff.noise import Gaussian, Noise
+from invdiff.noise import Gaussian, Noise, Poisson
 from invdiff.operators.base import Operator
+from invdiff.operators.blur import CircularBlur, gaussian_kernel
 from invdiff.operators.downsample import AveragePool
+from invdiff.operators.hdr import HDR
 from invdiff.operators.jpeg import JPEG
+from invdiff.operators.nonlinear_blur import NonlinearBlur
+from invdiff.operators.phase import PhaseRetrieval
 from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, sparse_view
 from invdiff.operators.sensing import WalshHadamard
 from invdiff.operators.tomography import metal_trace
 from invdiff.operators.video import Frames
+
+RGB = (3, 16, 16)
 
 
 def _ct(sigma: float) -> Problem:
@@ -41,6 +47,12 @@ INSTANCES: dict[str, Callable[[float], Problem]] = {
     "ct-metal": _ct_metal,
     "video-extension": lambda sigma: unmeasured(Frames((0, 1), 4), sigma, (1, 4, 8, 8)),
     "video-super-resolution": lambda sigma: unmeasured(AveragePool(2, (8, 8)), sigma, (1, 4, 8, 8)),
+    "phase-retrieval": lambda sigma: unmeasured(PhaseRetrieval(), sigma, RGB),
+    "hdr": lambda sigma: unmeasured(HDR(), sigma, RGB),
+    "nonlinear-blur": lambda sigma: unmeasured(NonlinearBlur(radius=3), sigma, RGB),
+    "poisson": lambda _: unmeasured(
+        CircularBlur(gaussian_kernel(1.0), RGB[1:]), Poisson(100.0), RGB
+    ),
 }
 """Name to f(sigma): a problem with y = 0 whose types decide which solver can. sigma is the level of
 the Gaussian noise, 0 for none; where the noise is of another kind, it is not used."""

@@ -1,4 +1,4 @@
-"""Distances between images (per image, shape (B,)), and between clouds of samples (one number)."""
+"""Distances between images (per image), to a measurement, and between clouds of samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError
+from invdiff.core import InvdiffError, Problem
 from invdiff.rng import Rng
 
 
@@ -56,6 +56,35 @@ def ssim(x: Tensor, ref: Tensor, value_range: tuple[float, float]) -> Tensor:
         ],
         dtype=torch.float64,
     )
+
+
+def residuals(samples: Tensor, problem: Problem) -> Tensor:
+    """|y - A(x)| of every sample, shape (M, K).
+
+    samples: (M, K, *problem.x_shape), K samples of each of the problem's M measurements, as
+    `Result.samples`. Raises InvdiffError for another shape.
+    """
+    count, shape = problem.batch, tuple(problem.x_shape)
+    if samples.ndim != len(shape) + 2 or samples.shape[0] != count or samples.shape[2:] != shape:
+        raise InvdiffError(
+            f"Samples of {count} measurements have shape ({count}, K, "
+            f"{', '.join(map(str, shape))}), found {tuple(samples.shape)}."
+        )
+    columns = []
+    for k in range(samples.shape[1]):
+        r = problem.residual(samples[:, k].to(problem.y.device))
+        columns.append(r.flatten(1).norm(dim=1))
+    return torch.stack(columns, dim=1)
+
+
+def best_by_residual(samples: Tensor, problem: Problem) -> Tensor:
+    """Of each measurement, the sample that explains it best, shape (M, *problem.x_shape).
+
+    For problems in which some runs fail, such as phase retrieval: the choice does not see the
+    truth. What it returns is no sample of the posterior. samples: as for `residuals`.
+    """
+    best = residuals(samples, problem).argmin(1).to(samples.device)
+    return samples[torch.arange(len(samples), device=samples.device), best]
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 1000, seed: int = 0) -> float:

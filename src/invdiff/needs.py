@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from invdiff.core import InvdiffError, Problem
-from invdiff.noise import Gaussian
+from invdiff.noise import Gaussian, Poisson
 from invdiff.operators.algebra import ComposedPseudoInvertible
 from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.priors.base import Prior
@@ -28,6 +28,7 @@ class Need(Enum):
     GAUSSIAN = "Gaussian noise"
     NOISELESS = "a measurement without noise"
     NOISY = "a noise level above 0"
+    POISSON = "Poisson noise"
 
 
 IMPLIES: dict[Need, frozenset[Need]] = {
@@ -66,6 +67,8 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
         found.add(Need.OPERATOR_VJP)
     if isinstance(problem.noise, Gaussian):
         found |= {Need.GAUSSIAN, Need.NOISELESS if problem.noise.sigma == 0 else Need.NOISY}
+    if isinstance(problem.noise, Poisson):
+        found.add(Need.POISSON)
     if prior is None or prior.differentiable:
         found.add(Need.PRIOR_VJP)
     return closure(found)
@@ -105,6 +108,7 @@ def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str
         Need.GAUSSIAN: f"the noise is {type(noise).__name__}",
         Need.NOISELESS: f"the noise is {noise}",
         Need.NOISY: "there is no noise",
+        Need.POISSON: f"the noise is {type(noise).__name__}",
     }
     if isinstance(problem.A, PseudoInvertible):  # and yet GENERALISED_INVERSE is missing
         advice = "offers an approximate one only, which approximate=True accepts"

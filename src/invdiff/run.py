@@ -20,9 +20,12 @@ from invdiff.rng import Rng
 from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
 
+FAR = 1e6
+"""No clean estimate is as large: a state that holds one has diverged, though it is finite."""
+
 
 class DivergedError(InvdiffError):
-    """A sampler left the finite numbers; the message names the step and what to turn down."""
+    """A sampler left all bounds; the message names the step and what to turn down."""
 
 
 def centred(problem: Problem) -> Problem:
@@ -79,9 +82,12 @@ def finish(
 
 
 def _check_finite(state: State, solver: Solver) -> None:
-    if not bool(torch.isfinite(state.x.sum())):
+    parts = (state.x, *state.extra.values())
+    finite = all(bool(torch.isfinite(part.sum())) for part in parts)
+    if not finite or bool(state.x0.abs().max() > FAR):
+        where = f"reached values beyond {FAR:g}" if finite else "left the finite numbers"
         raise DivergedError(
-            f"{solver.name} left the finite numbers at step {state.step} of {solver.num_steps}; "
+            f"{solver.name} {where} at step {state.step} of {solver.num_steps}; "
             f"try {solver.when_it_diverges}."
         )
 

@@ -120,6 +120,13 @@ NONLINEAR: list[tuple[str, Operator, Shape]] = [
     ("jpeg-pool", ops.JPEG(30) @ POOL, RGB),
 ]
 EXACT = [c for c in NONLINEAR if c[1].consistent(c[2]) and "jpeg" not in c[0]]
+CURVED: list[tuple[str, Operator, Shape]] = [
+    ("phase", ops.PhaseRetrieval(), RGB),
+    ("phase-unit", ops.PhaseRetrieval(4.0, unit_range=True), (1, 5, 4)),
+    ("diffraction", ops.CodedDiffraction.random((7, 6), 2, seed=0), (2, 7, 6)),
+    ("hdr", ops.HDR(), RGB),
+    ("nonlinear-blur", ops.NonlinearBlur(radius=2), RGB),
+]
 LINEAR = [c for c in CASES if isinstance(c[1], Linear)]
 SPECTRAL = [c for c in CASES if isinstance(c[1], Spectral)]
 
@@ -292,7 +299,14 @@ def test_onto_and_one_to_one_are_ranks(A: Spectral, shape: Shape) -> None:
     assert A.rank(shape) == min(alone(A, k).rank(shape) for k in range(B))
 
 
-@each(CASES)
+@each(CURVED)
+def test_not_linear(A: Operator, shape: Shape) -> None:
+    """Negative twin of the test above."""
+    with pytest.raises(AssertionError):
+        test_linear(A, shape)
+
+
+@each(CASES + CURVED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_row_is_the_same_in_a_batch(A: Operator, shape: Shape, dtype: torch.dtype) -> None:
     """Up to round-off (a batch may be added in another order): 32 eps covers the sums of one map,
@@ -313,7 +327,7 @@ def test_a_row_is_the_same_in_a_batch(A: Operator, shape: Shape, dtype: torch.dt
     same(A.rows(index)(x[index]), A(x)[index], 1e-14)
 
 
-@each(CASES)
+@each(CASES + CURVED)
 def test_gradients_pass(A: Operator, shape: Shape) -> None:
     x = random(B, *shape, seed=8).requires_grad_()
     z = A(x)
@@ -325,7 +339,7 @@ def test_gradients_pass(A: Operator, shape: Shape) -> None:
         same(twice, z, 1e-12)
 
 
-@each(CASES)
+@each(CASES + CURVED)
 def test_shapes_and_devices(A: Operator, shape: Shape) -> None:
     """y_shape tells the truth; a device without data shows that no tensor is left behind."""
     assert A.y_shape(shape) == tuple(A(random(B, *shape)).shape[1:])

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import invdiff.operators as ops
-from helpers import exploding, seeded, seeds
+from helpers import exploding, noise_names, seeded, seeds
 from invdiff.core import InvdiffError, Level, Problem, State
 from invdiff.needs import IncompatibleError, Need, closure, missing, offers
-from invdiff.noise import NOISELESS, Gaussian, Noise
+from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.paths import VE, VP, Karras
 from invdiff.priors.base import Counted, Denoiser, Prior
@@ -68,10 +68,14 @@ OPERATORS: dict[str, Operator] = {
 }
 
 
-def measurement(name: str, sigma: float = 0.1, dtype: torch.dtype = torch.float64) -> Problem:
+def measurement(
+    name: str, sigma: float | Noise = 0.1, dtype: torch.dtype = torch.float64
+) -> Problem:
     A = OPERATORS[name]
     truth = two_humps(seeded(MEASUREMENTS, *RGB, dtype=dtype), 1.0)
     z = A(truth)
+    if isinstance(sigma, Noise):
+        return Problem(sigma.sample(z, Rng.of(seeds(MEASUREMENTS))), A, sigma, RGB)
     y = z + sigma * seeded(*z.shape, seed=1, dtype=dtype)
     return Problem(y, A, Gaussian(sigma), RGB)
 
@@ -80,6 +84,12 @@ VARIANTS: dict[str, Solver] = {name: cls().with_steps(STEPS) for name, cls in re
 VARIANTS |= {
     "dps-l2sq": solver_class("dps")(loss="l2sq", path=VP(STEPS)),
     "dps-gaussian": solver_class("dps")(loss="gaussian", zeta=0.003, path=VP(STEPS)),
+    "dps-poisson": solver_class("dps")(loss="poisson_diag", zeta=0.003, path=VP(STEPS)),
+    "dps-poisson-official": solver_class("dps")(loss="poisson_official", path=VP(STEPS)),
+    "dps-clip": solver_class("dps")(clip="value", path=VP(STEPS)),
+    "reddiff-official": solver_class("reddiff")(scaling="official", sigma0=0.1, path=VP(STEPS)),
+    "reddiff-pinv": solver_class("reddiff")(init_from="pinv", path=VP(STEPS)),
+    "reddiff-prior": solver_class("reddiff")(init_from="prior", path=VP(STEPS)),
     "diffpir-denoised": solver_class("diffpir")(final="denoised", path=VP(STEPS)),
     "mmps-deterministic": solver_class("mmps")(eta_ddim=0.0, path=Karras(STEPS)),
     "ddrm-jpeg-linear": solver_class("ddrm-jpeg")(mix="linear", eta_prop=0.5, path=VP(STEPS)),
@@ -96,8 +106,10 @@ VARIANTS |= {
 }
 
 
-def sigma_for(solver: Solver, name: str = "pool") -> float:
-    """0.1 where the solver can take noise with this operator, else 0."""
+def sigma_for(solver: Solver, name: str = "pool") -> float | Noise:
+    """A noise that the solver can take with this operator: Gaussian of 0.1, none, or Poisson."""
+    if Need.POISSON in solver.needs:
+        return Poisson(50.0)
     return 0.0 if missing(solver, measurement(name, 0.1), PRIOR) else 0.1
 
 
@@ -249,9 +261,10 @@ def test_seed_0_is_a_seed(variant):
     assert not torch.equal(zero, solve(problem, PRIOR, solver, seed=1).samples)
     two = solve(problem, PRIOR, solver, samples=2, seed=0).samples
     assert not torch.equal(two[:, 0], two[:, 1])
+    starts_with_noise = any(step < 0 for step, _ in noise_names(solver, problem, PRIOR))
     with torch.no_grad():
         starts = [solver.init(problem, PRIOR, Rng.of((k, k)).at(-1)).x for k in (0, 1)]
-    assert not torch.equal(*starts)
+    assert not (starts_with_noise and torch.equal(*starts))
 
 
 @each_pair
@@ -383,7 +396,7 @@ def bare(solver: Solver, problem: Problem) -> tuple[Problem, Prior]:
     ways = map(closure, (solver.needs, *solver.or_needs))
     declared = next((w for w in ways if w <= offers(problem, PRIOR)), closure(solver.needs))
     rung = next((cls for need, cls in RUNGS if need in declared), NoOperator)
-    known = declared & {Need.GAUSSIAN, Need.NOISELESS, Need.NOISY}
+    known = declared & {Need.GAUSSIAN, Need.NOISELESS, Need.NOISY, Need.POISSON}
     noise = problem.noise if known else NamelessNoise()
     prior = PRIOR if Need.PRIOR_VJP in declared else NoGradient(two_humps)
     return Problem(problem.y, rung(problem.A), noise, problem.x_shape), prior
@@ -482,6 +495,8 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
         ("ddrm-jpeg", {}, 1, 0),
         ("diffpir", {}, 1, 0),
         ("diffpir", {"final": "denoised"}, 1, 0),
+        ("reddiff", {}, 1, 0),
+        ("reddiff", {"init_from": "pinv", "sigma0": 0.1}, 1, 0),
         ("mmps", {"iterations": 1}, 1, 2),
         ("mmps", {"iterations": 3}, 1, 4),
     ],
@@ -592,6 +607,7 @@ def test_a_diverging_sampler_says_where_and_which_knob():
     for name, knobs, advice in (
         ("dps", {"loss": "gaussian", "zeta": 20.0}, "smaller zeta"),
         ("pigdm", {"weight": 1e9}, "smaller weight"),
+        ("reddiff", {"lr": 1e9}, "smaller lr"),
     ):
         solver = solver_class(name)(**knobs, path=VP(50))
         with pytest.raises(DivergedError, match=rf"{name} .* at step \d+ of 50; .*{advice}"):
@@ -640,7 +656,7 @@ def test_preserving_and_exploding_runs_agree(name, operator):
     """u = x / a: the same levels s / a and the same noise give the same run, to round-off.
 
     DPS is absent: its step zeta is in the frame's units. So is the corrector of replacement: the
-    paper's step size differs by 1 - beta between the frames.
+    paper's step size differs by 1 - beta between the frames. The state of RED-diff is an image.
     """
     path = VP(8)
     solver = solver_class(name)(**FRAMELESS[name], path=path)

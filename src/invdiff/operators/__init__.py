@@ -15,9 +15,12 @@ from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible,
 from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
+from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.krylov import conjugate_gradients, least_squares
+from invdiff.operators.nonlinear_blur import NonlinearBlur
+from invdiff.operators.phase import CodedDiffraction, PhaseRetrieval, resolve_ambiguity
 from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, limited_angle, sparse_view
 from invdiff.operators.sensing import BlockSensing, WalshHadamard
@@ -27,6 +30,7 @@ from invdiff.operators.video import Frames, TemporalPool
 
 __all__ = [
     "JPEG",
+    "HDR",
     "REC601",
     "Affine",
     "AveragePool",
@@ -34,6 +38,7 @@ __all__ = [
     "BlockSensing",
     "Blur",
     "CircularBlur",
+    "CodedDiffraction",
     "Composed",
     "ComposedLinear",
     "ComposedPseudoInvertible",
@@ -42,10 +47,12 @@ __all__ = [
     "Identity",
     "Inpaint",
     "Linear",
+    "NonlinearBlur",
     "Operator",
     "PseudoInvertible",
     "Quantize",
     "Radon",
+    "PhaseRetrieval",
     "Scaled",
     "ScaledSpectral",
     "Separable",
@@ -66,6 +73,7 @@ __all__ = [
     "line_integrals",
     "metal_trace",
     "motion_kernel",
+    "resolve_ambiguity",
     "scaled",
     "sparse_view",
     "transmit",

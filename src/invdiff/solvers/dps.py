@@ -6,14 +6,39 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from invdiff import steps
-from invdiff.core import Problem, State, batch_norm
+from invdiff.core import Problem, State, batch_norm, nearest
 from invdiff.needs import Need
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
 from invdiff.solvers.base import Solver, knob
+
+REPO = {
+    "super-resolution": 0.3,
+    "deblur": 0.3,
+    "inpaint": 0.5,
+    "phase-retrieval": 1.0,
+    "nonlinear-blur": 0.3,
+}
+"""The official repository's step for each task, with Gaussian noise of 0.05 on [-1, 1]. All but
+those of inpainting and nonlinear blur were chosen for Poisson noise, before its configurations
+changed to Gaussian noise: with it they are several times too small."""
+
+PAPER = {
+    "super-resolution": 1.0,
+    "deblur": 1.0,
+    "inpaint": 1.0,
+    "phase-retrieval": 0.4,
+    "nonlinear-blur": 1.0,
+    "poisson": 0.3,
+}
+"""The paper's zeta' for FFHQ as it is remembered: only that of super-resolution was checked."""
+
+
+Loss = Literal["l2", "l2sq", "gaussian", "poisson_diag", "poisson_norm", "poisson_official"]
 
 
 @dataclass(frozen=True)
@@ -21,40 +46,103 @@ class DPS(Solver):
     """x' = ancestral step; x_{i-1} = x' - c grad_{x_i} loss(y - A(x0(x_i))).
 
     Chung, Kim, McCann, Klasky, Ye 2023, "Diffusion posterior sampling for general noisy inverse
-    problems", arXiv 2209.14687, Algorithm 1. zeta -> c, x0_hat -> x0.
+    problems", arXiv 2209.14687, Algorithm 1. zeta -> c, x0_hat -> x0, y - A(x0) -> r.
     loss "l2": c = zeta on the gradient of the norm |r|, as the official code (its norm is over the
-    batch; here it is per sample, and over measured entries only). "l2sq": zeta / |r| on the
+    batch; here it is per sample, and over measured entries only). Its length does not fall with r,
+    so that noiseless data are never met exactly; at r = 0 it is 0. "l2sq": zeta / |r| on the
     gradient of |r|^2, the paper's text, which is twice as large. "gaussian": zeta on the gradient
     of |r|^2 / (2 sigma_y^2), the log-likelihood itself.
+    "poisson_diag": zeta on the gradient of sum_j r_j^2 / (2 max(k_j, count_floor)), r in counts and
+    k_j the counts of y: the paper's weighted norm, the Gaussian limit of the Poisson likelihood.
+    "poisson_norm": zeta on the gradient of its root (sum_j r_j^2 / max(k_j, count_floor))^(1/2),
+    which is to it as "l2" is to "gaussian": it stands far larger steps.
+    "poisson_official": zeta on the gradient of |r| mean_j(1 / |y_j|), the official code's: one
+    number for the whole image, which depends on where 0 lies on the scale of y. The mean is over
+    measured entries, and |y_j| at least half a count (on the code's own grid of 255 counts, no y_j
+    is nearer to 0).
+    clip: x0 is clipped to the prior's range, for the step and for the misfit. "value" is the
+    official code, whose gradient vanishes where x0 was clipped, so that y cannot bring such a pixel
+    back; "straight-through" keeps the gradient.
     The step is in the frame of the path: zeta belongs to variance-preserving paths.
     """
 
     name: ClassVar[str] = "dps"
     paper: ClassVar[str] = "Chung et al. 2023, arXiv 2209.14687, Algorithm 1"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.PRIOR_VJP, Need.OPERATOR_VJP, Need.GAUSSIAN})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PRIOR_VJP, Need.OPERATOR_VJP})
 
     when_it_diverges: ClassVar[str] = "a smaller zeta or more steps"
 
     zeta: float = knob(1.0, "guidance step size; 0 ignores y", 0)
-    loss: Literal["l2", "l2sq", "gaussian"] = knob("l2", "which misfit is followed")
+    loss: Loss = knob("l2", "which misfit is followed")
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
+    clip: Literal["off", "value", "straight-through"] = knob(
+        "off", "whether x0 is clipped, and the gradient too"
+    )
+    count_floor: float = knob(1.0, "smallest photon count as a variance, in Poisson losses", 1e-6)
     path: Path = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loss == "gaussian":  # the likelihood of a noiseless y is no density
-            object.__setattr__(self, "needs", self.needs | {Need.NOISY})
+            object.__setattr__(self, "needs", self.needs | {Need.GAUSSIAN, Need.NOISY})
+        elif self.loss != "l2" and self.loss != "l2sq":
+            object.__setattr__(self, "needs", self.needs | {Need.POISSON})
+
+    @classmethod
+    def repo(cls, task: str) -> DPS:
+        """The official repository's configuration for a task of REPO: 1000 steps, x0 clipped.
+
+        Its noise level 0.05 is on [-1, 1], where the paper's is on [0, 1].
+        """
+        if task not in REPO:
+            raise nearest(task, REPO, "task of DPS's repository")
+        return cls(zeta=REPO[task], clip="value")
+
+    @classmethod
+    def published(cls, task: str, literal: bool = False) -> DPS:
+        """The paper's constants for a task of PAPER, which see: 1000 steps, x0 clipped.
+
+        literal: read zeta' as the text has it, on the gradient of |r|^2, which is twice the step.
+        """
+        if task not in PAPER:
+            raise nearest(task, PAPER, "task of the DPS paper")
+        loss: Loss = "poisson_official" if task == "poisson" else "l2sq" if literal else "l2"
+        return cls(zeta=PAPER[task], loss=loss, clip="value")
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
         x0, pull = prior.x0_vjp(state.x, level)
+        inside = torch.ones_like(x0)
+        if self.clip != "off":
+            clipped = x0.clamp(*prior.value_range)
+            if self.clip == "value":
+                inside = (clipped == x0).to(x0.dtype)
+            x0 = clipped
         eps = eps_from(state.x, x0, level)
         x = steps.ddim(x0, eps, level, to, rng.normal(state.x, "step"), self.eta_ddim)
-        r = problem.residual(x0)
+        uphill = problem.A.vjp(x0, self._weighted(problem.residual(x0), problem))
+        return State(state.step + 1, x + self.zeta * pull(inside * uphill), x0)
+
+    def _weighted(self, r: Tensor, problem: Problem) -> Tensor:
+        """Minus the gradient of the loss with respect to A(x0), shape of y."""
         if self.loss == "gaussian":
-            r = r / problem.sigma_y**2
-        else:
-            norm = batch_norm(r)
-            r = r / torch.where(norm > 0, norm, 1.0) * (2.0 if self.loss == "l2sq" else 1.0)
-        x = x + self.zeta * pull(problem.A.vjp(x0, r))
-        return State(state.step + 1, x, x0)
+            return r / problem.sigma_y**2
+        if self.loss in ("poisson_diag", "poisson_norm"):
+            noise = problem.poisson
+            weight = noise.gain**2 / noise.rate(problem.y).clamp_min(self.count_floor)
+            plain = self.loss == "poisson_diag"
+            return weight * r / (1.0 if plain else _divisor(weight.sqrt() * r))
+        unit = r / _divisor(r)
+        if self.loss == "poisson_official":
+            least = 0.5 / problem.poisson.gain
+            measured = problem.A.restrict(torch.ones_like(r))
+            weight = (measured / problem.y.abs().clamp_min(least)).flatten(1).sum(1)
+            weight = weight / measured.flatten(1).sum(1)
+            return unit * weight.reshape(-1, *[1] * (r.ndim - 1))
+        return 2.0 * unit if self.loss == "l2sq" else unit
+
+
+def _divisor(r: Tensor) -> Tensor:
+    """|r| of every sample, and 1 where r is 0: there the gradient of a norm is taken as 0."""
+    norm = batch_norm(r)
+    return torch.where(norm > 0, norm, 1.0)

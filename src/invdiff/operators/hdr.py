@@ -1,0 +1,39 @@
+"""High dynamic range: the sensor saturates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from invdiff.core import InvdiffError
+from invdiff.operators.base import Operator
+
+
+@dataclass(frozen=True, eq=False)
+class HDR(Operator):
+    """y = clip(gain x, -1, 1): both the shadows and the highlights are lost.
+
+    Mardani, Song, Kautz, Vahdat 2023, arXiv 2305.04391, take gain = 2: half of the range is left.
+    Images of any shape; pixels are measured independently. gain: a finite number above 0.
+
+    The gradient is gain where |gain x| <= 1 and 0 elsewhere. So the misfit pulls an estimate that
+    should be saturated and is not, but not one that is saturated and should not be: a pixel that
+    has left the range is brought back by the prior alone.
+    Raises InvdiffError for another gain.
+    """
+
+    gain: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gain < float("inf"):
+            raise InvdiffError(f"A gain is a finite number above 0, found {self.gain}.")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (self.gain * x).clamp(-1, 1)
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.gain * v * ((self.gain * x).abs() <= 1)
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(x_shape)

@@ -1,0 +1,142 @@
+"""RED-diff: fit one image to the data, with the denoiser's noise estimate as the regulariser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from invdiff.core import Problem, State, batch_dot, nearest
+from invdiff.needs import Need
+from invdiff.paths import VP, Path
+from invdiff.priors.base import Prior
+from invdiff.rng import Rng
+from invdiff.solvers.base import Solver, knob
+
+WEIGHTS: dict[str, Callable[[float], float]] = {
+    "linear": lambda v: v,
+    "sqrt": math.sqrt,
+    "square": lambda v: v**2,
+    "log": math.log1p,
+    "clip": lambda v: min(v, 1.0),
+    "two-thirds": lambda v: v ** (2 / 3),
+    "const": lambda v: 1.0,
+}
+"""The weight w(v) of the prior at noise level v = s / a, by name."""
+
+OFFICIAL = {
+    "super-resolution": (0.1, 0.0),
+    "inpaint": (0.25, 1e-4),
+    "deblur": (0.5, 0.0),
+    "hdr": (0.5, 0.0),
+    "phase-retrieval": (0.5, 0.0),
+    "nonlinear-blur": (0.5, 0.0),
+}
+"""lr and sigma0 of the official scripts, by task; lam is 0.25 in all of them."""
+
+Start = Literal["adjoint", "pinv", "zeros", "prior"]
+Weight = Literal["linear", "sqrt", "square", "log", "clip", "two-thirds", "const"]
+
+
+@dataclass(frozen=True)
+class REDDiff(Solver):
+    """Adam on |y - A(mu)|^2 / (2 sigma_y^2) + lam w(v) <e(x_t) - eps, mu>, from noisy t to clean t.
+
+    Mardani, Song, Kautz, Vahdat 2023, "A variational perspective on solving inverse problems with
+    diffusion models", arXiv 2305.04391, Algorithm 1. q(x0 | y) = N(mu, sigma0^2), mu -> state.x,
+    lambda -> lam, v = s / a, x_t = a x0 + s eps with x0 = mu + sigma0 z; e is the noise that the
+    prior sees in x_t, and no gradient passes through it. "linear" w(v) = v makes the prior's
+    gradient lam (mu - x0(x_t)).
+    It seeks a mode: its results are no samples of the posterior, and differ by their noise alone.
+
+    scaling "likelihood": the sums above, sigma_y at least sigma_floor. "official": the official
+    code, which does not know sigma_y and takes means over the entries of y and of x in place of the
+    sums, so that lam means something else for every operator; `official()` has its constants. The
+    code returns mu from before the last update; here it is from after.
+    init_from "adjoint": the first step of steepest descent from 0; "pinv": A^+ y, the paper's, for
+    linear operators; "zeros"; "prior": what the prior sees in the noise of the first level.
+    The default lam and lr are ours: with the photo prior, lam = 30 is near the best for bicubic
+    super-resolution, inpainting, deblurring and saturation, and half of the best for denoising.
+    """
+
+    name: ClassVar[str] = "reddiff"
+    paper: ClassVar[str] = "Mardani, Song, Kautz, Vahdat 2023, arXiv 2305.04391, Algorithm 1"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.OPERATOR_VJP})
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
+
+    when_it_diverges: ClassVar[str] = "a smaller lr"
+
+    lam: float = knob(30.0, "weight of the prior", 0)
+    lr: float = knob(0.1, "Adam's rate: about the change of a pixel in one step", 1e-6)
+    weight: Weight = knob("linear", "how the prior's weight depends on the noise level")
+    scaling: Literal["likelihood", "official"] = knob("likelihood", "sums with sigma_y, or means")
+    obs_weight: float = knob(1.0, "factor on the data term; 0 ignores y", 0)
+    sigma_floor: float = knob(0.01, "smallest noise level that the data term assumes", 1e-6)
+    sigma0: float = knob(0.0, "standard deviation of q around mu", 0)
+    init_from: Start = knob("adjoint", "where mu starts")
+    path: Path = field(default_factory=lambda: VP(100), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        more = {Need.GAUSSIAN} if self.scaling == "likelihood" else set()
+        more |= {Need.PINV} if self.init_from == "pinv" else set()
+        object.__setattr__(self, "needs", self.needs | more)
+
+    @classmethod
+    def official(cls, task: str) -> REDDiff:
+        """The constants of the official scripts for a task of OFFICIAL: means, linear weight."""
+        if task not in OFFICIAL:
+            raise nearest(task, OFFICIAL, "task of RED-diff's scripts")
+        lr, sigma0 = OFFICIAL[task]
+        start: Start = "pinv" if task in ("super-resolution", "inpaint", "deblur") else "adjoint"
+        return cls(0.25, lr, scaling="official", sigma0=sigma0, init_from=start)
+
+    def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
+        zero = torch.zeros_like(problem.x_like)
+        mu = zero.clone()
+        if self.init_from == "adjoint":
+            mu = first_fit(problem)
+        elif self.init_from == "pinv":
+            mu = problem.linear.pinv(problem.y)
+        elif self.init_from == "prior":
+            top = self.levels[0]
+            mu = prior.x0(top.s * rng.normal(zero, "init"), top)
+        return State(0, mu, mu.clone(), {"m": zero, "v": zero.clone()})
+
+    def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
+        level, k, (b1, b2) = self.levels[state.step], state.step + 1, self.betas
+        x0, eps = state.x, rng.normal(state.x, "step")
+        if self.sigma0:
+            x0 = x0 + self.sigma0 * rng.normal(x0, "spread")
+        e = prior.eps(level.a * x0 + level.s * eps, level)
+        r = problem.residual(x0)
+        data = -self.obs_weight * problem.A.vjp(x0, r)
+        prior_term = self.lam * WEIGHTS[self.weight](level.sigma) * (e - eps)
+        if self.scaling == "official":
+            g = data / r[0].numel() + prior_term / x0[0].numel()
+        else:
+            g = data / max(problem.sigma_y, self.sigma_floor) ** 2 + prior_term
+        m = b1 * state.extra["m"] + (1 - b1) * g
+        v = b2 * state.extra["v"] + (1 - b2) * g**2
+        mu = state.x - self.lr * (m / (1 - b1**k)) / ((v / (1 - b2**k)).sqrt() + 1e-8)
+        return State(k, mu, mu.clone(), {"m": m, "v": v})
+
+
+def first_fit(problem: Problem) -> Tensor:
+    """The first step of steepest descent on |y - A(x)|^2 from x = 0, A linearised there.
+
+    For a linear A it is c A^T y with the best c. Shape of an image; 0 where A has no gradient at 0.
+    """
+    A, zero = problem.A, torch.zeros_like(problem.x_like)
+    r = problem.residual(zero)
+    g = A.vjp(zero, r)
+    top = g.abs().flatten(1).amax(1).reshape(-1, *[1] * (g.ndim - 1))
+    g = g / torch.where(top > 0, top, 1.0)
+    h = 1e-2  # of the range of images: small enough for the slope, large enough for round-off
+    slope = (A(h * g) - A(zero)) / h
+    top = batch_dot(slope, slope).reshape(top.shape)
+    return batch_dot(slope, r).reshape(top.shape) / torch.where(top > 0, top, 1.0) * g
