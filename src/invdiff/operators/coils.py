@@ -34,7 +34,7 @@ def ring_maps(coils: int, size: tuple[int, int], distance: float = 2.0) -> Tenso
             f"Coils number at least 1 and stand at more than 1.42, found {coils} at {distance}."
         )
     rows, cols = (2 * (torch.arange(n).double() + 0.5) / n - 1 for n in size)
-    z = torch.complex(*torch.broadcast_tensors(cols[None, :], rows[:, None]))
+    z = torch.complex(cols[None, :].expand(size), rows[:, None].expand(size))
     angle = 2 * math.pi * torch.arange(coils).double() / coils
     centre = distance * torch.polar(torch.ones_like(angle), angle)
     return normalised(1 / (z - centre[:, None, None]))[None]

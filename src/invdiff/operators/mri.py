@@ -39,7 +39,7 @@ def ifft2c(k: Tensor) -> Tensor:
 
 def as_complex(x: Tensor) -> Tensor:
     """Channels (B, 2 K, ...), real, as complex images (B, K, ...)."""
-    return torch.view_as_complex(x.unflatten(1, (-1, 2)).movedim(2, -1).contiguous())
+    return torch.complex(x[:, 0::2], x[:, 1::2])
 
 
 def as_channels(z: Tensor) -> Tensor:
