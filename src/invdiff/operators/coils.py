@@ -6,7 +6,6 @@ channels for each coil, as in `operators.mri`.
 
 from __future__ import annotations
 
-import importlib
 import math
 
 import torch
@@ -73,7 +72,7 @@ def espirit(y: Tensor, width: int = 24, crop: float = 0.95, threshold: float = 0
             f"k-space is sampled over {found} x {found}; give a width from 6 to {found}."
         )
     try:
-        app = importlib.import_module("sigpy.mri.app")
+        from sigpy.mri.app import EspiritCalib
     except ImportError:
         raise InvdiffError(
             "ESPIRiT needs sigpy, which is not installed; run pip install 'invdiff[mri]'."
@@ -81,7 +80,7 @@ def espirit(y: Tensor, width: int = 24, crop: float = 0.95, threshold: float = 0
     kept = torch.zeros_like(y)
     _centre(kept, width).copy_(_centre(y, width))
     maps = [
-        app.EspiritCalib(k, calib_width=width, thresh=threshold, crop=crop, show_pbar=False).run()
+        EspiritCalib(k, calib_width=width, thresh=threshold, crop=crop, show_pbar=False).run()
         for k in kept.cpu().numpy()
     ]
     return torch.stack([torch.as_tensor(m) for m in maps]).to(y.device, y.dtype)
