@@ -43,6 +43,8 @@ RGB = (3, *SIZE)
 SHAPES: dict[type[Operator], tuple[int, ...]] = {
     ops.Frames: (3, 4, *SIZE),
     ops.TemporalPool: (3, 4, *SIZE),
+    ops.Fourier: (2, *SIZE),
+    ops.Sense: (2, *SIZE),
 }
 """Shape of one image for operators that do not take RGB."""
 FLOOR = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -297,6 +299,7 @@ def examples() -> Mapping[type[Operator], Operator]:
     taps = ops.gaussian_kernel(1.5).sum(0)
     circular, bicubic = ops.CircularBlur(kernel, SIZE), ops.Bicubic(4, SIZE)
     blur = ops.Blur(kernel, SIZE, "reflect")
+    lines = ops.gaussian_lines(SIZE, 4, seed=0)
     found: list[Operator] = [
         ops.Identity(),
         ops.Inpaint.random(SIZE, 0.5, seed=0),
@@ -309,6 +312,9 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.Radon(ops.sparse_view(12), SIZE),
         ops.WalshHadamard(256, SIZE),
         ops.BlockSensing(16, SIZE, 8),
+        ops.Fourier(lines),
+        ops.RealFourier(lines),
+        ops.Sense(ops.ring_maps(8, SIZE), lines),
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),
         ops.ComposedLinear(bicubic, circular),
@@ -329,10 +335,24 @@ def examples() -> Mapping[type[Operator], Operator]:
     return {type(A): A for A in found}
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs(Operator):
+    """A complex measurement as pairs of real numbers; a real one as it is."""
+
+    base: Operator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        return torch.view_as_real(y) if y.is_complex() else y
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        pairs = self.base(x).is_complex()
+        return self.base.vjp(x, torch.view_as_complex(v.contiguous()) if pairs else v)
+
+
 def gap(A: Operator, dtype: torch.dtype) -> float:
     """|<A x - A 0, v> - <x, A^T v>| / (|A x - A 0| |v|), products in float64; NaN if not affine."""
-    A, rows = A.to("cpu", dtype), Rng.of(range(4))
-    shape = SHAPES.get(type(A), RGB)
+    shape, A, rows = SHAPES.get(type(A), RGB), Pairs(A.to("cpu", dtype)), Rng.of(range(4))
     x = rows.normal(torch.empty(4, *shape, dtype=dtype), "x")
     v = rows.normal(torch.empty(4, *A.y_shape(shape), dtype=dtype), "v")
     zero = A(torch.zeros_like(x))
@@ -402,8 +422,8 @@ def operators_page() -> str:
         "",
         "Gap: how far the adjoint is from the transpose, |\\<A x - A 0, v\\> - \\<x, Aᵀ v\\>|",
         "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32 (of 3 x 4 x 32 x 32",
-        "for operators along time); a dash for operators that are not affine, `none` where no",
-        "gradient passes.",
+        "for operators along time, of 2 x 32 x 32 for complex images); a dash for operators that are",
+        "not affine, `none` where no gradient passes.",
         "",
         *table(
             ["operator", "what it measures", "rung", "gap, float32", "gap, float64"],

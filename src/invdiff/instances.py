@@ -10,13 +10,16 @@ from invdiff.core import Problem
 from invdiff.noise import Gaussian, Noise, Poisson
 from invdiff.operators.base import Operator
 from invdiff.operators.blur import CircularBlur, gaussian_kernel
+from invdiff.operators.coils import ring_maps
 from invdiff.operators.downsample import AveragePool
 from invdiff.operators.hdr import HDR
 from invdiff.operators.jpeg import JPEG
+from invdiff.operators.mri import Fourier, RealFourier, Sense
 from invdiff.operators.nonlinear_blur import NonlinearBlur
 from invdiff.operators.phase import PhaseRetrieval
 from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, sparse_view
+from invdiff.operators.sampling import gaussian_lines, poisson_disc
 from invdiff.operators.sensing import WalshHadamard
 from invdiff.operators.tomography import metal_trace
 from invdiff.operators.video import Frames
@@ -67,3 +70,13 @@ def unmeasured(A: Operator, noise: Noise | float, x_shape: tuple[int, ...]) -> P
 INSTANCES["compressed-sensing"] = lambda sigma: unmeasured(
     WalshHadamard(64, (16, 16)), sigma, (3, 16, 16)
 )
+LINES = gaussian_lines((16, 12), 3, seed=0)
+POINTS = poisson_disc((16, 12), 3, seed=0, center=2)
+
+INSTANCES |= {
+    "mri": lambda sigma: unmeasured(Fourier(LINES), sigma, (2, 16, 12)),
+    "mri-real": lambda sigma: unmeasured(RealFourier(LINES), sigma, (1, 16, 12)),
+    "mri-multi-coil": lambda sigma: unmeasured(
+        Sense(ring_maps(4, (16, 12)), POINTS), sigma, (2, 16, 12)
+    ),
+}

@@ -127,6 +127,32 @@ class VE(Path):
 
 
 @dataclass(frozen=True)
+class Stairs(VE):
+    """Variance-exploding, geometric, each level held: for solvers that take steps at a level.
+
+    steps: of all levels together; there are as many levels as they fill, and the first is held for
+    the rest. hold: steps at each level. late_hold: steps at each level below late_sigma.
+    """
+
+    hold: int = 3
+    late_hold: int = 3
+    late_sigma: float = 0.0
+
+    def levels(self) -> list[Level]:
+        def stairs(n: int) -> list[float]:
+            grid = _geometric(self.sigma_max, self.sigma_min, n)
+            return [s for s in grid for _ in range(self._held(s))]
+
+        n = max(1, self.steps // max(self.hold, self.late_hold))
+        while len(stairs(n)) < self.steps:
+            n += 1
+        return [Level(1.0, s) for s in stairs(n)[-self.steps :]] + [CLEAN]
+
+    def _held(self, sigma: float) -> int:
+        return self.late_hold if sigma < self.late_sigma else self.hold
+
+
+@dataclass(frozen=True)
 class Karras(Path):
     """Variance-exploding with the grid of Karras et al. 2022 (arXiv 2206.00364), eq. 5."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
@@ -19,13 +20,18 @@ from invdiff.core import InvdiffError
 def encode(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
     """JSON form of value: plain values, tuples, tensors and dataclasses of this package, nested.
 
-    Tensors are put into `tensors` under the dotted name of the field that held them.
+    Tensors are put into `tensors` under the dotted name of the field that held them; complex ones
+    as pairs of real numbers.
     Raises InvdiffError for anything else.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
-        tensors[where] = value.detach().cpu().contiguous()
+        value = value.detach().cpu()
+        if value.is_complex():
+            tensors[where] = torch.view_as_real(value.resolve_conj()).contiguous()
+            return {"complex": where}
+        tensors[where] = value.contiguous()
         return {"tensor": where}
     if isinstance(value, tuple | list):
         return [encode(v, tensors, f"{where}.{i}") for i, v in enumerate(value)]
@@ -53,6 +59,8 @@ def decode(form: Any, tensors: dict[str, Tensor]) -> Any:
         return form
     if "tensor" in form:
         return tensors[form["tensor"]]
+    if "complex" in form:
+        return torch.complex(*tensors[form["complex"]].unbind(-1))
     if "dict" in form:
         return {k: decode(v, tensors) for k, v in form["dict"].items()}
     module, _, name = str(form.get("type", "")).partition(":")

@@ -40,9 +40,64 @@ def mask(*shape: int) -> Tensor:
     return random(*shape, seed=5) > 0
 
 
+class Pairs(Linear):
+    """An operator with a complex measurement, seen as pairs of real numbers in a last axis.
+
+    Its real inner product is Re <y, v>, so that every promise below reads as for real operators.
+    """
+
+    def __init__(self, base: Linear) -> None:
+        object.__setattr__(self, "base", base)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.view_as_real(self.base(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.base.adjoint(torch.view_as_complex(y.contiguous()))
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.base.vjp(x, torch.view_as_complex(v.contiguous()))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.base.pinv(torch.view_as_complex(y.contiguous()))
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        return self.base.solve(b, shift)
+
+    def rows(self, index: Tensor) -> Pairs:
+        return type(self)(self.base.rows(index))
+
+    def y_shape(self, x_shape: Shape) -> Shape:
+        return (*self.base.y_shape(x_shape), 2)
+
+
+class SpectralPairs(Pairs, Spectral):
+    @property
+    def s(self) -> Tensor:
+        return self.base.s
+
+    def V(self, c: Tensor) -> Tensor:
+        return self.base.V(c)
+
+    def Vt(self, x: Tensor) -> Tensor:
+        return self.base.Vt(x)
+
+    def U(self, c: Tensor) -> Tensor:
+        return torch.view_as_real(self.base.U(c))
+
+    def Ut(self, y: Tensor) -> Tensor:
+        return self.base.Ut(torch.view_as_complex(y.contiguous()))
+
+
+def pairs(A: Linear) -> Pairs:
+    return (SpectralPairs if isinstance(A, Spectral) else Pairs)(A)
+
+
 TAPS = (torch.tensor([0.05, 0.8, 0.15]), torch.tensor([0.05, 0.1, 0.75, 0.1]))
 RGB = (3, 12, 10)
 POOL = ops.AveragePool(2, (12, 10))
+MAPS = ops.ring_maps(3, (6, 5), distance=1.45)
+EACH_MAPS = torch.view_as_complex(random(B, 3, 5, 4, 2, seed=6))
 HALF = ops.Inpaint.random((6, 5), 0.5, seed=1, batch=B)
 RADON = ops.Radon(ops.sparse_view(3), (7, 6), 4)
 CASES: list[tuple[str, Operator, Shape]] = [
@@ -105,6 +160,17 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("stack-mask", ops.Stack((HALF, ops.Bicubic(2, (6, 5))), (2, 6, 5)), (2, 6, 5)),
     ("scaled", ops.scaled(ops.Blur(rough(3, 3), (5, 6)), -1.5), (1, 5, 6)),
     ("scaled-spectral", ops.scaled(ops.Bicubic(2, (5, 6)), -1.5), (1, 5, 6)),
+    ("fourier", pairs(ops.Fourier(mask(1, 1, 6, 5))), (2, 6, 5)),
+    ("fourier-each", pairs(ops.Fourier(mask(B, 1, 5, 4))), (2, 5, 4)),
+    ("fourier-coils", pairs(ops.Fourier(mask(1, 1, 1, 6))), (6, 5, 6)),
+    ("fourier-video", pairs(ops.Fourier(mask(1, 1, 3, 4, 1))), (2, 3, 4, 4)),
+    ("fourier-real", pairs(ops.RealFourier(mask(1, 1, 8, 6))), (1, 8, 6)),
+    ("fourier-real-odd", pairs(ops.RealFourier(mask(1, 1, 7, 5))), (2, 7, 5)),
+    ("fourier-real-each", pairs(ops.RealFourier(mask(B, 1, 1, 6))), (1, 5, 6)),
+    ("fourier-real-video", pairs(ops.RealFourier(mask(1, 1, 3, 4, 5))), (1, 3, 4, 5)),
+    ("sense", pairs(ops.Sense(MAPS, random(1, 1, 6, 5, seed=5) > -0.5)), (2, 6, 5)),
+    ("sense-each", pairs(ops.Sense(EACH_MAPS, mask(B, 1, 5, 4))), (2, 5, 4)),
+    ("sense-full", pairs(ops.Sense(EACH_MAPS, torch.ones(1, 1, 5, 4))), (2, 5, 4)),
     ("affine", ops.affine(ops.Bicubic(2, (5, 6)), 0.5, 0.5), (1, 5, 6)),
 ]
 NONLINEAR: list[tuple[str, Operator, Shape]] = [

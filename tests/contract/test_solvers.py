@@ -97,6 +97,12 @@ VARIANTS |= {
     "vdm-noise-aware": solver_class("vdm")(noise_aware=True, clip=True, path=VP(STEPS)),
     "pyramid-small": solver_class("pyramid")(smallest=1, scales=2, t0=1.0, path=VP(STEPS)),
     "pyramid-overwrite": solver_class("pyramid")(data="overwrite", smallest=1, path=VP(STEPS)),
+    "csgm-matched": solver_class("csgm")(
+        likelihood="matched", final="denoised", path=VE(STEPS, 1.2, 0.1)
+    ),
+    "score-mri-hybrid": solver_class("score-mri")(
+        noised=True, final="noisy", hybrid_every=2, path=VE(STEPS, 20.0, 0.02)
+    ),
     "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
     "ilvr-pinv": solver_class("ilvr")(up="pinv", range_t=1, path=VP(STEPS)),
     "snips-denoised": solver_class("snips")(K=2, final="denoised", path=VE(STEPS, 5.0, 0.05)),

@@ -13,16 +13,44 @@ from invdiff.operators.algebra import (
 )
 from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
+from invdiff.operators.coils import (
+    calibration_width,
+    coil_images,
+    espirit,
+    mvue,
+    mvue_scale,
+    normalised,
+    ring_maps,
+    root_sum_of_squares,
+    zero_filled,
+)
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.krylov import conjugate_gradients, least_squares
+from invdiff.operators.mri import (
+    Fourier,
+    RealFourier,
+    Sense,
+    as_channels,
+    as_complex,
+    fft2c,
+    ifft2c,
+)
 from invdiff.operators.nonlinear_blur import NonlinearBlur
 from invdiff.operators.phase import CodedDiffraction, PhaseRetrieval, resolve_ambiguity
 from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, limited_angle, sparse_view
+from invdiff.operators.sampling import (
+    acceleration,
+    equispaced,
+    gaussian_lines,
+    gaussian_points,
+    poisson_disc,
+    random_lines,
+)
 from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
@@ -43,6 +71,7 @@ __all__ = [
     "ComposedLinear",
     "ComposedPseudoInvertible",
     "Frames",
+    "Fourier",
     "Grayscale",
     "Identity",
     "Inpaint",
@@ -53,8 +82,10 @@ __all__ = [
     "Quantize",
     "Radon",
     "PhaseRetrieval",
+    "RealFourier",
     "Scaled",
     "ScaledSpectral",
+    "Sense",
     "Separable",
     "SeparableBlur",
     "Spectral",
@@ -62,19 +93,38 @@ __all__ = [
     "WalshHadamard",
     "TemporalPool",
     "Upsample",
+    "acceleration",
     "affine",
+    "as_channels",
+    "as_complex",
     "blur",
+    "calibration_width",
     "check_kernel",
+    "coil_images",
     "conjugate_gradients",
     "fbp",
+    "equispaced",
+    "espirit",
+    "fft2c",
     "gaussian_kernel",
+    "gaussian_lines",
+    "gaussian_points",
+    "ifft2c",
     "least_squares",
     "limited_angle",
     "line_integrals",
     "metal_trace",
     "motion_kernel",
     "resolve_ambiguity",
+    "mvue",
+    "mvue_scale",
+    "normalised",
+    "poisson_disc",
+    "random_lines",
+    "ring_maps",
+    "root_sum_of_squares",
     "scaled",
     "sparse_view",
     "transmit",
+    "zero_filled",
 ]

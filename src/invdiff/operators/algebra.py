@@ -119,7 +119,7 @@ class Stack(Linear):
         return torch.cat([p(x).flatten(1) for p in self.parts], dim=1)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        out = torch.zeros(y.shape[0], *self.x_shape, dtype=y.dtype, device=y.device)
+        out = torch.zeros(y.shape[0], *self.x_shape, dtype=y.dtype.to_real(), device=y.device)
         for part, piece in zip(self.parts, self.split(y), strict=True):
             out = out + part.adjoint(piece)
         return out

@@ -206,7 +206,7 @@ class Spectral(Linear):
         return self.Vt(x)
 
     def spectrum(self, like: Tensor) -> Tensor:
-        """s in the precision of like, numerically zero values (s <= n eps max s) set to 0.
+        """s, real, in the precision of like; numerically zero values (s <= n eps max s) are 0.
 
         n is the longest side of the coefficient array; this is the usual rank decision of pinv.
         """
@@ -215,7 +215,7 @@ class Spectral(Linear):
         if key not in casts:
             s = self.s
             cut = s.max() * torch.finfo(like.dtype).eps * max(s.shape)
-            casts[key] = torch.where(s > cut, s, 0.0).to(like.device, like.dtype)
+            casts[key] = torch.where(s > cut, s, 0.0).to(like.device, like.dtype.to_real())
         kept: Tensor = casts[key]
         return kept
 

@@ -69,19 +69,22 @@ class Replacement(Solver):
         state, top = super().init(problem, prior, rng), self.levels[0]
         known = top if self.start == "noised" else CLEAN
         z = rng.normal(state.x, "known")
-        return State(0, steps.replace(state.x, problem, known, z, self.lam), state.x0)
+        return State(0, self._overwrite(state.x, problem, known, z), state.x0)
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
         x = state.x
         for m in range(self.corrector_steps):
             x = self._correct(x, level, to, prior, rng.normal(x, f"corrector {m}"))
-            x = steps.replace(x, problem, level, rng.normal(x, f"known {m}"), self.lam)
+            x = self._overwrite(x, problem, level, rng.normal(x, f"known {m}"))
         x0 = prior.x0(x, level)
         x = self._predict(x, x0, level, to, rng.normal(x, "step"))
         known = steps.pasted(level, to, self.known_level)
-        x = steps.replace(x, problem, known, rng.normal(x, "known"), self.lam)
+        x = self._overwrite(x, problem, known, rng.normal(x, "known"))
         return State(state.step + 1, x, x0)
+
+    def _overwrite(self, x: Tensor, problem: Problem, known: Level, z: Tensor) -> Tensor:
+        return steps.replace(x, problem, known, z, self.lam)
 
     def _correct(self, x: Tensor, level: Level, to: Level, prior: Prior, z: Tensor) -> Tensor:
         """A Langevin step of size 2 alpha (r |z| / |score|)^2, or 2 alpha (r s)^2, per sample.

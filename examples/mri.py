@@ -1,0 +1,224 @@
+"""MRI of the head from few samples: a real 8-coil measurement, or one that is made from a picture.
+
+    python examples/mri.py --out mri-example
+    python examples/mri.py --retrospective --accel 4 --out mri-example
+
+The first line reconstructs k-space as it was measured, 12.4 % of it. Coil sensitivities come from
+its fully sampled centre alone (ESPIRiT), the scale from the undersampled image (Jalal et al. 2021),
+the noise from the outermost samples; both are printed. There is no truth to compare with. By
+default the middle of k-space is used, so that voxels are as large as those that the prior knows;
+--rows 0 keeps the full resolution.
+
+The second line takes the SENSE reconstruction of that measurement (or --image FILE, a grey picture)
+for the truth, samples it again with one coil, and prints how near each solver comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import invdiff.operators as ops
+from invdiff import VE, VP, Karras, Prior, Problem, load_prior, psnr, solve, ssim
+from invdiff.core import InvdiffError
+from invdiff.figures import overview
+from invdiff.noise import Gaussian
+from invdiff.priors.base import Denoiser
+from invdiff.rng import Rng
+from invdiff.solvers import Solver, solver_class
+
+HERE = Path(__file__).resolve().parent
+
+
+def configured(name: str, steps: int | None) -> Solver:
+    """A solver with settings for magnitudes of 0 to 1, on fewer steps than its paper takes."""
+    cls = solver_class(name)
+    known: dict[str, Solver] = {
+        "dps": solver_class("dps")(zeta=3.0, path=VP(200)),
+        "diffpir": solver_class("diffpir")(path=Karras(20, 1.0, 0.02)),
+        "mmps": solver_class("mmps")(path=Karras(30, 5.0, 0.02)),
+        "score-mri": solver_class("score-mri")(path=VE(75, 20.0, 0.01)),
+        "csgm": solver_class("csgm")(final="denoised", path=VE(600, 1.232, 0.004)),
+    }
+    solver = known.get(name, cls())
+    return solver.with_steps(steps) if steps else solver
+
+
+def read_k_space(path: Path, slice_: int) -> Tensor:
+    """k-space (1, coils, H, W), complex64, 0 where it was not sampled.
+
+    .npz: like brain8coil.npz (samples, packed mask, shape). .npy: (coils, H, W). .h5: a file of
+    fastMRI, `kspace` (slices, [coils,] H, W).
+    """
+    if path.suffix == ".npz":
+        file = np.load(path)
+        h, w = file["shape"]
+        mask = np.unpackbits(file["mask"])[: h * w].reshape(h, w).astype(bool)
+        k = np.zeros((len(file["samples"]), h, w), np.complex64)
+        k[:, mask] = file["samples"]
+    elif path.suffix == ".npy":
+        k = np.load(path)
+    else:
+        try:
+            import h5py
+        except ImportError:
+            raise SystemExit("Reading .h5 needs h5py; run pip install 'invdiff[mri]'.") from None
+        with h5py.File(path) as file:
+            k = file["kspace"][slice_]
+    return torch.from_numpy(k.astype(np.complex64)).reshape(1, -1, *k.shape[-2:])
+
+
+def middle(k: Tensor, rows: int) -> Tensor:
+    """The central part of k-space with so many rows, and columns in proportion: larger voxels."""
+    h, w = k.shape[-2:]
+    if not 0 < rows < h:
+        return k
+    columns = round(rows * w / h)
+    top, left = h // 2 - rows // 2, w // 2 - columns // 2
+    return k[..., top : top + rows, left : left + columns]
+
+
+def noise_level(y: Tensor, mask: Tensor) -> float:
+    """Noise per real part: the median size of the outermost twentieth of the samples / 0.6745.
+
+    There is hardly any signal there, and what there is makes the estimate too large.
+    """
+    h, w = y.shape[-2:]
+    rows, columns = ((2 * torch.arange(n) - n) / n for n in (h, w))
+    far = torch.hypot(rows[:, None], columns)[mask[0, 0]]
+    outer = y[0][:, mask[0, 0]][:, far >= far.quantile(0.95)]
+    return float(torch.view_as_real(outer).abs().median() / 0.6745)
+
+
+def measured(args: argparse.Namespace) -> tuple[Problem, Tensor]:
+    """The real measurement as a problem, and the scale that divided it."""
+    y = middle(read_k_space(args.kspace, args.slice), args.rows)
+    mask = (y != 0).any(1, keepdim=True)
+    maps = ops.espirit(y, min(args.calibration, ops.calibration_width(y)), crop=0)
+    scale = ops.mvue_scale(y, maps)
+    y = y / scale
+    sigma = noise_level(y, mask) if args.sigma is None else args.sigma
+    A = ops.Sense(maps, mask)
+    return Problem(y, A, Gaussian(sigma), (2, *y.shape[-2:])), scale
+
+
+def sense(problem: Problem) -> Tensor:
+    """Regularised SENSE, without a prior: (A^H A + 0.02)^-1 A^H y."""
+    return problem.linear.solve(problem.linear.adjoint(problem.y), 0.02)
+
+
+def retrospective(args: argparse.Namespace) -> tuple[Problem, Tensor]:
+    """One coil, Gaussian lines, and the truth that they were taken from."""
+    if args.image is None:
+        truth = sense(measured(args)[0])
+    else:
+        from PIL import Image
+
+        pixels = np.asarray(Image.open(args.image).convert("L"), np.float32) / 255
+        grey = torch.from_numpy(pixels)[None, None]
+        phase = 2.0 * torch.linspace(-1, 1, grey.shape[-1]) ** 2 + 0.7
+        truth = torch.cat([grey * phase.cos(), grey * phase.sin()], dim=1)
+    mask = ops.gaussian_lines(truth.shape[-2:], args.accel, args.seed)
+    A, sigma = ops.Fourier(mask), 0.01 if args.sigma is None else args.sigma
+    y = Gaussian(sigma).sample(A(truth), Rng.of([args.seed]))
+    return Problem(y, A, Gaussian(sigma), tuple(truth.shape[1:])), truth
+
+
+def wiener(size: tuple[int, int]) -> Prior:
+    """A normal law with the spectrum of pictures, to compare with: no network, no edges."""
+    rows, columns = (torch.arange(n).float() - n // 2 for n in size)
+    power = 400 / (1 + torch.hypot(rows[:, None], columns) ** 2) ** 1.2
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        k = ops.fft2c(ops.as_complex(x))
+        return ops.as_channels(ops.ifft2c(k * (power / (power + sigma**2)).to(k.device)))
+
+    return Denoiser(denoise, name="wiener")
+
+
+def main() -> None:
+    """Measure, reconstruct with every solver, draw."""
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--kspace", type=Path, default=HERE / "brain8coil.npz", help=".npz, .npy, .h5")
+    p.add_argument("--slice", type=int, default=0, help="of an .h5 file")
+    p.add_argument("--rows", type=int, default=128, help="rows of k-space kept; 0 keeps all")
+    p.add_argument("--calibration", type=int, default=24, help="side of the square for ESPIRiT")
+    p.add_argument("--retrospective", action="store_true", help="undersample a picture")
+    p.add_argument("--image", type=Path, help="grey picture to undersample")
+    p.add_argument("--accel", type=float, default=4.0, help="acceleration of --retrospective")
+    p.add_argument("--sigma", type=float, help="noise per real part, after scaling")
+    p.add_argument("--prior", default="brain", help="brain, wiener, or any that load_prior takes")
+    names = ["dps", "diffpir", "mmps", "score-mri", "csgm"]
+    p.add_argument("--solvers", nargs="+", default=names, help="which ones, in this order")
+    p.add_argument("--steps", type=int, help="of every solver; by default its own number")
+    p.add_argument("--samples", type=int, default=4, help="of each solver")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=Path, default=Path("mri-example"), help="folder of the figure")
+    args = p.parse_args()
+    try:
+        run(args)
+    except InvdiffError as error:
+        raise SystemExit(str(error)) from None
+
+
+def run(args: argparse.Namespace) -> None:
+    """All of it."""
+    truth = None
+    if args.retrospective:
+        problem, truth = retrospective(args)
+    else:
+        problem, scale = measured(args)
+        print(f"scale: {float(scale):.4g} (99th percentile of the undersampled image)")
+    (accel,) = ops.acceleration(problem.A.mask)  # type: ignore[attr-defined]
+    print(f"image {problem.x_shape}, k-space {tuple(problem.y.shape)}, noise {problem.sigma_y:.4f}")
+    print(f"true acceleration {accel:.2f}")
+    size = (int(problem.x_shape[1]), int(problem.x_shape[2]))
+    prior = wiener(size) if args.prior == "wiener" else load_prior(args.prior)
+
+    top = 1.0 if truth is None else float(magnitude(truth).max())
+    panels = [] if truth is None else [("truth", magnitude(truth))]
+    panels += [("zero-filled", magnitude(problem.linear.adjoint(problem.y)))]
+    panels += [("SENSE without prior", magnitude(sense(problem)))] if truth is None else []
+    std = None
+    for name in args.solvers:
+        solver = configured(name, args.steps)
+        with tqdm(total=solver.num_steps, desc=name, unit="step") as bar:
+            result = solve(
+                problem, prior, solver, args.samples, args.seed,
+                watch=lambda s, bar=bar: bar.update(s.state.step - bar.n),
+            )  # fmt: skip
+        mean = magnitude(result.mean)
+        std = (result.samples.std(1).square().sum(1, keepdim=True)).sqrt()[0]
+        r = torch.view_as_real(problem.residual(result.samples[:, 0]))[problem.y != 0]
+        line = (
+            f"{name}: {result.nfe} evaluations, {result.seconds:.0f} s, misfit {float(r.std()):.4f}"
+        )
+        title = name
+        if truth is not None:
+            score = [f(mean, magnitude(truth), (0.0, top)) for f in (psnr, ssim)]
+            line += f", PSNR {float(score[0]):.2f} dB, SSIM {float(score[1]):.3f}"
+            title = f"{name}, {float(score[0]):.2f} dB"
+        print(line)
+        panels.append((title, mean))
+    args.out.mkdir(parents=True, exist_ok=True)
+    kind = "retrospective" if args.retrospective else "measured"
+    file = args.out / f"mri-{kind}.png"
+    shown = [(title, (image[0] / 1.2).clamp(0, 1)) for title, image in panels]
+    headline = f"MRI of the head, {accel:.1f} times fewer samples, prior: {prior.name}; "
+    headline += f"means of {args.samples} samples, uncertainty of {args.solvers[-1]}"
+    overview(shown, std if args.samples > 1 else None, file, headline)
+    print(f"written: {file}")
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """|x| of complex images (B, 2, H, W), (B, 1, H, W)."""
+    return ops.root_sum_of_squares(x)
+
+
+if __name__ == "__main__":
+    main()
