@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
 from invdiff import Problem, Rng, Snapshot, load_prior, psnr, solve
@@ -27,7 +28,8 @@ def parser(description: str, steps: int, size: int = 128) -> argparse.ArgumentPa
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     p.add_argument("--image", type=Path, default=HERE / "alpacas.webp", help="a photograph")
-    p.add_argument("--size", type=int, default=size, help="side of the crop from its middle")
+    p.add_argument("--size", type=int, default=size, help="side of the square that is restored")
+    p.add_argument("--at", type=int, nargs=2, default=(20, 172), help="its top and left pixel")
     p.add_argument("--steps", type=int, default=steps, help="of the solver")
     p.add_argument("--seed", type=int, default=0, help="of the measurement and of the samples")
     p.add_argument("--prior", default="photo", help="what invdiff.load_prior understands")
@@ -36,13 +38,13 @@ def parser(description: str, steps: int, size: int = 128) -> argparse.ArgumentPa
     return p
 
 
-def crop(path: Path, size: int) -> Tensor:
-    """The middle of a picture in colour, (1, 3, size, size) on [-1, 1]."""
-    pixels = read_photo(path).pixels
-    top, left = ((n - size) // 2 for n in pixels.shape[-2:])
-    if min(top, left) < 0 or pixels.shape[0] != 3:
-        raise SystemExit(f"{path} is not a picture in colour of at least {size} x {size} pixels.")
-    return 2 * pixels[None, :, top : top + size, left : left + size] - 1
+def crop(args: argparse.Namespace, shrink: int = 1) -> Tensor:
+    """A square of the picture, (1, 3, size, size) on [-1, 1], of means over shrink^2 pixels."""
+    side, (top, left) = shrink * args.size, args.at
+    pixels = read_photo(args.image).pixels[None, :, top : top + side, left : left + side]
+    if pixels.shape[1:] != (3, side, side):
+        raise SystemExit(f"{args.image} has no {side} x {side} pixels in colour at {top}, {left}.")
+    return 2 * avg_pool2d(pixels, shrink) - 1
 
 
 def measure(truth: Tensor, A: Operator, noise: Noise, seed: int) -> Problem:

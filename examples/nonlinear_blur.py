@@ -18,16 +18,17 @@ def main() -> None:
     p.add_argument("--code", type=int, default=0, help="seed of the blur's network and kernels")
     p.add_argument("--sigma", type=float, default=0.01, help="noise; black is 0, white is 1")
     args = p.parse_args()
-    prior, truth = crops.prior_of(args), crops.crop(args.image, args.size)
+    prior, truth = crops.prior_of(args), crops.crop(args)
     A = NonlinearBlur(args.code)
     problem = crops.measure(truth, A, GaussianNoise.on_unit_range(args.sigma), args.seed)
     panels = [(f"measurement: {crops.score(problem.y, truth):.1f} dB", crops.shown(problem.y))]
     which = A.choice(truth)[0]
     strongest = int(which.mean((1, 2)).argmax())
     panels.append((f"share of kernel {strongest}", which[strongest : strongest + 1]))
+    size = (args.size, args.size)
     solvers = {
         "RED-diff": REDDiff(path=VP(args.steps)),
-        "DPS": DPS(zeta=8 * args.size / 128 * 100 / args.steps, path=VP(args.steps)),
+        "DPS": DPS.short("nonlinear-blur", size, args.steps),
     }
     for name, solver in solvers.items():
         x = crops.samples_of(problem, prior, solver, args.seed)[0]

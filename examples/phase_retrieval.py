@@ -26,7 +26,7 @@ def main() -> None:
     p.add_argument("--sigma", type=float, default=0.01, help="noise; black is 0, white is 1")
     p.add_argument("--zeta", type=float, default=4.0, help="step of DPS")
     args = p.parse_args()
-    prior, truth = crops.prior_of(args), crops.crop(args.image, args.size)
+    prior, truth = crops.prior_of(args), crops.crop(args, shrink=2)
     A: Operator = PhaseRetrieval(args.oversample)
     if args.masks:
         A = CodedDiffraction.random((args.size, args.size), args.masks, args.seed)

@@ -1,13 +1,15 @@
-"""Poisson noise: a photograph taken with few photons, followed with two Poisson losses of DPS.
+"""Poisson noise: a photograph taken with few photons, restored by DPS with three losses.
 
 python examples/poisson.py [--peak 30] [--blur 0]
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 import crops
 
-from invdiff import DPS, VP, Identity, Poisson, blur, gaussian_kernel
+from invdiff import DPS, Identity, Poisson, blur, gaussian_kernel
 
 
 def main() -> None:
@@ -16,15 +18,16 @@ def main() -> None:
     p.add_argument("--peak", type=float, default=30.0, help="photons expected at white")
     p.add_argument("--blur", type=float, default=0.0, help="std of a Gaussian blur, in pixels")
     args = p.parse_args()
-    prior, truth = crops.prior_of(args), crops.crop(args.image, args.size)
+    prior, truth = crops.prior_of(args), crops.crop(args)
     size = (args.size, args.size)
     A = blur(gaussian_kernel(args.blur), size) if args.blur else Identity()
     problem = crops.measure(truth, A, Poisson(args.peak), args.seed)
     panels = [(f"measurement: {crops.score(problem.y, truth):.1f} dB", crops.shown(problem.y))]
-    scale = args.size / 128 * 100 / args.steps
+    norm = DPS.short("poisson", size, args.steps)
     solvers = {
-        "Poisson loss": DPS(zeta=3e-3 * 100 / args.steps, loss="poisson_diag", path=VP(args.steps)),
-        "norm": DPS(zeta=3 * scale, path=VP(args.steps)),
+        "norm": norm,
+        "weighted norm": dataclasses.replace(norm, loss="poisson_norm", zeta=0.3 * norm.zeta),
+        "official": dataclasses.replace(norm, loss="poisson_official", zeta=0.2 * norm.zeta),
     }
     for name, solver in solvers.items():
         x = crops.samples_of(problem, prior, solver, args.seed)[0]

@@ -20,7 +20,7 @@ def main() -> None:
     p.add_argument("--scaling", choices=["likelihood", "official"], default="likelihood")
     p.add_argument("--sigma", type=float, default=0.02, help="noise; black is 0, white is 1")
     args = p.parse_args()
-    prior, truth = crops.prior_of(args), crops.crop(args.image, args.size)
+    prior, truth = crops.prior_of(args), crops.crop(args)
     size = (args.size, args.size)
     tasks: dict[str, Linear] = {
         "super-resolution": AveragePool(4, size),

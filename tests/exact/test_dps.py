@@ -252,6 +252,20 @@ def test_presets_are_the_repositorys_and_the_papers():
             make("deblurr")
 
 
+def test_the_short_configuration_has_one_step_for_a_pixel():
+    """The same picture tiled 2 x 2 has a norm twice as long: twice the zeta moves pixels alike."""
+    assert DPS.short("deblur", (256, 256)) == DPS(zeta=20.0, path=VP(100))
+    small, large = DPS.short("deblur", (64, 64)), DPS.short("deblur", (128, 128))
+    assert large.zeta == 2 * small.zeta == 2 * DPS.short("deblur", (64, 64), 50).zeta / 2
+    r = seeded(1, 1, 4, 4)
+    one = Problem(r, Identity(), Gaussian(0.1), (1, 4, 4))
+    four = Problem(r.tile(2, 2), Identity(), Gaussian(0.1), (1, 8, 8))
+    moves = [small.zeta * small._weighted(one.y, one), large.zeta * large._weighted(four.y, four)]
+    torch.testing.assert_close(moves[1], moves[0].tile(2, 2))
+    with pytest.raises(InvdiffError, match="did you mean inpaint"):
+        DPS.short("inpant", (64, 64))
+
+
 def test_the_literal_reading_is_twice_the_step():
     """zeta' / |r| on the gradient of |r|^2."""
     problem = Problem(seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))

@@ -185,6 +185,9 @@ def test_saturation_hides_an_error():
     pull = A.vjp(x, A(truth) - A(x))
     assert pull[0] > 0 and pull[1] == 0 and pull[2] == 0 and pull[3] < 0
     assert A(truth)[2] != A(x)[2]  # its misfit is not 0, yet nothing pulls
+    all_pull = HDR(straight_through=True).vjp(x, A(truth) - A(x))
+    assert all_pull[0] > 0 and all_pull[1] == 0 and all_pull[2] < 0 and all_pull[3] < 0
+    assert torch.equal(HDR(straight_through=True)(x), A(x))
 
 
 # ---- nonlinear blur

@@ -19,11 +19,14 @@ class HDR(Operator):
 
     The gradient is gain where |gain x| <= 1 and 0 elsewhere. So the misfit pulls an estimate that
     should be saturated and is not, but not one that is saturated and should not be: a pixel that
-    has left the range is brought back by the prior alone.
+    has left the range is brought back by the prior alone. DPS often ends there; RED-diff does not.
+    straight_through: give gain everywhere instead. That is not the derivative, but it pulls every
+    pixel whose misfit is not 0; it helps DPS and harms RED-diff.
     Raises InvdiffError for another gain.
     """
 
     gain: float = 2.0
+    straight_through: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.gain < float("inf"):
@@ -33,7 +36,8 @@ class HDR(Operator):
         return (self.gain * x).clamp(-1, 1)
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        return self.gain * v * ((self.gain * x).abs() <= 1)
+        inside = (self.gain * x).abs() <= 1
+        return self.gain * v if self.straight_through else self.gain * v * inside
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(x_shape)
