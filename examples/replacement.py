@@ -3,7 +3,8 @@
     python examples/replacement.py
 
 Half of the pixels at random, a square hole, and a grey photograph; each with 60 predictor and 60
-corrector steps. The shipped prior knows texture and no objects: the hole is filled with fur.
+corrector steps. The shipped prior knows texture and no objects: the hole is filled with something
+like fur, and colours are invented patch by patch.
 """
 
 from __future__ import annotations

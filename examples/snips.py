@@ -23,12 +23,11 @@ def main() -> None:
     sheet = pictures.Sheet(prior, x)
     solver = invdiff.SNIPS(c=0.15, K=2, final="denoised", path=invdiff.VE(400, 3.0, 0.02))
     size, gauss = pictures.SIZE, invdiff.gaussian_kernel(1.5)
-    quarter = size[0] * size[1] // 4
     for name, A in (
         ("half of the pixels", invdiff.Inpaint.random(size, 0.5, seed=0)),
         ("blur", invdiff.blur(gauss, size)),
         ("2 x 2 means", invdiff.AveragePool(2, size)),
-        ("25 % Walsh-Hadamard", invdiff.WalshHadamard(quarter, size, seed=3)),  # holds the mean
+        ("256 projections of 32 x 32", invdiff.BlockSensing(256, size)),
     ):
         problem = pictures.measured(A, x, 0.04)
         shown = problem.y if name == "blur" else A.pinv(problem.y)

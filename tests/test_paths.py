@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invdiff.core import CLEAN, InvdiffError
-from invdiff.paths import VE, VP, Flow, Karras
+from invdiff.paths import VE, VP, VPSDE, Flow, Karras, SubVP
 
 FULL = VP(1000, spacing="trailing")
-PATHS = [VP, VE, Karras, Flow]
+PATHS = [VP, VE, Karras, Flow, VPSDE, SubVP]
 
 
 def sigma(t: int) -> float:

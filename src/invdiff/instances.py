@@ -25,6 +25,8 @@ from invdiff.operators.tomography import metal_trace
 from invdiff.operators.video import Frames
 
 RGB = (3, 16, 16)
+LINES = gaussian_lines((16, 12), 3, seed=0)
+POINTS = poisson_disc((16, 12), 3, seed=0, center=2)
 
 
 def _ct(sigma: float) -> Problem:
@@ -46,6 +48,12 @@ INSTANCES: dict[str, Callable[[float], Problem]] = {
         JPEG(50) @ AveragePool(2, (16, 16)), sigma, (3, 16, 16)
     ),
     "quantize": lambda sigma: unmeasured(Quantize(8), sigma, (3, 16, 16)),
+    "compressed-sensing": lambda sigma: unmeasured(WalshHadamard(64, (16, 16)), sigma, (3, 16, 16)),
+    "mri": lambda sigma: unmeasured(Fourier(LINES), sigma, (2, 16, 12)),
+    "mri-real": lambda sigma: unmeasured(RealFourier(LINES), sigma, (1, 16, 12)),
+    "mri-multi-coil": lambda sigma: unmeasured(
+        Sense(ring_maps(4, (16, 12)), POINTS), sigma, (2, 16, 12)
+    ),
     "ct": _ct,
     "ct-metal": _ct_metal,
     "video-extension": lambda sigma: unmeasured(Frames((0, 1), 4), sigma, (1, 4, 8, 8)),
@@ -65,18 +73,3 @@ def unmeasured(A: Operator, noise: Noise | float, x_shape: tuple[int, ...]) -> P
     """The problem of one measurement y = 0 (complex where A gives complex numbers)."""
     y = torch.zeros_like(A(torch.zeros(1, *x_shape)))
     return Problem(y, A, noise if isinstance(noise, Noise) else Gaussian(noise), x_shape)
-
-
-INSTANCES["compressed-sensing"] = lambda sigma: unmeasured(
-    WalshHadamard(64, (16, 16)), sigma, (3, 16, 16)
-)
-LINES = gaussian_lines((16, 12), 3, seed=0)
-POINTS = poisson_disc((16, 12), 3, seed=0, center=2)
-
-INSTANCES |= {
-    "mri": lambda sigma: unmeasured(Fourier(LINES), sigma, (2, 16, 12)),
-    "mri-real": lambda sigma: unmeasured(RealFourier(LINES), sigma, (1, 16, 12)),
-    "mri-multi-coil": lambda sigma: unmeasured(
-        Sense(ring_maps(4, (16, 12)), POINTS), sigma, (2, 16, 12)
-    ),
-}

@@ -23,7 +23,7 @@ from invdiff.core import InvdiffError, Level, Problem, State
 from invdiff.needs import IncompatibleError, Need, closure, missing, offers
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
-from invdiff.paths import VE, VP, Karras
+from invdiff.paths import VE, VP, Karras, SubVP
 from invdiff.priors.base import Counted, Denoiser, Prior
 from invdiff.rng import Rng
 from invdiff.run import DivergedError, finish, solve, stream
@@ -656,15 +656,16 @@ FRAMELESS = {
 }
 
 
+@pytest.mark.parametrize("path", [VP(8), SubVP(8)], ids=["vp", "sub-vp"])
 @pytest.mark.parametrize("operator", ["inpaint", "bicubic", "blur-circular", "grey"])
 @pytest.mark.parametrize("name", FRAMELESS)
-def test_preserving_and_exploding_runs_agree(name, operator):
-    """u = x / a: the same levels s / a and the same noise give the same run, to round-off.
+def test_preserving_and_exploding_runs_agree(name, operator, path):
+    """u = x / a: the same levels s / a and the same noise give the same run, to round-off. On the
+    sub-VP path, a^2 + s^2 is not 1.
 
     DPS is absent: its step zeta is in the frame's units. So is the corrector of replacement: the
     paper's step size differs by 1 - beta between the frames. The state of RED-diff is an image.
     """
-    path = VP(8)
     solver = solver_class(name)(**FRAMELESS[name], path=path)
     other = dataclasses.replace(solver, path=exploding(path))
     problem = measurement(operator, sigma_for(solver))

@@ -52,7 +52,9 @@ class CCDF(Solver):
     def __post_init__(self) -> None:
         super().__post_init__()
         base = self.base if self.path is None else dataclasses.replace(self.base, path=self.path)
-        known = {"base": base, "path": base.path, "needs": base.needs | type(self).needs}
+        own = type(self).needs
+        known = {"base": base, "path": base.path, "needs": base.needs | own}
+        known |= {"or_needs": tuple(needs | own for needs in base.or_needs)}
         known |= {"coupled": base.coupled, "when_it_diverges": base.when_it_diverges}
         for name, value in known.items():
             object.__setattr__(self, name, value)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from invdiff import steps
 from invdiff.core import Level, Problem, State
 from invdiff.needs import Need
 from invdiff.paths import VE, Path
@@ -27,6 +29,7 @@ class SNIPS(Solver):
     q = min(1, sigma^2 / n^2) (0 where s = 0), the paper's three cases are
       ub <- ub + c (q (yb - ub) + (1 - q) (db - ub)) + sqrt(2 c v) z,
       v = sigma^2 - n^2 where sigma >= n, else sigma^2 (1 - q).
+    All modes take the prior's own Langevin step, and those with s > 0 are then set right.
     At sigma = n both cases agree; which modes are unseen is computed from s. The official code has
     no case for the tie, and drops y altogether where s has no zeros.
 
@@ -65,22 +68,17 @@ class SNIPS(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        A, u = problem.spectral, state.x / level.a
-        x0 = prior.x0(state.x, level)
-        ub, db, z = A.Vt(u), A.Vt(x0), A.Vt(rng.normal(u, "step"))
-        yb = A.inverse_spectrum(u) * A.Ut(problem.y)
-        q, v = self._weights(A.spectrum(u), A.inverse_spectrum(u), problem.sigma_y, level.sigma)
-        ub = ub + self.c * (q * (yb - ub) + (1 - q) * (db - ub)) + (2 * self.c * v).sqrt() * z
-        return State(state.step + 1, to.a * A.V(ub), x0)
-
-    def _weights(
-        self, s: Tensor, inverse: Tensor, sigma_y: float, sigma: float
-    ) -> tuple[Tensor, Tensor]:
-        """q and v of each mode, by its n = sigma_y / s."""
-        n = sigma_y * inverse
+        A, u, sigma = problem.spectral, state.x / level.a, level.sigma
+        x0, z = prior.x0(state.x, level), rng.normal(state.x, "step")
+        plain = steps.langevin(u, (x0 - u) / sigma**2, self.c * sigma**2, z)
+        s, inverse = A.seen(A.spectrum(u)), A.seen(A.inverse_spectrum(u))
+        db, zb, yb = A.Vt_seen(x0), A.Vt_seen(z), inverse * A.seen(A.Ut(problem.y))
+        n = problem.sigma_y * inverse
         q = (sigma / n).square().clamp_max(1.0)
         v = torch.where(n <= sigma, (sigma**2 - n**2).clamp_min(0.0), sigma**2 * (1 - q))
-        return torch.where(s > 0, q, 0.0), torch.where(s > 0, v, sigma**2)
+        change = self.c * q * (yb - db) + math.sqrt(2 * self.c) * (v.sqrt() - sigma) * zb
+        u = plain + A.V_seen(torch.where(s > 0, change, 0.0))
+        return State(state.step + 1, to.a * u, x0)
 
     def finish(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> Tensor:
         if self.final == "none":
