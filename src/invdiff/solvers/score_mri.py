@@ -36,12 +36,13 @@ class ScoreMRI(Replacement):
                     x <- x + lambda_i A^H (y - A x) every m steps, lambda_i from 1 to hybrid_end
 
     Deviations: the step size of the corrector is per sample (the official code averages it over the
-    batch). The result is the denoised image ("noisy": the official code's, with the noise of the
-    last level where nothing was sampled). The first state is complex noise where the image is
-    complex (the official code: real), and lambda_i ends where it says (the official code divides by
-    2000 whatever N is). The official hybrid step takes images that were weighted by S already; here
-    it is that of the combined image. Noise in y is not modelled. noised = True noises y to the
-    level of the state, as ScoreSDE does.
+    batch); the predictor is ancestral ("reverse-diffusion" is the paper's). The result is the
+    denoised image ("noisy": the official code's, with the noise of the last level where nothing
+    was sampled). The first state is complex noise where the image is complex (the official code:
+    real), and lambda_i ends where it says (the official code divides by 2000 whatever N is). The
+    official hybrid step takes images that were weighted by S already; here it is that of the
+    combined image. Noise in y is not modelled. noised = True noises y to the level of the state, as
+    ScoreSDE does; known_level and start have a meaning only then.
     """
 
     name: ClassVar[str] = "score-mri"
