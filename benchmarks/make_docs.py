@@ -294,6 +294,7 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.SeparableBlur(taps, taps, SIZE),
         blur,
         ops.Grayscale(),
+        ops.Interferometry(ops.random_uv(500, 15.0), SIZE),
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),
         ops.ComposedLinear(bicubic, circular),

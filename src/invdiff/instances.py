@@ -9,8 +9,13 @@ import torch
 from invdiff.core import Problem
 from invdiff.noise import Gaussian, Noise
 from invdiff.operators.base import Operator
+from invdiff.operators.interferometry import Interferometry, earth_rotation_uv
 
-INSTANCES: dict[str, Callable[[float], Problem]] = {}
+INSTANCES: dict[str, Callable[[float], Problem]] = {
+    "interferometry": lambda sigma: unmeasured(
+        Interferometry(earth_rotation_uv(8, 12, 7.0), (16, 16)), sigma, (1, 16, 16)
+    ),
+}
 """Name to f(sigma): a problem with y = 0 whose types decide which solver can. sigma is the level of
 the Gaussian noise, 0 for none; where the noise is of another kind, it is not used."""
 

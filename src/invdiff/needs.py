@@ -26,6 +26,7 @@ class Need(Enum):
     GAUSSIAN = "Gaussian noise"
     NOISELESS = "a measurement without noise"
     NOISY = "a noise level above 0"
+    DENSITY = "noise that has a density"
 
 
 IMPLIES = {Need.SVD: Need.PINV, Need.PINV: Need.LINEAR, Need.LINEAR: Need.OPERATOR_VJP}
@@ -57,6 +58,8 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
         found.add(Need.OPERATOR_VJP)
     if isinstance(problem.noise, Gaussian):
         found |= {Need.GAUSSIAN, Need.NOISELESS if problem.noise.sigma == 0 else Need.NOISY}
+    if problem.noise.has_density:
+        found.add(Need.DENSITY)
     if prior is None or prior.differentiable:
         found.add(Need.PRIOR_VJP)
     return closure(found)
@@ -78,6 +81,7 @@ def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str
     has = {Need.PRIOR_VJP: "this prior", Need.GAUSSIAN: f"the noise is {type(noise).__name__}"}
     has[Need.NOISELESS] = f"the noise is {noise}"
     has[Need.NOISY] = "there is no noise"
+    has[Need.DENSITY] = f"{noise} has none"
     reasons = []
     for need in lacking:
         reason = has.get(need, f"{A} offers none")

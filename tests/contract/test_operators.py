@@ -39,10 +39,65 @@ def mask(*shape: int) -> Tensor:
     return random(*shape, seed=5) > 0
 
 
+class Pairs(Linear):
+    """An operator with a complex measurement, seen as pairs of real numbers in a last axis.
+
+    Its real inner product is Re <y, v>, so that every promise below reads as for real operators.
+    """
+
+    def __init__(self, base: Linear) -> None:
+        object.__setattr__(self, "base", base)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.view_as_real(self.base(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.base.adjoint(torch.view_as_complex(y.contiguous()))
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.base.vjp(x, torch.view_as_complex(v.contiguous()))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.base.pinv(torch.view_as_complex(y.contiguous()))
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        return self.base.solve(b, shift)
+
+    def rows(self, index: Tensor) -> Pairs:
+        return type(self)(self.base.rows(index))
+
+    def y_shape(self, x_shape: Shape) -> Shape:
+        return (*self.base.y_shape(x_shape), 2)
+
+
+class SpectralPairs(Pairs, Spectral):
+    @property
+    def s(self) -> Tensor:
+        return self.base.s
+
+    def V(self, c: Tensor) -> Tensor:
+        return self.base.V(c)
+
+    def Vt(self, x: Tensor) -> Tensor:
+        return self.base.Vt(x)
+
+    def U(self, c: Tensor) -> Tensor:
+        return torch.view_as_real(self.base.U(c))
+
+    def Ut(self, y: Tensor) -> Tensor:
+        return self.base.Ut(torch.view_as_complex(y.contiguous()))
+
+
+def pairs(A: Linear) -> Pairs:
+    return (SpectralPairs if isinstance(A, Spectral) else Pairs)(A)
+
+
 TAPS = (torch.tensor([0.05, 0.8, 0.15]), torch.tensor([0.05, 0.1, 0.75, 0.1]))
 RGB = (3, 12, 10)
 POOL = ops.AveragePool(2, (12, 10))
 HALF = ops.Inpaint.random((6, 5), 0.5, seed=1, batch=B)
+EACH_UV = torch.cat([ops.random_uv(12, 2.5, seed=k) for k in range(B)])
+LOW_UV = ops.grid_uv(ops.low_frequencies((7, 6), 3))
 CASES: list[tuple[str, Operator, Shape]] = [
     ("identity", ops.Identity(), (2, 5, 4)),
     ("mask", ops.Inpaint(mask(1, 1, 12, 10)), RGB),
@@ -75,6 +130,9 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("blur-video", ops.Blur(rough(3, 3), (6, 5), "reflect"), (2, 3, 6, 5)),
     ("gray", ops.Grayscale(), RGB),
     ("gray-negative", ops.Grayscale((-0.5, 0.0, 2.0)), (3, 4, 5)),
+    ("interferometry", pairs(ops.Interferometry(ops.random_uv(40, 5.0), (12, 10))), RGB),
+    ("interferometry-each", pairs(ops.Interferometry(EACH_UV, (7, 6))), (2, 7, 6)),
+    ("interferometry-grid", pairs(ops.Interferometry(LOW_UV, (7, 6))), (1, 7, 6)),
     ("composed", POOL @ ops.CircularBlur(rough(3, 3), (12, 10)), RGB),
     ("composed-mask", HALF @ POOL, (1, 12, 10)),
     ("stack", ops.Stack((POOL, ops.Grayscale()), RGB), RGB),

@@ -15,6 +15,13 @@ from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, mo
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic
 from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.interferometry import (
+    Interferometry,
+    earth_rotation_uv,
+    grid_uv,
+    low_frequencies,
+    random_uv,
+)
 from invdiff.operators.krylov import conjugate_gradients, least_squares
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 
@@ -30,6 +37,7 @@ __all__ = [
     "Grayscale",
     "Identity",
     "Inpaint",
+    "Interferometry",
     "Linear",
     "Operator",
     "Scaled",
@@ -42,8 +50,12 @@ __all__ = [
     "blur",
     "check_kernel",
     "conjugate_gradients",
+    "earth_rotation_uv",
     "gaussian_kernel",
+    "grid_uv",
     "least_squares",
+    "low_frequencies",
     "motion_kernel",
+    "random_uv",
     "scaled",
 ]
