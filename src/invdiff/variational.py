@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
@@ -72,14 +73,14 @@ class DiagonalGaussian(Family):
 
 @dataclass(frozen=True)
 class RealNVP(Family):
-    """Dinh, Sohl-Dickstein, Bengio 2017 (arXiv 1605.08803), by zuko (the extra `bayes`).
+    """Dinh, Sohl-Dickstein, Bengio 2017 (arXiv 1605.08803), on zuko's maps (the extra `bayes`).
 
-    A flow step is two affine coupling layers, which change one half of the numbers given the other
-    half and then the other way round, each followed by a scale and a shift of every number. The
-    halves of step i are a permutation that i determines. The scales of a layer lie between 1e-3
-    and 1e3. flow_steps: how many. width: of the two hidden layers of a coupling's network. No
-    layer normalises over a batch, so a sample does not depend on the others. It starts as the
-    identity: the last layers are 0, the hidden ones N(0, 1 / inputs).
+    A flow step is two affine coupling layers: they scale and shift one half of the numbers given
+    the other half, then the other way round. The halves of step i are a permutation that i
+    determines. The scales of a layer lie between 1e-3 and 1e3. flow_steps: how many. width: of the
+    two hidden layers of a coupling's network. No layer normalises over a batch, so a sample does
+    not depend on the others. It starts as the identity: the last layers of the networks are 0, the
+    hidden ones N(0, 1 / inputs).
     """
 
     flow_steps: int = 8
@@ -97,65 +98,53 @@ class RealNVP(Family):
             )
 
     @functools.cached_property
-    def _template(self) -> tuple[torch.nn.Module, list[tuple[str, torch.Size]], Tensor]:
-        return _template(math.prod(self.shape), self.flow_steps, self.width)
+    def _layers(self) -> list[tuple[Tensor, list[tuple[int, ...]]]]:
+        """For every coupling: which numbers are given, and the shapes of its weights."""
+        n, w, found = math.prod(self.shape), self.width, []
+        for i in range(self.flow_steps):
+            half = torch.from_numpy(np.random.default_rng(i).permutation(n) % 2 == 0)
+            for given in (half, ~half):
+                a = int(given.sum())
+                out = 2 * (n - a)
+                found.append((given, [(w, a), (w,), (w, w), (w,), (out, w), (out,)]))
+        return found
 
     @property
     def size(self) -> int:
-        return len(self._template[2])
+        return sum(math.prod(s) for _, shapes in self._layers for s in shapes)
 
     def start(self, z: Tensor) -> Tensor:
-        return z * self._template[2].to(z.device, z.dtype)
+        spread = []
+        for _, shapes in self._layers:
+            stds = [max(shapes[0][1], 1) ** -0.5, 0, self.width**-0.5, 0, 0, 0]
+            spread += [z.new_full((math.prod(s),), f) for s, f in zip(shapes, stds, strict=True)]
+        return z * torch.cat(spread)
 
     def push(self, weights: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        module, shapes, _ = self._template
-        parts = weights.split([shape.numel() for _, shape in shapes])
-        named = {k: w.reshape(s) for (k, s), w in zip(shapes, parts, strict=True)}
-        if z.device.type != "cpu":
-            named |= {k: b.to(z.device) for k, b in module.named_buffers()}
-        x, log_det = torch.func.functional_call(module, named, (z.flatten(1),))
+        try:
+            from zuko.transforms import CouplingTransform
+        except ImportError:
+            raise InvdiffError(
+                "A RealNVP posterior needs zuko; install it with `pip install invdiff[bayes]`, or "
+                "take the family gaussian."
+            ) from None
+        x, log_det = z.flatten(1), z.new_zeros(len(z))
+        sizes = [sum(math.prod(s) for s in shapes) for _, shapes in self._layers]
+        for (given, shapes), part in zip(self._layers, weights.split(sizes), strict=True):
+            pieces = part.split([math.prod(s) for s in shapes])
+            w = [piece.reshape(s) for piece, s in zip(pieces, shapes, strict=True)]
+            layer = CouplingTransform(functools.partial(_affine, w), given.to(z.device))
+            x, change = layer.call_and_ladj(x)
+            log_det = log_det + change
         return x.reshape(z.shape), log_det
 
 
-@functools.lru_cache(maxsize=8)
-def _template(
-    n: int, flow_steps: int, width: int
-) -> tuple[torch.nn.Module, list[tuple[str, torch.Size]], Tensor]:
-    """The flow without weights of its own, names and shapes of its weights, and their spread."""
-    try:
-        from zuko.flows.coupling import GeneralCouplingTransform
-        from zuko.flows.gaussianization import ElementWiseTransform
-    except ImportError:
-        raise InvdiffError(
-            "A RealNVP posterior needs zuko; install it with `pip install invdiff[bayes]`, or "
-            "take the family gaussian."
-        ) from None
+def _affine(w: list[Tensor], known: Tensor) -> Any:
+    """The affine map of the other half: its shift and scale by a network of the known half."""
+    from zuko.transforms import DependentTransform, MonotonicAffineTransform
 
-    class Chain(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            layers: list[Any] = []
-            for i in range(flow_steps):
-                half = torch.from_numpy(np.random.default_rng(i).permutation(n) % 2 == 0)
-                for mask in (half, ~half) if n > 1 else ():
-                    hidden = {"hidden_features": [width] * 2, "activation": torch.nn.LeakyReLU}
-                    layers.append(GeneralCouplingTransform(n, mask=mask, **hidden))
-                    layers.append(ElementWiseTransform(n))
-            self.layers = torch.nn.ModuleList(layers or [ElementWiseTransform(n)])
-
-        def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-            total = z.new_zeros(len(z))
-            for layer in self.layers:
-                z, log_det = layer().call_and_ladj(z)
-                total = total + log_det
-            return z, total
-
-    with torch.random.fork_rng(devices=[]):  # zuko draws weights, which are not used
-        module = Chain()
-    shapes = [(name, p.shape) for name, p in module.named_parameters()]
-    last = max((int(k.split(".")[3]) for k, _ in shapes if "hyper" in k), default=0)
-    spread = []
-    for name, shape in shapes:
-        hidden = "hyper" in name and name.endswith("weight") and int(name.split(".")[3]) < last
-        spread.append(torch.full(shape, shape[-1] ** -0.5 if hidden else 0.0).flatten())
-    return module, shapes, torch.cat(spread)
+    h = F.leaky_relu(F.linear(known, w[0], w[1]))
+    h = F.leaky_relu(F.linear(h, w[2], w[3]))
+    h = F.linear(h, w[4], w[5])
+    half = len(w[5]) // 2
+    return DependentTransform(MonotonicAffineTransform(h[..., :half], h[..., half:]), 1)

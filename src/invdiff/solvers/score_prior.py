@@ -57,6 +57,7 @@ class ScorePrior(Solver):
     times: int = knob(4, "noise levels per step for elbo; at most one for each draw counts", 1)
     lr: float = knob(2e-3, "step size of Adam, after the warm-up", 0)
     warmup: float = knob(0.25, "share of the run in which the step size rises from 0", 0, 1)
+    clip: float = knob(1.0, "gradients of a larger norm are scaled down to it", 0)
     data_weight: float = knob(1.0, "weight of the log-likelihood; 0 ignores y", 0)
     anneal: bool = knob(False, "the data weight rises as a sigmoid around step 12000")
     flow_steps: int = knob(8, "pairs of coupling layers of realnvp", 1)
@@ -98,7 +99,7 @@ class ScorePrior(Solver):
             entropy = 0.5 * z[0].numel() * math.log(2 * math.pi * math.e) + log_det
             evidence.append((data * log_y + log_x + entropy).mean())
         g = torch.stack(grads)
-        g = g / batch_norm(g).clamp_min(1.0)
+        g = g * (self.clip / batch_norm(g).clamp_min(self.clip))
         lr = self.lr * min(1.0, (k + 1) / max(self.warmup * self.num_steps, 1.0))
         change, m, v = adam(g, e["m"], e["v"], k)
         weights = e["weights"] - lr * change
