@@ -77,10 +77,10 @@ class RealNVP(Family):
 
     A flow step is two affine coupling layers: they scale and shift one half of the numbers given
     the other half, then the other way round. The halves of step i are a permutation that i
-    determines. The scales of a layer lie between 1e-3 and 1e3. flow_steps: how many. width: of the
-    two hidden layers of a coupling's network. No layer normalises over a batch, so a sample does
-    not depend on the others. It starts as the identity: the last layers of the networks are 0, the
-    hidden ones N(0, 1 / inputs).
+    determines. The scales of a layer lie between 1 / e and e: without that, far draws blow up.
+    flow_steps: how many. width: of the two hidden layers of a coupling's network. No layer
+    normalises over a batch, so a sample does not depend on the others. It starts as the identity:
+    the last layers of the networks are 0, the hidden ones N(0, 1 / inputs).
     """
 
     flow_steps: int = 8
@@ -130,8 +130,8 @@ class RealNVP(Family):
             ) from None
         x, log_det = z.flatten(1), z.new_zeros(len(z))
         sizes = [sum(math.prod(s) for s in shapes) for _, shapes in self._layers]
-        for (given, shapes), part in zip(self._layers, weights.split(sizes), strict=True):
-            pieces = part.split([math.prod(s) for s in shapes])
+        for (given, shapes), part in zip(self._layers, torch.split(weights, sizes), strict=True):
+            pieces = torch.split(part, [math.prod(s) for s in shapes])
             w = [piece.reshape(s) for piece, s in zip(pieces, shapes, strict=True)]
             layer = CouplingTransform(functools.partial(_affine, w), given.to(z.device))
             x, change = layer.call_and_ladj(x)
@@ -147,4 +147,5 @@ def _affine(w: list[Tensor], known: Tensor) -> Any:
     h = F.leaky_relu(F.linear(h, w[2], w[3]))
     h = F.linear(h, w[4], w[5])
     half = len(w[5]) // 2
-    return DependentTransform(MonotonicAffineTransform(h[..., :half], h[..., half:]), 1)
+    shift, scale = h[..., :half], h[..., half:]
+    return DependentTransform(MonotonicAffineTransform(shift, scale, slope=1 / math.e), 1)

@@ -30,7 +30,7 @@ from scalar import GAINS, measured
 from torch import Tensor
 
 import invdiff.operators as ops
-from helpers import Dense, repeated, seeded, seeds, states
+from helpers import Dense, seeded, seeds, states
 from invdiff.core import Problem, State
 from invdiff.needs import IncompatibleError
 from invdiff.noise import NOISELESS, Gaussian, Poisson
@@ -43,6 +43,7 @@ from invdiff.solvers.score_prior import ScorePrior
 from invdiff.variational import RealNVP
 
 STEPS = 5
+PATH = VE(STEPS, 50.0, 0.02)
 
 
 # ---- the second version: dense matrices, a diagonal normal q, gradients in closed form
@@ -61,13 +62,15 @@ class Task:
     high: float
 
 
-def bound_gradient(x, low, high, quantile, eps):
+def bound_gradient(x, low, high, quantile, eps, tilt):
     """Gradient in x of one estimate of b(x), for the prior N(mu, Sigma).
 
     f = |D(x + s e) - x|^2 / s^2 with D = mu + K (x + s e - mu): a quadratic in x.
     """
-    mass = math.log(high / low) + 0.5
-    s = low if quantile * mass < 0.5 else low * math.exp(quantile * mass - 0.5)
+    mass = 0.5 + ((1 - (low / high) ** tilt) / tilt if tilt else math.log(high / low))
+    rest = max(quantile * mass - 0.5, 0)
+    s = low * ((1 - tilt * rest) ** (-1 / tilt) if tilt else math.exp(rest))
+    mass *= (s / low) ** tilt
     K = PRIOR.Sigma @ np.linalg.inv(PRIOR.Sigma + s**2 * np.eye(D))
     residual = PRIOR.mu + K @ (x + s * eps - PRIOR.mu) - x
     return -x / (high**2 + 1) - mass * 2 * (K - np.eye(D)).T @ residual / s**2
@@ -102,7 +105,7 @@ def flow_gradient(x, low, high, steps):
 @transcription("score-prior")
 def score_prior(
     t, steps, draws=16, times=4, lr=2e-3, warmup=0.25, prior_term="elbo", ode_steps=30,
-    data_weight=1.0, clip=1.0
+    data_weight=1.0, clip=1.0, cooldown=0.0, tilt=0.0
 ):  # fmt: skip
     """Feng and Bouman 2024 with q = N(mean, std^2), reparametrised; Adam; clipped gradients."""
     start = t.normal(-1, "weights", 2 * D)
@@ -118,7 +121,7 @@ def score_prior(
                 eps = t.normal(k, "eps", draws, *SHAPE).reshape(draws, D)[i]
                 j = next(j for j, group in enumerate(groups) if i in group)
                 quantile = (t.uniform(k, "time") + j / times) % 1
-                up = bound_gradient(x, t.low, t.high, quantile, eps)
+                up = bound_gradient(x, t.low, t.high, quantile, eps, tilt)
             else:
                 up = flow_gradient(x, t.low, t.high, ode_steps)
             up = up + data_weight * t.A.T @ (t.y - t.A @ x) / t.sigma_y**2
@@ -128,13 +131,14 @@ def score_prior(
         g *= min(clip / np.linalg.norm(g), 1)
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         rate = lr * min(1, (k + 1) / max(warmup * steps, 1))
+        rate = min(rate, lr * (steps - k) / max(cooldown * steps, 1))
         hat_m, hat_v = m / (1 - 0.9 ** (k + 1)), v / (1 - 0.999 ** (k + 1))
         change = rate * hat_m / (np.sqrt(hat_v) + 1e-8)
         mean, std = mean - change[:D], std - change[D:]
     return mean + abs(std) * t.normal(-1, "sample", *SHAPE).ravel()
 
 
-def compare(knobs, matrix="wide", path: Path = VE(STEPS, 50.0, 0.02), library=None):
+def compare(knobs, matrix="wide", path: Path = PATH, library=None):
     """(library's samples, transcription's), (ROWS, D), on the same noise."""
     A, sigma_y = MATRICES[matrix], 0.3
     y = random_matrix(ROWS, len(A), 7)
@@ -164,15 +168,15 @@ def compare(knobs, matrix="wide", path: Path = VE(STEPS, 50.0, 0.02), library=No
     "knobs",
     [
         {},
-        {"draws": 5, "times": 3, "warmup": 0.9, "clip": 40.0},
-        {"draws": 2, "times": 2, "data_weight": 0.3, "warmup": 0.0},
+        {"draws": 5, "times": 3, "warmup": 0.9, "clip": 40.0, "tilt": 0.6},
+        {"draws": 2, "times": 2, "data_weight": 0.3, "warmup": 0.0, "cooldown": 0.7},
         {"draws": 2, "prior_term": "exact", "ode_steps": 3, "warmup": 1.0},
     ],
     ids=str,
 )
 def test_the_second_version_agrees(knobs):
     knobs.setdefault("times", min(4, knobs.get("draws", 16)))
-    path = VE(2, 50.0, 0.02) if "prior_term" in knobs else VE(STEPS, 50.0, 0.02)
+    path = VE(2, 50.0, 0.02) if "prior_term" in knobs else PATH
     got, want = compare(knobs, path=path)
     np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
 
@@ -189,6 +193,8 @@ def test_the_path_gives_the_noise_levels(path):
         {"lr": 0.0501},
         {"data_weight": 0.99},
         {"clip": 2.0},
+        {"tilt": 0.01},
+        {"cooldown": 0.5},
         {"warmup": 0.5},
         {"times": 3},
         {"draws": 5},

@@ -47,11 +47,11 @@ def repeated(x: Tensor, n: int) -> Tensor:
     return x.expand(n, *SHAPE)
 
 
-@pytest.mark.parametrize("lam", [1.0, 0.2])
-def test_estimates_are_unbiased(lam):
+@pytest.mark.parametrize(("lam", "tilt"), [(1.0, 0.0), (0.2, 0.0), (0.2, 0.7)])
+def test_estimates_are_unbiased(lam, tilt):
     """Mean of 200 estimates, value and gradient, within 4.5 standard errors of the closed form."""
     x, window, n = seeded(1, *SHAPE, seed=4) * math.sqrt(lam), Window(0.02, 30.0), 200
-    value, grad = Bound(window).elbo(normal(lam), repeated(x, n), Rng.of(range(n)), times=2)
+    value, grad = Bound(window, tilt).elbo(normal(lam), repeated(x, n), Rng.of(range(n)), times=2)
     want = closed_form(x.numpy(), lam, window)
     error = float(value.std()) / math.sqrt(n)
     assert abs(float(value.mean()) - want) < 4.5 * error
@@ -134,6 +134,20 @@ def test_importance_sampling_is_the_papers():
         quantile = (0.5 + share * window.span) / (window.span + 0.5)
         assert bound.sigma(quantile) == pytest.approx(there, rel=1e-4)
     assert bound.sigma(0.0) == bound.sigma(0.4 / (window.span + 0.5)) == window.sigma_min
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.5, 1.0])
+def test_noise_levels_follow_their_density(tilt):
+    """By a sum over quantiles: weight times share is the same for every tilt, 1 for ln sigma."""
+    bound = Bound(Window(0.05, 20.0), tilt)
+    n = 200_000
+    sigma = np.array([bound.sigma((i + 0.5) / n) for i in range(n)])
+    weight = bound.mass * (sigma / 0.05) ** tilt
+    assert (weight * (sigma == 0.05)).mean() == pytest.approx(0.5, abs=1e-3)
+    for low, high in ((0.06, 0.1), (0.1, 1.0), (1.0, 19.0)):
+        share = (weight * ((sigma > low) & (sigma < high))).mean()
+        assert share == pytest.approx(math.log(high / low), rel=2e-3)
+    assert sigma.max() == pytest.approx(20.0, rel=1e-2)
 
 
 def test_the_bound_knows_no_frame():

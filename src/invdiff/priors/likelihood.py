@@ -3,10 +3,11 @@
 With x = x0 + sigma eps and the denoiser D, the deterministic flow that keeps the laws of x is
 dx / d ln sigma = x - D(x, sigma), and d log p / d ln sigma = tr(dD/dx) - n along it. Hence
 
-    log p_{sigma_min}(x) = log p_{sigma_max}(x') + n ln(sigma_max / sigma_min) - int tr(dD/dx) dln sigma
+    log p_{s0}(x) = log p_{s1}(x') + n ln(s1 / s0) - int_{s0}^{s1} tr(dD/dx) dln sigma
 
-where x' is reached from x. It is solved here for u = a x with a = 1 / sqrt(1 + sigma^2), the
-variance-preserving frame, in which data of unit variance stand still: du / d ln sigma = a (a u - D).
+where x' is reached from x, s0 = sigma_min and s1 = sigma_max. It is solved here for u = a x with
+a = 1 / sqrt(1 + sigma^2), the variance-preserving frame, in which data of unit variance stand
+still: du / d ln sigma = a (a u - D).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -184,9 +186,7 @@ def _field(prior: Prior, probes: Tensor | None) -> Field:
             if not u.requires_grad:
                 u = u.detach().requires_grad_()
             x0 = prior.x0(u, level)
-
-            def pull(v: Tensor) -> Tensor:
-                return torch.autograd.grad(x0, u, v, create_graph=True)[0]
+            pull: Callable[[Tensor], Tensor] = partial(_differentiable_vjp, x0, u)
         else:
             x0, pull = prior.x0_vjp(u, level)
         each = vectors(u)
@@ -195,6 +195,10 @@ def _field(prior: Prior, probes: Tensor | None) -> Field:
         return level.a * (level.a * u - x0), scale * total
 
     return f
+
+
+def _differentiable_vjp(x0: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    return torch.autograd.grad(x0, u, v, create_graph=True)[0]
 
 
 def _rk4(f: Field, u: Tensor, t: float, h: float) -> tuple[Tensor, Tensor]:
