@@ -315,6 +315,7 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.Fourier(lines),
         ops.RealFourier(lines),
         ops.Sense(ops.ring_maps(8, SIZE), lines),
+        ops.Interferometry(ops.random_uv(500, 15.0), SIZE),
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),
         ops.ComposedLinear(bicubic, circular),

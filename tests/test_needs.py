@@ -115,12 +115,12 @@ def test_an_operator_offers_its_rung(A, strongest):
     ("noise", "offered"),
     [
         (NOISELESS, {Need.GAUSSIAN, Need.NOISELESS}),
-        (Gaussian(0.1), {Need.GAUSSIAN, Need.NOISY}),
-        (Poisson(10.0), {Need.POISSON}),
+        (Gaussian(0.1), {Need.GAUSSIAN, Need.NOISY, Need.DENSITY}),
+        (Poisson(10.0), {Need.POISSON, Need.DENSITY}),
     ],
 )
 def test_noise_offers_its_kind(noise, offered):
-    kinds = {Need.GAUSSIAN, Need.NOISELESS, Need.NOISY, Need.POISSON}
+    kinds = {Need.GAUSSIAN, Need.NOISELESS, Need.NOISY, Need.POISSON, Need.DENSITY}
     assert offers(problem(Identity(), noise)) & kinds == offered
 
 
@@ -161,6 +161,7 @@ def test_the_sentence_does_not_offer_what_cannot_help():
         (Need.NOISELESS, Gaussian(0.25), "0.25"),
         (Need.NOISY, NOISELESS, "no noise"),
         (Need.POISSON, NOISELESS, "Gaussian"),
+        (Need.DENSITY, NOISELESS, "Gaussian(sigma=0.0) has none"),
     ],
 )
 def test_the_sentence_blames_the_noise_where_it_is_at_fault(wanted, noise, word):

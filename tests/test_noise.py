@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from invdiff.core import InvdiffError
-from invdiff.noise import NOISELESS, Gaussian, Poisson
+from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.rng import Rng
 
 N = 100_000
@@ -108,6 +108,33 @@ def test_poisson_score_is_finite_everywhere():
     z = torch.linspace(-2, 2, 24, dtype=torch.float64).reshape(2, 1, 3, 4).requires_grad_()
     (score,) = torch.autograd.grad(Poisson(10.0).log_prob(Z, z).sum(), z)
     assert torch.isfinite(score).all()
+
+
+@pytest.mark.parametrize("noise", [Gaussian(0.3), Poisson(20.0), Poisson(5.0, 0.0, 2.0)])
+def test_score_is_the_gradient_of_the_density(noise):
+    y = noise.sample(Z, Rng.of([4, 5]))
+    z = torch.linspace(-1.5, 1.5, 24, dtype=torch.float64).reshape(Z.shape).requires_grad_()
+    (expected,) = torch.autograd.grad(noise.log_prob(y, z).sum(), z)
+    found = noise.score(y, z.detach())
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert (found - noise.score(y, z.detach() + 1e-3)).abs().max() > 1e-4
+
+
+def test_complex_score_is_the_gradient_in_both_parts():
+    """So that the adjoint takes it to the gradient in a real image."""
+    y = torch.complex(Z, -Z)
+    parts = torch.stack([0.5 * Z, Z]).requires_grad_()
+    z = torch.complex(parts[0], parts[1])
+    (expected,) = torch.autograd.grad(Gaussian(0.3).log_prob(y, z).sum(), parts)
+    found = Gaussian(0.3).score(y, z.detach())
+    torch.testing.assert_close(torch.stack([found.real, found.imag]), expected)
+
+
+def test_who_has_a_density():
+    assert Gaussian(0.1).has_density and Poisson(1.0).has_density
+    assert not NOISELESS.has_density and not Noise().has_density
+    with pytest.raises(InvdiffError, match="no density"):
+        NOISELESS.score(Z, Z)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from invdiff.operators.algebra import ComposedLinear
 from invdiff.operators.base import Identity, Linear
 from invdiff.paths import VP
 from invdiff.rng import Rng
-from invdiff.steps import ddim, ddim_std, langevin, renoise, replace
+from invdiff.steps import adam, ddim, ddim_std, langevin, renoise, replace
 
 EPS = 2.0**-52
 LEVELS = VP(1000, spacing="trailing").levels()
@@ -127,3 +127,19 @@ def test_replace_by_a_full_measurement_forgets_the_state():
     problem = Problem(noise("truth"), A, NOISELESS, SHAPE[1:])
     new = replace(noise("x"), problem, level, z)
     torch.testing.assert_close(new, 0.8 * problem.y + 0.6 * z, rtol=0, atol=100 * EPS)
+
+
+def test_adam_is_torchs():
+    """Ten steps on a quartic, by torch.optim; a moment that is not corrected is seen."""
+    theirs = torch.tensor([1.0, -2.0, 0.3], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([theirs], lr=0.05)
+    ours, m, v = theirs.detach().clone(), torch.zeros(3).double(), torch.zeros(3).double()
+    for k in range(10):
+        optimiser.zero_grad()
+        (theirs**4).sum().backward()
+        optimiser.step()
+        uncorrected, _, _ = adam(4 * ours**3, m, v, k + 1)
+        change, m, v = adam(4 * ours**3, m, v, k)
+        assert (change - uncorrected).abs().max() > 1e-3
+        ours = ours - 0.05 * change
+        torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-12)

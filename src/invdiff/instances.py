@@ -13,6 +13,7 @@ from invdiff.operators.blur import CircularBlur, gaussian_kernel
 from invdiff.operators.coils import ring_maps
 from invdiff.operators.downsample import AveragePool
 from invdiff.operators.hdr import HDR
+from invdiff.operators.interferometry import Interferometry, earth_rotation_uv
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.mri import Fourier, RealFourier, Sense
 from invdiff.operators.nonlinear_blur import NonlinearBlur
@@ -53,6 +54,9 @@ INSTANCES: dict[str, Callable[[float], Problem]] = {
     "mri-real": lambda sigma: unmeasured(RealFourier(LINES), sigma, (1, 16, 12)),
     "mri-multi-coil": lambda sigma: unmeasured(
         Sense(ring_maps(4, (16, 12)), POINTS), sigma, (2, 16, 12)
+    ),
+    "interferometry": lambda sigma: unmeasured(
+        Interferometry(earth_rotation_uv(8, 12, 7.0), (16, 16)), sigma, (1, 16, 16)
     ),
     "ct": _ct,
     "ct-metal": _ct_metal,

@@ -29,6 +29,7 @@ class Need(Enum):
     NOISELESS = "a measurement without noise"
     NOISY = "a noise level above 0"
     POISSON = "Poisson noise"
+    DENSITY = "noise that has a density"
 
 
 IMPLIES: dict[Need, frozenset[Need]] = {
@@ -69,6 +70,8 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
         found |= {Need.GAUSSIAN, Need.NOISELESS if problem.noise.sigma == 0 else Need.NOISY}
     if isinstance(problem.noise, Poisson):
         found.add(Need.POISSON)
+    if problem.noise.has_density:
+        found.add(Need.DENSITY)
     if prior is None or prior.differentiable:
         found.add(Need.PRIOR_VJP)
     return closure(found)
@@ -109,6 +112,7 @@ def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str
         Need.NOISELESS: f"the noise is {noise}",
         Need.NOISY: "there is no noise",
         Need.POISSON: f"the noise is {type(noise).__name__}",
+        Need.DENSITY: f"{noise} has none",
     }
     if isinstance(problem.A, PseudoInvertible):  # and yet GENERALISED_INVERSE is missing
         advice = "offers an approximate one only, which approximate=True accepts"

@@ -20,8 +20,21 @@ class Noise:
         """Draw y given z, shape (B, ...); row i depends on the i-th seed only."""
         raise NotImplementedError
 
+    @property
+    def has_density(self) -> bool:
+        """Whether log_prob and score exist: not for a noiseless measurement."""
+        return False
+
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
         """log p(y | z) of every sample, shape (B,)."""
+        raise NotImplementedError
+
+    def score(self, y: Tensor, z: Tensor) -> Tensor:
+        """Gradient of log p(y | z) with respect to z, shape of z.
+
+        For complex z it is d/d(Re z) + i d/d(Im z), so that A.vjp(x, score) is the gradient with
+        respect to x where z = A(x).
+        """
         raise NotImplementedError
 
 
@@ -56,14 +69,26 @@ class Gaussian(Noise):
             return z + self.sigma * torch.view_as_complex(n.contiguous())
         return z + self.sigma * rng.normal(z, "measurement")
 
+    @property
+    def has_density(self) -> bool:
+        return self.sigma > 0
+
+    def _check_density(self) -> None:
+        if not self.has_density:
+            raise InvdiffError("A noiseless measurement has no density; give a sigma above 0.")
+
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
         """Per sample, shape (B,). Raises InvdiffError at sigma = 0, where there is no density."""
-        if self.sigma == 0:
-            raise InvdiffError("A noiseless measurement has no density; give a sigma above 0.")
+        self._check_density()
         r = y - z
         return log_normal(
             torch.view_as_real(r.resolve_conj()) if r.is_complex() else r, self.sigma**2
         )
+
+    def score(self, y: Tensor, z: Tensor) -> Tensor:
+        """(y - z) / sigma^2. Raises InvdiffError at sigma = 0, where there is no density."""
+        self._check_density()
+        return (y - z) / self.sigma**2
 
 
 NOISELESS = Gaussian(0.0)
@@ -81,6 +106,10 @@ class Poisson(Noise):
     black: float = -1.0
     white: float = 1.0
     floor: ClassVar[float] = 1e-3
+
+    @property
+    def has_density(self) -> bool:
+        return True
 
     def __post_init__(self) -> None:
         if not self.peak > 0:
@@ -105,3 +134,8 @@ class Poisson(Noise):
         k = self.rate(y)
         rate = self.rate(z).clamp_min(self.floor)
         return (k * rate.log() - rate - torch.lgamma(k + 1)).flatten(1).sum(1)
+
+    def score(self, y: Tensor, z: Tensor) -> Tensor:
+        """gain (counts / rate - 1); 0 where the rate stands at its floor."""
+        rate = self.rate(z).clamp_min(self.floor)
+        return torch.where(rate > self.floor, self.gain * (self.rate(y) / rate - 1), 0.0)

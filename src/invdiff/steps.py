@@ -89,3 +89,17 @@ def pasted(level: Level, to: Level, known_level: KnownLevel) -> Level:
     do. Into the clean image, y itself is pasted in either case.
     """
     return to if known_level == "next" or to.s == 0 else level
+
+
+def adam(
+    grad: Tensor, m: Tensor, v: Tensor, k: int, betas: tuple[float, float] = (0.9, 0.999)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam's direction, to be multiplied by a step size, and its two moments after step k.
+
+    Kingma and Ba 2015 (arXiv 1412.6980), Algorithm 1 with epsilon = 1e-8; k counts from 0, and m
+    and v are 0 before the first step.
+    """
+    m = betas[0] * m + (1 - betas[0]) * grad
+    v = betas[1] * v + (1 - betas[1]) * grad * grad
+    unbiased = [moment / (1 - beta ** (k + 1)) for moment, beta in zip((m, v), betas, strict=True)]
+    return unbiased[0] / (unbiased[1].sqrt() + 1e-8), m, v

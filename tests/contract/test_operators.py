@@ -100,6 +100,8 @@ MAPS = ops.ring_maps(3, (6, 5), distance=1.45)
 EACH_MAPS = torch.view_as_complex(random(B, 3, 5, 4, 2, seed=6))
 HALF = ops.Inpaint.random((6, 5), 0.5, seed=1, batch=B)
 RADON = ops.Radon(ops.sparse_view(3), (7, 6), 4)
+EACH_UV = torch.cat([ops.random_uv(6, 3.0, seed=k) for k in (1, 2, 4)])
+LOW_UV = ops.grid_uv(ops.low_frequencies((7, 6), 3))
 CASES: list[tuple[str, Operator, Shape]] = [
     ("identity", ops.Identity(), (2, 5, 4)),
     ("mask", ops.Inpaint(mask(1, 1, 12, 10)), RGB),
@@ -154,6 +156,9 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("temporal-pool-rest", ops.TemporalPool(3, 7), (1, 7, 3, 4)),
     ("space-time", ops.AveragePool(2, (4, 6)) @ ops.Frames((0, 3), 4), (2, 4, 4, 6)),
     ("space-time-pool", ops.TemporalPool(2, 4) @ ops.Bicubic(2, (6, 4)), (1, 4, 6, 4)),
+    ("interferometry", pairs(ops.Interferometry(ops.random_uv(10, 5.0), (12, 10))), RGB),
+    ("interferometry-each", pairs(ops.Interferometry(EACH_UV, (7, 6))), (2, 7, 6)),
+    ("interferometry-grid", pairs(ops.Interferometry(LOW_UV, (7, 6))), (1, 7, 6)),
     ("composed", POOL @ ops.CircularBlur(rough(3, 3), (12, 10)), RGB),
     ("composed-mask", HALF @ POOL, (1, 12, 10)),
     ("stack", ops.Stack((POOL, ops.Grayscale()), RGB), RGB),

@@ -12,7 +12,7 @@ SRC = Path(__file__).parents[2] / "src" / "invdiff"
 LAYERS = [
     {"core"},
     {"rng", "paths"},
-    {"noise", "steps"},
+    {"noise", "steps", "variational"},
     {"operators"},
     {"instances"},
     {"priors"},
@@ -101,6 +101,7 @@ def test_importing_is_light() -> None:
         "import sys, invdiff; assert 'torch' not in sys.modules;"
         "import invdiff.run, invdiff.zoo;"
         "bad = {'torchvision', 'diffusers', 'matplotlib', 'skimage', 'jsonargparse'};"
+        "bad |= {'zuko', 'torchdiffeq'};"
         "found = bad & set(sys.modules); assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

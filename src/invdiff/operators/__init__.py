@@ -28,6 +28,13 @@ from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.interferometry import (
+    Interferometry,
+    earth_rotation_uv,
+    grid_uv,
+    low_frequencies,
+    random_uv,
+)
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.krylov import conjugate_gradients, least_squares
 from invdiff.operators.mri import (
@@ -75,6 +82,7 @@ __all__ = [
     "Grayscale",
     "Identity",
     "Inpaint",
+    "Interferometry",
     "Linear",
     "NonlinearBlur",
     "Operator",
@@ -123,6 +131,13 @@ __all__ = [
     "random_lines",
     "ring_maps",
     "root_sum_of_squares",
+    "earth_rotation_uv",
+    "gaussian_kernel",
+    "grid_uv",
+    "least_squares",
+    "low_frequencies",
+    "motion_kernel",
+    "random_uv",
     "scaled",
     "sparse_view",
     "transmit",

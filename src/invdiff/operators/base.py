@@ -94,8 +94,11 @@ class Operator:
             elif isinstance(value, Operator):
                 changes[f.name] = operator(value)
             elif isinstance(value, tuple) and value and isinstance(value[0], Operator):
-                changes[f.name] = tuple(operator(v) for v in value)
-        return dataclasses.replace(self, **changes) if changes else self
+                parts = tuple(operator(v) for v in value)
+                same = all(a is b for a, b in zip(parts, value, strict=True))
+                changes[f.name] = value if same else parts
+        new = any(value is not getattr(self, name) for name, value in changes.items())
+        return dataclasses.replace(self, **changes) if new else self
 
     def _as(self, name: str, like: Tensor) -> Tensor:
         """The real tensor attribute `name` in the precision and on the device of like, kept."""

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from invdiff import steps
 from invdiff.core import Problem, State, batch_dot, nearest
 from invdiff.needs import Need
 from invdiff.paths import VP, Path
@@ -108,7 +109,7 @@ class REDDiff(Solver):
         return State(0, mu, mu.clone(), {"m": zero, "v": zero.clone()})
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
-        level, k, (b1, b2) = self.levels[state.step], state.step + 1, self.betas
+        level = self.levels[state.step]
         x0, eps = state.x, rng.normal(state.x, "step")
         if self.sigma0:
             x0 = x0 + self.sigma0 * rng.normal(x0, "spread")
@@ -120,10 +121,9 @@ class REDDiff(Solver):
             g = data / r[0].numel() + prior_term / x0[0].numel()
         else:
             g = data / max(problem.sigma_y, self.sigma_floor) ** 2 + prior_term
-        m = b1 * state.extra["m"] + (1 - b1) * g
-        v = b2 * state.extra["v"] + (1 - b2) * g**2
-        mu = state.x - self.lr * (m / (1 - b1**k)) / ((v / (1 - b2**k)).sqrt() + 1e-8)
-        return State(k, mu, mu.clone(), {"m": m, "v": v})
+        change, m, v = steps.adam(g, state.extra["m"], state.extra["v"], state.step, self.betas)
+        mu = state.x - self.lr * change
+        return State(state.step + 1, mu, mu.clone(), {"m": m, "v": v})
 
 
 def first_fit(problem: Problem) -> Tensor:
