@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invdiff import run
 from invdiff.core import InvdiffError, Problem
+from invdiff.needs import missing
 from invdiff.noise import Gaussian
 from invdiff.operators import Inpaint
 from invdiff.paths import VP
@@ -48,13 +49,14 @@ def solver(name: str = "diffpir") -> Solver:
     return registry()[name]().with_steps(STEPS)
 
 
-@pytest.mark.parametrize("name", [n for n in registry() if n != "ddnm"])
+@pytest.mark.parametrize("name", [n for n in registry() if not missing(solver(n), problem())])
 @pytest.mark.parametrize("stop", [0, 3, STEPS, 7, 10])
 def test_resume_is_bit_exact(name: str, stop: int) -> None:
     """From the snapshot after any step, through a file's form, to the same samples and counts."""
     snapshots: list[Snapshot] = []
     whole = solve(problem(), prior(), solver(name), 3, 5, 2, watch=snapshots.append)
     tensors: dict[str, Tensor] = {}
+    stop = min(stop, len(snapshots) - 1)  # a coupled solver runs all rows in one chunk
     form = json.loads(json.dumps(encode(snapshots[stop], tensors)))
     start = decode(form, tensors)
     rest: list[Snapshot] = []
