@@ -295,7 +295,7 @@ def test_help_teaches_the_knobs(capsys: pytest.CaptureFixture) -> None:
     assert main(["restore", "--solver", "dps", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert re.search(r"guidance step size; 0 ignores y, (from )?0 .*; default 1\.0", text)
-    assert "--solver.loss {l2,l2sq,gaussian}" in text and "--solver.path.spacing" in text
+    assert "--solver.loss {l2,l2sq,gaussian," in text and "--solver.path.spacing" in text
 
 
 def test_a_solver_within_a_solver(
