@@ -45,12 +45,10 @@ def solve(
         print(f"{kind}, start {k}: misfit {misfit[k]:.4f}, {crops.score(s, truth):.2f} dB")
     chosen = resolve_ambiguity(best_by_residual(x[None], problem), truth)
     worst = found[int(misfit.argmax())]
-    shown = (problem.y[0, :, 0] if masks else problem.y[0]).abs() + noise.sigma
+    y = problem.y[0, :, 0] if masks else problem.y[0]
+    log = (1 + y.clamp_min(0) / noise.sigma).log()
     return [
-        (
-            f"{kind}: magnitude, log",
-            (shown / noise.sigma).log() / (shown / noise.sigma).log().max(),
-        ),
+        (f"{kind}: magnitude, log", log / log.max()),
         (f"largest misfit: {crops.score(worst, truth):.1f} dB", crops.shown(worst)),
         (f"smallest misfit: {crops.score(chosen, truth):.1f} dB", crops.shown(chosen)),
     ]
