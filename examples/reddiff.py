@@ -8,7 +8,6 @@ RED-diff seeks a mode: another seed gives nearly the same picture, not another s
 from __future__ import annotations
 
 import crops
-import torch
 from torch import Tensor
 
 from invdiff import VP, AveragePool, GaussianNoise, Inpaint, Linear, REDDiff, blur, gaussian_kernel
@@ -44,5 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
     main()

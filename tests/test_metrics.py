@@ -7,8 +7,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from invdiff.core import InvdiffError
-from invdiff.metrics import projected_wasserstein, psnr, sliced_wasserstein, ssim
+from invdiff.core import InvdiffError, Problem
+from invdiff.metrics import (
+    best_by_residual,
+    projected_wasserstein,
+    psnr,
+    residuals,
+    sliced_wasserstein,
+    ssim,
+)
+from invdiff.noise import Gaussian
+from invdiff.operators import HDR
 from invdiff.rng import Rng
 
 RANGE = (-1.0, 1.0)
@@ -120,3 +129,20 @@ def test_directions_can_be_given():
 def test_clouds_of_two_sizes_are_refused():
     with pytest.raises(InvdiffError, match="equal shapes"):
         sliced_wasserstein(noise(5, 2), noise(6, 2), 10, 0)
+
+
+def test_the_sample_that_explains_the_measurement_best_is_chosen():
+    """For each measurement on its own; the truth is not asked."""
+    A = HDR()
+    truth = torch.linspace(-0.4, 0.4, 24, dtype=torch.float64).reshape(2, 1, 3, 4)
+    problem = Problem(A(truth), A, Gaussian(0.1), (1, 3, 4))
+    samples = torch.stack([truth + 0.1, truth, truth - 0.02], dim=1)
+    samples[1, :2] = samples[1, [1, 0]]
+    found = residuals(samples, problem)
+    expected = torch.tensor([[0.2, 0, 0.04], [0, 0.2, 0.04]]).double() * 12**0.5
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    assert torch.equal(best_by_residual(samples, problem), truth)
+    assert torch.equal(best_by_residual(samples[:, 2:], problem), truth - 0.02)
+    for wrong in (truth, samples[:1], samples[..., :2]):
+        with pytest.raises(InvdiffError, match=r"have shape \(2, K, 1, 3, 4\)"):
+            residuals(wrong, problem)
