@@ -103,7 +103,7 @@ def measured(args: argparse.Namespace) -> tuple[Problem, Tensor]:
     scale = ops.mvue_scale(y, maps)
     y = y / scale
     sigma = noise_level(y, mask) if args.sigma is None else args.sigma
-    A = ops.Sense(maps, mask)
+    A = ops.Sense(maps, mask, cg_iterations=10)
     return Problem(y, A, Gaussian(sigma), (2, *y.shape[-2:])), scale
 
 

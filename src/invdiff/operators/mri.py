@@ -193,12 +193,14 @@ class Sense(_Sampled, Linear):
     maps: sensitivities S_j, complex, (M or 1, coils, H, W); `normalised` maps have
     sum |S_j|^2 = 1, and then |A| <= 1. mask: as for Fourier, the same for all coils.
     Images (B, 2, H, W) to k-space (B, coils, H, W); A^H y = sum_j conj(S_j) F^H y_j.
-    solve and pinv are closed-form where all of k-space was sampled, iterative elsewhere.
+    solve and pinv are closed-form where all of k-space was sampled, elsewhere conjugate gradients
+    and CGLS of at most cg_iterations; a few are enough for samplers that correct an estimate.
     Pruessmann, Weiger, Scheidegger, Boesiger 1999 (SENSE).
     """
 
     maps: Tensor
     mask: Tensor
+    cg_iterations: int = 200
 
     batched: ClassVar[tuple[str, ...]] = ("maps", "mask")
 
