@@ -165,7 +165,7 @@ BAD = {
     "steps 0": ([*DENOISE, "--steps", "0"], "at least 1 step"),
     "steps 5000": ([*DENOISE, "--solver", "dps", "--steps", "5000"], "at most 1000"),
     "batch 0": ([*DENOISE, "--batch", "0"], "--batch is at least 1, found 0"),
-    "unsolvable": ([*DENOISE, "--solver", "ddnm"], "ddnm cannot .* These can: ddnm\\+, ddrm"),
+    "unsolvable": ([*DENOISE, "--solver", "ddnm"], "ddnm cannot .* These can: .*ddnm\\+, ddrm"),
     "knob range": (
         [*DENOISE, "--solver", "dps", "--solver.zeta", "-1"],
         "zeta must be at least 0, found -1",
