@@ -190,8 +190,9 @@ def knobs(solver: Solver) -> list[list[str]]:
         span = "" if low is None else f"{low:g} to {high:g}" if high is not None else f"{low:g} up"
         if get_origin(hints[f.name]) is Literal:
             span = ", ".join(f"`{choice}`" for choice in get_args(hints[f.name]))
+        default = f.default.name if hints[f.name] is Solver else f.default
         rows.append(
-            [f"`{solver.name}`", f"`{f.name}`", f"`{f.default}`", span, escaped(f.metadata["help"])]
+            [f"`{solver.name}`", f"`{f.name}`", f"`{default}`", span, escaped(f.metadata["help"])]
         )
     return rows
 

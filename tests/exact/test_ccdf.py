@@ -39,6 +39,7 @@ from invdiff.solvers.ccdf import CCDF, SCHEDULE
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dps import DPS
 from invdiff.solvers.ilvr import ILVR
+from invdiff.solvers.pigdm import PiGDM
 from invdiff.solvers.replacement import Replacement
 from invdiff.solvers.snips import SNIPS
 from invdiff.solvers.unconditional import Unconditional
@@ -259,6 +260,7 @@ def test_the_steps_are_those_of_the_base(name):
 
 def test_it_passes_on_what_the_base_is():
     assert CCDF(DPS()).needs == DPS().needs | {Need.PINV}
+    assert CCDF(PiGDM()).or_needs == tuple(n | {Need.PINV} for n in PiGDM().or_needs) != ()
     assert CCDF(DPS()).when_it_diverges == DPS().when_it_diverges
     y, A = torch.zeros(1, 1, 2, 2), Bicubic(2, (4, 4))
     noiseless = Problem(y, A, NOISELESS, (1, 4, 4))
