@@ -139,7 +139,7 @@ def test_the_sample_that_explains_the_measurement_best_is_chosen():
     samples = torch.stack([truth + 0.1, truth, truth - 0.02], dim=1)
     samples[1, :2] = samples[1, [1, 0]]
     found = residuals(samples, problem)
-    expected = torch.tensor([[0.2, 0, 0.04], [0, 0.2, 0.04]]).double() * 12**0.5
+    expected = torch.tensor([[0.2, 0, 0.04], [0, 0.2, 0.04]], dtype=torch.float64) * 12**0.5
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert torch.equal(best_by_residual(samples, problem), truth)
     assert torch.equal(best_by_residual(samples[:, 2:], problem), truth - 0.02)

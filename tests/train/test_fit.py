@@ -253,11 +253,13 @@ def signal_amid_an_update(number: signal.Signals, monkeypatch: pytest.MonkeyPatc
 def test_an_interrupt_waits_for_the_end_of_an_update(
     whole: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
     out, handlers = tmp_path / "out", [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         signal_amid_an_update(signal.SIGINT, patch)
         fit(RECIPE, photos, out, **QUIET)
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    signal.signal(signal.SIGINT, before)
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 3
     assert fit(RECIPE, photos, out, resume=True, **QUIET)
     assert same(whole, out)
