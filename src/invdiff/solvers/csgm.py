@@ -26,7 +26,8 @@ class CSGM(Solver):
     in coordinates x_t / a. One step for each entry of the path, whose levels may repeat (`Stairs`).
 
     Asymptotic: each level has the law p(x; sigma) N(y; A x, gamma^2 + sigma_y^2) in the limit of
-    small c and many steps, and these end at the posterior as sigma -> 0.
+    small c and many steps, and these end at the posterior as sigma -> 0. The first level must be
+    wide enough to join the modes: the official code's 1.232 is for images of about -1 to 1.
     likelihood "matched" is what the official code does instead: the data term has the length of
     the score times weight, whatever sigma_y is (there over the batch; here per sample), which is no
     likelihood. `CSGM.official()` is that code's configuration, with c = 1.148, where a step is no
