@@ -417,3 +417,29 @@ def test_a_terminated_training_goes_on(
     assert "--resume" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
     assert same(whole, tmp_path / "out")
+
+
+def test_a_deeper_network_starts_as_the_function_of_a_trained_one(
+    whole: Path, photos: Path, tmp_path: Path
+) -> None:
+    earlier = load_weights(whole / "tiny.safetensors")
+    deeper = replace(RECIPE, net=replace(RECIPE.net, blocks=(2, 1, 3), up_blocks=(1, 2)))
+    run = Trainer(deeper, "cpu", False)
+    run.start_from(earlier)
+    x = torch.randn(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(run.prior().denoise(x, 0.4), earlier.denoise(x, 0.4))
+    assert fit(deeper, photos, tmp_path, start=whole / "tiny.safetensors", **QUIET)
+    assert (
+        "Started from an earlier training: blocks (1, 1, 1)" in (tmp_path / "tiny.md").read_text()
+    )
+    after = load_weights(tmp_path / "tiny.safetensors")
+    assert not torch.equal(after.denoise(x, 0.4), earlier.denoise(x, 0.4))
+
+
+def test_a_network_of_another_width_cannot_be_started_from(whole: Path) -> None:
+    wider = replace(RECIPE, net=replace(RECIPE.net, widths=(8, 12, 20)))
+    with pytest.raises(InvdiffError, match="only blocks may be added"):
+        Trainer(wider, "cpu", False).start_from(load_weights(whole / "tiny.safetensors"))
+    fewer = replace(RECIPE, net=replace(RECIPE.net, blocks=(1, 1, 0)))
+    with pytest.raises(InvdiffError, match="only blocks may be added"):
+        Trainer(fewer, "cpu", False).start_from(load_weights(whole / "tiny.safetensors"))

@@ -32,6 +32,7 @@ def run(name: str, args: list[str]) -> int:
     to.add_argument("--data", type=str, help="folder or tar of images, or array file")
     to.add_argument("--key", type=str, help="name of the array in an .npz file of several")
     to.add_argument("--out", type=str, help="folder for the checkpoint, the log and the weights")
+    to.add_argument("--start", type=str, help="weights of an earlier training to begin with")
     to.add_argument("--steps", type=int, help="optimiser steps, instead of the recipe's")
     to.add_argument("--batch", type=int, help="patches in a step, instead of the recipe's")
     to.add_argument("--patch", type=int, help="side of a patch in pixels, a multiple of 8")
@@ -76,6 +77,7 @@ def _fit(given: Given, out: Path) -> bool:
         batch=given.get("batch"),
         patch=given.get("patch"),
         key=given.get("key"),
+        start=Path(given["start"]) if "start" in given else None,
         minutes=given.get("minutes", math.inf),
         device=torch_device(given.get("device", "auto")),
         compile=given.get("compile", False),

@@ -56,6 +56,7 @@ class PhotoPrior(Prior):
             )
         self.tile, self.overlap = tile, overlap
         self.sigma_min, self.sigma_max = 0.002, 160.0
+        self.facts: dict[str, Any] = {}  # what its training recorded
         self._hash = ""
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
@@ -183,6 +184,7 @@ def load_weights(path: Path) -> PhotoPrior:
     recipe = facts.get("recipe", {})
     prior = PhotoPrior(net, shape=tuple(recipe.get("shape") or ()))
     prior.name = recipe.get("name", path.stem)
+    prior.facts = facts
     return prior
 
 

@@ -41,6 +41,7 @@ def write_card(facts: dict[str, Any]) -> str:
         f"{recipe['sigma_max']}].",
         f"- Hardware and time: {facts['hardware']}, {facts['hours']:.2f} hours, "
         f"torch {facts['torch']}.",
+        *([_origin(facts["started_from"])] if "started_from" in facts else []),
         *([f"- Note: {facts['note']}"] if "note" in facts else []),
         "",
         *(_quality(facts) if "psnr" in facts else []),
@@ -49,6 +50,22 @@ def write_card(facts: dict[str, Any]) -> str:
         f"Trained by `invdiff train {recipe['name']} --data PATH`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _origin(earlier: dict[str, Any]) -> str:
+    """The training whose weights this one began with."""
+    r = earlier.get("recipe", {})
+    net = r.get("net", {})
+    if not net:
+        return "- Started from weights of unknown origin."
+    before = f" {_origin(earlier['started_from'])[2:]}" if "started_from" in earlier else ""
+    note = f" ({earlier['note'].rstrip('.')})" if "note" in earlier else ""
+    return (
+        f"- Started from an earlier training: blocks {tuple(net['blocks'])} and "
+        f"{tuple(net['up_blocks'])}, {r['steps']} steps of {r['batch']} patches of {r['patch']} x "
+        f"{r['patch']}, rate {r['lr']:g}, {earlier['hours']:.2f} hours on "
+        f"{earlier['hardware']}{note}; added blocks began as the identity.{before}"
+    )
 
 
 def _rule(recipe: dict[str, Any]) -> str:

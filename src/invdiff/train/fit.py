@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invdiff.core import InvdiffError
-from invdiff.priors.photo import PhotoPrior, psnr_by_sigma, save_weights
+from invdiff.priors.photo import PhotoPrior, load_weights, psnr_by_sigma, save_weights
 from invdiff.train.card import write_card
 from invdiff.train.data import PatchSampler, centre_crops
 from invdiff.train.files import read
@@ -33,6 +33,7 @@ def fit(
     batch: int | None = None,
     patch: int | None = None,
     key: str | None = None,
+    start: Path | None = None,
     minutes: float = math.inf,
     device: str = "auto",
     compile: bool = False,
@@ -46,8 +47,10 @@ def fit(
     data: folder or tar archive of images, or array file. out: receives checkpoint.pt (to resume),
     log.jsonl, and at the end NAME.safetensors (float16 weights), NAME.md (the card) and NAME.json
     (the figures in it).
-    steps, batch, patch, key override the recipe. device: "auto", "cpu", "cuda". save_every: seconds
-    between checkpoints. compile: use torch.compile. mixed: run the network in bfloat16.
+    steps, batch, patch, key override the recipe. start: weights of an earlier training to begin
+    with, of the same network or one with fewer blocks. device: "auto", "cpu", "cuda".
+    save_every: seconds between checkpoints. compile: use torch.compile. mixed: run the network in
+    bfloat16.
     A checkpoint is replaced in one move; KeyboardInterrupt leaves one, too.
     Raises InvdiffError for data without usable images, a patch that does not fit the network,
     a checkpoint without --resume or of another network, and a loss that is not finite.
@@ -70,8 +73,11 @@ def fit(
             f"Patches of {recipe.patch} pixels do not fit this network; give a multiple of {step}."
         )
     out.mkdir(parents=True, exist_ok=True)
+    earlier = None if start is None else load_weights(start)
     if checkpoint.exists():
         run.load(checkpoint)
+    elif earlier is not None:
+        run.start_from(earlier)
     sampler = PatchSampler(train, recipe, device)
     crops = centre_crops(valid, recipe, recipe.validated)
     crops = None if crops is None else crops.to(device)
@@ -108,6 +114,8 @@ def fit(
         "torch": torch.__version__,
         "parameters": sum(p.numel() for p in run.net.parameters()),
     }
+    if earlier is not None:
+        facts["started_from"] = earlier.facts
     if crops is not None:
         facts["psnr"] = prior.psnr_by_sigma(crops, VALIDATION_SIGMAS)
         facts["others"] = _others(prior, crops, centre_crops(train, recipe, 500), recipe)

@@ -9,7 +9,10 @@ from invdiff.train.recipe import Recipe
 
 PHOTO = Recipe(
     name="photo",
-    net=PhotoNetConfig(),
+    net=PhotoNetConfig(blocks=(5, 5, 4), up_blocks=(5, 4)),
+    p_mean=-1.8,
+    lr=2.5e-4,
+    grad_clip=1.5,
     exclude=("cloth-",),
     hold_out=("cid22-", "clic-"),
     attribution=(

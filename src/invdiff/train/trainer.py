@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -41,6 +42,23 @@ class Trainer:
         )
         self.generator = torch.Generator(device=device)
         self.norm = torch.ones((), device=device)  # running mean of the gradient's norm
+
+    def start_from(self, prior: PhotoPrior) -> None:
+        """Begin with the weights of a trained network, which may have fewer blocks.
+
+        A block begins as the identity, so a deeper network begins as the function that the trained
+        one is. Raises InvdiffError when the networks differ in more than their blocks.
+        """
+        weights, own = prior.net.state_dict(), self.net.state_dict()
+        block = re.compile(r"(down|up)\.\d+\.\d+\.")
+        fits = all(k in own and own[k].shape == w.shape for k, w in weights.items())
+        if not fits or not all(k in weights or block.match(k) for k in own):
+            raise InvdiffError(
+                f"The weights to start from ({prior.net.config}) do not fit the network of the "
+                f"recipe {self.recipe.name} ({self.recipe.net}); only blocks may be added."
+            )
+        for net in (self.net, self.ema):
+            net.load_state_dict(weights, strict=False)
 
     def rate(self) -> float:
         """Learning rate of the current step."""
