@@ -102,7 +102,7 @@ _HOME = {
     "invdiff.solvers.video_guidance": ("VideoGuidance",),
     "invdiff.result": ("Result",),
     "invdiff.run": ("DivergedError", "Snapshot", "again", "solve", "stream"),
-    "invdiff.metrics": ("best_by_residual", "psnr", "ssim"),
+    "invdiff.metrics": ("align", "best_by_residual", "psnr", "ssim"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 _RENAMED = {

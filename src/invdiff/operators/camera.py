@@ -21,7 +21,7 @@ class CameraResponse(PseudoInvertible):
     through 0 touches that curve, the line; it goes on for u < 0, so that the curve is smooth and
     invertible for all real numbers. The defaults are those of sRGB (IEC 61966-2-1), to 4e-5.
     Images of any shape, on [-1, 1]: u = (x + 1) / 2, and y is scaled likewise.
-    gamma: 1 or more; 1 changes nothing. offset: above 0. reverse: from display values to light.
+    gamma: 1 to 5; 1 changes nothing. offset: 0.001 to 1. reverse: from display values to light.
     Its generalised inverse is its inverse. Raises InvdiffError for other numbers.
     """
 
@@ -30,9 +30,9 @@ class CameraResponse(PseudoInvertible):
     reverse: bool = False
 
     def __post_init__(self) -> None:
-        if not (1 <= self.gamma < math.inf and 0 < self.offset < math.inf):
+        if not (1 <= self.gamma <= 5 and 1e-3 <= self.offset <= 1):
             raise InvdiffError(
-                f"A camera response has a gamma of at least 1 and an offset above 0, found "
+                f"A camera response has a gamma from 1 to 5 and an offset from 0.001 to 1, found "
                 f"{self.gamma} and {self.offset}."
             )
 

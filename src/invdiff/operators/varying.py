@@ -12,8 +12,8 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Linear
-from invdiff.operators.blur import CircularBlur, blur, gaussian_kernel
-from invdiff.operators.separable import check_image, check_kernel, checked_size
+from invdiff.operators.blur import WIDEST, Blur, CircularBlur, gaussian_kernel
+from invdiff.operators.separable import check_boundary, check_image, check_kernel, checked_size
 from invdiff.rng import Rng
 
 
@@ -53,14 +53,17 @@ class TiledBlur(Linear):
             raise InvdiffError(
                 f"{rows} x {columns} tiles do not fit an image of {size[0]} x {size[1]} pixels."
             )
+        check_boundary(self.boundary, ("circular", "reflect", "zero"))
         for kernel in self.kernels.flatten(0, 1):
             check_kernel(kernel)
         object.__setattr__(self, "size", size)
-        _ = self._parts  # names a boundary that does not exist
 
     @cached_property
     def _parts(self) -> list[Linear]:
-        return [blur(k, self.size, self.boundary) for k in self.kernels.flatten(0, 1)]
+        kernels = self.kernels.flatten(0, 1)
+        if self.boundary == "circular":
+            return [CircularBlur(k, self.size) for k in kernels]
+        return [Blur(k, self.size, self.boundary) for k in kernels]
 
     @cached_property
     def windows(self) -> Tensor:
@@ -95,8 +98,10 @@ def lens_kernels(grid: tuple[int, int], centre: float = 0.5, corner: float = 2.0
     half as much. (rows, columns, n, n), each of sum 1, float64.
     """
     rows, columns = checked_size(grid)
-    if not (0 < centre < math.inf and 0 < corner < math.inf):
-        raise InvdiffError(f"Blur widths are pixels above 0, found {centre} and {corner}.")
+    if not (0 < centre <= WIDEST and 0 < corner <= WIDEST):
+        raise InvdiffError(
+            f"Blur widths are pixels above 0, {WIDEST:g} at most, found {centre} and {corner}."
+        )
     reach = math.ceil(3 * max(centre, corner))
     at = torch.arange(-reach, reach + 1).double()
     found = []
