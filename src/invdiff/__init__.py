@@ -17,7 +17,6 @@ _HOME = {
     "invdiff.rng": ("Rng",),
     "invdiff.operators": (
         "Affine",
-        "Array",
         "AveragePool",
         "Bayer",
         "Bicubic",
@@ -52,6 +51,7 @@ _HOME = {
         "Stack",
         "WalshHadamard",
         "TemporalPool",
+        "TelescopeArray",
         "TiledBlur",
         "Upsample",
         "Warp",

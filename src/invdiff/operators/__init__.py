@@ -65,7 +65,7 @@ from invdiff.operators.sampling import (
 from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 from invdiff.operators.single_pixel import SinglePixel
-from invdiff.operators.stations import Array, earth_rotation, earth_rotation_uv
+from invdiff.operators.stations import TelescopeArray, earth_rotation, earth_rotation_uv
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
 from invdiff.operators.varying import TiledBlur, Warp, lens_kernels
 from invdiff.operators.video import Frames, TemporalPool
@@ -75,7 +75,6 @@ __all__ = [
     "HDR",
     "REC601",
     "Affine",
-    "Array",
     "Bayer",
     "Bracket",
     "CameraResponse",
@@ -117,6 +116,7 @@ __all__ = [
     "Spectral",
     "Stack",
     "WalshHadamard",
+    "TelescopeArray",
     "TemporalPool",
     "Upsample",
     "acceleration",
