@@ -14,10 +14,10 @@ from helpers import seeded
 from invdiff.core import InvdiffError, Problem
 from invdiff.noise import Gaussian
 from invdiff.operators import (
-    TelescopeArray,
     ClosureAmplitudes,
     ClosurePhases,
     Interferometry,
+    TelescopeArray,
     earth_rotation,
     earth_rotation_uv,
 )
