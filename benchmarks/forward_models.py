@@ -24,6 +24,7 @@ from invdiff.operators import Operator
 from invdiff.rng import Rng
 from operator_pictures import (
     SIDE,
+    SIZE,
     angles,
     array,
     brain,
@@ -82,6 +83,7 @@ def made(entry: Entry) -> Operator:
     x = entry.x()
     scope |= {"torch": torch, "size": tuple(x.shape[-2:]), "x_shape": tuple(x.shape[1:])}
     scope |= {"array": array(), "metal": metal()}
+    scope["rays"] = ops.Radon(ops.sparse_view(48), SIZE, cg_iterations=10)
     A: Operator = eval(entry.code, scope)
     return A
 
@@ -330,9 +332,9 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
             ),
             Entry(
                 ops.ComposedLinear,
-                "Only rays that miss the metal are measured.",
-                "metal_trace(Radon(sparse_view(48), size, cg_iterations=10), metal) @ "
-                "Radon(sparse_view(48), size, cg_iterations=10)",
+                "Only rays that miss the metal are measured; "
+                "`rays = Radon(sparse_view(48), size, cg_iterations=10)`.",
+                "metal_trace(rays, metal) @ rays",
                 x=chest,
                 noise=Gaussian(0.2),
                 show_y=spread,
