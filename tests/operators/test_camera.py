@@ -8,7 +8,7 @@ import torch
 from helpers import seeded
 from invdiff.core import InvdiffError
 from invdiff.noise import Poisson
-from invdiff.operators import Bracket, CameraResponse, Operator, to_photons
+from invdiff.operators import Bracket, CameraResponse, Operator, PseudoInvertible, to_photons
 from invdiff.rng import Rng
 
 EPS = torch.finfo(torch.float64).eps
@@ -103,6 +103,18 @@ def test_noise_on_what_is_clipped_counts_little():
     y = A(x) + 0.02 * seeded(2000, 3, 1)
     # from the first exposure alone, noise of 0.02 on y is 0.08 on x
     assert (A.pinv(y) - x).square().mean().sqrt() < 0.1
+
+
+def test_the_whole_camera_has_a_generalised_inverse():
+    """A(A^+(A(x))) = A(x) for display values, saturated or not; solvers are offered it."""
+    curve = CameraResponse()
+    A = curve @ Bracket((0.5, 1.0, 4.0)) @ curve.inverse()
+    assert isinstance(A, PseudoInvertible) and A.consistent((3, 5, 4))
+    z = A(2 * seeded(2, 3, 5, 4))
+    saturated = (z.abs() - 1).abs() < 4 * EPS
+    assert saturated.any() and not saturated.all()
+    # round-off of the light, eps, counts as the slope of the curve at black, 13, times that
+    torch.testing.assert_close(A(A.pinv(z)), z, rtol=0, atol=64 * EPS * 13)
 
 
 def test_gradients_where_the_sensor_saturates():

@@ -87,8 +87,8 @@ class Bracket(PseudoInvertible):
     white, 4 is two stops brighter. x is linear light: for a prior of display values,
     `CameraResponse() @ Bracket(e) @ CameraResponse().inverse()` is the whole camera.
 
-    The gradient is e_k where e_k u lies in [0, 1] and 0 elsewhere, and at least one exposure sees
-    each u from 0 to 1 / min e_k. straight_through: give e_k everywhere instead, as `HDR` does.
+    The gradient is e_k where e_k u lies in [0, 1] and 0 elsewhere; the shortest exposure sees all u
+    from 0 to 1 / e_k. straight_through: give e_k everywhere instead, as `HDR` does.
     Its generalised inverse merges what is not clipped: with v_k = (y_k + 1) / 2, v_k / e_k has the
     weight e_k^2 v_k times the product of (1 - v_j)^2 over exposures j up to k, so that noise on
     what is clipped counts little; where all is clipped, the shortest decides.
