@@ -45,6 +45,7 @@ SHAPES: dict[type[Operator], tuple[int, ...]] = {
     ops.TemporalPool: (3, 4, *SIZE),
     ops.Fourier: (2, *SIZE),
     ops.Sense: (2, *SIZE),
+    ops.NonCartesian: (2, *SIZE),
 }
 """Shape of one image for operators that do not take RGB."""
 FLOOR = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -316,6 +317,7 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.Fourier(lines),
         ops.RealFourier(lines),
         ops.Sense(ops.ring_maps(8, SIZE), lines),
+        ops.NonCartesian(ops.radial_uv(13, 64, SIZE), SIZE, ops.ring_maps(8, SIZE)),
         ops.Interferometry(ops.random_uv(500, 15.0), SIZE),
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),

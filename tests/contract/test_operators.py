@@ -102,6 +102,8 @@ HALF = ops.Inpaint.random((6, 5), 0.5, seed=1, batch=B)
 RADON = ops.Radon(ops.sparse_view(3), (7, 6), 4)
 EACH_UV = torch.cat([ops.random_uv(6, 3.0, seed=k) for k in (1, 2, 4)])
 LOW_UV = ops.grid_uv(ops.low_frequencies((7, 6), 3))
+SHAKEN = ops.grid_uv(torch.ones(6, 5)) + 0.1 * random(1, 30, 2, seed=7)
+DENSE = SHAKEN, (6, 5), MAPS, ops.density_compensation(SHAKEN, (6, 5))
 CASES: list[tuple[str, Operator, Shape]] = [
     ("identity", ops.Identity(), (2, 5, 4)),
     ("mask", ops.Inpaint(mask(1, 1, 12, 10)), RGB),
@@ -176,6 +178,10 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("sense", pairs(ops.Sense(MAPS, random(1, 1, 6, 5, seed=5) > -0.5)), (2, 6, 5)),
     ("sense-each", pairs(ops.Sense(EACH_MAPS, mask(B, 1, 5, 4))), (2, 5, 4)),
     ("sense-full", pairs(ops.Sense(EACH_MAPS, torch.ones(1, 1, 5, 4))), (2, 5, 4)),
+    ("noncartesian", pairs(ops.NonCartesian(SHAKEN, (6, 5))), (2, 6, 5)),
+    ("noncartesian-coils", pairs(ops.NonCartesian(SHAKEN[:, ::5], (6, 5), MAPS)), (2, 6, 5)),
+    ("noncartesian-each", pairs(ops.NonCartesian(EACH_UV, (7, 6), eps=1e-3)), (4, 7, 6)),
+    ("noncartesian-density", pairs(ops.NonCartesian(*DENSE)), (2, 6, 5)),
     ("affine", ops.affine(ops.Bicubic(2, (5, 6)), 0.5, 0.5), (1, 5, 6)),
 ]
 NONLINEAR: list[tuple[str, Operator, Shape]] = [

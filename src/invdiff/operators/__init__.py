@@ -14,14 +14,17 @@ from invdiff.operators.algebra import (
 from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
 from invdiff.operators.coils import (
+    calibration_region,
     calibration_width,
     coil_images,
     espirit,
     mvue,
     mvue_scale,
+    noise_covariance,
     normalised,
     ring_maps,
     root_sum_of_squares,
+    whitened,
     zero_filled,
 )
 from invdiff.operators.color import REC601, Grayscale
@@ -45,6 +48,12 @@ from invdiff.operators.mri import (
     as_complex,
     fft2c,
     ifft2c,
+)
+from invdiff.operators.noncartesian import (
+    NonCartesian,
+    density_compensation,
+    radial_uv,
+    spiral_uv,
 )
 from invdiff.operators.nonlinear_blur import NonlinearBlur
 from invdiff.operators.phase import CodedDiffraction, PhaseRetrieval, resolve_ambiguity
@@ -84,6 +93,7 @@ __all__ = [
     "Inpaint",
     "Interferometry",
     "Linear",
+    "NonCartesian",
     "NonlinearBlur",
     "Operator",
     "PseudoInvertible",
@@ -106,10 +116,12 @@ __all__ = [
     "as_channels",
     "as_complex",
     "blur",
+    "calibration_region",
     "calibration_width",
     "check_kernel",
     "coil_images",
     "conjugate_gradients",
+    "density_compensation",
     "fbp",
     "equispaced",
     "espirit",
@@ -126,8 +138,10 @@ __all__ = [
     "resolve_ambiguity",
     "mvue",
     "mvue_scale",
+    "noise_covariance",
     "normalised",
     "poisson_disc",
+    "radial_uv",
     "random_lines",
     "ring_maps",
     "root_sum_of_squares",
@@ -140,6 +154,8 @@ __all__ = [
     "random_uv",
     "scaled",
     "sparse_view",
+    "spiral_uv",
     "transmit",
+    "whitened",
     "zero_filled",
 ]
