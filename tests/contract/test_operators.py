@@ -139,6 +139,7 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("radon", RADON, (1, 7, 6)),
     ("radon-channels", ops.Radon((10.0, 75.0), (8, 8), 4, pitch=1.2, pixel=0.5), (3, 8, 8)),
     ("radon-fan", ops.Radon(ops.sparse_view(3, 360), (7, 6), 4, shift=0.3, source=9), (1, 7, 6)),
+    ("radon-rays", ops.Radon(ops.sparse_view(3), (7, 6), 4, mode="rays"), (2, 7, 6)),
     ("radon-metal", ops.Inpaint(mask(1, 1, 3, 4)) @ RADON, (1, 7, 6)),
     ("hadamard", ops.WalshHadamard(9, (8, 4), seed=2), (3, 8, 4)),
     ("hadamard-all", ops.WalshHadamard(16, (4, 4)), (1, 4, 4)),

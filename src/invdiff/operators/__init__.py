@@ -58,7 +58,7 @@ from invdiff.operators.noncartesian import (
 from invdiff.operators.nonlinear_blur import NonlinearBlur
 from invdiff.operators.phase import CodedDiffraction, PhaseRetrieval, resolve_ambiguity
 from invdiff.operators.quantize import Quantize
-from invdiff.operators.radon import Radon, limited_angle, sparse_view
+from invdiff.operators.radon import Radon, largest_side, limited_angle, sparse_view
 from invdiff.operators.sampling import (
     acceleration,
     equispaced,
@@ -130,6 +130,7 @@ __all__ = [
     "gaussian_lines",
     "gaussian_points",
     "ifft2c",
+    "largest_side",
     "least_squares",
     "limited_angle",
     "line_integrals",

@@ -199,9 +199,9 @@ def density_compensation(uv: Tensor, size: Size, iterations: int = 30) -> Tensor
     """Weights (1 or B, M), float64, of samples: small where a trajectory is dense.
 
     Pipe and Menon 1999, Magn. Reson. Med. 41, 179: w is divided by its convolution w * k until
-    that is 1 at every sample. k is |transform of the field of view|^2, sinc^2, which is nowhere negative:
-    a triangle over all distances between two pixels. The scale brings A^H W A nearest to the
-    identity, on noise.
+    that is 1 at every sample. k, nowhere negative, is |transform of the field of view|^2, sinc^2:
+    the transform of a triangle over all distances between two pixels. The scale brings A^H W A
+    nearest to the identity, on noise.
     """
     A = NonCartesian(uv, size)
     wide = NonCartesian(2 * uv, (2 * A.size[0], 2 * A.size[1]))
