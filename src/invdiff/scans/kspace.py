@@ -80,17 +80,30 @@ def read_kspace(
     Raises InvdiffError, one sentence with the name of the file, when it is broken or unknown.
     """
     path = Path(path)
+    with guarded(path, "k-space"):
+        return _read(path, key, slice, mask, first, crop)
+
+
+def _read(
+    path: Path,
+    key: str | None,
+    slice_: int | None,
+    mask: Tensor | None,
+    first: First | None,
+    crop: bool,
+) -> KSpace:
+    """The format that belongs to the ending."""
     ending = path.suffix.lower()
     if ending == ".npy":
         array = read_npy(path)
-        data, told = _one_slice(array, slice, first or "coils", str(path))
+        data, told = _one_slice(array, slice_, first or "coils", str(path))
         return _finished(path, data, mask, ("numpy array", *told))
     if ending == ".npz":
-        return _npz(path, key, slice, mask, first)
+        return _npz(path, key, slice_, mask, first)
     if ending in (".h5", ".hdf5", ".mrd"):
-        return _hdf5(path, key, slice, mask, first, crop)
+        return _hdf5(path, key, slice_, mask, first, crop)
     if ending in (".cfl", ".hdr"):
-        data, told = _bart_slice(read_cfl(path), slice, path)
+        data, told = _bart_slice(read_cfl(path), slice_, path)
         return _finished(path, data, mask, ("BART array", *told))
     raise InvdiffError(
         f"{path} has none of the endings of k-space files: .npy, .npz, .h5, .hdf5, .mrd, .cfl."

@@ -15,7 +15,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.io import check_file
 from invdiff.operators.radon import Radon
-from invdiff.scans.files import Npz, dataset, hdf5, read_npy, taken
+from invdiff.scans.files import Npz, dataset, guarded, hdf5, read_npy, taken
 from invdiff.scans.flatfield import Corrected, corrected
 
 Kind = Literal["counts", "transmission", "integrals"]
@@ -94,10 +94,11 @@ def read_sinogram(
         raise InvdiffError(
             f"{path} has none of the endings of sinograms: .h5, .hdf5, .nxs, .npz, .npy."
         )
-    found = readers[ending](path, key, row)
-    degrees, told = _degrees(path, found, angles, unit)
-    kind, how = _kind(path, found, kind)
-    result = _integrals(path, found, kind, join, zingers)
+    with guarded(path, "a sinogram"):
+        found = readers[ending](path, key, row)
+        degrees, told = _degrees(path, found, angles, unit)
+        kind, how = _kind(path, found, kind)
+        result = _integrals(path, found, kind, join, zingers)
     views, bins = result.integrals.shape
     facts = (*found.facts, f"{views} views of {bins} bins", how, told, *result.facts)
     return Sinogram(result.integrals, degrees, result.variance, result.trusted, facts)
