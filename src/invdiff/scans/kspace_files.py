@@ -136,7 +136,7 @@ def _hdf5(
 
 
 def _recon_size(file: Any, path: Path) -> tuple[int, int] | None:
-    """(H, W) of reconSpace in the attribute or dataset ismrmrd_header; None where there is none."""
+    """(H, W) of reconSpace in the dataset ismrmrd_header; None where there is none."""
     header = file.get("ismrmrd_header")
     if header is None:
         return None
