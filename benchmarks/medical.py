@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from invdiff.scans.problems import norm
 from torch import Tensor
 
 from invdiff import zoo
@@ -40,7 +41,6 @@ from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.rng import Rng
 from invdiff.run import row_seed, solve
-from invdiff.scans.problems import norm
 from invdiff.solvers import registry
 from invdiff.train.data import centre_crops
 from invdiff.train.files import read
@@ -97,7 +97,9 @@ def mri(truth: Tensor, sigma: float) -> Iterator[Scan]:
             A: Linear = Fourier(mask)
             if coils > 1:
                 A = Sense(ring_maps(coils, size), mask, cg_iterations=10)
-            title = f"{'one coil' if coils == 1 else f'{coils} coils'}, R = {acceleration(mask):.2f}"
+            title = (
+                f"{'one coil' if coils == 1 else f'{coils} coils'}, R = {acceleration(mask):.2f}"
+            )
             yield Scan(title, measured(A, truth, sigma), True)
 
 

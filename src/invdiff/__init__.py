@@ -38,6 +38,7 @@ _HOME = {
         "Interferometry",
         "KernelNetworkBlur",
         "Linear",
+        "NonCartesian",
         "NonlinearBlur",
         "Operator",
         "PseudoInvertible",
@@ -65,10 +66,12 @@ _HOME = {
         "line_integrals",
         "metal_trace",
         "motion_kernel",
+        "radial_uv",
         "resolve_ambiguity",
         "scaled",
         "sparse_view",
         "to_photons",
+        "spiral_uv",
         "transmit",
     ),
     "invdiff.priors.base": ("Denoiser", "Prior"),
@@ -103,6 +106,16 @@ _HOME = {
     "invdiff.result": ("Result",),
     "invdiff.run": ("DivergedError", "Snapshot", "again", "solve", "stream"),
     "invdiff.metrics": ("align", "best_by_residual", "psnr", "ssim"),
+    "invdiff.scans": (
+        "KSpace",
+        "Sinogram",
+        "centre_of_rotation",
+        "read_dicom",
+        "read_kspace",
+        "read_sinogram",
+        "read_tiff",
+        "write_tiff",
+    ),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 _RENAMED = {
