@@ -100,6 +100,8 @@ MAPS = ops.ring_maps(3, (6, 5), distance=1.45)
 EACH_MAPS = torch.view_as_complex(random(B, 3, 5, 4, 2, seed=6))
 HALF = ops.Inpaint.random((6, 5), 0.5, seed=1, batch=B)
 RADON = ops.Radon(ops.sparse_view(3), (7, 6), 4)
+WELL = torch.eye(4).double() + random(4, 4, seed=8) / 5
+COILS = torch.complex(WELL[:3, :3], random(3, 3, seed=1) / 9)
 EACH_UV = torch.cat([ops.random_uv(6, 3.0, seed=k) for k in (1, 2, 4)])
 LOW_UV = ops.grid_uv(ops.low_frequencies((7, 6), 3))
 CASES: list[tuple[str, Operator, Shape]] = [
@@ -176,6 +178,13 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("sense", pairs(ops.Sense(MAPS, random(1, 1, 6, 5, seed=5) > -0.5)), (2, 6, 5)),
     ("sense-each", pairs(ops.Sense(EACH_MAPS, mask(B, 1, 5, 4))), (2, 5, 4)),
     ("sense-full", pairs(ops.Sense(EACH_MAPS, torch.ones(1, 1, 5, 4))), (2, 5, 4)),
+    ("weighted", ops.Weighted(random(1, 3, 1, 4, seed=7).abs() * mask(1, 3, 5, 4)), (3, 5, 4)),
+    ("weighted-each", ops.Weighted(random(B, 1, 5, 1, seed=7).abs()), (2, 5, 4)),
+    ("weighted-mask", ops.Weighted(0.5 + random(1, 1, 6, 5, seed=7).abs()) @ HALF, (2, 6, 5)),
+    ("mixed", ops.Mixed(WELL[:3, :3]), (3, 5, 4)),
+    ("mixed-last", ops.Mixed(WELL, axis=3), (2, 3, 4)),
+    ("mixed-all", ops.Mixed(WELL, axis=None), (1, 2, 2)),
+    ("mixed-coils", pairs(ops.Mixed(COILS) @ ops.Sense(MAPS, torch.ones(1, 1, 6, 5))), (2, 6, 5)),
     ("affine", ops.affine(ops.Bicubic(2, (5, 6)), 0.5, 0.5), (1, 5, 6)),
 ]
 NONLINEAR: list[tuple[str, Operator, Shape]] = [

@@ -62,6 +62,7 @@ from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
 from invdiff.operators.video import Frames, TemporalPool
+from invdiff.operators.white import Mixed, Weighted, centred, whitened
 
 __all__ = [
     "JPEG",
@@ -84,6 +85,7 @@ __all__ = [
     "Inpaint",
     "Interferometry",
     "Linear",
+    "Mixed",
     "NonlinearBlur",
     "Operator",
     "PseudoInvertible",
@@ -101,12 +103,14 @@ __all__ = [
     "WalshHadamard",
     "TemporalPool",
     "Upsample",
+    "Weighted",
     "acceleration",
     "affine",
     "as_channels",
     "as_complex",
     "blur",
     "calibration_width",
+    "centred",
     "check_kernel",
     "coil_images",
     "conjugate_gradients",
@@ -141,5 +145,6 @@ __all__ = [
     "scaled",
     "sparse_view",
     "transmit",
+    "whitened",
     "zero_filled",
 ]
