@@ -12,10 +12,7 @@ At theta = 0 parallel rays sum columns, and bins count from left to right.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,10 +20,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Linear
 from invdiff.operators.separable import check_image, checked_size, whole
-
-Csr = tuple[Tensor, Tensor, Tensor]
-"""Row pointers, columns and values of a sparse matrix."""
-
+from invdiff.operators.sparse import Csr, product, sparse, transposed
 
 def sparse_view(views: int, span: float = 180.0) -> tuple[float, ...]:
     """`views` angles in equal steps over [0, span) degrees; span itself is not repeated."""
@@ -102,11 +96,11 @@ class Radon(Linear):
             )
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _product(x.flatten(-2), *self._pair(x)).reshape(*x.shape[:-2], *self._y)
+        return product(x.flatten(-2), *self._pair(x)).reshape(*x.shape[:-2], *self._y)
 
     def adjoint(self, y: Tensor) -> Tensor:
         forward, back = self._pair(y)
-        return _product(y.flatten(-2), back, forward).reshape(*y.shape[:-2], *self.size)
+        return product(y.flatten(-2), back, forward).reshape(*y.shape[:-2], *self.size)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         check_image(type(self).__name__, self.size, x_shape)
@@ -133,10 +127,10 @@ class Radon(Linear):
         if key not in casts:
             n = math.prod(self._y), math.prod(self.size)
             forward = self._assemble(like.dtype)
-            back = _transposed(forward, n[1])
+            back = transposed(forward, n[1])
             casts[key] = (
-                _sparse(forward, n, like.device),
-                _sparse(back, n[::-1], like.device),
+                sparse(forward, n, like.device),
+                sparse(back, n[::-1], like.device),
             )
         pair: tuple[Tensor, Tensor] = casts[key]
         return pair
@@ -184,45 +178,3 @@ class Radon(Linear):
         v = torch.tensor([[-sin, -cos]], dtype=torch.float64)
         way = v + self.spread * s * u
         return s * u, way / way.norm(dim=1, keepdim=True)
-
-
-def _transposed(matrix: Csr, columns: int) -> Csr:
-    """The transpose of a matrix of so many columns."""
-    pointers, column, values = matrix
-    rows = torch.repeat_interleave(
-        torch.arange(len(pointers) - 1, dtype=torch.int32), pointers.diff()
-    )
-    order = column.argsort(stable=True)
-    counts = torch.bincount(column, minlength=columns)
-    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
-    return starts, rows[order], values[order]
-
-
-def _sparse(matrix: Csr, shape: Sequence[int], device: torch.device) -> Tensor:
-    """A sparse tensor; on the meta device, which has none, a dense one that holds nothing."""
-    if device.type == "meta":
-        return torch.empty(tuple(shape), dtype=matrix[2].dtype, device=device)
-    pointers, column, values = (part.to(device) for part in matrix)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            pointers, column, values, tuple(shape), check_invariants=False
-        )
-
-
-def _product(x: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
-    """Rows x (..., n) to M x; the transpose of M serves its gradients, of any order."""
-    out: Tensor = _Product.apply(x, matrix, transpose)  # type: ignore[no-untyped-call]
-    return out
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
-        ctx.matrix, ctx.transpose = matrix, transpose
-        rows = x.reshape(-1, x.shape[-1])
-        return (matrix @ rows.T).T.reshape(*x.shape[:-1], -1).contiguous()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _product(grads[0], ctx.transpose, ctx.matrix), None, None
