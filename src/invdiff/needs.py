@@ -54,9 +54,9 @@ def closure(needs: Iterable[Need]) -> frozenset[Need]:
 def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
     """What a problem and a prior provide, derived from their types.
 
-    Gaussian noise that is not white counts as what it is to a solver: white, with the operator that
-    `operators.white.whitened` gives. A composition whose generalised inverse is only an approximation offers it when it was made
-    with approximate = True, and not otherwise.
+    A composition whose generalised inverse is only an approximation offers it when it was made
+    with approximate = True, and not otherwise. Gaussian noise that is not white is what a solver
+    sees of it: white, with the operator of `operators.white.whitened`.
     """
     problem = whitened(problem)
     found: set[Need] = set()

@@ -3,6 +3,13 @@
 from invdiff.noise.base import Noise
 from invdiff.noise.coloured import Coloured, CorrelatedGaussian, DiagonalGaussian
 from invdiff.noise.counts import Poisson, PoissonGaussian
+from invdiff.noise.estimate import (
+    Estimate,
+    noise_from_background,
+    noise_from_detail,
+    noise_from_kspace,
+    noise_from_scan,
+)
 from invdiff.noise.gaussian import NOISELESS, Gaussian
 from invdiff.noise.heavy import Laplace, Rician, StudentT
 
@@ -11,6 +18,7 @@ __all__ = [
     "Coloured",
     "CorrelatedGaussian",
     "DiagonalGaussian",
+    "Estimate",
     "Gaussian",
     "Laplace",
     "Noise",
@@ -18,4 +26,8 @@ __all__ = [
     "PoissonGaussian",
     "Rician",
     "StudentT",
+    "noise_from_background",
+    "noise_from_detail",
+    "noise_from_kspace",
+    "noise_from_scan",
 ]

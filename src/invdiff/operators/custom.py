@@ -25,7 +25,8 @@ def dot_test(
     """How far A.adjoint is from the adjoint: |<A x, v> - <x, A^T v>| / max(|A x| |v|, |x| |A^T v|).
 
     x is white noise of x_shape, v half A x and half white noise, so that a wrong scale shows in
-    full; of two such pairs the larger gap counts. An adjoint gives round-off: some 1e-16 in float64, 1e-7 in float32.
+    full; of two such pairs the larger gap counts. An adjoint gives round-off: some 1e-16 in
+    float64, 1e-7 in float32.
     """
     A, rng = A.rows(torch.tensor([0, 0])), Rng.of((seed, seed + 1))
     x = rng.normal(torch.empty(2, *x_shape, dtype=dtype), "x")
@@ -234,7 +235,7 @@ def from_deepinv(physics: Any, x_shape: tuple[int, ...], check: bool = True) -> 
         from deepinv.physics import LinearPhysics, Physics
     except (ImportError, RuntimeError) as error:
         raise InvdiffError(
-            f"deepinv cannot be imported ({error}); install it with a torchvision that matches torch."
+            f"deepinv cannot be imported ({error}); it needs a torchvision that matches torch."
         ) from error
     if not isinstance(physics, Physics):
         raise InvdiffError(f"A Physics of deepinv is needed, found {type(physics).__name__}.")

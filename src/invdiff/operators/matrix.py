@@ -42,8 +42,10 @@ def from_matrix(
             return Matrix(dense, tuple(x_shape), shape_y)
         return MatrixProduct(dense, tuple(x_shape), shape_y)
     if decompose:
-        raise InvdiffError("A sparse matrix is not decomposed; give matrix.toarray() if it is small.")
-    return SparseMatrix.from_scipy(matrix, tuple(x_shape), shape_y)
+        raise InvdiffError(
+            "A sparse matrix is not decomposed; give matrix.toarray() if it is small."
+        )
+    return SparseMatrix.from_csr(matrix, tuple(x_shape), shape_y)
 
 
 def _check(shape: tuple[int, ...], x_shape: tuple[int, ...], shape_y: tuple[int, ...]) -> None:
@@ -161,7 +163,7 @@ class SparseMatrix(Linear):
     """y = M x of a sparse real matrix, kept with its transpose in compressed rows.
 
     pointers, columns, values: of the rows of M, as in SciPy's CSR. x_shape, shape_y: of one image
-    and one measurement. `from_scipy` takes any sparse matrix of SciPy.
+    and one measurement. `from_csr` takes any sparse matrix of SciPy.
     """
 
     pointers: Tensor
@@ -179,7 +181,7 @@ class SparseMatrix(Linear):
         _check_finite(self.values)
 
     @classmethod
-    def from_scipy(
+    def from_csr(
         cls, matrix: Any, x_shape: tuple[int, ...], shape_y: tuple[int, ...]
     ) -> SparseMatrix:
         """From a sparse matrix of SciPy, of any format."""
@@ -192,9 +194,11 @@ class SparseMatrix(Linear):
         csr = matrix.tocsr()
         if csr.nnz >= 2**31:
             raise InvdiffError(f"{csr.nnz} entries are beyond 32-bit indices; split the matrix.")
-        kinds = (np.int32, np.int32, np.result_type(csr.dtype, np.float32))
-        found = zip((csr.indptr, csr.indices, csr.data), kinds, strict=True)
-        return cls(*(torch.tensor(np.asarray(a, kind)) for a, kind in found), x_shape, shape_y)
+        pointers, columns = (
+            torch.tensor(np.asarray(a, np.int32)) for a in (csr.indptr, csr.indices)
+        )
+        values = torch.tensor(np.asarray(csr.data, np.result_type(csr.dtype, np.float32)))
+        return cls(pointers, columns, values, x_shape, shape_y)
 
     y_shape = _y_shape
 

@@ -22,6 +22,7 @@ from invdiff.operators.base import Linear
 from invdiff.operators.separable import check_image, checked_size, whole
 from invdiff.operators.sparse import Csr, product, sparse, transposed
 
+
 def sparse_view(views: int, span: float = 180.0) -> tuple[float, ...]:
     """`views` angles in equal steps over [0, span) degrees; span itself is not repeated."""
     if not whole(views):

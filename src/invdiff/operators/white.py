@@ -129,22 +129,25 @@ def whitened(problem: Problem) -> Problem:
         return problem
     problem = centred(problem)
     noise, y, A = problem.noise, problem.y, problem.A
+    assert isinstance(noise, Coloured)
+    W: Linear
     if isinstance(noise, CorrelatedGaussian):
         _check_whole(problem, noise)
-        matrix = noise.level * noise.inverse_factor(y)
-        return _apply(Mixed(matrix, noise.axis), problem, noise.level)
-    assert isinstance(noise, DiagonalGaussian)
-    weights = (noise.level / noise.sigmas.double()).to(y.device, y.dtype.to_real())
-    if isinstance(A, Inpaint):
-        weights, A = weights * A._as("mask", y), Identity()
-    if isinstance(A, Weighted):
-        weights, A = weights * A._as("weights", y), Identity()
-    return _apply(Weighted(weights), Problem(y, A, noise, problem.x_shape), noise.level)
+        W = Mixed(noise.level * noise.inverse_factor(y), noise.axis)
+    else:
+        assert isinstance(noise, DiagonalGaussian)
+        W = Weighted((noise.level / noise.sigmas.double()).to(y.device, y.dtype.to_real()))
+    return Problem(W(y), _after(W, A, y), Gaussian(noise.level), problem.x_shape)
 
 
-def _apply(W: Linear, problem: Problem, level: float) -> Problem:
-    A: Operator = W if isinstance(problem.A, Identity) else W @ problem.A
-    return Problem(W(problem.y), A, Gaussian(level), problem.x_shape)
+def _after(W: Linear, A: Operator, like: Tensor) -> Operator:
+    """W after A, as one operator with a decomposition where both are diagonal."""
+    if isinstance(A, Identity):
+        return W
+    if isinstance(W, Weighted) and isinstance(A, Weighted | Inpaint):
+        gains = A._as("weights" if isinstance(A, Weighted) else "mask", like)
+        return Weighted(W.weights * gains)
+    return W @ A
 
 
 def _check_whole(problem: Problem, noise: CorrelatedGaussian) -> None:
