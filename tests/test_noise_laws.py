@@ -210,7 +210,7 @@ def test_equal_levels_are_white_noise():
 
 
 def test_rician_far_from_zero_is_gaussian():
-    """log I0(u) = u - log(2 pi u) / 2 + 1 / (8 u) + O(u^-2), so z = 40 sigma is off by 1 / 12800."""
+    """log I0(u) = u - log(2 pi u) / 2 + 1 / (8 u) + O(u^-2), u = 1600 where z is 40 sigma."""
     z, y = torch.full((1, 50), 8.0).double(), torch.linspace(7.5, 8.5, 50)[None].double()
     far = Gaussian(0.2).log_prob(y, z) + 0.5 * (y / z).log().sum()
     u = y * z / 0.04

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers import Dense, seeded
+from helpers import seeded
 from invdiff.core import InvdiffError, Problem
 from invdiff.needs import IncompatibleError, Need, missing, offers, why_not
 from invdiff.noise import (
@@ -25,7 +25,6 @@ from invdiff.operators import (
     Affine,
     AveragePool,
     CircularBlur,
-    Fourier,
     Grayscale,
     Identity,
     Inpaint,
@@ -92,7 +91,8 @@ def covariance(problem: Problem) -> tuple[Tensor, Tensor]:
     else:
         units = real.reshape(len(real), *y.shape[1:])
     L = real_rows(noise.colour(units)).mT
-    measured = real_rows(noise.admit(problem.A.restrict(torch.full_like(y, complex(1, 1) if y.is_complex() else 1.0))))[0] > 0  # fmt: skip
+    ones = torch.full_like(y, 1 + 1j if y.is_complex() else 1.0)
+    measured = real_rows(noise.admit(problem.A.restrict(ones)))[0] > 0
     return L @ L.mT, measured
 
 

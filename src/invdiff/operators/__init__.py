@@ -25,6 +25,7 @@ from invdiff.operators.coils import (
     zero_filled,
 )
 from invdiff.operators.color import REC601, Grayscale
+from invdiff.operators.custom import FromFunction, FromFunctions, dot_test, from_deepinv
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
@@ -37,6 +38,7 @@ from invdiff.operators.interferometry import (
 )
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.krylov import conjugate_gradients, least_squares
+from invdiff.operators.matrix import Matrix, MatrixProduct, SparseMatrix
 from invdiff.operators.mri import (
     Fourier,
     RealFourier,
@@ -80,11 +82,15 @@ __all__ = [
     "ComposedPseudoInvertible",
     "Frames",
     "Fourier",
+    "FromFunction",
+    "FromFunctions",
     "Grayscale",
     "Identity",
     "Inpaint",
     "Interferometry",
     "Linear",
+    "Matrix",
+    "MatrixProduct",
     "Mixed",
     "NonlinearBlur",
     "Operator",
@@ -98,6 +104,7 @@ __all__ = [
     "Sense",
     "Separable",
     "SeparableBlur",
+    "SparseMatrix",
     "Spectral",
     "Stack",
     "WalshHadamard",
@@ -114,10 +121,12 @@ __all__ = [
     "check_kernel",
     "coil_images",
     "conjugate_gradients",
+    "dot_test",
     "fbp",
     "equispaced",
     "espirit",
     "fft2c",
+    "from_deepinv",
     "gaussian_kernel",
     "gaussian_lines",
     "gaussian_points",

@@ -62,10 +62,17 @@ def _outside(x: Tensor, there: Map, back: Map) -> Tensor:
 
 
 def _through_numpy(f: Map) -> Map:
-    """A function of numpy arrays of one image as a function of batches of tensors."""
+    """A function of numpy arrays of one image as a function of batches of tensors.
+
+    It is given copies, and zeros for tensors on the meta device, which hold nothing.
+    """
+
+    def array(t: Tensor) -> np.ndarray:
+        t = torch.zeros_like(t, device="cpu") if t.is_meta else t.detach().cpu()
+        return t.resolve_conj().numpy()
 
     def of_tensors(*batches: Tensor) -> Tensor:
-        rows = zip(*(t.detach().cpu().resolve_conj().numpy() for t in batches), strict=True)
+        rows = zip(*map(array, batches), strict=True)
         found = np.stack([np.asarray(f(*(row.copy() for row in each))) for each in rows])
         return torch.from_numpy(found).to(batches[0].device)
 
@@ -111,6 +118,9 @@ class FromFunction(Operator):
             lambda x: _checked(self._run(self.function, x), "The function", x),
             lambda v: self.vjp(kept, v),
         )
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(self(torch.zeros(2, *x_shape)).shape[1:])  # two rows show what mixes them
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         if self.gradient is not None:
@@ -177,7 +187,7 @@ def from_functions(
 ) -> FromFunctions:
     """See `Linear.from_functions`."""
     x_shape = tuple(x_shape)
-    x = torch.zeros(1, *x_shape, dtype=dtype)
+    x = torch.zeros(2, *x_shape, dtype=dtype)
     z = _checked((_through_numpy(forward) if numpy else forward)(x), "The forward function", x)
     A = FromFunctions(forward, adjoint, x_shape, tuple(z.shape[1:]), numpy)
     if check:
@@ -244,7 +254,7 @@ def from_deepinv(physics: Any, x_shape: tuple[int, ...], check: bool = True) -> 
     def at(t: Tensor) -> Any:
         key = (t.dtype.to_real(), t.device)
         if key not in copies:
-            copies[key] = copy.deepcopy(physics).to(device=key[1], dtype=key[0])
+            copies[key] = _in_precision(copy.deepcopy(physics).to(t.device), key[0])
         return copies[key]
 
     if not isinstance(physics, LinearPhysics):
@@ -256,3 +266,20 @@ def from_deepinv(physics: Any, x_shape: tuple[int, ...], check: bool = True) -> 
         dtype=torch.float32,
         check=check,
     )
+
+
+def _in_precision(physics: Any, dtype: torch.dtype) -> Any:
+    """A physics with its tensors in a real dtype, complex ones in the complex one of that size.
+
+    `to(dtype)` would take the real part of complex tensors.
+    """
+
+    def wanted(old: torch.dtype) -> torch.dtype:
+        if not (old.is_floating_point or old.is_complex):
+            return old
+        return dtype.to_complex() if old.is_complex else dtype
+
+    own = getattr(physics, "dtype", None)
+    if isinstance(own, torch.dtype):  # some cast y to it
+        physics.dtype = wanted(own)
+    return physics._apply(lambda t: t.to(wanted(t.dtype)))
