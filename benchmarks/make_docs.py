@@ -441,8 +441,9 @@ def operators_page() -> str:
         "",
         "Gap: how far the adjoint is from the transpose, |\\<A x - A 0, v\\> - \\<x, Aᵀ v\\>|",
         "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32 (of 3 x 4 x 32 x 32",
-        "for operators along time, of 2 x 32 x 32 for complex images, of few numbers for operators",
-        "that are given); a dash for operators that are not affine, `none` where no gradient passes.",
+        "for operators along time, of 2 x 32 x 32 for complex images, of few numbers for a",
+        "matrix or functions); a dash for operators that are not affine, `none` where no gradient",
+        "passes.",
         "",
         *table(
             ["operator", "what it measures", "rung", "gap, float32", "gap, float64"],
