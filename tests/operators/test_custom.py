@@ -79,6 +79,11 @@ def test_the_dot_test_of_complex_measurements_and_of_zero():
     assert dot_test(zero, X) == 0
 
 
+def test_the_dot_test_is_for_linear_operators():
+    with pytest.raises(InvdiffError, match="FromFunction has no adjoint"):
+        dot_test(Operator.from_function(torch.tanh), X)
+
+
 def test_a_wrong_adjoint_is_refused_with_its_gap():
     with pytest.raises(InvdiffError, match=r"by \d\.\de-03 of their size, more than 1\.5e-08"):
         Linear.from_functions(double, lambda y: 1.98 * y, X)
@@ -369,12 +374,11 @@ def test_a_linear_physics_keeps_the_contract(physics, kind):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_physics_that_is_not_linear(physics):
-    A = from_deepinv(physics.PhaseRetrieval(B=torch_linear(physics)), (1, 8, 8))
+    B = physics.CompressedSensing(m=20, img_size=(1, 8, 8))
+    A = from_deepinv(physics.PhaseRetrieval(B=B), (1, 8, 8))
+    x = seeded(2, 1, 8, 8)
     assert not isinstance(A, Linear) and A.differentiable
-
-
-def torch_linear(physics):
-    return physics.CompressedSensing(m=20, img_size=(1, 8, 8))
+    torch.testing.assert_close(A(x), from_deepinv(B, (1, 8, 8))(x).abs().square())
 
 
 @pytest.mark.filterwarnings("ignore")

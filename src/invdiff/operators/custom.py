@@ -20,14 +20,16 @@ Map = Callable[..., Any]
 
 
 def dot_test(
-    A: Linear, x_shape: tuple[int, ...], dtype: torch.dtype = torch.float64, seed: int = 0
+    A: Operator, x_shape: tuple[int, ...], dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> float:
     """How far A.adjoint is from the adjoint: |<A x, v> - <x, A^T v>| / max(|A x| |v|, |x| |A^T v|).
 
     x is white noise of x_shape, v half A x and half white noise, so that a wrong scale shows in
     full; of two such pairs the larger gap counts. An adjoint gives round-off: some 1e-16 in
-    float64, 1e-7 in float32.
+    float64, 1e-7 in float32. Raises InvdiffError for an operator that is not Linear.
     """
+    if not isinstance(A, Linear):
+        raise InvdiffError(f"{type(A).__name__} has no adjoint to test, as it is not linear.")
     A, rng = A.rows(torch.tensor([0, 0])), Rng.of((seed, seed + 1))
     x = rng.normal(torch.empty(2, *x_shape, dtype=dtype), "x")
     z = A(x)
