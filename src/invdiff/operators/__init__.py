@@ -1,5 +1,6 @@
 """Measurement operators: the ladder in `base`, then one family for each file."""
 
+from invdiff.operators.adapters import from_deepinv
 from invdiff.operators.algebra import (
     Affine,
     Composed,
@@ -25,7 +26,7 @@ from invdiff.operators.coils import (
     zero_filled,
 )
 from invdiff.operators.color import REC601, Grayscale
-from invdiff.operators.custom import FromFunction, FromFunctions, dot_test, from_deepinv
+from invdiff.operators.custom import FromFunction, FromFunctions, dot_test
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint

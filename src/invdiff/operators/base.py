@@ -209,7 +209,7 @@ class Linear(PseudoInvertible):
         y_shape: of one measurement, (m,) when None. check: the dot test in float64.
         Raises InvdiffError when shapes do not fit, rmatvec is missing, or it is not the adjoint.
         """
-        from invdiff.operators.custom import from_scipy
+        from invdiff.operators.adapters import from_scipy
 
         return from_scipy(operator, x_shape, y_shape, check)
 

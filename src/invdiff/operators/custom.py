@@ -1,8 +1,7 @@
-"""Operators of the user's own: from functions of torch or numpy, from SciPy, from deepinv."""
+"""Operators of the user's own, from functions of torch or numpy; and the dot test."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,9 @@ from invdiff.rng import Rng
 
 Map = Callable[..., Any]
 """A function of the user's: of tensors (B, ...), or of the numpy array of one image."""
+
+NO_GRADIENT = ("requires grad", "does not require grad", "to not have been used in the graph")
+"""What torch says of a function that no gradient passes through."""
 
 
 def dot_test(
@@ -76,20 +78,28 @@ def _through_numpy(f: Map) -> Map:
     def of_tensors(*batches: Tensor) -> Tensor:
         rows = zip(*map(array, batches), strict=True)
         found = np.stack([np.asarray(f(*(row.copy() for row in each))) for each in rows])
+        if found.dtype.kind not in "biufc":
+            raise InvdiffError(
+                f"A function of numpy returned {found.dtype}; it must return an array of numbers."
+            )
         return torch.from_numpy(found).to(batches[0].device)
 
     return of_tensors
 
 
 def _checked(z: Any, name: str, x: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-    """z in the precision of x. Raises InvdiffError unless it is a batch of (real) arrays."""
+    """z in the precision of x. Raises InvdiffError unless it is a batch (of arrays of shape)."""
     if not isinstance(z, Tensor):
         raise InvdiffError(f"{name} returned {type(z).__name__}; it must return a tensor.")
-    if z.ndim == 0 or len(z) != len(x) or (shape is not None and tuple(z.shape[1:]) != shape):
-        want = "" if shape is None else f" of shape {(len(x), *shape)}"
+    if z.ndim == 0 or len(z) != len(x):
         raise InvdiffError(
             f"{name} made {tuple(z.shape)} of {tuple(x.shape)}; it must take a batch and return a "
-            f"batch{want}, row by row."
+            "batch, row by row."
+        )
+    if shape is not None and tuple(z.shape[1:]) != shape:
+        raise InvdiffError(
+            f"{name} made an array of {tuple(z.shape[1:])} from one of {tuple(x.shape[1:])}, where "
+            f"{shape} is needed."
         )
     dtype = x.dtype.to_real()
     return z.to(dtype.to_complex() if z.is_complex() else dtype)
@@ -130,7 +140,7 @@ class FromFunction(Operator):
         try:
             return super().vjp(x, v)
         except RuntimeError as error:
-            if "grad" not in str(error):
+            if not any(words in str(error) for words in NO_GRADIENT):
                 raise
             raise InvdiffError(
                 "No gradient passes through the function (numpy within it, or a detached tensor); "
@@ -201,87 +211,3 @@ def from_functions(
                 "function belongs into affine()."
             )
     return A
-
-
-def from_scipy(
-    operator: Any, x_shape: tuple[int, ...], y_shape: tuple[int, ...] | None, check: bool
-) -> Linear:
-    """See `Linear.from_scipy`."""
-    if not all(callable(getattr(operator, name, None)) for name in ("matvec", "rmatvec")):
-        raise InvdiffError(
-            f"A LinearOperator has matvec and rmatvec, and {type(operator).__name__} has not."
-        )
-    m, n = operator.shape
-    shape_y = (int(m),) if y_shape is None else tuple(y_shape)
-    if (int(m), int(n)) != (int(np.prod(shape_y)), int(np.prod(x_shape))):
-        raise InvdiffError(
-            f"An operator from images {tuple(x_shape)} to measurements {shape_y} is "
-            f"{np.prod(shape_y)} x {np.prod(x_shape)}, found {m} x {n}."
-        )
-
-    def back(y: np.ndarray) -> np.ndarray:
-        try:
-            x = operator.rmatvec(y.reshape(-1))
-        except NotImplementedError:
-            raise InvdiffError(
-                "This LinearOperator has no rmatvec, which is the adjoint that a solver needs."
-            ) from None
-        return np.real(x).reshape(x_shape)
-
-    def there(x: np.ndarray) -> np.ndarray:
-        return np.asarray(operator.matvec(x.reshape(-1))).reshape(shape_y)
-
-    return from_functions(there, back, x_shape, numpy=True, check=check)
-
-
-def from_deepinv(physics: Any, x_shape: tuple[int, ...], check: bool = True) -> Operator:
-    """The operator of a deepinv `Physics`: Linear of a `LinearPhysics`, with its A_adjoint.
-
-    x_shape: of one image. check: the dot test, in float32. The noise model of the physics is not
-    taken: give a `Problem` its own. Where an operator of invdiff does the same, it offers more:
-    deepinv's decompositions and pseudo-inverses are not used. A copy of the physics is kept for
-    each precision and device.
-    Raises InvdiffError when it is no Physics, deepinv cannot be imported, or the dot test fails.
-    """
-    try:
-        from deepinv.physics import LinearPhysics, Physics
-    except (ImportError, RuntimeError) as error:
-        raise InvdiffError(
-            f"deepinv cannot be imported ({error}); it needs a torchvision that matches torch."
-        ) from error
-    if not isinstance(physics, Physics):
-        raise InvdiffError(f"A Physics of deepinv is needed, found {type(physics).__name__}.")
-    copies: dict[tuple[torch.dtype, torch.device], Any] = {}
-
-    def at(t: Tensor) -> Any:
-        key = (t.dtype.to_real(), t.device)
-        if key not in copies:
-            copies[key] = _in_precision(copy.deepcopy(physics).to(t.device), key[0])
-        return copies[key]
-
-    if not isinstance(physics, LinearPhysics):
-        return FromFunction(lambda x: at(x).A(x))
-    return from_functions(
-        lambda x: at(x).A(x),
-        lambda y: at(y).A_adjoint(y),
-        x_shape,
-        dtype=torch.float32,
-        check=check,
-    )
-
-
-def _in_precision(physics: Any, dtype: torch.dtype) -> Any:
-    """A physics with its tensors in a real dtype, complex ones in the complex one of that size.
-
-    `to(dtype)` would take the real part of complex tensors.
-    """
-
-    def wanted(old: torch.dtype) -> torch.dtype:
-        if not (old.is_floating_point or old.is_complex):
-            return old
-        return dtype.to_complex() if old.is_complex else dtype
-
-    own = getattr(physics, "dtype", None)
-    if isinstance(own, torch.dtype):  # some cast y to it
-        physics.dtype = wanted(own)
-    return physics._apply(lambda t: t.to(wanted(t.dtype)))
