@@ -44,7 +44,7 @@ from invdiff.priors.base import Denoiser
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.gaussian import GaussianMixture
 from invdiff.priors.posterior import matrix, real_rows
-from invdiff.run import finish, solve, stream
+from invdiff.run import again, finish, solve, stream
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dps import DPS
@@ -282,10 +282,21 @@ def test_an_exact_solver_draws_from_the_exact_posterior():
     assert float(error.square().mean()) > 1 + 5 * math.sqrt(2 / N)
 
 
-def test_scaled_and_stored_whitening_is_an_ordinary_problem():
+def test_a_whitened_problem_is_an_ordinary_one():
     """A whitened problem has nouns of this package alone: it can be solved and written again."""
     problem = whitened(problem_of(*CASES["channels"]))
     result = solve(problem, PRIOR, DPS(path=VP(3)))
     again = result.problem()
     assert torch.equal(again.y, problem.y) and again.sigma_y == problem.sigma_y
     assert isinstance(scaled(problem.A, 2.0), Linear)
+
+
+def test_a_run_is_the_same_in_chunks_and_from_its_record():
+    """Each measurement has sigmas of its own; the level is common to all of them."""
+    noise = DiagonalGaussian(0.1 + seeded(3, 1, 4, 4, seed=9).abs())
+    problem = Problem(seeded(3, *X), Inpaint(MASK), noise, X)
+    solver = DDRM(path=VP(4))
+    together = solve(problem, PRIOR, solver, samples=2)
+    apart = solve(problem, PRIOR, solver, samples=2, batch=1)
+    assert torch.equal(together.samples, apart.samples)
+    assert torch.equal(again(together, PRIOR).samples, together.samples)
