@@ -376,7 +376,9 @@ def test_a_linear_physics_keeps_the_contract(physics, kind):
     maps, mask = ring_maps(3, (8, 8)), (seeded(8, 8) > 0).float()
     made = {
         "coils": lambda: physics.MultiCoilMRI(mask, maps, img_size=shape),
-        "blur": lambda: physics.Blur(filter=torch.rand(1, 1, 3, 3), padding="circular"),
+        "blur": lambda: physics.Blur(
+            filter=seeded(1, 1, 3, 3, dtype=torch.float32), padding="circular"
+        ),
         "inpaint": lambda: physics.Inpainting(shape, mask=0.5),
         "downsample": lambda: physics.Downsampling(img_size=shape, factor=2),
         "sensing": lambda: physics.CompressedSensing(m=20, img_size=shape),

@@ -44,6 +44,7 @@ from invdiff.priors.base import Denoiser
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.gaussian import GaussianMixture
 from invdiff.priors.posterior import matrix, real_rows
+from invdiff.rng import Rng
 from invdiff.run import again, finish, solve, stream
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.ddrm import DDRM
@@ -77,7 +78,7 @@ each = pytest.mark.parametrize(("A", "noise"), CASES.values(), ids=CASES)
 
 def problem_of(A: Operator, noise: Noise, x_shape: tuple[int, ...] = X) -> Problem:
     y = A(seeded(1, *x_shape, seed=7))
-    return Problem(y + 0.3 * torch.randn_like(y), A, noise, x_shape)
+    return Problem(noise.sample(y, Rng.of(3)), A, noise, x_shape)
 
 
 def covariance(problem: Problem) -> tuple[Tensor, Tensor]:
@@ -143,7 +144,7 @@ def test_weights_of_mixture_components_are_those_of_the_whole_covariance():
     found = GaussianMixture([0.3, 0.7], means, 0.2).posterior(problem).weights
     sigma, _ = covariance(problem)
     law = [
-        torch.distributions.MultivariateNormal(m.flatten(), sigma + 0.2 * torch.eye(N))
+        torch.distributions.MultivariateNormal(m.flatten(), sigma + 0.2 * torch.eye(N).double())
         for m in means
     ]
     log_w = torch.stack([p.log_prob(problem.y.flatten()) for p in law])
