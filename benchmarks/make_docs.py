@@ -41,6 +41,7 @@ from invdiff.solvers import Solver, registry
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SIZE = (32, 32)
 RGB = (3, *SIZE)
+VECTOR = (8,)
 SHAPES: dict[type[Operator], tuple[int, ...]] = {
     ops.Frames: (3, 4, *SIZE),
     ops.TemporalPool: (3, 4, *SIZE),
@@ -50,6 +51,10 @@ SHAPES: dict[type[Operator], tuple[int, ...]] = {
     ops.ClosurePhases: (3, 60),
     ops.KernelNetworkBlur: (3, 128, 128),
     ops.NonCartesian: (2, *SIZE),
+    ops.Matrix: VECTOR,
+    ops.MatrixProduct: VECTOR,
+    ops.SparseMatrix: VECTOR,
+    ops.FromFunctions: (3, 4),
 }
 """Shape of one image for operators that do not take RGB."""
 FLOOR = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -299,6 +304,11 @@ def solvers_page() -> str:
 # ---------------------------------------------------------------------------------------- operators
 
 
+def steps_of_two() -> tuple[Tensor, Tensor, Tensor]:
+    """x[0] + x[1], x[2] + x[3], ... of 8 numbers as a sparse matrix."""
+    return torch.arange(0, 9, 2).int(), torch.arange(8).int(), torch.ones(8)
+
+
 def examples() -> Mapping[type[Operator], Operator]:
     """An instance of every operator, for images of 3 x 32 x 32, or as SHAPES says."""
     kernel = ops.motion_kernel(7, 30)
@@ -309,6 +319,13 @@ def examples() -> Mapping[type[Operator], Operator]:
     array = ops.earth_rotation(8, 12, 15.0)
     found: list[Operator] = [
         ops.Identity(),
+        ops.Weighted(torch.linspace(0, 1, SIZE[1]).reshape(1, 1, 1, -1)),
+        ops.Mixed(0.5 * torch.eye(3) + 0.1),
+        ops.Matrix(torch.eye(8).roll(1, 0) - torch.eye(8), VECTOR, VECTOR),
+        ops.MatrixProduct(torch.ones(5, 8), VECTOR, (5,)),
+        ops.SparseMatrix(*steps_of_two(), VECTOR, (4,)),
+        ops.Linear.from_functions(torch.fliplr, torch.fliplr, (3, 4)),
+        ops.Operator.from_function(torch.tanh),
         ops.Inpaint.random(SIZE, 0.5, seed=0),
         ops.AveragePool(4, SIZE),
         bicubic,
@@ -457,8 +474,9 @@ def operators_page() -> str:
         "Gap: how far the adjoint is from the transpose, |\\<A x - A 0, v\\> - \\<x, Aᵀ v\\>|",
         "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32 (of 3 x 4 x 32 x 32",
         "for operators along time, of 2 x 32 x 32 for complex images, of 3 x 128 x 128 for the",
-        "kernel network, here with random weights, of 3 x 60 visibilities for closures); a dash",
-        "for operators that are not affine, `none` where no gradient passes.",
+        "kernel network, here with random weights, of 3 x 60 visibilities for closures, of few",
+        "numbers for a matrix or functions); a dash for operators that are not affine, `none`",
+        "where no gradient passes.",
         "",
         *table(
             ["operator", "what it measures", "rung", "gap, float32", "gap, float64"],
