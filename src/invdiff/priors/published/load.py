@@ -72,6 +72,11 @@ def convert(content: files.Content, options: Options, name: str) -> Converted:
             return score_sde.convert(tensors, options)
     except InvdiffError as error:
         raise InvdiffError(f"{name}: {error}") from error
+    except (LookupError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise InvdiffError(
+            f"The shapes of the tensors in {name} are of no network ({type(error).__name__}); "
+            "fetch the file again."
+        ) from error
     first = min(tensors, default="")
     raise InvdiffError(
         f"{name} holds a network of unknown layout ({len(tensors)} tensors, {first!r} among them); "

@@ -41,14 +41,23 @@ class Labelled(nn.Module):
 
 def build(converted: Converted) -> nn.Module:
     """The network with its weights. Raises InvdiffError when they do not fit."""
-    if converted.net == "UNet2DModel":
-        return unet2d.build(converted.config, converted.tensors, _diffusers())
-    config: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in converted.config.items()
-    }
-    with torch.device("meta"):
-        net = SongUNet(SongConfig(**config))
-    return unet2d.fill(net, converted.tensors)
+    diffusers = _diffusers() if converted.net == "UNet2DModel" else None
+    try:
+        if diffusers:
+            return unet2d.build(converted.config, converted.tensors, diffusers)
+        config: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in converted.config.items()
+        }
+        with torch.device("meta"):
+            net = SongUNet(SongConfig(**config))
+        return unet2d.fill(net, converted.tensors)
+    except InvdiffError:
+        raise
+    except Exception as error:
+        raise InvdiffError(
+            f"The shapes of the weights are of no {converted.layout} network "
+            f"({type(error).__name__}); fetch the file again."
+        ) from error
 
 
 def prior(
@@ -73,7 +82,7 @@ def check_label(converted: Converted, label: int | None, name: str) -> None:
     n = converted.classes
     if not n and label is not None:
         raise InvdiffError(f"{name} knows no classes; leave label out.")
-    if n and label not in (*range(n), converted.null):
+    if n and (label is None or label not in (*range(n), converted.null)):
         raise InvdiffError(
             f"{name} is class-conditional; give label, a whole number from 0 to {n - 1}."
         )
