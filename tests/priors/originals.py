@@ -39,7 +39,7 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return v @ weights.transpose(1, 2)
 
 
-# ------------------------------------------------------- guided-diffusion (Dhariwal and Nichol 2021)
+# guided-diffusion (Dhariwal and Nichol 2021)
 
 
 class AdmBlock(nn.Module):
@@ -181,7 +181,7 @@ class Adm(nn.Module):
         return self.out(x)
 
 
-# ------------------------------------------------------------------------- DDPM (Ho et al. 2020)
+# DDPM (Ho et al. 2020)
 
 
 class DdpmBlock(nn.Module):
@@ -212,7 +212,9 @@ class DdpmAttention(nn.Module):
 
 
 class Ddpm(nn.Module):
-    def __init__(self, base=32, mult=(1, 2), blocks=1, attention=(1,), channels=3, pad=(0, 1, 0, 1)):
+    def __init__(
+        self, base=32, mult=(1, 2), blocks=1, attention=(1,), channels=3, pad=(0, 1, 0, 1)
+    ):
         super().__init__()
         emb, self.base, self.pad = 4 * base, base, pad
         self.temb = nn.Module()
@@ -271,7 +273,7 @@ class Ddpm(nn.Module):
         return self.conv_out(F.silu(self.norm_out(h)))
 
 
-# ----------------------------------------------------- score_sde (Song et al. 2021), EDM (Karras 2022)
+# score_sde (Song et al. 2021), EDM (Karras et al. 2022)
 
 
 def fir_down(x, taps):
@@ -549,7 +551,13 @@ class EdmSong(nn.Module):
         if augment:
             self.map_augment = nn.Linear(augment, features, bias=False)
         self.map_layer0, self.map_layer1 = nn.Linear(features, emb), nn.Linear(emb, emb)
-        self.enc, self.dec, now, below, widths = nn.ModuleDict(), nn.ModuleDict(), base, channels, []
+        self.enc, self.dec, now, below, widths = (
+            nn.ModuleDict(),
+            nn.ModuleDict(),
+            base,
+            channels,
+            [],
+        )
         self.skips = []
         for level, m in enumerate(mult):
             at = f"{size >> level}x{size >> level}"
@@ -578,7 +586,9 @@ class EdmSong(nn.Module):
                 self.dec[f"{at}_up"] = EdmBlock(now, now, emb, "up", taps)
             for j in range(blocks + 1):
                 heads = int(level in attention and j == blocks)
-                self.dec[f"{at}_block{j}"] = EdmBlock(now + widths.pop(), m * base, emb, heads=heads)
+                self.dec[f"{at}_block{j}"] = EdmBlock(
+                    now + widths.pop(), m * base, emb, heads=heads
+                )
                 now = m * base
         self.dec[f"{size}x{size}_aux_norm"] = group_norm(now)
         self.dec[f"{size}x{size}_aux_conv"] = EdmConv(now, channels, 3)

@@ -131,7 +131,9 @@ def test_learned_variance_is_cut_off() -> None:
     p = prior.precond
     t = torch.full((2,), p.c_noise(sigma))
     out = net(p.c_in(sigma) * x, t)
-    torch.testing.assert_close(prior.denoise(x, sigma), x - sigma * out[:, :3], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        prior.denoise(x, sigma), x - sigma * out[:, :3], rtol=1e-4, atol=1e-4
+    )
     assert not torch.allclose(prior.denoise(x, sigma), x - sigma * out[:, 3:], atol=1e-2)
 
 
@@ -350,7 +352,16 @@ def test_twins_of_edm() -> None:
     net = scrambled(EdmDhariwal(16, augment=9))
     assert distance(net, x, time=0.3, sigma_data=0.5) < CLOSE
     assert distance(net, x, time=0.3, sigma_data=0.5, heads=1) > FAR
-    assert distance(net, x, time=0.3, sigma_data=0.5, edit=dict(quarter_groups=False, attn_norm_num_groups=32)) > FAR
+    assert (
+        distance(
+            net,
+            x,
+            time=0.3,
+            sigma_data=0.5,
+            edit=dict(quarter_groups=False, attn_norm_num_groups=32),
+        )
+        > FAR
+    )
     song = scrambled(EdmSong(16, fourier=True, encoder="residual", taps=(1, 3, 3, 1)))
     assert distance(song, x, time=0.3, sigma_data=0.5, edit=dict(fir=(1, 1))) > FAR
     state = song.state_dict()

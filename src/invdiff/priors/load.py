@@ -62,6 +62,15 @@ class Format:
     stated: str
     options: str
 
+    def rows(self) -> list[tuple[str, str]]:
+        """(label, text) of everything but the name."""
+        return [
+            ("  examples", self.examples),
+            ("  read from the file", self.read),
+            ("  not in the file", self.stated),
+            ("  options", self.options),
+        ]
+
 
 FORMATS = (
     Format(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -31,7 +32,7 @@ class Options:
         default=None, metadata={"help": "channels of a head, instead of heads"}
     )
     sde: Literal["ve", "vp", "subvp"] | None = field(
-        default=None, metadata={"help": "of a score_sde network with positional times"}
+        default=None, metadata={"help": "of a score_sde network: ve, vp or subvp"}
     )
     sigma_min: float | None = field(default=None, metadata={"help": "least trained noise level"})
     sigma_max: float | None = field(default=None, metadata={"help": "largest trained noise level"})
@@ -47,17 +48,24 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in choices:
-                known = ", ".join(choices)
-                raise InvdiffError(f"The option {name} is one of {known}; found {value!r}.")
-        for name in ("train_steps", "heads", "head_channels", "sigma_max", "sigma_data", "size"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InvdiffError(f"The option {name} is above 0; found {value!r}.")
+        for f in dataclasses.fields(self):
+            value, kind = getattr(self, f.name), KINDS.get(f.name, int)
+            if value is None:
+                continue
+            if f.name in CHOICES and value not in CHOICES[f.name]:
+                known = ", ".join(CHOICES[f.name])
+                raise InvdiffError(f"The option {f.name} is one of {known}; found {value!r}.")
+            number = isinstance(value, int if kind is int else int | float)
+            number = number and not isinstance(value, bool)
+            if f.name not in CHOICES and not (isinstance(value, bool) if kind is bool else number):
+                what = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
+                raise InvdiffError(f"The option {f.name} is {what}; found {value!r}.")
+            if number and not (value >= 0 if f.name == "null_label" else 0 < value < math.inf):
+                raise InvdiffError(f"The option {f.name} is above 0; found {value!r}.")
 
 
+KINDS = {"sigma_min": float, "sigma_max": float, "sigma_data": float, "any_size": bool}
+"""Of options that are neither whole numbers nor one of CHOICES."""
 CHOICES = {
     "schedule": ("linear", "cosine"),
     "attention_order": ("legacy", "new"),
