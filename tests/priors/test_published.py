@@ -137,6 +137,12 @@ def test_learned_variance_is_cut_off() -> None:
     assert not torch.allclose(prior.denoise(x, sigma), x - sigma * out[:, 3:], atol=1e-2)
 
 
+@pytest.mark.parametrize("shape", [dict(channels=6, out=6), dict(channels=3, out=4)])
+def test_networks_with_a_second_image_are_refused(shape: dict) -> None:
+    """The released upsamplers take the small image beside the noisy one, and look like 6 to 6."""
+    sentence(lambda: converted(Adm(**shape), **ADM), "second image", "no denoiser")
+
+
 def test_classes_of_guided_diffusion() -> None:
     net, x = scrambled(Adm(classes=5)), images()
     assert distance(net, x, label=3, **ADM) < CLOSE

@@ -17,7 +17,8 @@ from invdiff.priors.published import pickles
 from invdiff.priors.published.score_sde import with_average
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pkl", ".bin")
-WRAPPERS = ("state_dict", "model_state_dict", "ema_state_dict", "model_ema", "model", "ema")
+WRAPPERS = ("ema_state_dict", "model_ema", "ema", "state_dict", "model_state_dict", "model")
+"""Names under which trainers put weights; those of an average first."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
 HEADER = 100_000_000
 """The longest header of a .safetensors file, as its format has it."""
@@ -138,8 +139,9 @@ def _unwrapped(found: Any, path: Path, metadata: dict[str, str] | None = None) -
         states = [s for s in found if isinstance(s, dict) and _is_state(s)]
         found = states[-1] if states else None
     for name in WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
+        inner = found.get(name) if isinstance(found, dict) else None
+        if isinstance(inner, dict) and _is_state(inner):
+            found = inner
             break
     if not isinstance(found, dict) or not _is_state(found):
         raise InvdiffError(f"{path} holds no tensors by name; give the weights of a network.")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from invdiff.core import InvdiffError
 from invdiff.priors.published import adm, ddpm, edm, files, network, score_sde
 from invdiff.priors.published.base import Converted, Options
+from invdiff.priors.published.rows import row
 
 CACHE = "INVDIFF_CACHE"
 """Environment variable: folder of the cache instead of ~/.cache/invdiff; empty for no cache."""
@@ -53,23 +54,19 @@ def load(path: Path, options: Options, dtype: torch.dtype = torch.float32) -> Ch
         if cached and not found:
             with contextlib.suppress(OSError):  # a cache that cannot be written is no cache
                 save(converted, source, cached)
-    net = network.build(converted).to(dtype)
+    try:
+        built = network.build(converted)
+    except InvdiffError as error:
+        raise InvdiffError(f"{path}: {error}") from error
+    net = nn.Module.to(built, dtype)  # diffusers' own `to` prints advice
     tensors: dict[str, Tensor] = {}
     return Checkpoint(dataclasses.replace(converted, tensors=tensors), net, source)
 
 
 def convert(content: files.Content, options: Options, name: str) -> Converted:
     """The network of a file in our terms; its names tell who wrote it."""
-    tensors = content.tensors
     try:
-        if adm.MARK in tensors:
-            return adm.convert(tensors, options)
-        if ddpm.MARK in tensors:
-            return ddpm.convert(tensors, options)
-        if edm.MARK in tensors:
-            return edm.convert(tensors, options, content.pickled)
-        if any(k.startswith(score_sde.MARK) for k in tensors):
-            return score_sde.convert(tensors, options)
+        return _denoiser(_converted(content, options))
     except InvdiffError as error:
         raise InvdiffError(f"{name}: {error}") from error
     except (LookupError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
@@ -77,11 +74,34 @@ def convert(content: files.Content, options: Options, name: str) -> Converted:
             f"The shapes of the tensors in {name} are of no network ({type(error).__name__}); "
             "fetch the file again."
         ) from error
+
+
+def _converted(content: files.Content, options: Options) -> Converted:
+    tensors = content.tensors
+    if adm.MARK in tensors:
+        return adm.convert(tensors, options)
+    if ddpm.MARK in tensors:
+        return ddpm.convert(tensors, options)
+    if edm.MARK in tensors:
+        return edm.convert(tensors, options, content.pickled)
+    if any(k.startswith(score_sde.MARK) for k in tensors):
+        return score_sde.convert(tensors, options)
     first = min(tensors, default="")
     raise InvdiffError(
-        f"{name} holds a network of unknown layout ({len(tensors)} tensors, {first!r} among them); "
-        "known are those of guided-diffusion, DDPM, score_sde and EDM."
+        f"A network of unknown layout ({len(tensors)} tensors, {first!r} among them); known are "
+        "those of guided-diffusion, DDPM, score_sde and EDM."
     )
+
+
+def _denoiser(c: Converted) -> Converted:
+    """The network; InvdiffError unless it gives what it takes, with or without a variance."""
+    inside, outside = c.shape[0], c.config.get("out_channels", c.shape[0])
+    if outside not in (inside, 2 * inside) or inside == outside == 6:
+        raise InvdiffError(
+            f"The network turns {inside} channels into {outside}, so it takes a second image (as "
+            "super-resolution networks do) and is no denoiser; take one without."
+        )
+    return c
 
 
 def save(converted: Converted, source: str, path: Path) -> None:
@@ -124,7 +144,12 @@ def _cached(path: Path) -> Converted | None:
 
 def _restored(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Converted:
     try:
-        facts = network.facts(metadata[FORMAT])
-        return Converted(**facts, tensors=tensors)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvdiffError("A converted file does not tell what its network is.") from error
+        converted = Converted(**network.facts(metadata[FORMAT]), tensors=tensors)
+        row(converted.trained)
+        _ = metadata["source"]
+    except (AttributeError, LookupError, TypeError, ValueError, InvdiffError) as error:
+        raise InvdiffError(
+            f"A converted file does not tell what its network is ({type(error).__name__}); give "
+            "the file that it was made from."
+        ) from error
+    return converted

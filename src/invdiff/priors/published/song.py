@@ -9,7 +9,7 @@ rescaled plain blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -139,6 +139,14 @@ class SongUNet(nn.Module):
                 out = image if out is None else double(out, c.fir) + image
         assert out is not None
         return out
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SongUNet:
+        """Moves and casts of the weights; the frequencies keep their digits."""
+        exact = self.frequencies if self.config.fourier else None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if exact is not None:
+            self.frequencies = exact.to(self.frequencies.device)
+        return self
 
     def _features(self, time: Tensor) -> Tensor:
         """Sines, then cosines, of the time; (B, features)."""

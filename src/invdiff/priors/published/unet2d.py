@@ -95,6 +95,8 @@ def fill(net: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
                 f"The tensor {name} has shape {found} where the other weights ask for {shape}; "
                 "fetch the file again."
             )
+    for name, value in tensors.items():  # the same memory layout, wherever they come from
+        tensors[name] = value.clone(memory_format=torch.contiguous_format)
     net.load_state_dict(tensors, strict=True, assign=True)
     return net.eval().requires_grad_(False)
 
