@@ -481,7 +481,7 @@ def priors_page() -> str:
         "## Published weights",
         "",
         "A file is recognised by the names of its tensors. Converters are compared with networks",
-        "that are written from the papers in the published names, with random weights; the released",
+        "that are written from the papers in the published names, with random weights; released",
         "files themselves have not been tried.",
         "",
         *table(
