@@ -293,6 +293,9 @@ def test_guidance(tmp_path: Path) -> None:
     sentence(lambda: load_prior(path, **ADM), "label", "from 0 to 4")
     sentence(lambda: load_prior(path, label=5, **ADM), "from 0 to 4")
     sentence(lambda: load_prior(path, label=1, guidance=2.0, **ADM), "null_label")
+    wrong = ADM | dict(label=1, guidance=2.0)
+    sentence(lambda: load_prior(path, null_label=5, **wrong), "from 0 to 4")
+    sentence(lambda: load_prior(path, null_label=-1, **wrong), "0 or more")
     sentence(lambda: load_prior(path, guidance=2.0, **ADM), "label")
     sentence(lambda: load_prior(path, label=1, guidance=math.nan, **ADM), "guidance")
     sentence(lambda: load_prior(make_adm(tmp_path / "u.pt"), label=1, **ADM), "no classes")
@@ -580,6 +583,8 @@ def test_unknown_options_and_options_of_other_formats(tmp_path: Path) -> None:
     path = make_diffusers(tmp_path / "folder")
     sentence(lambda: load_prior(path, schedule="linear"), "leave the option schedule out")
     assert load_prior(path, any_size=True).shape == (3, None, None)
+    file = next(path.rglob("*.safetensors"))
+    sentence(lambda: load_prior(file), "weights of diffusers", "folder")
 
 
 def test_torchvision_that_does_not_match(tmp_path: Path, monkeypatch) -> None:

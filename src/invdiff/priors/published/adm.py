@@ -55,56 +55,109 @@ PUBLISHED = {
 (its scale 0.25 is rescale_timesteps)."""
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """The architecture, from names and shapes. ends: last part of each output block; grows: whether
+    it doubles the side; residual: whether sides change in residual blocks."""
+
+    widths: list[int]
+    attention: list[bool]
+    blocks: int
+    residual: bool
+    shifts: bool
+    ends: list[str]
+    grows: list[bool]
+
+    def block(self, level: int, j: int) -> int:
+        """Number of an input block; j = blocks is the one that halves the side."""
+        return 1 + level * (self.blocks + 1) + j
+
+
 def convert(tensors: dict[str, Tensor], options: Options) -> Converted:
     """The network as a UNet2DModel. The order of q, k, v and the heads are no part of the weights:
     they come from the options, else from the released layout with the same shapes."""
     w = Weights(tensors, "guided-diffusion")
-    first = w.take(MARK, None, None, 3, 3)
-    channels, base = first.shape[1], w.take("time_embed.0.weight", None, None).shape[1]
+    channels = w.take(MARK, None, None, 3, 3).shape[1]
+    base = w.take("time_embed.0.weight", None, None).shape[1]
+    plan = _plan(w)
+    multipliers = tuple(n / base for n in plan.widths)
+    layout = PUBLISHED.get((base, multipliers, plan.blocks, plan.residual, plan.shifts))
+    order, heads, head_width = _attention(options, layout, plan.widths, plan.attention)
+    schedule = options.schedule or (layout.schedule if layout else None)
+    if schedule is None:
+        raise undecided("the noise schedule", "schedule", "linear or cosine")
+    out = _moved(w, plan, order, heads, head_width)
+    classes = len(out.get("class_embedding.weight", ()))
+    w.finish()
+    made: dict[str, Any] = unet2d.config(
+        channels,
+        out["conv_out.bias"].shape[0],
+        plan.widths,
+        plan.attention,
+        plan.blocks,
+        "resnet" if plan.residual else "conv",
+        resnet_time_scale_shift="scale_shift" if plan.shifts else "default",
+        attn_norm_num_groups=32,
+        time_embedding_dim=out["time_embedding.linear_1.bias"].shape[0],
+        num_class_embeds=classes or None,
+        time_width=base,
+        heads=heads,
+        head_width=head_width,
+    )
+    steps = options.train_steps or (layout.steps if layout else 1000)
+    trained = {"row": "eps", "schedule": schedule, "steps": steps}
+    trained["scale"] = layout.scale if layout and not options.train_steps else 1.0
+    size = options.size or (layout.size if layout else None)
+    return Converted(
+        "guided-diffusion", "UNet2DModel", made, out, trained, (channels, size, size),
+        classes=classes,
+    )  # fmt: skip
+
+
+def _plan(w: Weights) -> _Plan:
+    """How many blocks a level has shows where output blocks end in one that doubles the side."""
     ins, outs = w.indices("input_blocks."), w.indices("output_blocks.")
     last = [max(w.indices(f"output_blocks.{i}."), default=0) for i in outs]
-
-    def kind(block: str) -> str:
-        for name, leaf in (("res", "in_layers.0"), ("attention", "qkv"), ("up", "conv")):
-            if w.has(f"{block}.{leaf}.weight"):
-                return name
-        return ""
-
     ends = [f"output_blocks.{i}.{j}" for i, j in zip(outs, last, strict=True)]
-    grows = [j > 0 and kind(e) in ("res", "up") for e, j in zip(ends, last, strict=True)]
+    grows = [j > 0 and _kind(w, e) in ("res", "up") for e, j in zip(ends, last, strict=True)]
     levels = sum(grows) + 1
     blocks = grows.index(True) if True in grows else len(outs) - 1
-    whole = (blocks + 1) * levels
-    if blocks < 1 or ins != list(range(whole)) or outs != list(range(whole)):
+    whole = list(range((blocks + 1) * levels))
+    if blocks < 1 or ins != whole or outs != whole:
         raise InvdiffError(
             f"The weights have {len(ins)} input blocks and {len(outs)} output blocks, which is no "
             "whole guided-diffusion network; fetch the file again."
         )
-    residual = levels == 1 or kind(ends[blocks]) == "res"
-
-    def block(level: int, j: int) -> int:
-        return 1 + level * (blocks + 1) + j
-
     widths, attention = [], []
     for level in range(levels):
-        at = f"input_blocks.{block(level, 0)}"
-        widths.append(w.take(f"{at}.0.out_layers.3.weight", None, None, 3, 3).shape[0])
-        has = {kind(f"input_blocks.{block(level, j)}.1") == "attention" for j in range(blocks)}
+        first = 1 + level * (blocks + 1)
+        at = f"input_blocks.{first}.0.out_layers.3.weight"
+        widths.append(w.take(at, None, None, 3, 3).shape[0])
+        numbers = range(first, first + blocks)
+        has = {_kind(w, f"input_blocks.{n}.1") == "attention" for n in numbers}
         if len(has) > 1:
             raise InvdiffError(
                 f"Level {level} of the network has attention in some of its blocks and not in "
                 "others, which UNet2DModel cannot express."
             )
         attention.append(has == {True})
+    residual = levels == 1 or _kind(w, ends[blocks]) == "res"
     grown = w.take("input_blocks.1.0.emb_layers.1.weight", None, None).shape[0]
-    shifts = grown == 2 * widths[0]
-    multipliers = tuple(n / base for n in widths)
-    layout = PUBLISHED.get((base, multipliers, blocks, residual, shifts))
-    order, heads, head_width = _attention(options, layout, widths, attention)
-    schedule = options.schedule or (layout.schedule if layout else None)
-    if schedule is None:
-        raise undecided("the noise schedule", "schedule", "linear or cosine")
+    return _Plan(widths, attention, blocks, residual, grown == 2 * widths[0], ends, grows)
 
+
+def _kind(w: Weights, block: str) -> str:
+    for name, leaf in (("res", "in_layers.0"), ("attention", "qkv"), ("up", "conv")):
+        if w.has(f"{block}.{leaf}.weight"):
+            return name
+    return ""
+
+
+def _moved(
+    w: Weights, plan: _Plan, order: str, heads: int | None, head_width: int | None
+) -> dict[str, Tensor]:
+    """The tensors in UNet2DModel's names."""
+    levels, blocks = len(plan.widths), plan.blocks
     out: dict[str, Tensor] = {}
 
     def move(src: str, dst: str) -> None:
@@ -134,59 +187,33 @@ def convert(tensors: dict[str, Tensor], options: Options) -> Converted:
     for level in range(levels):
         up = levels - 1 - level
         for j in range(blocks):
-            src, dst = f"input_blocks.{block(level, j)}", f"down_blocks.{level}"
+            src, dst = f"input_blocks.{plan.block(level, j)}", f"down_blocks.{level}"
             res(f"{src}.0", f"{dst}.resnets.{j}")
-            if attention[level]:
+            if plan.attention[level]:
                 attend(f"{src}.1", f"{dst}.attentions.{j}")
         if level < levels - 1:
             src, dst = (
-                f"input_blocks.{block(level, blocks)}.0",
+                f"input_blocks.{plan.block(level, blocks)}.0",
                 f"down_blocks.{level}.downsamplers.0",
             )
-            res(src, dst) if residual else move(f"{src}.op", f"{dst}.conv")
+            res(src, dst) if plan.residual else move(f"{src}.op", f"{dst}.conv")
         for j in range(blocks + 1):
             number = up * (blocks + 1) + j
             src, dst = f"output_blocks.{number}", f"up_blocks.{up}"
             res(f"{src}.0", f"{dst}.resnets.{j}")
-            if attention[level]:
+            if plan.attention[level]:
                 attend(f"{src}.1", f"{dst}.attentions.{j}")
-            if grows[number]:
-                src, dst = ends[number], f"{dst}.upsamplers.0"
-                res(src, dst) if residual else move(f"{src}.conv", f"{dst}.conv")
+            if plan.grows[number]:
+                src, dst = plan.ends[number], f"{dst}.upsamplers.0"
+                res(src, dst) if plan.residual else move(f"{src}.conv", f"{dst}.conv")
     res("middle_block.0", "mid_block.resnets.0")
     attend("middle_block.1", "mid_block.attentions.0")
     res("middle_block.2", "mid_block.resnets.1")
     move("out.0", "conv_norm_out")
     move("out.2", "conv_out")
-    classes = 0
     if w.has("label_emb.weight"):
         out["class_embedding.weight"] = w.take("label_emb.weight", None, None)
-        classes = len(out["class_embedding.weight"])
-    w.finish()
-
-    made: dict[str, Any] = unet2d.config(
-        channels,
-        out["conv_out.bias"].shape[0],
-        widths,
-        attention,
-        blocks,
-        "resnet" if residual else "conv",
-        resnet_time_scale_shift="scale_shift" if shifts else "default",
-        attn_norm_num_groups=32,
-        time_embedding_dim=out["time_embedding.linear_1.bias"].shape[0],
-        num_class_embeds=classes or None,
-        time_width=base,
-        heads=heads,
-        head_width=head_width,
-    )
-    steps = options.train_steps or (layout.steps if layout else 1000)
-    trained = {"row": "eps", "schedule": schedule, "steps": steps}
-    trained["scale"] = layout.scale if layout and not options.train_steps else 1.0
-    size = options.size or (layout.size if layout else None)
-    return Converted(
-        "guided-diffusion", "UNet2DModel", made, out, trained, (channels, size, size),
-        classes=classes, null=options.null_label,
-    )  # fmt: skip
+    return out
 
 
 def _attention(

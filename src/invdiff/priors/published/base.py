@@ -61,7 +61,8 @@ class Options:
                 what = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
                 raise InvdiffError(f"The option {f.name} is {what}; found {value!r}.")
             if number and not (value >= 0 if f.name == "null_label" else 0 < value < math.inf):
-                raise InvdiffError(f"The option {f.name} is above 0; found {value!r}.")
+                least = "0 or more" if f.name == "null_label" else "above 0"
+                raise InvdiffError(f"The option {f.name} is {least}; found {value!r}.")
 
 
 KINDS = {"sigma_min": float, "sigma_max": float, "sigma_data": float, "any_size": bool}

@@ -86,6 +86,8 @@ def _converted(content: files.Content, options: Options) -> Converted:
         return edm.convert(tensors, options, content.pickled)
     if any(k.startswith(score_sde.MARK) for k in tensors):
         return score_sde.convert(tensors, options)
+    if {"conv_in.weight", "time_embedding.linear_1.weight"} <= tensors.keys():
+        raise InvdiffError("These are weights of diffusers; give their folder, with config.json.")
     first = min(tensors, default="")
     raise InvdiffError(
         f"A network of unknown layout ({len(tensors)} tensors, {first!r} among them); known are "

@@ -165,30 +165,10 @@ def convert(tensors: dict[str, Tensor], options: Options) -> Converted:
         if output_skip or level == 0:
             move(read.next("norm"), f"{at}.norm")
             move(read.next("conv"), f"{at}.out")
-    return _finished(
-        w, read, out, options, fourier, widths, attention, blocks, pyramid, output_skip
-    )
-
-
-def _finished(
-    w: Weights,
-    read: _Reader,
-    out: dict[str, Tensor],
-    options: Options,
-    fourier: bool,
-    widths: list[int],
-    attention: list[bool],
-    blocks: int,
-    pyramid: str,
-    output_skip: bool,
-) -> Converted:
     sigmas = w.take("sigmas", None) if w.has("sigmas") else None
     w.finish()
-    trained = _trained(options, fourier, sigmas)
-    explodes = trained["row"] == "score"
-    channels = out["conv_in.weight"].shape[1]
-    config = SongConfig(
-        channels=channels,
+    shape = SongConfig(
+        channels=out["conv_in.weight"].shape[1],
         widths=tuple(widths),
         attention=tuple(attention),
         blocks=blocks,
@@ -199,13 +179,21 @@ def _finished(
         pyramid=pyramid,
         output_skip=output_skip,
         fir=(1, 1) if pyramid == "none" else (1, 3, 3, 1),
-        centre=explodes,
     )
+    return _finished(out, shape, sigmas, options)
+
+
+def _finished(
+    out: dict[str, Tensor], shape: SongConfig, sigmas: Tensor | None, options: Options
+) -> Converted:
+    trained = _trained(options, shape.fourier, sigmas)
+    explodes = trained["row"] == "score"
+    config = dataclasses.asdict(dataclasses.replace(shape, centre=explodes))
     size = options.size
-    if size is None and attention.count(True) == 1:
-        size = ATTENTION_SIZE << attention.index(True)
+    if size is None and shape.attention.count(True) == 1:
+        size = ATTENTION_SIZE << shape.attention.index(True)
     return Converted(
-        "score_sde", "SongUNet", dataclasses.asdict(config), out, trained, (channels, size, size),
+        "score_sde", "SongUNet", config, out, trained, (shape.channels, size, size),
         value_range=(0.0, 1.0) if explodes else (-1.0, 1.0),
     )  # fmt: skip
 
