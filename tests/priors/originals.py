@@ -558,7 +558,6 @@ class EdmSong(nn.Module):
             channels,
             [],
         )
-        self.skips = []
         for level, m in enumerate(mult):
             at = f"{size >> level}x{size >> level}"
             if level == 0:

@@ -416,6 +416,15 @@ def test_edm_pickles_run_no_code(tmp_path: Path) -> None:
     assert plain["class_name"] == "EDMPrecond" and plain["sigma_data"] == 0.5
 
 
+def test_classes_become_bags(tmp_path: Path) -> None:
+    """A module of torch, and one of EDM's that its decorator left alone, keep their attributes."""
+    found = pickles.read_pickle(pickle.dumps(nn.Linear(2, 3)), "f")
+    assert type(found) is pickles.Bag and found.in_features == 2
+    text = b"ctraining.networks\nLinear\n)\x81}X\x01\x00\x00\x00aK\x05sb."
+    assert vars(pickles.read_pickle(text, "f")) == {"a": 5}
+    sentence(lambda: pickles.read_pickle(text.replace(b"networks", b"networkz"), "f"), "networkz")
+
+
 class Evil:
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -168,7 +168,7 @@ def _is_photo(path: Path) -> bool:
     from invdiff.priors.published.files import check_file, safetensors_metadata
 
     check_file(path)
-    return "config" in safetensors_metadata(path)
+    return {"config", "facts"} <= safetensors_metadata(path).keys()
 
 
 def _published(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -140,10 +139,6 @@ class Weights:
         """The numbers n for which some tensor is called prefix + n + "...", sorted."""
         starts = (k[len(prefix) :].split(".")[0] for k in self.tensors if k.startswith(prefix))
         return sorted({int(s) for s in starts if s.isdecimal()})
-
-    def under(self, prefix: str) -> Iterator[str]:
-        """Names below a prefix."""
-        return (k for k in self.tensors if k.startswith(prefix))
 
     def finish(self) -> None:
         """InvdiffError when tensors are left."""

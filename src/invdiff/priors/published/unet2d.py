@@ -6,16 +6,13 @@ have the width of the first level. `build` sets these after construction where a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from invdiff.core import InvdiffError
-
-Names = Mapping[str, str]
-RESNET = ("norm1", "conv1", "time_emb_proj", "norm2", "conv2")
 
 
 def config(
