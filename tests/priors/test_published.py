@@ -185,18 +185,6 @@ def test_what_a_released_layout_settles() -> None:
     assert converted(net, heads=1, schedule="cosine").trained["schedule"] == "cosine"
 
 
-def test_a_whole_released_layout_without_weights() -> None:
-    """The smallest released guided-diffusion network, ffhq_10m, as shapes alone."""
-    with torch.device("meta"):
-        net = Adm(128, (1, 1, 2, 2, 4, 4), 1, (4,), heads=lambda width: width // 64)
-    c = converted(net)
-    assert c.shape == (3, 256, 256) and c.config["head_width"] == 64
-    assert c.trained == {"row": "eps", "schedule": "linear", "steps": 1000, "scale": 1.0}
-    assert sum(p.numel() for p in network.build(c).parameters()) == sum(
-        p.numel() for p in net.parameters()
-    )
-
-
 # DDPM
 
 
@@ -431,3 +419,67 @@ def test_every_missing_extra_and_misshapen_tensor_is_one_sentence(name: str) -> 
     sentence(lambda: attempt(state | {first: state[first].long()}), first)
     sentence(lambda: attempt({"layer.weight": torch.ones(3, 3)}), "unknown layout", "layer.weight")
     sentence(lambda: attempt({}), "unknown layout")
+
+
+# Whole released networks, as shapes alone
+
+
+def per_64(width: int) -> int:
+    return width // 64
+
+
+FULL = (1, 1, 2, 2, 4, 4)
+EDM = dict(sigma_data=0.5)
+RELEASED = {
+    "ImageNet 256": (lambda: Adm(256, FULL, 2, (3, 4, 5), per_64), {}, (3, 256), 552.8),
+    "ImageNet 64": (
+        lambda: Adm(192, (1, 2, 3, 4), 3, (1, 2, 3), per_64, "new", classes=1000),
+        {}, (3, 64), 295.9,
+    ),
+    "ImageNet 128": (
+        lambda: Adm(256, (1, 1, 2, 3, 4), 2, (2, 3, 4), 4, classes=1000), {}, (3, 128), 421.5
+    ),
+    "ImageNet 512": (
+        lambda: Adm(256, (0.5, *FULL), 2, (4, 5, 6), per_64, classes=1000), {}, (3, 512), 559.0
+    ),
+    "FFHQ of DPS": (lambda: Adm(128, FULL, 1, (4,), per_64), {}, (3, 256), 93.6),
+    "improved 64": (
+        lambda: Adm(128, (1, 2, 3, 4), 3, (2, 3), 4, updown=False), {}, (3, 64), 121.1
+    ),
+    "improved CIFAR-10": (
+        lambda: Adm(128, (1, 2, 2, 2), 3, (1, 2), 4, updown=False), {}, (3, 32), 52.5
+    ),
+    "improved LSUN": (
+        lambda: Adm(128, FULL, 2, (4,), 1, updown=False, shifts=False), {}, (3, 256), 113.7
+    ),
+    "DDPM CelebA-HQ": (lambda: Ddpm(128, FULL, 2, (4,)), {}, (3, 256), 113.7),
+    "DDPM CIFAR-10": (lambda: Ddpm(128, (1, 2, 2, 2), 2, (1,)), {}, (3, 32), 35.7),
+    "DDPM++": (lambda: Ncsnpp(128, (1, 2, 2, 2), 4, **PLAIN), dict(sde="vp"), (3, 32), 61.8),
+    "NCSN++ FFHQ": (
+        lambda: Ncsnpp(128, (1, 1, 2, 2, 2, 2, 2), 2, (4,), **SKIP), dict(sigma_max=348.0),
+        (3, 256), 65.6,
+    ),
+    "NCSN++ CIFAR-10": (
+        lambda: Ncsnpp(128, (1, 2, 2, 2), 4, (1,)), dict(sigma_max=50.0), (3, 32), 62.8
+    ),
+    "EDM CIFAR-10": (lambda: EdmSong(32, 128, (2, 2, 2), 4, (1,)), EDM, (3, 32), 55.7),
+    "EDM FFHQ": (lambda: EdmSong(64, 128, (1, 2, 2, 2), 4, (2,)), EDM, (3, 64), 61.8),
+    "EDM ImageNet 64": (
+        lambda: EdmDhariwal(64, 192, (1, 2, 3, 4), 3, (1, 2, 3), classes=1000), EDM, (3, 64), 295.9
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_layouts_need_no_option_that_they_settle(name: str) -> None:
+    """Size and number of parameters (in millions) of the released networks."""
+    make, options, (channels, size), millions = RELEASED[name]
+    with torch.device("meta"):
+        net = make()
+    state = {k: v for k, v in net.state_dict().items() if k != "sigmas"}
+    for key in (k for k in state if k.endswith("resample_filter")):
+        state[key] = torch.full((1, 1, 2, 2), 0.25)  # the one constant that is read
+    c = load.convert(files.Content(state), Options(**options), name)
+    assert c.shape == (channels, size, size)
+    found = sum(p.numel() for p in network.build(c).parameters()) / 1e6
+    assert found == pytest.approx(millions, abs=0.06)
