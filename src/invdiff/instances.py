@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from invdiff.core import Problem
 from invdiff.noise import Gaussian, Noise, Poisson
 from invdiff.operators.base import Operator
 from invdiff.operators.blur import CircularBlur, gaussian_kernel
 from invdiff.operators.coils import ring_maps
-from invdiff.operators.downsample import AveragePool
+from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.hdr import HDR
 from invdiff.operators.interferometry import Interferometry, earth_rotation_uv
 from invdiff.operators.jpeg import JPEG
+from invdiff.operators.latent import Autoencoder, decoded
 from invdiff.operators.mri import Fourier, RealFourier, Sense
 from invdiff.operators.nonlinear_blur import NonlinearBlur
 from invdiff.operators.phase import PhaseRetrieval
@@ -43,6 +46,26 @@ def _ct_metal(sigma: float) -> Problem:
     return unmeasured(metal_trace(A, metal) @ A, sigma, (1, 16, 16))
 
 
+@dataclass(frozen=True, eq=False)
+class Tanh(Operator):
+    """tanh(x): the simplest decoder that is not linear."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return x_shape
+
+
+AUTOENCODER = Autoencoder(Tanh() @ Upsample(2, RGB[1:]), AveragePool(2, RGB[1:]))
+"""Latents of 3 x 8 x 8 and images of 3 x 16 x 16; the encoder is right for small latents only."""
+
+
+def _latent(A: Operator, sigma: float) -> Problem:
+    """A measurement of the image of a latent."""
+    return unmeasured(decoded(A, AUTOENCODER), sigma, (3, 8, 8))
+
+
 INSTANCES: dict[str, Callable[[float], Problem]] = {
     "jpeg": lambda sigma: unmeasured(JPEG(10), sigma, (3, 16, 16)),
     "jpeg-after-pool": lambda sigma: unmeasured(
@@ -65,6 +88,8 @@ INSTANCES: dict[str, Callable[[float], Problem]] = {
     "phase-retrieval": lambda sigma: unmeasured(PhaseRetrieval(), sigma, RGB),
     "hdr": lambda sigma: unmeasured(HDR(), sigma, RGB),
     "nonlinear-blur": lambda sigma: unmeasured(NonlinearBlur(radius=3), sigma, RGB),
+    "latent": lambda sigma: _latent(Bicubic(2, RGB[1:]), sigma),
+    "latent-nonlinear": lambda sigma: _latent(HDR(), sigma),
     "poisson": lambda _: unmeasured(
         CircularBlur(gaussian_kernel(1.0), RGB[1:]), Poisson(100.0), RGB
     ),

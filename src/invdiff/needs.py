@@ -10,6 +10,7 @@ from invdiff.core import InvdiffError, Problem
 from invdiff.noise import Gaussian, Poisson
 from invdiff.operators.algebra import ComposedPseudoInvertible
 from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.latent import Decoded, DecodedLinear
 from invdiff.priors.base import Prior
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Need(Enum):
     NOISY = "a noise level above 0"
     POISSON = "Poisson noise"
     DENSITY = "noise that has a density"
+    AUTOENCODER = "an autoencoder"
+    IMAGE_LINEAR = "an operator that is linear on images"
 
 
 IMPLIES: dict[Need, frozenset[Need]] = {
@@ -64,6 +67,12 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
         found.add(Need.PINV)
     elif isinstance(A, PseudoInvertible) and (_accepted(A) or A.consistent(problem.x_shape)):
         found.add(Need.GENERALISED_INVERSE)
+    image_A = A
+    if isinstance(A, Decoded | DecodedLinear):
+        found.add(Need.AUTOENCODER)
+        image_A = A.outer
+    if isinstance(image_A, Linear):
+        found.add(Need.IMAGE_LINEAR)
     if A.differentiable:
         found.add(Need.OPERATOR_VJP)
     if isinstance(problem.noise, Gaussian):
@@ -106,6 +115,8 @@ def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str
     if not ways[0]:
         return ""
     A, noise = type(problem.A).__name__, problem.noise
+    if isinstance(problem.A, Decoded | DecodedLinear):
+        A = f"{A} {type(problem.A.outer).__name__}"
     has = {
         Need.PRIOR_VJP: "this prior offers none",
         Need.GAUSSIAN: f"the noise is {type(noise).__name__}",
@@ -113,6 +124,7 @@ def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str
         Need.NOISY: "there is no noise",
         Need.POISSON: f"the noise is {type(noise).__name__}",
         Need.DENSITY: f"{noise} has none",
+        Need.AUTOENCODER: "this prior is of images, not of latents",
     }
     if isinstance(problem.A, PseudoInvertible):  # and yet GENERALISED_INVERSE is missing
         advice = "offers an approximate one only, which approximate=True accepts"

@@ -134,6 +134,7 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("blur-video", ops.Blur(rough(3, 3), (6, 5), "reflect"), (2, 3, 6, 5)),
     ("gray", ops.Grayscale(), RGB),
     ("gray-negative", ops.Grayscale((-0.5, 0.0, 2.0)), (3, 4, 5)),
+    ("decoded", ops.DecodedLinear(POOL, ops.Upsample(2, (12, 10)), POOL), (3, 6, 5)),
     ("radon", RADON, (1, 7, 6)),
     ("radon-channels", ops.Radon((10.0, 75.0), (8, 8), 4, pitch=1.2, pixel=0.5), (3, 8, 8)),
     ("radon-fan", ops.Radon(ops.sparse_view(3, 360), (7, 6), 4, shift=0.3, source=9), (1, 7, 6)),
@@ -197,6 +198,7 @@ CURVED: list[tuple[str, Operator, Shape]] = [
     ("diffraction", ops.CodedDiffraction.random((7, 6), 2, seed=0), (2, 7, 6)),
     ("hdr", ops.HDR(), RGB),
     ("nonlinear-blur", ops.NonlinearBlur(radius=2), RGB),
+    ("decoded", ops.Decoded(POOL, ops.HDR(), ops.Identity()), RGB),
 ]
 LINEAR = [c for c in CASES if isinstance(c[1], Linear)]
 SPECTRAL = [c for c in CASES if isinstance(c[1], Spectral)]

@@ -23,6 +23,7 @@ from invdiff.core import InvdiffError, Level, Problem, State
 from invdiff.needs import IncompatibleError, Need, closure, missing, offers
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.latent import Autoencoder, decoded
 from invdiff.paths import VE, VP, Karras, SubVP
 from invdiff.priors.base import Counted, Denoiser, Prior
 from invdiff.rng import Rng
@@ -52,6 +53,15 @@ class Saturated(Operator):
         return torch.tanh(2 * x)
 
 
+@dataclass(frozen=True, eq=False)
+class Desaturated(Operator):
+    """The inverse of `Saturated`, roughly: atanh(x) / 2 to the third order."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x + x * x * x / 3) / 2
+
+
+TANH = Autoencoder(Saturated(), Desaturated())
 MASKS = ops.Inpaint.random(SIZE, 0.5, seed=3, batch=MEASUREMENTS)
 OPERATORS: dict[str, Operator] = {
     "identity": ops.Identity(),
@@ -65,6 +75,11 @@ OPERATORS: dict[str, Operator] = {
     "saturated": Saturated(),
     "jpeg": ops.JPEG(30),
     "quantize-pool": ops.Quantize(6) @ ops.AveragePool(2, SIZE),
+    "latent-identity": decoded(ops.Identity(), TANH),
+    "latent-inpaint-each": decoded(MASKS, TANH),
+    "latent-pool": decoded(ops.AveragePool(2, SIZE), TANH),
+    "latent-blur-reflect": decoded(ops.Blur(ops.motion_kernel(1.5, 30), SIZE, "reflect"), TANH),
+    "latent-saturated": decoded(Saturated(), TANH),
 }
 
 
@@ -123,7 +138,7 @@ def sigma_for(solver: Solver, name: str = "pool") -> float | Noise:
     return 0.0 if missing(solver, measurement(name, 0.1), PRIOR) else 0.1
 
 
-FEW = ("inpaint-each", "bicubic", "blur-reflect", "saturated")
+FEW = ("inpaint-each", "bicubic", "blur-reflect", "saturated", "latent-pool")
 """Operators for knobs other than the defaults, which have all."""
 PAIRS = [
     (variant, name)
@@ -133,6 +148,11 @@ PAIRS = [
 ]
 each_pair = pytest.mark.parametrize(("variant", "name"), PAIRS, ids=["-".join(p) for p in PAIRS])
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def home(solver: Solver, name: str) -> str:
+    """name, or the problem of latents that stands for it, for a solver that needs one."""
+    return "latent-pool" if Need.AUTOENCODER in solver.needs else name
 
 
 def setting(variant: str, name: str, dtype: torch.dtype = torch.float64) -> tuple[Solver, Problem]:
@@ -267,7 +287,7 @@ def test_a_step_is_pure(variant, name):
 
 @each_variant
 def test_seed_0_is_a_seed(variant):
-    solver, problem = setting(variant, "pool")
+    solver, problem = setting(variant, home(VARIANTS[variant], "pool"))
     zero = solve(problem, PRIOR, solver, seed=0).samples
     assert torch.equal(zero, solve(problem, PRIOR, solver, seed=0).samples)
     assert not torch.equal(zero, solve(problem, PRIOR, solver, seed=1).samples)
@@ -417,7 +437,12 @@ def bare(solver: Solver, problem: Problem) -> tuple[Problem, Prior]:
     }
     noise = problem.noise if known else NamelessNoise()
     prior = PRIOR if Need.PRIOR_VJP in declared else NoGradient(two_humps)
-    return Problem(problem.y, rung(problem.A), noise, problem.x_shape), prior
+    A = rung(problem.A)
+    if Need.AUTOENCODER in declared:
+        outer = LinearOnly if Need.IMAGE_LINEAR in declared else VjpOnly
+        parts = Autoencoder(VjpOnly(problem.A.inner), VjpOnly(problem.A.encoder))
+        A = decoded(outer(problem.A.outer), parts)
+    return Problem(problem.y, A, noise, problem.x_shape), prior
 
 
 @each_pair
@@ -447,7 +472,7 @@ def test_needs_are_honest(variant, name):
 )
 def test_the_proxies_catch_a_solver_that_hides_a_need(variant, hidden):
     """Negative twin: with one need undeclared, the same run must fail."""
-    solver, problem = setting(variant, "pool")
+    solver, problem = setting(variant, home(VARIANTS[variant], "pool"))
     weaker = {Need.SVD: {Need.PINV}, Need.PINV: {Need.LINEAR}, Need.LINEAR: {Need.OPERATOR_VJP}}
     needs = (closure(solver.needs) - {hidden} - {n for n in Need if hidden in closure([n])}) | (
         weaker.get(hidden, set())
@@ -476,6 +501,7 @@ WEIGHTLESS = [
             ("dps", {"zeta": 0.0, "loss": "l2sq"}),
             ("dps", {"zeta": 0.0, "loss": "gaussian"}),
             ("pigdm", {"weight": 0.0}),
+            ("psld", {"omega": 0.0, "gamma": 0.0}),
         )
     ],
 ]
@@ -488,7 +514,7 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
     solver = solver_class(name)(**knobs, path=path)
     plain = solver_class("unconditional")(eta_ddim=eta, path=path)
     for problem_name in ("inpaint", "bicubic", "blur-reflect"):
-        problem = measurement(problem_name)
+        problem = measurement(home(solver, problem_name))
         ours, samples = run(problem, PRIOR, solver, seeds(MEASUREMENTS))
         theirs, expected = run(problem, PRIOR, plain, seeds(MEASUREMENTS))
         assert torch.equal(samples, expected)
@@ -517,6 +543,7 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
         ("reddiff", {"init_from": "pinv", "sigma0": 0.1}, 1, 0),
         ("mmps", {"iterations": 1}, 1, 2),
         ("mmps", {"iterations": 3}, 1, 4),
+        ("psld", {}, 1, 1),
     ],
     ids=str,
 )
@@ -525,7 +552,8 @@ def test_costs_are_as_published(name, knobs, nfe, vjps):
     solver = solver_class(name)(**knobs, path=VP(5))
     sigma = 0.0 if Need.NOISELESS in solver.needs else 0.1
     for batch in (None, 1):
-        result = solve(measurement("bicubic", sigma), PRIOR, solver, samples=2, batch=batch)
+        problem = measurement(home(solver, "bicubic"), sigma)
+        result = solve(problem, PRIOR, solver, samples=2, batch=batch)
         assert (result.nfe, result.vjps) == (5 * nfe, 5 * vjps)
 
 
@@ -635,7 +663,7 @@ def test_a_diverging_sampler_says_where_and_which_knob():
 @each_variant
 def test_a_prior_that_fails_is_noticed_at_once(variant):
     """A NaN from the network at the third step is reported at the third step."""
-    solver, problem = setting(variant, "pool")
+    solver, problem = setting(variant, home(VARIANTS[variant], "pool"))
     solver = dataclasses.replace(solver, path=VP(6)).with_steps(6)
     calls, before = [0], []  # evaluations so far, and when each state was there
 

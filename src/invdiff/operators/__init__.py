@@ -37,6 +37,7 @@ from invdiff.operators.interferometry import (
 )
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.krylov import conjugate_gradients, least_squares
+from invdiff.operators.latent import Decoded, DecodedLinear
 from invdiff.operators.mri import (
     Fourier,
     RealFourier,
@@ -83,6 +84,8 @@ __all__ = [
     "Identity",
     "Inpaint",
     "Interferometry",
+    "Decoded",
+    "DecodedLinear",
     "Linear",
     "NonlinearBlur",
     "Operator",
