@@ -39,7 +39,7 @@ SOURCES = (
     _embedded("moving-fashion", "clips of moving clothes and shoes, 8 frames of 32 x 32"),
     _embedded("multiscale", "portraits in colour at 64 x 64, 32 x 32 and 16 x 16"),
     Source("FILE.safetensors", "a denoiser that `invdiff train` made"),
-    Source("FOLDER", "a pixel diffusion model of diffusers (UNet2DModel or its pipeline)"),
+    Source("FOLDER", "a model of diffusers: UNet2DModel, Stable Diffusion 1 to 3, XL, Flux, LDM"),
     Source("OWNER/NAME", "the same from the Hugging Face hub, downloaded when first used"),
 )
 """Everything that load_prior understands, for tables."""
