@@ -79,6 +79,7 @@ _HOME = {
     "invdiff.solvers.diffpir": ("DiffPIR",),
     "invdiff.solvers.dps": ("DPS",),
     "invdiff.solvers.ilvr": ("ILVR",),
+    "invdiff.solvers.latino": ("LATINO",),
     "invdiff.solvers.mcg": ("MCG",),
     "invdiff.solvers.mmps": ("MMPS",),
     "invdiff.solvers.pigdm": ("PiGDM",),

@@ -544,6 +544,7 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
         ("mmps", {"iterations": 1}, 1, 2),
         ("mmps", {"iterations": 3}, 1, 4),
         ("psld", {}, 1, 1),
+        ("latino", {}, 1, 0),
     ],
     ids=str,
 )

@@ -162,7 +162,9 @@ def test_shapes_that_do_not_fit():
 
 def test_a_counted_or_moved_prior_keeps_its_autoencoder():
     counted = Counted(prior())
-    assert counted.autoencoder is not None
+    assert counted.autoencoder is not None and counted.image_shape == X_SHAPE
+    wide = LatentPrior(normal(), UP, POOL, X_SHAPE, (0.0, 1.0))
+    assert Counted(wide).image_range == (0.0, 1.0) != wide.value_range
     assert in_latent_space(problem(), counted).x_shape == Z_SHAPE
     moved = prior().to("cpu")
     z = seeded(2, *Z_SHAPE)

@@ -118,6 +118,14 @@ class Counted(Prior):
         return x0, counted
 
     @property
+    def image_shape(self) -> tuple[int | None, ...] | None:
+        return self.prior.image_shape
+
+    @property
+    def image_range(self) -> tuple[float, float]:
+        return self.prior.image_range
+
+    @property
     def fingerprint(self) -> str:
         return self.prior.fingerprint
 
