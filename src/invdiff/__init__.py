@@ -87,6 +87,7 @@ _HOME = {
     "invdiff.solvers.pyramid": ("Pyramid",),
     "invdiff.solvers.reddiff": ("REDDiff",),
     "invdiff.solvers.replacement": ("Replacement",),
+    "invdiff.solvers.resample": ("ReSample",),
     "invdiff.solvers.score_medical": ("ScoreMedical", "ScoreMedicalBaseline"),
     "invdiff.solvers.snips": ("SNIPS",),
     "invdiff.solvers.score_mri": ("ScoreMRI",),

@@ -125,6 +125,9 @@ VARIANTS |= {
     "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
     "ilvr-pinv": solver_class("ilvr")(up="pinv", range_t=1, path=VP(STEPS)),
     "snips-denoised": solver_class("snips")(K=2, final="denoised", path=VE(STEPS, 5.0, 0.05)),
+    "resample-often": solver_class("resample")(
+        every=1, iterations=3, image_iterations=3, zeta=0.1, path=VP(STEPS)
+    ),
     "ccdf-ddrm": solver_class("ccdf")(
         solver_class("ddrm")(path=VP(6)), sigma=2.0, guess="transpose"
     ).with_steps(STEPS),
@@ -545,6 +548,8 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
         ("mmps", {"iterations": 3}, 1, 4),
         ("psld", {}, 1, 1),
         ("latino", {}, 1, 0),
+        ("resample", {}, 1, 0),
+        ("resample", {"zeta": 0.5}, 1, 1),
     ],
     ids=str,
 )

@@ -35,9 +35,7 @@ class LATINO(Solver):
 
     when_it_diverges: ClassVar[str] = "a smaller delta"
 
-    delta: float = knob(
-        1.0, "variance of x about u over 1 - abar; 0 ignores y", 0
-    )
+    delta: float = knob(1.0, "variance of x about u over 1 - abar; 0 ignores y", 0)
     clip: bool = knob(False, "whether images are clipped to the prior's range")
     path: Path = field(
         default_factory=lambda: VP(
