@@ -70,3 +70,16 @@ def test_the_solver_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     assert float(high.mean.mean() - low.mean.mean()) > 0.9
     assert "pulled" not in registry()
+
+
+def test_the_sample_of_priors_of_latents_runs(tmp_path: Path) -> None:
+    """docs/priors-latent.md: its code runs on a small pipeline."""
+    sys.path.insert(0, str(ROOT / "tests" / "priors"))
+    saved = importlib.import_module("pipes").saved
+    text = (ROOT / "docs" / "priors-latent.md").read_text(encoding="utf-8")
+    scope: dict[str, object] = {"FOLDER": saved("sd", tmp_path / "sd")}
+    exec(text.split("```python\n")[1].split("```")[0], scope)
+    for name in ("dps", "psld"):
+        result = scope[name]
+        assert result.samples.shape == (1, 2, 3, 16, 16) and result.samples.isfinite().all()
+        assert result.latents.shape == (1, 2, 4, 8, 8)
