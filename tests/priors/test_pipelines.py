@@ -211,6 +211,26 @@ def test_restore(folders: dict[str, Path], tmp_path: Path, solver: str) -> None:
     assert Result.load(out).latents.shape == (1, 1, 4, 8, 8)
 
 
+def test_restore_with_a_prompt_and_again(folders: dict[str, Path], tmp_path: Path) -> None:
+    from PIL import Image
+
+    photo, found = tmp_path / "photo.png", []
+    Image.new("RGB", (16, 16), (200, 100, 50)).save(photo)
+    told = [str(photo), "--task", "denoise", "--sigma", "0.1", "--prior", str(folders["sd"])]
+    told += ["--solver.name", "dps", "--steps", "2", "--samples", "1", "--quiet"]
+    for i, text in enumerate(([], ["--prompt", "a cat", "--guidance", "3"])):
+        assert main(["restore", *told, *text, "--out", str(tmp_path / f"{i}")]) == 0
+        found.append(Result.load(tmp_path / f"{i}").samples)
+    assert not torch.equal(*found)
+    again = ["--from", str(tmp_path / "1" / "run.json"), "--out", str(tmp_path / "2"), "--quiet"]
+    assert main(["restore", *again]) == 0
+    assert torch.equal(Result.load(tmp_path / "2").samples, found[1])
+
+
+def test_a_prompt_for_a_prior_that_reads_none() -> None:
+    sentence(lambda: load_prior("photo", prompt="cat"), "reads no text")
+
+
 # ---- what is refused, in one sentence
 
 

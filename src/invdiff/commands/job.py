@@ -93,7 +93,8 @@ def fresh(given: Given) -> Job:
     photo, device = read_photo(given["photo"]), torch_device(given.get("device", "auto"))
     named, precision = given.get("prior", "photo"), given.get("precision", "float32")
     spec = str(Path(named).resolve()) if Path(named).exists() else named
-    prior = load_prior(spec, device, precision)
+    text = {key: given[key] for key in ("prompt", "guidance") if key in given}
+    prior = load_prior(spec, device, precision, **text)
     sigma = given.get("sigma") if task == "denoise" else given.get("noise")
     d = damaged(photo, task, values, sigma, prior)
     asked = posed(d.problem, prior)
@@ -116,6 +117,7 @@ def fresh(given: Given) -> Job:
         "task": {"name": task, "options": {k: str(v) for k, v in values.items()}},
         "prior_spec": spec,
         "precision": precision,
+        "text": text,
     }
     out = Path(given.get("out", f"restored-{name}"))
     return Job(
@@ -175,7 +177,8 @@ def repeated(given: Given) -> Job:
     usable = c["device"] == "cpu" or torch.cuda.is_available()
     device = torch_device(given.get("device", c["device"] if usable else "auto"))
     spec = given.get("prior", facts["prior_spec"])
-    prior = load_prior(spec, device, facts["precision"])
+    facts["text"] = result.config.get("text", {})
+    prior = load_prior(spec, device, facts["precision"], **facts["text"])
     result.check_prior(prior)
     lines = [
         ("run", f"{source}: {facts['task']['name']} of {facts['photo']['name']}"),

@@ -143,6 +143,8 @@ def _parse(name: str, args: list[str]) -> Given:
     add("--seed", type=int, help="of all samples, 0 by default")
     add("--prior", type=str, help="photo, a .safetensors file of `invdiff train`, a folder with a "
         "diffusers model, or its OWNER/NAME on the Hugging Face hub")  # fmt: skip
+    add("--prompt", type=str, help="what the picture shows, for a prior that reads text")
+    add("--guidance", type=float, help="how strongly the prompt counts, 1 by default")
     add("--precision", type=Literal["float32", "bfloat16"], help="of the network")
     add("--batch", type=int, help="samples that are restored together")
     add("--device", type=str, help="auto, cpu or cuda")

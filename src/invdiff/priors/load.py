@@ -48,17 +48,25 @@ BUILT_IN = {source.spec: source.load for source in SOURCES if source.load is not
 
 
 def load_prior(
-    spec: str, device: torch.device | str = "cpu", precision: Precision = "float32"
+    spec: str,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    *,
+    prompt: str | None = None,
+    guidance: float = 1.0,
 ) -> Prior:
     """The prior called spec, on a device.
 
     spec: a name in BUILT_IN, such as "photo"; the path of a .safetensors file that `invdiff train`
     wrote, a folder with a diffusers model, or its name OWNER/NAME on the Hugging Face hub.
     precision: of the network; the state of a sampler stays in float32.
+    prompt, guidance: of a model of diffusers that reads text, as in `load_diffusers`.
     Raises InvdiffError, with the nearest names where there is no such prior.
     """
     spec = str(spec)
     if spec in BUILT_IN or spec.endswith(".safetensors"):
+        if prompt is not None or guidance != 1:
+            raise InvdiffError(f"The prior {spec} reads no text; leave prompt and guidance out.")
         prior = BUILT_IN[spec]() if spec in BUILT_IN else load_weights(Path(spec))
         if isinstance(prior, PhotoPrior):
             prior.precision = precision
@@ -70,4 +78,4 @@ def load_prior(
     from invdiff.priors.hub import load_diffusers
 
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-    return load_diffusers(spec, device, dtype=dtype)
+    return load_diffusers(spec, device, dtype=dtype, prompt=prompt, guidance=guidance)
