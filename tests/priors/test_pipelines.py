@@ -197,7 +197,7 @@ def test_a_run_is_saved_and_repeated(folders: dict[str, Path], tmp_path: Path) -
     assert torch.equal(again(loaded, prior).samples, result.samples)
 
 
-@pytest.mark.parametrize("solver", ["auto", "dps"])
+@pytest.mark.parametrize("solver", ["auto", "dps", "psld", "latino", "resample"])
 def test_restore(folders: dict[str, Path], tmp_path: Path, solver: str) -> None:
     from PIL import Image
 
