@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from pipes import MAKERS, saved
 
@@ -229,6 +230,32 @@ def test_restore_with_a_prompt_and_again(folders: dict[str, Path], tmp_path: Pat
 
 def test_a_prompt_for_a_prior_that_reads_none() -> None:
     sentence(lambda: load_prior("photo", prompt="cat"), "reads no text")
+
+
+def test_a_name_on_the_hub(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is needed is asked for, and neither duplicates nor other parts."""
+    remote, cache = Path(shutil.copytree(folders["sd"], tmp_path / "remote")), tmp_path / "cache"
+    unwanted = ("unet/diffusion_pytorch_model.fp16.safetensors", "safety_checker/model.safetensors",
+                "unet/diffusion_pytorch_model.bin", "README.md")  # fmt: skip
+    for name in unwanted:
+        (remote / name).parent.mkdir(exist_ok=True)
+        (remote / name).write_text("not needed")
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        for path in remote.rglob("*"):
+            inside = path.relative_to(remote)
+            if path.is_file() and any(fnmatch(str(inside), p) for p in allow_patterns):
+                (cache / inside).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, cache / inside)
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    prior = load_prior("owner/latents")
+    assert prior.name == "owner/latents"
+    assert prior.fingerprint == load_diffusers(folders["sd"]).fingerprint
+    assert not any((cache / name).exists() for name in unwanted)
 
 
 # ---- what is refused, in one sentence
