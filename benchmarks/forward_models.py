@@ -474,6 +474,8 @@ WITHOUT_PICTURE = """\
   that is not white turns an operator into.
 - `outer @ inner` is a `ComposedLinear` of two linear operators, a `ComposedPseudoInvertible` of two
   that have a generalised inverse, and else a `Composed`, for example `HDR(2.0) @ Bicubic(4, size)`.
+- A prior of latents makes a `Decoded`, or a `DecodedLinear` where both are linear: A after the
+  prior's decoder, with its encoder beside it ([priors-latent.md](priors-latent.md)).
 """
 
 

@@ -26,12 +26,13 @@ from torch import Tensor
 
 import invdiff.operators as ops
 from invdiff import paths, zoo
-from invdiff.audit.distance import CELLS, mean_and_error
+from invdiff.audit.distance import CELLS, UNCHANGED, mean_and_error
 from invdiff.core import Problem
 from invdiff.needs import Need, offers, why_not
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.kernel_network import expected
+from invdiff.operators.latent import decoded
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.load import FORMATS, SOURCES
@@ -121,6 +122,8 @@ def cost(solver: Solver) -> str:
     prior = GaussianPrior(like.reshape(shape), variances.reshape(shape))
     A = ops.Bicubic(2, shape[1:])
     y = A(prior.sample(1, Rng.of(0)))
+    if Need.AUTOENCODER in solver.needs:
+        A = decoded(A, UNCHANGED)
     result = solve(Problem(y, A, noise, shape), prior, solver.with_steps(2))
     return f"{result.nfe / 2:g} + {result.vjps / 2:g}"
 
@@ -319,6 +322,7 @@ def examples() -> Mapping[type[Operator], Operator]:
     circular, bicubic = ops.CircularBlur(kernel, SIZE), ops.Bicubic(4, SIZE)
     blur = ops.Blur(kernel, SIZE, "reflect")
     lines = ops.gaussian_lines(SIZE, 4, seed=0)
+    large, small = ops.Upsample(2, (64, 64)), ops.AveragePool(2, (64, 64))
     array = ops.earth_rotation(8, 12, 15.0)
     found: list[Operator] = [
         ops.Identity(),
@@ -367,6 +371,8 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.Bracket((0.25, 1.0, 4.0)),
         ops.CameraResponse(),
         ops.NonlinearBlur(),
+        ops.Decoded(ops.AveragePool(4, (64, 64)), Saturated() @ large, small),
+        ops.DecodedLinear(ops.AveragePool(4, (64, 64)), large, small),
         kernel_network(),
         ops.ClosurePhases(array.triangles()),
         ops.ClosureAmplitudes(array.quadrangles()),
@@ -456,8 +462,9 @@ def operators_page() -> str:
     }
 
     def offered(A: Operator) -> str:
+        hidden = {Need.PRIOR_VJP, Need.POISSON, Need.IMAGE_LINEAR}
         offer = offers(Problem(torch.zeros(1, *A.y_shape(RGB)), A, Poisson(1.0), RGB))
-        return ", ".join(n.value for n in Need if n in offer - {Need.PRIOR_VJP, Need.POISSON})
+        return ", ".join(n.value for n in Need if n in offer - hidden)
 
     lines = [
         "# Operators",

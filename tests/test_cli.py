@@ -263,8 +263,10 @@ def test_every_task(
     assert ("rounding" in printed) == (task != "denoise")
 
 
-NOISY = [n for n, cls in registry().items() if Need.NOISELESS not in cls.needs]
-"""Solvers that take a photograph, whose noise is at least what rounding to 8 bits makes."""
+NOT_HERE = {Need.NOISELESS, Need.AUTOENCODER}
+NOISY = [n for n, cls in registry().items() if not NOT_HERE & cls.needs]
+"""Solvers that take a photograph, whose noise is at least what rounding to 8 bits makes, with a
+prior of images; those of latents are run in priors/test_pipelines.py."""
 
 
 @pytest.mark.parametrize("solver", NOISY)

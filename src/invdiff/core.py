@@ -14,6 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from invdiff.noise import Noise, Poisson
     from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
+    from invdiff.operators.latent import Decoded
 
 
 class InvdiffError(ValueError):
@@ -103,6 +104,11 @@ class Problem:
     def invertible(self) -> PseudoInvertible:
         """A, typed as PseudoInvertible: for solvers that declared GENERALISED_INVERSE or PINV."""
         return cast("PseudoInvertible", self.A)
+
+    @property
+    def latent(self) -> Decoded:
+        """A, typed as Decoded: for solvers that declared AUTOENCODER, and so were checked."""
+        return cast("Decoded", self.A)
 
     @property
     def linear(self) -> Linear:

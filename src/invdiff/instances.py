@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from invdiff.core import Problem
 from invdiff.noise import (
@@ -21,11 +23,12 @@ from invdiff.operators.blur import CircularBlur, gaussian_kernel
 from invdiff.operators.camera import Bracket
 from invdiff.operators.closures import ClosurePhases
 from invdiff.operators.coils import ring_maps
-from invdiff.operators.downsample import AveragePool
+from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.interferometry import Interferometry
 from invdiff.operators.jpeg import JPEG
+from invdiff.operators.latent import Autoencoder, decoded
 from invdiff.operators.mri import Fourier, RealFourier, Sense
 from invdiff.operators.nonlinear_blur import NonlinearBlur
 from invdiff.operators.phase import PhaseRetrieval
@@ -57,6 +60,26 @@ def _ct_metal(sigma: float) -> Problem:
     metal = torch.zeros(1, 1, 16, 16)
     metal[..., 6:9, 8:11] = 1
     return unmeasured(metal_trace(A, metal) @ A, sigma, (1, 16, 16))
+
+
+@dataclass(frozen=True, eq=False)
+class Tanh(Operator):
+    """tanh(x): the simplest decoder that is not linear."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return x_shape
+
+
+AUTOENCODER = Autoencoder(Tanh() @ Upsample(2, RGB[1:]), AveragePool(2, RGB[1:]))
+"""Latents of 3 x 8 x 8 and images of 3 x 16 x 16; the encoder is right for small latents only."""
+
+
+def _latent(A: Operator, sigma: float) -> Problem:
+    """A measurement of the image of a latent."""
+    return unmeasured(decoded(A, AUTOENCODER), sigma, (3, 8, 8))
 
 
 INSTANCES: dict[str, Callable[[float], Problem]] = {
@@ -93,6 +116,8 @@ INSTANCES: dict[str, Callable[[float], Problem]] = {
         (2, 16, 12),
     ),
     "laplace-noise": lambda _: unmeasured(AveragePool(2, RGB[1:]), Laplace(0.05), RGB),
+    "latent": lambda sigma: _latent(Bicubic(2, RGB[1:]), sigma),
+    "latent-nonlinear": lambda sigma: _latent(HDR(), sigma),
     "poisson": lambda _: unmeasured(
         CircularBlur(gaussian_kernel(1.0), RGB[1:]), Poisson(100.0), RGB
     ),

@@ -10,6 +10,7 @@ from invdiff.core import InvdiffError, Problem
 from invdiff.noise import Coloured, Gaussian, Poisson
 from invdiff.operators.algebra import ComposedPseudoInvertible
 from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.latent import Decoded, DecodedLinear
 from invdiff.operators.white import whitened
 from invdiff.priors.base import Prior
 
@@ -31,6 +32,8 @@ class Need(Enum):
     NOISY = "a noise level above 0"
     POISSON = "Poisson noise"
     DENSITY = "noise that has a density"
+    AUTOENCODER = "an autoencoder"
+    IMAGE_LINEAR = "an operator that is linear on images"
 
 
 IMPLIES: dict[Need, frozenset[Need]] = {
@@ -58,6 +61,9 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
     with approximate = True, and not otherwise. Gaussian noise that is not white is what a solver
     sees of it: white, with the operator of `operators.white.whitened`.
     """
+    image_A, decoded = problem.A, False
+    if isinstance(image_A, Decoded | DecodedLinear):  # whitening hides the decoder
+        image_A, decoded = image_A.outer, True
     problem = whitened(problem)
     found: set[Need] = set()
     A: Operator = problem.A
@@ -67,6 +73,10 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
         found.add(Need.PINV)
     elif isinstance(A, PseudoInvertible) and (_accepted(A) or A.consistent(problem.x_shape)):
         found.add(Need.GENERALISED_INVERSE)
+    if decoded:
+        found.add(Need.AUTOENCODER)
+    if isinstance(image_A, Linear):
+        found.add(Need.IMAGE_LINEAR)
     if A.differentiable:
         found.add(Need.OPERATOR_VJP)
     if isinstance(problem.noise, Gaussian):
@@ -111,6 +121,8 @@ def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str
     A, noise = type(problem.A).__name__, problem.noise
     if isinstance(noise, Coloured):
         A = f"{A} with {type(noise).__name__} noise"
+    if isinstance(problem.A, Decoded | DecodedLinear):
+        A = f"{A} {type(problem.A.outer).__name__}"
     has = {
         Need.PRIOR_VJP: "this prior offers none",
         Need.GAUSSIAN: f"the noise is {type(noise).__name__}",
@@ -118,6 +130,7 @@ def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str
         Need.NOISY: "there is no noise",
         Need.POISSON: f"the noise is {type(noise).__name__}",
         Need.DENSITY: f"{noise} has none",
+        Need.AUTOENCODER: "this prior is of images, not of latents",
     }
     if isinstance(problem.A, PseudoInvertible):  # and yet GENERALISED_INVERSE is missing
         advice = "offers an approximate one only, which approximate=True accepts"

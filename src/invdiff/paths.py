@@ -34,6 +34,8 @@ class VP(Path):
     """Variance-preserving: a^2 + s^2 = 1 on a table of `train_steps` betas.
 
     schedule "linear": Ho et al. 2020 (arXiv 2006.11239), betas from beta_min to beta_max.
+    schedule "scaled-linear": the square roots of the betas are linear (Rombach et al. 2022, arXiv
+    2112.10752: Stable Diffusion has beta_min = 0.00085 and beta_max = 0.012).
     schedule "cosine": Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 17, betas capped at 0.999.
     spacing of the table's indices, T = train_steps, n = steps:
       "leading"   0, T/n, 2T/n, ...            (DDRM, DDNM, PiGDM, RED-diff; tops at T - T/n)
@@ -43,7 +45,7 @@ class VP(Path):
     table is left out, for solvers that start from an image (VP(20, top=300): 0, 15, ..., 285).
     """
 
-    schedule: Literal["linear", "cosine"] = "linear"
+    schedule: Literal["linear", "scaled-linear", "cosine"] = "linear"
     spacing: Literal["leading", "trailing", "quad"] = "leading"
     train_steps: int = 1000
     beta_min: float = 1e-4
@@ -55,6 +57,8 @@ class VP(Path):
         T = self.train_steps
         if self.schedule == "linear":
             betas = np.linspace(self.beta_min, self.beta_max, T)
+        elif self.schedule == "scaled-linear":
+            betas = np.linspace(self.beta_min**0.5, self.beta_max**0.5, T) ** 2
         else:
             f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * math.pi / 2) ** 2
             betas = np.minimum(1 - f[1:] / f[:-1], 0.999)

@@ -52,7 +52,7 @@ def damaged(
     """
     kind, notes = zoo.task(task), []
     options = check_options(kind, options)
-    channels = prior.shape[0] if prior.shape and prior.shape[0] else 3
+    channels = prior.image_shape[0] if prior.image_shape and prior.image_shape[0] else 3
     pixels, grey, repeats = photo.pixels, False, 1
     if kind.channels == 1 or channels == 1:
         if not photo.grey:
@@ -71,9 +71,9 @@ def damaged(
     A = kind.operator(size, values)
     known = values["mask"][0, 0] if "mask" in values else None
     level, how = noise_level(sigma, pixels[:1] if repeats > 1 else pixels, known)
-    noise = Gaussian.on_unit_range(level * math.sqrt(repeats), prior.value_range)
-    y = to_range(pixels, prior.value_range)[None].contiguous()
-    y = y - beyond(A, (channels, *size), prior.value_range)
+    noise = Gaussian.on_unit_range(level * math.sqrt(repeats), prior.image_range)
+    y = to_range(pixels, prior.image_range)[None].contiguous()
+    y = y - beyond(A, (channels, *size), prior.image_range)
     return Damaged(Problem(y, A, noise, (channels, *size)), grey, level, how, tuple(notes))
 
 

@@ -26,7 +26,8 @@ class Result:
     samples: (measurements, samples, *x_shape), in the prior's range, on the CPU.
     nfe: evaluations of the prior per image; vjps: vector-Jacobian products per image.
     seconds: wall-clock time. config: problem, prior, solver, seeds and versions, as JSON values.
-    tensors: the tensors that config refers to.
+    tensors: the tensors that config refers to. latents: of a prior of latents, what the samples
+    were decoded from, (measurements, samples, *z_shape); None for a prior of images.
     """
 
     samples: Tensor
@@ -35,6 +36,7 @@ class Result:
     seconds: float
     config: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    latents: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
@@ -61,6 +63,8 @@ class Result:
         """Write run.json and run.safetensors into a folder that exists."""
         record = {**self.config, "nfe": self.nfe, "vjps": self.vjps, "seconds": self.seconds}
         tensors = {**self.tensors, "samples": self.samples.contiguous()}
+        if self.latents is not None:
+            tensors["latents"] = self.latents.contiguous()
         save_file(tensors, folder / "run.safetensors")
         (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n")
 
@@ -71,13 +75,13 @@ class Result:
         try:
             config = json.loads((folder / "run.json").read_text())
             tensors = load_file(folder / "run.safetensors")
-            samples = tensors.pop("samples")
+            samples, latents = tensors.pop("samples"), tensors.pop("latents", None)
             nfe, vjps, seconds = (config.pop(k) for k in ("nfe", "vjps", "seconds"))
         except (OSError, ValueError, LookupError, AttributeError, SafetensorError):
             raise InvdiffError(
                 f"{folder} holds no saved run (a complete run.json and run.safetensors)."
             ) from None
-        return Result(samples, nfe, vjps, seconds, config, tensors)
+        return Result(samples, nfe, vjps, seconds, config, tensors, latents)
 
     def problem(self) -> Problem:
         """The problem that was solved."""

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem, State
 from invdiff.needs import check
+from invdiff.operators.base import Operator
 from invdiff.operators.white import centred, whitened
 from invdiff.priors.base import Counted, Prior
+from invdiff.priors.latent import in_latent_space
 from invdiff.result import Result, describe
 from invdiff.rng import Rng
 from invdiff.solvers import registry
@@ -25,6 +27,12 @@ FAR = 1e6
 
 class DivergedError(InvdiffError):
     """A sampler left all bounds; the message names the step and what to turn down."""
+
+
+def posed(problem: Problem, prior: Prior) -> Problem:
+    """The problem as solvers see it: centred, with white noise where it is Gaussian, and of latents
+    where the prior is of latents."""
+    return in_latent_space(whitened(centred(problem)), prior)
 
 
 def stream(
@@ -39,11 +47,12 @@ def stream(
 
     seeds: one integer for each row of problem.y. start: a saved state to go on from; the result is
     bit for bit that of an uninterrupted run. portable: draw noise on the CPU.
+    With a prior of latents, states are of latents, and the prior's decoder makes images of them.
     Raises IncompatibleError before any network call, DivergedError when a state is not finite.
     """
-    problem = centred(problem)
-    check(solver, problem, prior, [cls() for cls in registry().values()])
-    problem = whitened(problem)
+    told = in_latent_space(centred(problem), prior)
+    check(solver, told, prior, [cls() for cls in registry().values()])
+    problem = posed(problem, prior)
     if len(seeds) != problem.batch:
         raise InvdiffError(f"{problem.batch} measurements need as many seeds, found {len(seeds)}.")
     rng = Rng.of(seeds, portable)
@@ -66,10 +75,10 @@ def finish(
     seeds: Sequence[int],
     portable: bool = False,
 ) -> Tensor:
-    """The samples of the last state of a stream, (B, *x_shape)."""
+    """The samples of the last state of a stream, (B, *x_shape); latents of a prior of latents."""
     with torch.no_grad():
         rng = Rng.of(seeds, portable).at(state.step)
-        return solver.finish(state, whitened(centred(problem)), prior, rng)
+        return solver.finish(state, posed(problem, prior), prior, rng)
 
 
 def _check_finite(state: State, solver: Solver) -> None:
@@ -139,6 +148,7 @@ def solve(
     rows = [(m, k) for m in range(problem.batch) for k in range(samples)]
     size = len(rows) if batch is None or solver.coupled else batch
     chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
+    asked, problem = problem, posed(problem, prior)
     _check_start(start, chunks, solver, problem)
     counted = Counted(prior)
     began, outputs = time.perf_counter(), list(start.done) if start else []
@@ -155,21 +165,32 @@ def solve(
                 watch(Snapshot(tuple(outputs), state, solver.num_steps, len(chunks), *spent))
         outputs.append(finish(state, part, counted, solver, seeds, portable).cpu())
     tensors: dict[str, Tensor] = {}
-    config = describe(problem, prior, solver, tensors) | {
+    config = describe(asked, prior, solver, tensors) | {
         "seed": seed,
         "samples": samples,
         "batch": size,
         "portable": portable,
         "device": str(problem.y.device),
     }
+    found = torch.cat(outputs)
+    decoder = None if prior.autoencoder is None else prior.autoencoder.decoder
+    images = found if decoder is None else _decode(decoder, found, size, problem.y.device)
     return Result(
-        torch.cat(outputs).reshape(problem.batch, samples, *problem.x_shape),
+        images.reshape(problem.batch, samples, *images.shape[1:]),
         counted.nfe // len(chunks),
         counted.vjps // len(chunks),
         time.perf_counter() - began,
         config,
         tensors,
+        None if decoder is None else found.reshape(problem.batch, samples, *found.shape[1:]),
     )
+
+
+def _decode(decoder: Operator, latents: Tensor, size: int, device: torch.device) -> Tensor:
+    """The images of latents, `size` rows at a time on the device, on the CPU."""
+    with torch.no_grad():
+        parts = [decoder(z.to(device)).cpu() for z in torch.split(latents, size)]
+    return torch.cat(parts)
 
 
 def _check_start(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem, nearest
 from invdiff.instances import INSTANCES
-from invdiff.needs import missing, why_not
+from invdiff.needs import Need, missing, offers, why_not
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Identity, Linear
 from invdiff.operators.blur import blur
@@ -198,6 +198,9 @@ evaluations of the papers, with what that costs on normal laws in the solvers' t
 FALLBACK = ("diffpir", "the operator has no singular value decomposition, which ddrm needs")
 """What `auto` takes where the measured choice cannot: for example an unsymmetric blur."""
 
+LATENT = ("psld", "the prior is of latents, and psld uses the encoder too; not measured")
+"""What `auto` takes for a prior of latents."""
+
 AUTO: dict[str, tuple[str, str]] = {
     "inpaint": ("ddrm", "its mean is within 0.3 dB of that of mmps in less than half the time"),
     "super-resolution": ("ddrm", "a better mean than mmps and pigdm, in less time"),
@@ -214,7 +217,9 @@ def auto(task_name: str, problem: Problem) -> tuple[Solver, str]:
     problem: what is to be solved: its operator decides who can, its noise enters the presets.
     """
     name, reason = AUTO[task(task_name).name]
-    if missing(solver_class(name)(), problem):
+    if Need.AUTOENCODER in offers(problem):
+        name, reason = LATENT
+    elif missing(solver_class(name)(), problem):
         name, reason = FALLBACK
     return preset(task_name, name, problem.sigma_y), reason
 

@@ -14,6 +14,10 @@ RECORD = json.loads((Path(__file__).parents[2] / "docs" / "posterior.json").read
 CHANGE = 0.01
 """Seeds are fixed, so a run repeats its distance up to round-off; a changed algorithm does not."""
 
+CHAOTIC = {"psld"}
+"""Deterministic steps of a length that does not fall with the misfit: after 1000 of them, round-off
+(of a batch of another size) decides. Their distance is compared within its standard errors."""
+
 
 def test_every_solver_was_measured_and_nothing_else():
     assert set(RECORD) == {"exact", *registry()}
@@ -23,9 +27,13 @@ def test_every_solver_was_measured_and_nothing_else():
 @pytest.mark.parametrize("name", registry())
 def test_the_distance_is_the_recorded_one(name):
     (d, dy), recorded = CELLS[0], RECORD[name]["distances"]
-    found = distances(registry()[name](), d, dy, 0, count=1)
+    found = distances(registry()[name](), d, dy, 0, count=4 if name in CHAOTIC else 1)
     if found is None:
         assert not recorded
+    elif name in CHAOTIC:
+        pairs = [mean_and_error([rows]) for rows in (found, recorded[f"{d},{dy}"][0])]
+        (a, s), (b, t) = pairs
+        assert abs(a - b) < 4 * (s**2 + t**2) ** 0.5
     else:
         assert found[0] == pytest.approx(recorded[f"{d},{dy}"][0][0], rel=CHANGE)
 

@@ -23,6 +23,7 @@ from invdiff.core import InvdiffError, Level, Problem, State
 from invdiff.needs import IncompatibleError, Need, closure, missing, offers
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.latent import Autoencoder, decoded
 from invdiff.paths import VE, VP, Karras, SubVP
 from invdiff.priors.base import Counted, Denoiser, Prior
 from invdiff.rng import Rng
@@ -52,6 +53,15 @@ class Saturated(Operator):
         return torch.tanh(2 * x)
 
 
+@dataclass(frozen=True, eq=False)
+class Desaturated(Operator):
+    """The inverse of `Saturated`, roughly: atanh(x) / 2 to the third order."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x + x * x * x / 3) / 2
+
+
+TANH = Autoencoder(Saturated(), Desaturated())
 MASKS = ops.Inpaint.random(SIZE, 0.5, seed=3, batch=MEASUREMENTS)
 OPERATORS: dict[str, Operator] = {
     "identity": ops.Identity(),
@@ -65,6 +75,11 @@ OPERATORS: dict[str, Operator] = {
     "saturated": Saturated(),
     "jpeg": ops.JPEG(30),
     "quantize-pool": ops.Quantize(6) @ ops.AveragePool(2, SIZE),
+    "latent-identity": decoded(ops.Identity(), TANH),
+    "latent-inpaint-each": decoded(MASKS, TANH),
+    "latent-pool": decoded(ops.AveragePool(2, SIZE), TANH),
+    "latent-blur-reflect": decoded(ops.Blur(ops.motion_kernel(1.5, 30), SIZE, "reflect"), TANH),
+    "latent-saturated": decoded(Saturated(), TANH),
 }
 
 
@@ -111,6 +126,9 @@ VARIANTS |= {
     "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
     "ilvr-pinv": solver_class("ilvr")(up="pinv", range_t=1, path=VP(STEPS)),
     "snips-denoised": solver_class("snips")(K=2, final="denoised", path=VE(STEPS, 5.0, 0.05)),
+    "resample-often": solver_class("resample")(
+        every=1, iterations=3, image_iterations=3, zeta=0.1, path=VP(STEPS)
+    ),
     "ccdf-ddrm": solver_class("ccdf")(
         solver_class("ddrm")(path=VP(6)), sigma=2.0, guess="transpose"
     ).with_steps(STEPS),
@@ -124,7 +142,7 @@ def sigma_for(solver: Solver, name: str = "pool") -> float | Noise:
     return 0.0 if missing(solver, measurement(name, 0.1), PRIOR) else 0.1
 
 
-FEW = ("inpaint-each", "bicubic", "blur-reflect", "saturated")
+FEW = ("inpaint-each", "bicubic", "blur-reflect", "saturated", "latent-pool")
 """Operators for knobs other than the defaults, which have all."""
 PAIRS = [
     (variant, name)
@@ -134,6 +152,11 @@ PAIRS = [
 ]
 each_pair = pytest.mark.parametrize(("variant", "name"), PAIRS, ids=["-".join(p) for p in PAIRS])
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def home(solver: Solver, name: str) -> str:
+    """name, or the problem of latents that stands for it, for a solver that needs one."""
+    return "latent-pool" if Need.AUTOENCODER in solver.needs else name
 
 
 def setting(variant: str, name: str, dtype: torch.dtype = torch.float64) -> tuple[Solver, Problem]:
@@ -268,7 +291,7 @@ def test_a_step_is_pure(variant, name):
 
 @each_variant
 def test_seed_0_is_a_seed(variant):
-    solver, problem = setting(variant, "pool")
+    solver, problem = setting(variant, home(VARIANTS[variant], "pool"))
     zero = solve(problem, PRIOR, solver, seed=0).samples
     assert torch.equal(zero, solve(problem, PRIOR, solver, seed=0).samples)
     assert not torch.equal(zero, solve(problem, PRIOR, solver, seed=1).samples)
@@ -418,7 +441,12 @@ def bare(solver: Solver, problem: Problem) -> tuple[Problem, Prior]:
     }
     noise = problem.noise if known else NamelessNoise()
     prior = PRIOR if Need.PRIOR_VJP in declared else NoGradient(two_humps)
-    return Problem(problem.y, rung(problem.A), noise, problem.x_shape), prior
+    A = rung(problem.A)
+    if Need.AUTOENCODER in declared:
+        outer = LinearOnly if Need.IMAGE_LINEAR in declared else VjpOnly
+        parts = Autoencoder(VjpOnly(problem.A.inner), VjpOnly(problem.A.encoder))
+        A = decoded(outer(problem.A.outer), parts)
+    return Problem(problem.y, A, noise, problem.x_shape), prior
 
 
 @each_pair
@@ -448,7 +476,7 @@ def test_needs_are_honest(variant, name):
 )
 def test_the_proxies_catch_a_solver_that_hides_a_need(variant, hidden):
     """Negative twin: with one need undeclared, the same run must fail."""
-    solver, problem = setting(variant, "pool")
+    solver, problem = setting(variant, home(VARIANTS[variant], "pool"))
     weaker = {Need.SVD: {Need.PINV}, Need.PINV: {Need.LINEAR}, Need.LINEAR: {Need.OPERATOR_VJP}}
     needs = (closure(solver.needs) - {hidden} - {n for n in Need if hidden in closure([n])}) | (
         weaker.get(hidden, set())
@@ -478,6 +506,7 @@ WEIGHTLESS = [
             ("dps", {"zeta": 0.0, "loss": "gaussian"}),
             ("dps", {"zeta": 0.0, "loss": "likelihood"}),
             ("pigdm", {"weight": 0.0}),
+            ("psld", {"omega": 0.0, "gamma": 0.0}),
         )
     ],
 ]
@@ -490,7 +519,7 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
     solver = solver_class(name)(**knobs, path=path)
     plain = solver_class("unconditional")(eta_ddim=eta, path=path)
     for problem_name in ("inpaint", "bicubic", "blur-reflect"):
-        problem = measurement(problem_name)
+        problem = measurement(home(solver, problem_name))
         ours, samples = run(problem, PRIOR, solver, seeds(MEASUREMENTS))
         theirs, expected = run(problem, PRIOR, plain, seeds(MEASUREMENTS))
         assert torch.equal(samples, expected)
@@ -519,6 +548,10 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
         ("reddiff", {"init_from": "pinv", "sigma0": 0.1}, 1, 0),
         ("mmps", {"iterations": 1}, 1, 2),
         ("mmps", {"iterations": 3}, 1, 4),
+        ("psld", {}, 1, 1),
+        ("latino", {}, 1, 0),
+        ("resample", {}, 1, 0),
+        ("resample", {"zeta": 0.5}, 1, 1),
     ],
     ids=str,
 )
@@ -527,7 +560,8 @@ def test_costs_are_as_published(name, knobs, nfe, vjps):
     solver = solver_class(name)(**knobs, path=VP(5))
     sigma = 0.0 if Need.NOISELESS in solver.needs else 0.1
     for batch in (None, 1):
-        result = solve(measurement("bicubic", sigma), PRIOR, solver, samples=2, batch=batch)
+        problem = measurement(home(solver, "bicubic"), sigma)
+        result = solve(problem, PRIOR, solver, samples=2, batch=batch)
         assert (result.nfe, result.vjps) == (5 * nfe, 5 * vjps)
 
 
@@ -637,7 +671,7 @@ def test_a_diverging_sampler_says_where_and_which_knob():
 @each_variant
 def test_a_prior_that_fails_is_noticed_at_once(variant):
     """A NaN from the network at the third step is reported at the third step."""
-    solver, problem = setting(variant, "pool")
+    solver, problem = setting(variant, home(VARIANTS[variant], "pool"))
     solver = dataclasses.replace(solver, path=VP(6)).with_steps(6)
     calls, before = [0], []  # evaluations so far, and when each state was there
 

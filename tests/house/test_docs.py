@@ -125,3 +125,16 @@ def test_the_noises_of_bring_your_own_are_those_that_exist() -> None:
     for name, rest in told.items():
         first = " ".join((laws[name].__doc__ or "").split("\n\n")[0].split())
         assert rest.startswith(first.replace("|", "\\|")), name
+
+
+def test_the_sample_of_priors_of_latents_runs(tmp_path: Path) -> None:
+    """docs/priors-latent.md: its code runs on a small pipeline."""
+    sys.path.insert(0, str(ROOT / "tests" / "priors"))
+    saved = importlib.import_module("pipes").saved
+    text = (ROOT / "docs" / "priors-latent.md").read_text(encoding="utf-8")
+    scope: dict[str, object] = {"FOLDER": saved("sd", tmp_path / "sd")}
+    exec(text.split("```python\n")[1].split("```")[0], scope)
+    for name in ("dps", "psld"):
+        result = scope[name]
+        assert result.samples.shape == (1, 2, 3, 16, 16) and result.samples.isfinite().all()
+        assert result.latents.shape == (1, 2, 4, 8, 8)

@@ -19,25 +19,34 @@ from diffusers import (
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
     EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
     LCMScheduler,
+    PNDMScheduler,
     ScoreSdeVeScheduler,
     UNet2DModel,
+    UniPCMultistepScheduler,
 )
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 
+from invdiff.audit.distance import UNCHANGED
 from invdiff.core import CLEAN, InvdiffError, Level, Problem
-from invdiff.needs import missing
+from invdiff.needs import Need, missing
 from invdiff.noise import Gaussian
 from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.latent import decoded
 from invdiff.paths import VP
-from invdiff.priors.base import Prior
+from invdiff.priors.base import Prior, eps_from
 from invdiff.priors.hub import load_diffusers
 from invdiff.run import solve
 from invdiff.solvers import registry
+from invdiff.steps import ddim
 
 SAFE, BIN = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -256,6 +265,76 @@ def test_classes(tmp_path: Path) -> None:
     sentence(lambda: load_diffusers(tmp_path), "class-conditional", "class_label")
     sentence(lambda: load_diffusers(tmp_path, class_label=-1), "class_label")
     sentence(lambda: load_diffusers(tmp_path, class_label=5), "from 0 to 4")
+    guided = load_diffusers(
+        tmp_path, class_label=0, null_label=4, guidance=2.5, dtype=torch.float64
+    )
+    told, plain = (p.denoise(x, sigma) for p in priors)
+    torch.testing.assert_close(guided.denoise(x, sigma), plain + 2.5 * (told - plain))
+    assert guided.fingerprint not in [p.fingerprint for p in priors]
+    wrong = {"class_label": 0, "guidance": 2.0}
+    sentence(lambda: load_diffusers(tmp_path, **wrong), "null_label", "from 0 to 4")
+
+
+def test_guidance_needs_something_to_guide(model: Path) -> None:
+    sentence(lambda: load_diffusers(model, guidance=2.0), "neither", "leave guidance out")
+    sentence(lambda: load_diffusers(model, prompt="a cat"), "reads no text", "leave prompt")
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [DDIMScheduler, PNDMScheduler, DPMSolverMultistepScheduler, DEISMultistepScheduler,
+     UniPCMultistepScheduler, HeunDiscreteScheduler, EulerAncestralDiscreteScheduler],
+)  # fmt: skip
+def test_samplers_of_one_training_give_one_prior(tmp_path: Path, cls: type) -> None:
+    """Which sampler a model was saved with says nothing of how it was trained."""
+    x, betas = noise(1, 3, 16, 16).float(), dict(beta_start=1e-4, beta_end=0.02)
+    for kind in ("epsilon", "v_prediction"):
+        trained = DDPMScheduler(prediction_type=kind, beta_schedule="scaled_linear", **betas)
+        want = load_diffusers(save(tmp_path / "ddpm", tiny(), trained)).denoise(x, 1.5)
+        scheduler = cls(prediction_type=kind, beta_schedule="scaled_linear", **betas)
+        got = load_diffusers(save(tmp_path / "other", tiny(), scheduler)).denoise(x, 1.5)
+        torch.testing.assert_close(got, want)
+
+
+# Flows
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_step_of_a_flow_is_that_of_its_scheduler(tmp_path: Path, shift: float) -> None:
+    """From our denoiser, a DDIM step on (1 - t, t) is diffusers' Euler step, whatever the shift."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    prior = load_diffusers(save(tmp_path, tiny(), scheduler), dtype=torch.float64)
+    net, x = tiny().double(), noise(2, 3, 16, 16)
+    scheduler.set_timesteps(6)
+    for i in range(1, 6):  # the first step starts from pure noise, at an infinite sigma
+        t, to = float(scheduler.sigmas[i]), float(scheduler.sigmas[i + 1])
+        with torch.no_grad():
+            out = net(x, scheduler.timesteps[i]).sample
+        scheduler._step_index = i
+        want = scheduler.step(out, scheduler.timesteps[i], x).prev_sample
+        level = Level(1 - t, t)
+        x0 = prior.x0(x, level)
+        got = ddim(x0, eps_from(x, x0, level), level, Level(1 - to, to), x, 0.0)
+        # diffusers steps in float32
+        torch.testing.assert_close(got, want.double(), rtol=0, atol=1e-5)
+    assert prior.value_range == (-1.0, 1.0)
+
+
+def test_exact_for_the_flow_of_a_gaussian(tmp_path: Path) -> None:
+    """With the velocity that is right for N(0, tau^2), the prior is its denoiser."""
+    save(tmp_path, tiny(), FlowMatchEulerDiscreteScheduler())
+    prior, tau = load_diffusers(tmp_path, dtype=torch.float64), 0.7
+
+    def ideal(xt: torch.Tensor, time: torch.Tensor, labels: None) -> SimpleNamespace:
+        t = float(time[0]) / 1000
+        x0 = (1 - t) * tau**2 / ((1 - t) ** 2 * tau**2 + t**2) * xt
+        return SimpleNamespace(sample=(xt - (1 - t) * x0) / t - x0)
+
+    prior.net.unet.forward = ideal
+    for sigma in (1e-3, 0.5, 30.0, 1e4):
+        x = noise(2, 3, 16, 16)
+        want = tau**2 / (tau**2 + sigma**2) * x
+        torch.testing.assert_close(prior.denoise(x, sigma), want, rtol=1e-9, atol=1e-9)
 
 
 def test_learned_times_are_whole_numbers(tmp_path: Path) -> None:
@@ -312,6 +391,7 @@ def test_every_solver_runs_on_it(model: Path, prior: Prior, name: str) -> None:
     prior = load_diffusers(model, any_size=True) if name == "pyramid" else prior
     solver, ran = registry()[name]().with_steps(3), 0
     A = Inpaint.box((16, 16), 4, 4, 8, 8)
+    A = decoded(A, UNCHANGED) if Need.AUTOENCODER in solver.needs else A
     truth = noise(1, 3, 16, 16).float().clamp(-1, 1)
     for sigma in (0.0, 0.05):
         y = A(truth + sigma * noise(1, 3, 16, 16).float())
@@ -358,7 +438,7 @@ def test_folders_and_files(model: Path, copy: Path, tmp_path: Path) -> None:
 
 def test_pipelines_of_another_kind(copy: Path) -> None:
     edit(copy / "model_index.json", vae=["diffusers", "AutoencoderKL"])
-    sentence(lambda: load_diffusers(copy), "latent priors are not supported yet")
+    sentence(lambda: load_diffusers(copy), "is a DDPMPipeline, which is not supported")
     edit(copy / "model_index.json", vae=[None, None])
     load_diffusers(copy)
     edit(copy / "model_index.json", unet=[None, None])
@@ -388,11 +468,11 @@ def test_schedulers_that_are_not_stated_or_not_known(copy: Path) -> None:
     sentence(lambda: load_diffusers(bare, prediction="sample", betas=[0.1, -0.2]), "alpha_bars")
     edit(path, prediction_type="flow_prediction")
     sentence(lambda: load_diffusers(copy), "flow_prediction", "not supported")
-    for scheduler in (LCMScheduler(), FlowMatchEulerDiscreteScheduler()):
+    LCMScheduler().save_pretrained(path.parent)
+    sentence(lambda: load_diffusers(copy), "Scheduler", "not supported", "DDPMScheduler")
+    for scheduler in (EDMEulerScheduler(), FlowMatchEulerDiscreteScheduler()):
         scheduler.save_pretrained(path.parent)
-        sentence(lambda: load_diffusers(copy), "Scheduler", "not supported", "DDPMScheduler")
-    EDMEulerScheduler().save_pretrained(path.parent)
-    sentence(lambda: load_diffusers(copy, prediction="sample"), "leave prediction and betas out")
+        sentence(lambda: load_diffusers(copy, prediction="sample"), "leave prediction and betas")
     edit(path, _class_name="NoSuchScheduler")
     sentence(lambda: load_diffusers(copy), "NoSuchScheduler", "give another")
     DDPMScheduler().save_pretrained(path.parent)

@@ -19,18 +19,26 @@ from torch import Tensor
 
 from invdiff.audit.gmm25 import GMM25, gmm25_problem
 from invdiff.core import Problem
-from invdiff.needs import missing
+from invdiff.needs import Need, missing
 from invdiff.noise import NOISELESS
+from invdiff.operators.base import Identity
+from invdiff.operators.latent import Autoencoder, decoded
 from invdiff.run import solve
 from invdiff.solvers.base import Solver
 
 CELLS = ((8, 4), (80, 2))
 """Dimension and number of measurements of the problems that are reported."""
+UNCHANGED = Autoencoder(Identity(), Identity())
 
 
 def posed_for(solver: Solver, cell: GMM25) -> Problem | None:
-    """The cell's problem, without noise where the solver wants none; None where it cannot."""
+    """The cell's problem, without noise where the solver wants none; None where it cannot.
+
+    For a solver of latents it is the same problem behind an autoencoder that changes nothing.
+    """
     p = cell.problem
+    if Need.AUTOENCODER in solver.needs:
+        p = Problem(p.y, decoded(p.A, UNCHANGED), p.noise, p.x_shape)
     if missing(solver, p, cell.prior):
         truth = cell.prior.sample(1, 77)
         p = Problem(p.A(truth), p.A, NOISELESS, p.x_shape)

@@ -21,6 +21,7 @@ from invdiff.photos import damaged
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.result import Result, describe
+from invdiff.run import posed
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
 
@@ -96,8 +97,9 @@ def fresh(given: Given) -> Job:
     prior = load_prior(spec, device, precision, **more)
     sigma = given.get("sigma") if task == "denoise" else given.get("noise")
     d = damaged(photo, task, values, sigma, prior)
-    solver, why = _solver(task, given, d.problem)
-    check(solver, d.problem, prior, [cls() for cls in registry().values()])
+    asked = posed(d.problem, prior)
+    solver, why = _solver(task, given, asked)
+    check(solver, asked, prior, [cls() for cls in registry().values()])
     samples, name = given.get("samples", 4), Path(given["photo"]).stem
     batch = given.get("batch", min(samples, default_batch(solver, d.problem)))
     told = ", ".join([task, *(f"{key} {value}" for key, value in values.items())])

@@ -128,15 +128,16 @@ def add_prior_options(to: ArgumentParser) -> None:
     add("--prior", type=str, help="photo, a file of weights, a folder with a diffusers model, or "
         "its OWNER/NAME on the Hugging Face hub; see `invdiff priors`")  # fmt: skip
     add("--label", type=int, help="class from 0, of a class-conditional prior")
-    add("--guidance", type=float, help="weight of classifier-free guidance towards --label; 1 is "
-        "the conditional prior")  # fmt: skip
+    add("--prompt", type=str, help="what the picture shows, for a prior that reads text")
+    add("--guidance", type=float, help="weight of classifier-free guidance towards --label or "
+        "--prompt; 1 is the conditional prior")  # fmt: skip
     add("--prior-options", type=str, help="what the weights leave open, as NAME=VALUE,... with "
         f"{names}")  # fmt: skip
 
 
 def prior_options(given: Given) -> dict[str, Any]:
-    """label, guidance and --prior-options, as load_prior takes them."""
-    found: dict[str, Any] = {k: v for k, v in given.items() if k in ("label", "guidance")}
+    """label, prompt, guidance and --prior-options, as load_prior takes them."""
+    found: dict[str, Any] = {k: given[k] for k in ("label", "prompt", "guidance") if k in given}
     for part in filter(None, str(given.get("prior_options", "")).split(",")):
         name, equals, value = part.partition("=")
         if not equals or not value:

@@ -32,7 +32,7 @@ def write(result: Result, job: Job, overwrite: bool) -> None:
     uncertainty.
     """
     result = renamed(job, result)
-    value_range = job.prior.value_range
+    value_range = job.prior.image_range
     samples = shown(result.samples[0], job.grey, value_range)
     mean, count = samples.mean(0), len(samples)
     std = samples.std(0) if count > 1 else None
@@ -54,8 +54,8 @@ def seen(job: Job) -> Tensor:
     """The measurement as a picture, (C, h, w) on [0, 1]; missing pixels are middle grey."""
     y, A = job.problem.y[0].cpu(), job.problem.A.to("cpu")
     if isinstance(A, Linear):
-        y = y + beyond(A, job.problem.x_shape, job.prior.value_range)[0]
-    pixels = from_range(y, job.prior.value_range)
+        y = y + beyond(A, job.problem.x_shape, job.prior.image_range)[0]
+    pixels = from_range(y, job.prior.image_range)
     if isinstance(A, Inpaint):
         pixels = torch.where(A.mask[0].cpu().bool(), pixels, 0.5)
     return pixels.mean(0, keepdim=True) if job.grey else pixels

@@ -46,6 +46,7 @@ from invdiff.operators.interferometry import (
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.kernel_network import KernelNetworkBlur
 from invdiff.operators.krylov import conjugate_gradients, least_squares
+from invdiff.operators.latent import Decoded, DecodedLinear
 from invdiff.operators.matrix import Matrix, MatrixProduct, SparseMatrix
 from invdiff.operators.mri import (
     Fourier,
@@ -115,6 +116,8 @@ __all__ = [
     "Identity",
     "Inpaint",
     "Interferometry",
+    "Decoded",
+    "DecodedLinear",
     "Linear",
     "NonCartesian",
     "Matrix",

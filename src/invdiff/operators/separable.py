@@ -72,6 +72,19 @@ def full_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return u, s, torch.cat([vt.mT, rest], dim=1)
 
 
+def times(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b over the last two axes, one of them being a matrix (m, k), the other a batch of planes.
+
+    Plane by plane: where `@` makes one product of a whole batch, its rounding depends on the batch.
+    """
+    batch = (a if a.ndim > 2 else b).shape[:-2]
+    n = math.prod(batch)
+    planes = [
+        (t if t.ndim > 2 else t.expand(n, *t.shape)).reshape(n, *t.shape[-2:]) for t in (a, b)
+    ]
+    return torch.bmm(*planes).reshape(*batch, a.shape[-2], b.shape[-1])
+
+
 class Banded:
     """A matrix (m, n), float64, as blocks of rows that skip the zeros on either side.
 
@@ -102,13 +115,13 @@ class Banded:
 
     def rows(self, x: Tensor) -> Tensor:
         """M x along the axis -2."""
-        done = [m @ x[..., a:b, :] for m, (a, b) in zip(self.parts, self.spans, strict=True)]
-        return done[0] if len(done) == 1 else torch.cat(done, dim=-2)
+        done = [times(m, x[..., a:b, :]) for m, (a, b) in zip(self.parts, self.spans, strict=True)]
+        return torch.cat(done, dim=-2)
 
     def columns(self, x: Tensor) -> Tensor:
         """x M^T along the axis -1."""
-        done = [x[..., a:b] @ m.mT for m, (a, b) in zip(self.parts, self.spans, strict=True)]
-        return done[0] if len(done) == 1 else torch.cat(done, dim=-1)
+        done = [times(x[..., a:b], m.mT) for m, (a, b) in zip(self.parts, self.spans, strict=True)]
+        return torch.cat(done, dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,10 +206,10 @@ class Separable(Spectral):
         return self._s
 
     def V(self, c: Tensor) -> Tensor:
-        return self._as("left_v", c) @ c @ self._as("right_v", c).mT
+        return times(times(self._as("left_v", c), c), self._as("right_v", c).mT)
 
     def Vt(self, x: Tensor) -> Tensor:
-        return self._as("left_v", x).mT @ x @ self._as("right_v", x)
+        return times(times(self._as("left_v", x).mT, x), self._as("right_v", x))
 
     def seen(self, c: Tensor) -> Tensor:
         return c[..., : self.left_u.shape[1], : self.right_u.shape[1]]
@@ -212,27 +225,27 @@ class Separable(Spectral):
         return self.right_v[:, : self.right_u.shape[1]]
 
     def V_seen(self, c: Tensor) -> Tensor:
-        return self._as("left_seen", c) @ c @ self._as("right_seen", c).mT
+        return times(times(self._as("left_seen", c), c), self._as("right_seen", c).mT)
 
     def Vt_seen(self, x: Tensor) -> Tensor:
-        return self._as("left_seen", x).mT @ x @ self._as("right_seen", x)
+        return times(times(self._as("left_seen", x).mT, x), self._as("right_seen", x))
 
     def solve(self, b: Tensor, shift: float) -> Tensor:
         gain = 1 / (self.seen(self._as("s", b)) ** 2 + shift) - 1 / shift
         return b / shift + self.V_seen(gain * self.Vt_seen(b))
 
     def pinv(self, y: Tensor) -> Tensor:
-        c = self._as("left_u", y).mT @ y @ self._as("right_u", y)
+        c = times(times(self._as("left_u", y).mT, y), self._as("right_u", y))
         return self.V_seen(self.seen(self.inverse_spectrum(y)) * c)
 
     def U(self, c: Tensor) -> Tensor:
-        return self._as("left_u", c) @ self.seen(c) @ self._as("right_u", c).mT
+        return times(times(self._as("left_u", c), self.seen(c)), self._as("right_u", c).mT)
 
     def Ut(self, y: Tensor) -> Tensor:
         left, right = self._as("left_u", y), self._as("right_u", y)
         height, width = self.s.shape
         pad = (0, width - right.shape[1], 0, height - left.shape[1])
-        return F.pad(left.mT @ y @ right, pad)
+        return F.pad(times(times(left.mT, y), right), pad)
 
 
 def blur_matrix(taps: Tensor, n: int, boundary: str) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import Level
+from invdiff.operators.latent import Autoencoder
 
 
 class Prior:
@@ -18,6 +19,7 @@ class Prior:
     value_range: range of clean images, (low, high).
     sigma_min, sigma_max: noise levels at which the denoiser can be trusted.
     differentiable: whether x0_vjp works.
+    autoencoder: of a prior of latents, what makes images of them; None for a prior of images.
     name: what users call it; fingerprint: a hash of its weights.
     """
 
@@ -27,6 +29,7 @@ class Prior:
     sigma_min: float = 0.0
     sigma_max: float = math.inf
     differentiable: bool = True
+    autoencoder: Autoencoder | None = None
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """E[x0 | x0 + sigma eps = x], shape of x (B, ...), sigma >= 0."""
@@ -65,6 +68,16 @@ class Prior:
         """Short hash of what defines the prior; empty when there is nothing to hash."""
         return ""
 
+    @property
+    def image_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of the images that are looked for: `shape` but for a prior of latents."""
+        return self.shape
+
+    @property
+    def image_range(self) -> tuple[float, float]:
+        """Range of the images that are looked for: `value_range` but for a prior of latents."""
+        return self.value_range
+
     def to(self, device: torch.device | str) -> Prior:
         """The prior on another device."""
         return self
@@ -84,7 +97,7 @@ class Counted(Prior):
         self.vjps = 0
         self.name, self.shape, self.value_range = prior.name, prior.shape, prior.value_range
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
-        self.differentiable = prior.differentiable
+        self.differentiable, self.autoencoder = prior.differentiable, prior.autoencoder
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         self.nfe += 1
@@ -103,6 +116,14 @@ class Counted(Prior):
             return pull(v)
 
         return x0, counted
+
+    @property
+    def image_shape(self) -> tuple[int | None, ...] | None:
+        return self.prior.image_shape
+
+    @property
+    def image_range(self) -> tuple[float, float]:
+        return self.prior.image_range
 
     @property
     def fingerprint(self) -> str:

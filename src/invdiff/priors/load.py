@@ -43,7 +43,7 @@ SOURCES = (
     _embedded("multiscale", "portraits in colour at 64 x 64, 32 x 32 and 16 x 16"),
     Source("FILE.safetensors", "a denoiser that `invdiff train` made, or published weights"),
     Source("FILE.pt", "published weights: .pt, .pth, .ckpt, .bin, .safetensors or EDM's .pkl"),
-    Source("FOLDER", "a pixel diffusion model of diffusers (UNet2DModel or its pipeline)"),
+    Source("FOLDER", "a model of diffusers: UNet2DModel, Stable Diffusion 1 to 3, XL, Flux, LDM"),
     Source("OWNER/NAME", "the same from the Hugging Face hub, downloaded when first used"),
 )
 """Everything that load_prior understands, for tables."""
@@ -119,6 +119,7 @@ def load_prior(
     precision: Precision = "float32",
     *,
     label: int | None = None,
+    prompt: str | None = None,
     guidance: float | None = None,
     **options: Any,
 ) -> Prior:
@@ -127,7 +128,8 @@ def load_prior(
     spec: a name in BUILT_IN, such as "photo"; the path of a file of weights, of a folder with a
     diffusers model, or its name OWNER/NAME on the Hugging Face hub, which alone is downloaded.
     precision: of the network; the state of a sampler stays in float32.
-    label: class from 0, of a class-conditional network. guidance: w of classifier-free guidance,
+    label: class from 0, of a class-conditional network. prompt: what the image shows, for a prior
+    that reads text; guidance: w of classifier-free guidance towards either,
     D = D_uncond + w (D_cond - D_uncond), where a label stands for no class (null_label, or EDM's).
     options: what the weights leave open, as `published.base.Options` has them.
     Raises InvdiffError, with the nearest names where there is no such prior.
@@ -139,14 +141,17 @@ def load_prior(
         if name not in known:
             raise nearest(name, known, "option of priors")
     told = Options(**options)
-    if guidance is not None and not (math.isfinite(guidance) and label is not None):
-        raise InvdiffError("guidance is a number, and needs label: the class that it leads to.")
+    if guidance is not None and not math.isfinite(guidance):
+        raise InvdiffError(f"guidance is a finite number, found {guidance}.")
     path, name = Path(spec).expanduser(), str(spec)
     ours = name in BUILT_IN or (path.suffix == ".safetensors" and _is_photo(path))
     if ours:
-        if label is not None or options:
-            what = "label" if label is not None else min(options)
-            raise InvdiffError(f"{name} is a prior of invdiff and takes no {what}; leave it out.")
+        given = {"label": label, "prompt": prompt, "guidance": guidance, **options}
+        what = [key for key, value in given.items() if value is not None]
+        if what:
+            raise InvdiffError(
+                f"{name} is a prior of invdiff and takes no {what[0]}; leave it out."
+            )
         prior = BUILT_IN[name]() if name in BUILT_IN else load_weights(path)
         if isinstance(prior, PhotoPrior):
             prior.precision = precision
@@ -155,12 +160,16 @@ def load_prior(
     from invdiff.priors.published.files import SUFFIXES
 
     if path.is_file() or path.suffix in SUFFIXES:
+        if prompt is not None:
+            raise InvdiffError(f"{name} reads no text; leave the prompt out.")
+        if guidance is not None and label is None:
+            raise InvdiffError("guidance needs label: the class that it leads to.")
         return _published(path, device, dtype, label, guidance, told)
     if not path.exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         hint = str(nearest(name, BUILT_IN, "prior")).removesuffix(".")
         ways = ", ".join(source.spec for source in SOURCES if source.load is None)
         raise InvdiffError(f"{hint} (or a path or name of the form {ways}).")
-    return _diffusers(spec, device, dtype, label, guidance, told)
+    return _diffusers(spec, device, dtype, label, prompt, guidance, told)
 
 
 def _is_photo(path: Path) -> bool:
@@ -199,6 +208,7 @@ def _diffusers(
     device: torch.device | str,
     dtype: torch.dtype,
     label: int | None,
+    prompt: str | None,
     guidance: float | None,
     options: Any,
 ) -> Prior:
@@ -210,13 +220,11 @@ def _diffusers(
             raise InvdiffError(
                 f"A diffusers model states its {field.name}; leave the option {field.name} out."
             )
-
-    def of(k: int | None) -> Prior:
-        return load_diffusers(spec, device, class_label=k, any_size=options.any_size, dtype=dtype)
-
-    if guidance is None:
-        return of(label)
-    return Guided(of(label), of(_null(options.null_label, str(spec))), guidance)
+    w = 1.0 if guidance is None else guidance
+    return load_diffusers(
+        spec, device, class_label=label, null_label=options.null_label, prompt=prompt, guidance=w,
+        any_size=options.any_size, dtype=dtype,
+    )  # fmt: skip
 
 
 def _null(label: int | None, name: str) -> int:

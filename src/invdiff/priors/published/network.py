@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from invdiff.core import InvdiffError
-from invdiff.priors.hub import _diffusers
+from invdiff.priors.hub import import_diffusers
 from invdiff.priors.precond import NetworkPrior
 from invdiff.priors.published import unet2d
 from invdiff.priors.published.base import Converted
@@ -41,7 +41,7 @@ class Labelled(nn.Module):
 
 def build(converted: Converted) -> nn.Module:
     """The network with its weights. Raises InvdiffError when they do not fit."""
-    diffusers = _diffusers() if converted.net == "UNet2DModel" else None
+    diffusers = import_diffusers() if converted.net == "UNet2DModel" else None
     try:
         if diffusers:
             return unet2d.build(converted.config, converted.tensors, diffusers)

@@ -1,0 +1,81 @@
+"""How a network was trained, read from the configuration of a scheduler of diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from invdiff.core import InvdiffError
+from invdiff.priors import precond as table
+from invdiff.priors.precond import Precond
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+PREDICTS = dict(epsilon=table.predicts_eps, v_prediction=table.predicts_v, sample=table.predicts_x0)
+BY_SIGMA = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "ScoreSdeVeScheduler")
+FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+DISTILLED = ("LCMScheduler", "TCDScheduler", "ConsistencyDecoderScheduler")
+
+
+def require(fine: object, sentence: str) -> None:
+    """Raise InvdiffError with this sentence unless fine."""
+    if not fine:
+        raise InvdiffError(sentence)
+
+
+def training(
+    diffusers: Any,
+    fourier: bool,
+    schedule: Path | None,
+    config: dict[str, Any],
+    prediction: str | None,
+    betas: Sequence[float] | None,
+    name: str,
+) -> tuple[Precond, tuple[float, float]]:
+    """How the network was trained, in diffusers' unit of time, and the range of its images.
+
+    config: what the file `schedule` holds, if there is one. fourier: whether time goes in as
+    Fourier features of log sigma. A shift of a flow's schedule concerns sampling, not training.
+    """
+    kinds = ", ".join(PREDICTS)
+    require(prediction in (None, *PREDICTS), f"prediction is one of {kinds}, not {prediction!r}.")
+    why = "has no scheduler_config.json, which tells what the network predicts; put it there"
+    require(schedule or prediction, f"{name} {why}, or give prediction ({kinds}) and betas.")
+    config = config or {"_class_name": "DDPMScheduler"}
+    kind = str(config.get("_class_name"))
+    try:
+        scheduler = getattr(diffusers, kind).from_config(config)
+        c = scheduler.config
+    except Exception as error:
+        why = f"and diffusers {diffusers.__version__} cannot make it ({type(error).__name__})"
+        raise InvdiffError(f"{schedule} is a {kind}, {why}; give another.") from error
+    old = "sample" if config.get("predict_epsilon") is False else None  # diffusers before 0.9
+    known = prediction or config.get("prediction_type", old) or c.get("prediction_type", "epsilon")
+    counts = hasattr(scheduler, "alphas_cumprod") and kind not in DISTILLED
+    counts = counts and c.get("timestep_type", "discrete") == "discrete" and known in PREDICTS
+    if counts and not fourier:
+        bars = scheduler.alphas_cumprod.numpy()
+        bars = bars if betas is None else np.cumprod(1 - np.asarray(betas, np.float64))
+        return PREDICTS[known](bars), (-1.0, 1.0)
+    if kind in FLOWS:
+        given = prediction is not None or betas is not None
+        require(not given, f"{name} has no table ({kind}); leave prediction and betas out.")
+        p, steps = table.predicts_flow(), c.num_train_timesteps
+        return replace(p, c_noise=lambda s: steps * s / (1 + s)), (-1.0, 1.0)
+    if kind in BY_SIGMA:
+        given = prediction is not None or betas is not None
+        require(not given, f"{name} has no table ({kind}); leave prediction and betas out.")
+        if kind == "ScoreSdeVeScheduler":
+            p = replace(table.predicts_score(), c_noise=float)  # time = sigma
+            return replace(p, sigma_min=c.sigma_min, sigma_max=c.sigma_max), (0.0, 1.0)
+        if known in ("epsilon", "v_prediction") and not fourier:
+            p = table.predicts_edm(c.sigma_data)
+            p = replace(p, sigma_min=c.sigma_min, sigma_max=c.sigma_max)
+            c_out, minus = p.c_out, known == "v_prediction"  # diffusers' name for the other sign
+            return (replace(p, c_out=lambda s: -c_out(s)) if minus else p), (-1.0, 1.0)
+    why = f"{kind}, prediction {known}{', fourier times' if fourier else ''}"
+    advice = f"take a model of DDPMScheduler that predicts {kinds}"
+    raise InvdiffError(f"{name} was made for {why}, which is not supported; {advice}.")

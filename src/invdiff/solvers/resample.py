@@ -1,0 +1,113 @@
+"""ReSample: latents are fitted to y now and then, and put back among the noisy ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from invdiff import steps
+from invdiff.core import Level, Problem, State, batch_norm
+from invdiff.needs import Need
+from invdiff.operators.base import Operator
+from invdiff.paths import VP, Path
+from invdiff.priors.base import Prior, eps_from
+from invdiff.rng import Rng
+from invdiff.solvers.base import Solver, knob
+
+
+@dataclass(frozen=True)
+class ReSample(Solver):
+    """z' = DDIM step; now and then z0(y) = argmin |y - A D(z)|, and z is drawn from both.
+
+    Song, Kwon, Zhang, Hu, Qu, Shen 2024, "Solving inverse problems with latent diffusion models via
+    hard data consistency", arXiv 2307.08123. With abar of the current level, abar' of the next and
+    c = gamma (1 - abar') (1 - abar / abar') / (1 - abar), stochastic resampling draws z from the
+    product of N(sqrt(abar') z0(y), 1 - abar') and N(z', c); in another frame, scaled to it.
+    Adam starts from the clean estimate: in the middle third of the steps from its image D(z0),
+    which E encodes afterwards, in the last third from z0 itself. The first third fits nothing, the
+    last step always: what it fits is returned. gamma, lr, every and the numbers of iterations are
+    the official code's. That code also takes in every step one of DPS, 0.5 abar long (zeta), looks
+    five DDIM steps ahead before it fits, has (1 - abar) where its root belongs in that estimate,
+    decays weights, and stops at a residual of 1e-3; here a row stops at sigma_y, or at 1e-3.
+    """
+
+    name: ClassVar[str] = "resample"
+    paper: ClassVar[str] = "Song et al. 2024, arXiv 2307.08123"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.OPERATOR_VJP, Need.AUTOENCODER, Need.GAUSSIAN}
+    )
+
+    when_it_diverges: ClassVar[str] = "a smaller lr"
+
+    gamma: float = knob(40.0, "how far a fitted latent is trusted", 1e-6)
+    every: int = knob(10, "steps from one fit to the next", 1)
+    iterations: int = knob(500, "Adam's steps in a fit of a latent, at most", 1)
+    lr: float = knob(5e-3, "Adam's rate for latents", 1e-8)
+    image_iterations: int = knob(2000, "Adam's steps in a fit of an image, at most", 1)
+    image_lr: float = knob(1e-2, "Adam's rate for images", 1e-8)
+    zeta: float = knob(0.0, "step of DPS in between, times abar", 0)
+    eta_ddim: float = knob(0.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
+    path: Path = field(
+        default_factory=lambda: VP(
+            500, schedule="scaled-linear", spacing="trailing", beta_min=0.0015, beta_max=0.0195
+        ),
+        kw_only=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.zeta:
+            object.__setattr__(self, "needs", self.needs | {Need.PRIOR_VJP})
+
+    def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
+        level, to = self.levels[state.step], self.levels[state.step + 1]
+        latent, y, left = problem.latent, problem.y, self.num_steps - 1 - state.step
+        push: Tensor | float = 0.0
+        if self.zeta:
+            z0, pull = prior.x0_vjp(state.x, level)
+            uphill = latent.vjp(z0, steps.unit(problem.residual(z0)))
+            push = self.zeta * level.alpha_bar * pull(uphill)
+        else:
+            z0 = prior.x0(state.x, level)
+        eps = eps_from(state.x, z0, level)
+        z = steps.ddim(z0, eps, level, to, rng.normal(z0, "step"), self.eta_ddim) + push
+        tol, third = max(problem.sigma_y, 1e-3), self.num_steps // 3
+        if left == 0:
+            z0 = fit(z, latent, y, self.lr, self.iterations, tol)
+            z = z0.clone()
+        elif left <= self.num_steps - third and left % self.every == 0:
+            if left >= third:
+                x = fit(
+                    latent.inner(z0), latent.outer, y, self.image_lr, self.image_iterations, tol
+                )
+                z0 = latent.encoder(x)
+            else:
+                z0 = fit(z0, latent, y, self.lr, self.iterations, tol)
+            z = self._resampled(z, z0, level, to, rng.normal(z0, "resample"))
+        return State(state.step + 1, z, z0)
+
+    def _resampled(self, z: Tensor, z0: Tensor, level: Level, to: Level, noise: Tensor) -> Tensor:
+        bar, v = to.alpha_bar, 1 - to.alpha_bar
+        c = self.gamma * v / (1 - level.alpha_bar) * (1 - level.alpha_bar / bar)
+        size = math.hypot(to.a, to.s)
+        mean = (c * to.a * z0 + v * z) / (c + v)
+        return mean + size * math.sqrt(c * v / (c + v)) * noise
+
+
+def fit(x: Tensor, A: Operator, y: Tensor, lr: float, iterations: int, tol: float) -> Tensor:
+    """Adam on the mean of (y - A(x))^2 from x; each row until the root of that is at most tol."""
+    m = v = torch.zeros_like(x)
+    ones = [1] * (x.ndim - 1)
+    for k in range(iterations):
+        r = y - A(x)
+        n = r[0].numel()
+        open_ = batch_norm(r).reshape(-1, *ones) > tol * math.sqrt(n)
+        if not bool(open_.any()):
+            break
+        change, m, v = steps.adam(A.vjp(x, r) * (-2 / n), m, v, k)
+        x = torch.where(open_, x - lr * change, x)
+    return x
