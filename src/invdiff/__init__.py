@@ -88,6 +88,16 @@ _HOME = {
     "invdiff.solvers.video_guidance": ("VideoGuidance",),
     "invdiff.result": ("Result",),
     "invdiff.run": ("DivergedError", "Snapshot", "again", "solve", "stream"),
+    "invdiff.scans": (
+        "KSpace",
+        "Sinogram",
+        "centre_of_rotation",
+        "read_dicom",
+        "read_kspace",
+        "read_sinogram",
+        "read_tiff",
+        "write_tiff",
+    ),
     "invdiff.metrics": ("best_by_residual", "psnr", "ssim"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}

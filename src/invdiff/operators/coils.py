@@ -49,23 +49,51 @@ def calibration_width(y: Tensor) -> int:
     return side
 
 
+def calibration_region(mask: Tensor) -> tuple[int, int]:
+    """(rows, columns) of the fully sampled middle of masks (B, 1, H, W).
+
+    The largest square, then as many rows, then as many columns more as are full; (0, 0) where the
+    zero frequency itself was not sampled.
+    """
+    sampled = (mask != 0).flatten(0, -3).all(0)
+
+    def full(rows: int, columns: int) -> bool:
+        top, left = (n // 2 - k // 2 for n, k in zip(sampled.shape, (rows, columns), strict=True))
+        return bool(sampled[top : top + rows, left : left + columns].all())
+
+    height, width = sampled.shape
+    rows = 0
+    while rows < min(height, width) and full(rows + 1, rows + 1):
+        rows += 1
+    columns = rows
+    while 0 < rows < height and full(rows + 1, columns):
+        rows += 1
+    while 0 < columns < width and full(rows, columns + 1):
+        columns += 1
+    return rows, columns
+
+
 def _centre(t: Tensor, side: int) -> Tensor:
     """The square of the zero frequency in the middle of the last two axes."""
     top, left = (n // 2 - side // 2 for n in t.shape[-2:])
     return t[..., top : top + side, left : left + side]
 
 
-def espirit(y: Tensor, width: int = 24, crop: float = 0.95, threshold: float = 0.02) -> Tensor:
+def espirit(
+    y: Tensor, width: int | None = None, crop: float = 0.95, threshold: float = 0.02
+) -> Tensor:
     """Sensitivities by ESPIRiT, from the calibration square alone; needs the extra `mri` (sigpy).
 
     Uecker et al. 2014, "ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI".
     y: k-space (B, coils, H, W). width: side of the calibration square, fully sampled; nothing else
-    of y is read. crop: maps are 0 where the largest eigenvalue is below it (0 crops nothing).
+    of y is read. None takes the square that is found in y (`calibration_width`), 24 at most.
+    crop: maps are 0 where the largest eigenvalue is below it (0 crops nothing).
     threshold: singular values of the calibration matrix below this share of the largest are noise.
     Returns (B, coils, H, W), complex64 or complex128 as y; sum |S_j|^2 is 1 or 0.
     Raises InvdiffError when the square was not sampled, or sigpy is absent.
     """
     found = calibration_width(y)
+    width = min(found, 24) if width is None else width
     if not 6 <= width <= found:
         raise InvdiffError(
             f"ESPIRiT was asked for {width} x {width} calibration samples, but the centre of this "
