@@ -159,7 +159,86 @@ PHOTO_TASKS = (
         level=False,
     ),
 )
-SCAN_TASKS: tuple[Task, ...] = ()
+SCAN_TASKS = (
+    Task(
+        "phase-retrieval",
+        "find a picture from the magnitudes of its Fourier transform (.npy)",
+        form="phase",
+        options={
+            "masks": "file (.npy) of the complex masks that were in the beam, (masks, H, W)",
+            "oversample": "without masks, by how much the picture was padded: 4 doubles each side",
+        },
+        defaults={"masks": "", "oversample": 4.0},
+        making={
+            "masks": "how many random masks are in the beam; with 0 the picture is padded",
+            "oversample": "without masks, by how much the picture is padded: 4 doubles each side",
+        },
+        making_defaults={"masks": "2", "oversample": 4.0},
+    ),
+    Task(
+        "mri",
+        "reconstruct an image from k-space (.npy, .npz, .h5, .mrd, .cfl)",
+        form="mri",
+        prior="brain",
+        options={
+            "mask": "file (.npy) with 1 where k-space was sampled; without it, where it is not 0",
+            "coil-maps": "espirit, or a file (.npy) of sensitivities (coils, H, W)",
+            "slice": "of a file of several, from 0; the middle one without it",
+            "rows": "keep so many rows in the middle of k-space, and columns in proportion",
+            "key": "name of the array in the file",
+        },
+        defaults={"mask": "", "coil-maps": "espirit", "slice": "", "rows": "", "key": ""},
+        making={
+            "accel": "acceleration that is aimed at",
+            "sampling": "gaussian, random or equispaced columns, or poisson points",
+            "coils": "number of receive coils around the image",
+        },
+        making_defaults={"accel": 4.0, "sampling": "gaussian", "coils": 1},
+    ),
+    Task(
+        "ct",
+        "reconstruct a slice from a sinogram (.h5, .npz, .npy)",
+        form="ct",
+        prior="ct",
+        options={
+            "geometry": "parallel or fan",
+            "source": "of a fan: distance from the source to the axis of rotation, in bins",
+            "angles": "file (.npy), or START,STOP in degrees; without it, those of the file",
+            "center": "where the axis of rotation is, in bins from the middle, or `estimate`",
+            "views": "use so many of the views, in equal steps",
+            "side": "of the square image, in pixels of one bin; the number of bins without it",
+            "pixel": "width of a bin at the axis of rotation, in the unit of length (mm)",
+            "water": "attenuation of water per unit of length: then results are in HU",
+            "kind": "counts, transmission or integrals, where the file does not tell",
+            "join": "average so many neighbouring bins into one",
+            "slice": "detector row, from 0; the middle one without it",
+            "key": "name of the array in the file",
+        },
+        defaults={
+            "geometry": "parallel",
+            "center": 0.0,
+            **dict.fromkeys(
+                ("source", "angles", "views", "side", "pixel", "water", "kind", "join"), ""
+            ),
+            **dict.fromkeys(("slice", "key"), ""),
+        },
+        making={
+            "views": "how many there are",
+            "angles": "START,STOP in degrees, in equal steps; STOP is not repeated",
+            "photons": "in a ray that meets nothing",
+            "pixel": "side of a pixel in mm; an image is 360 mm wide without it",
+            "water": "attenuation of water per mm",
+        },
+        making_defaults={
+            "views": 60,
+            "angles": "0,180",
+            "photons": 1e6,
+            "pixel": "",
+            "water": 0.02,
+        },
+    ),
+)
+"""Measurements that are no pictures."""
 TASKS: dict[str, Task] = {t.name: t for t in (*PHOTO_TASKS, *SCAN_TASKS)}
 
 

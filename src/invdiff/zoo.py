@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +17,18 @@ from invdiff.operators.base import Linear
 from invdiff.paths import VE, VP, Karras, Path
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
+from invdiff.solvers.csgm import CSGM
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.ddrm_jpeg import DDRMJPEG
 from invdiff.solvers.diffpir import DiffPIR
 from invdiff.solvers.dps import DPS
+from invdiff.solvers.mcg import MCG
+from invdiff.solvers.mmps import MMPS
 from invdiff.solvers.pigdm import PiGDM
 from invdiff.solvers.reddiff import REDDiff
 from invdiff.solvers.replacement import Replacement
+from invdiff.solvers.score_medical import ScoreMedical
+from invdiff.solvers.score_mri import ScoreMRI
 from invdiff.solvers.snips import SNIPS
 from invdiff.tasks import PHOTO_TASKS, Size
 from invdiff.tasks import TASKS as TASKS
@@ -116,6 +122,19 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("jpeg", "ddrm-jpeg"): lambda s: DDRMJPEG(path=_start(1.0, 20)),
     ("jpeg", "pigdm"): lambda s: PiGDM(weight=0.4, path=_start(1.0, 20)),
     ("hdr", "reddiff"): lambda s: REDDiff(path=VP(100)),
+    ("mri", "dps"): lambda s: DPS(zeta=3.0, path=VP(200)),
+    ("mri", "diffpir"): lambda s: DiffPIR(path=_start(1.0, 20)),
+    ("mri", "mmps"): lambda s: MMPS(path=_start(5.0, 30)),
+    ("mri", "score-mri"): lambda s: ScoreMRI(path=VE(75, 20.0, 0.01)),
+    ("mri", "csgm"): lambda s: CSGM(final="denoised", path=VE(600, 1.232, 0.004)),
+    ("ct", "diffpir"): lambda s: DiffPIR(lam=0.5, zeta=1.0, path=_start(20.0, 60)),
+    ("ct", "score-medical"): lambda s: ScoreMedical(
+        lam=0.8, snr=0.45, final="none", path=_start(20.0, 60)
+    ),
+    ("ct", "mcg"): lambda s: MCG(
+        rho=3.0, weight="pinv", lam=0.8, final="none", path=VP(60, spacing="trailing")
+    ),
+    ("ct", "dps"): lambda s: DPS(zeta=8.0, path=VP(180, spacing="trailing")),
     **{(t.name, "replacement"): lambda s: Replacement(path=_start(20.0, 60)) for t in PHOTO_TASKS},
     **{(t.name, "snips"): lambda s: _short_snips() for t in PHOTO_TASKS},
 }
@@ -129,7 +148,9 @@ evaluations of the papers, with what that costs on normal laws in the solvers' t
 
 SIZED: dict[tuple[str, str], Callable[[Size], Solver]] = {
     ("low-light", "dps"): lambda size: DPS.short("poisson", size),
-    ("phase-retrieval", "dps"): lambda size: DPS.short("phase-retrieval", size),
+    ("phase-retrieval", "dps"): lambda size: DPS(
+        12 * math.sqrt(size[0] * size[1]) / 256, clip="straight-through", path=VP(150)
+    ),
 }
 """The same for solvers whose step has a length for the whole image, so that it grows with the side:
 100 steps instead of the papers' 1000."""
@@ -146,6 +167,9 @@ AUTO: dict[str, tuple[str, str]] = {
     "jpeg": ("ddrm-jpeg", "TODO"),
     "hdr": ("reddiff", "TODO"),
     "low-light": ("dps", "TODO"),
+    "phase-retrieval": ("dps", "TODO"),
+    "mri": ("diffpir", "TODO"),
+    "ct": ("diffpir", "TODO"),
 }
 """Solver for a task, and why it: measured by `benchmarks/tune.py`."""
 

@@ -44,7 +44,7 @@ def run(name: str, args: list[str]) -> int:
     sigma, out, seed = Gaussian(float(sigma)).sigma, Path(given["out"]), given.get("seed", 0)
     overwrite = given.get("overwrite", False)
     check_folder(out, overwrite, MARKER)
-    check_apart(out, *(given[k] for k in ("photo", "mask", "kernel") if k in given))
+    check_apart(out, *options.files(given))
     made = FORMS[task.form].make(task, given["photo"], values, sigma, seed)
     flags = dict(made.flags) | {key: str(out / file) for key, file in made.files.items()}
     command = ["invdiff", "restore", str(out / made.measurement), "--task", task_name]

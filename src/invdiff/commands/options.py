@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Given = dict[str, Any]
 Level = float | Literal["estimate"]
-WHOLE = ("scale", "quality", "slice", "rows", "views", "side", "coils", "masks", "center-lines")
+WHOLE = ("scale", "quality", "slice", "rows", "views", "side", "coils", "join")
 REAL = ("gain", "peak", "oversample", "photons", "accel", "pixel", "water", "source")
 TYPES: dict[str, Any] = {
     **dict.fromkeys(WHOLE, int),
@@ -28,6 +28,8 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("sigma", "center"), Level),
 }
 """Types of the tasks' options; all others are text."""
+FILES = ("mask", "kernel", "masks", "coil_maps", "angles")
+"""Options that may name a file, as the parser calls them."""
 
 
 def parser(command: str, usage: str, description: str) -> ArgumentParser:
@@ -79,6 +81,11 @@ def task_options(given: Given, making: bool = False) -> tuple[str, dict[str, Any
         raise InvdiffError(f"{kind.name} needs --sigma: {kind.options['sigma']}, or `estimate`.")
     options.pop("sigma", None)
     return kind.name, options
+
+
+def files(given: Given) -> list[str]:
+    """What may be the path of an input, among the options that were given."""
+    return [given[k] for k in ("photo", *FILES) if isinstance(given.get(k), str)]
 
 
 def add_knobs(to: ArgumentParser, solver: Solver) -> None:

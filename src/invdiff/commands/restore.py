@@ -40,7 +40,7 @@ def run(name: str, args: list[str]) -> int:
     job = repeated(given) if "from" in given else fresh(given)
     overwrite, resume = given.get("overwrite", False), given.get("resume", False)
     check_folder(job.out, overwrite, outputs.MARKER)
-    check_apart(job.out, *(given[k] for k in ("photo", "mask", "kernel") if k in given))
+    check_apart(job.out, *options.files(given))
     if resume:
         start = outputs.load_checkpoint(job)
     else:
