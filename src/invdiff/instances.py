@@ -13,7 +13,7 @@ from invdiff.operators.blur import CircularBlur, gaussian_kernel
 from invdiff.operators.coils import ring_maps
 from invdiff.operators.downsample import AveragePool
 from invdiff.operators.hdr import HDR
-from invdiff.operators.interferometry import Interferometry, earth_rotation_uv
+from invdiff.operators.interferometry import Interferometry
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.mri import Fourier, RealFourier, Sense
 from invdiff.operators.nonlinear_blur import NonlinearBlur
@@ -22,6 +22,7 @@ from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, sparse_view
 from invdiff.operators.sampling import gaussian_lines, poisson_disc
 from invdiff.operators.sensing import WalshHadamard
+from invdiff.operators.stations import earth_rotation_uv
 from invdiff.operators.tomography import metal_trace
 from invdiff.operators.video import Frames
 

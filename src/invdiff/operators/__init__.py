@@ -12,7 +12,10 @@ from invdiff.operators.algebra import (
     scaled,
 )
 from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
+from invdiff.operators.camera import Bracket, CameraResponse, to_photons
+from invdiff.operators.closures import ClosureAmplitudes, ClosurePhases
 from invdiff.operators.coils import (
     calibration_width,
     coil_images,
@@ -25,17 +28,18 @@ from invdiff.operators.coils import (
     zero_filled,
 )
 from invdiff.operators.color import REC601, Grayscale
+from invdiff.operators.dct import DCTSubsampling
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.interferometry import (
     Interferometry,
-    earth_rotation_uv,
     grid_uv,
     low_frequencies,
     random_uv,
 )
 from invdiff.operators.jpeg import JPEG
+from invdiff.operators.kernel_network import KernelNetworkBlur
 from invdiff.operators.krylov import conjugate_gradients, least_squares
 from invdiff.operators.mri import (
     Fourier,
@@ -60,7 +64,10 @@ from invdiff.operators.sampling import (
 )
 from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
+from invdiff.operators.single_pixel import SinglePixel
+from invdiff.operators.stations import Array, earth_rotation, earth_rotation_uv
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
+from invdiff.operators.varying import TiledBlur, Warp, lens_kernels
 from invdiff.operators.video import Frames, TemporalPool
 
 __all__ = [
@@ -68,6 +75,17 @@ __all__ = [
     "HDR",
     "REC601",
     "Affine",
+    "Array",
+    "Bayer",
+    "Bracket",
+    "CameraResponse",
+    "ClosureAmplitudes",
+    "ClosurePhases",
+    "DCTSubsampling",
+    "KernelNetworkBlur",
+    "SinglePixel",
+    "TiledBlur",
+    "Warp",
     "AveragePool",
     "Bicubic",
     "BlockSensing",
@@ -131,7 +149,10 @@ __all__ = [
     "random_lines",
     "ring_maps",
     "root_sum_of_squares",
+    "earth_rotation",
     "earth_rotation_uv",
+    "lens_kernels",
+    "to_photons",
     "gaussian_kernel",
     "grid_uv",
     "least_squares",
