@@ -49,6 +49,7 @@ SHAPES: dict[type[Operator], tuple[int, ...]] = {
     ops.ClosureAmplitudes: (3, 60),
     ops.ClosurePhases: (3, 60),
     ops.KernelNetworkBlur: (3, 128, 128),
+    ops.NonCartesian: (2, *SIZE),
 }
 """Shape of one image for operators that do not take RGB."""
 FLOOR = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -326,6 +327,7 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.Fourier(lines),
         ops.RealFourier(lines),
         ops.Sense(ops.ring_maps(8, SIZE), lines),
+        ops.NonCartesian(ops.radial_uv(13, 64, SIZE), SIZE, ops.ring_maps(8, SIZE)),
         ops.Interferometry(ops.random_uv(500, 15.0), SIZE),
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),

@@ -118,6 +118,8 @@ EACH_WARP = torch.cat(
 )
 EHT = ops.earth_rotation(6, 3, 2.5, seed=2)
 VISIBILITIES = ops.Interferometry(EHT.uv, (6, 5))
+SHAKEN = ops.grid_uv(torch.ones(6, 5)) + 0.1 * random(1, 30, 2, seed=7)
+DENSE = SHAKEN, (6, 5), MAPS, ops.density_compensation(SHAKEN, (6, 5))
 CASES: list[tuple[str, Operator, Shape]] = [
     ("identity", ops.Identity(), (2, 5, 4)),
     ("mask", ops.Inpaint(mask(1, 1, 12, 10)), RGB),
@@ -153,6 +155,7 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("radon", RADON, (1, 7, 6)),
     ("radon-channels", ops.Radon((10.0, 75.0), (8, 8), 4, pitch=1.2, pixel=0.5), (3, 8, 8)),
     ("radon-fan", ops.Radon(ops.sparse_view(3, 360), (7, 6), 4, shift=0.3, source=9), (1, 7, 6)),
+    ("radon-rays", ops.Radon(ops.sparse_view(3), (7, 6), 4, mode="rays"), (2, 7, 6)),
     ("radon-metal", ops.Inpaint(mask(1, 1, 3, 4)) @ RADON, (1, 7, 6)),
     ("hadamard", ops.WalshHadamard(9, (8, 4), seed=2), (3, 8, 4)),
     ("hadamard-all", ops.WalshHadamard(16, (4, 4)), (1, 4, 4)),
@@ -216,6 +219,10 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("sense", pairs(ops.Sense(MAPS, random(1, 1, 6, 5, seed=5) > -0.5)), (2, 6, 5)),
     ("sense-each", pairs(ops.Sense(EACH_MAPS, mask(B, 1, 5, 4))), (2, 5, 4)),
     ("sense-full", pairs(ops.Sense(EACH_MAPS, torch.ones(1, 1, 5, 4))), (2, 5, 4)),
+    ("noncartesian", pairs(ops.NonCartesian(SHAKEN, (6, 5))), (2, 6, 5)),
+    ("noncartesian-coils", pairs(ops.NonCartesian(SHAKEN[:, ::5], (6, 5), MAPS)), (2, 6, 5)),
+    ("noncartesian-each", pairs(ops.NonCartesian(EACH_UV, (7, 6), eps=1e-3)), (4, 7, 6)),
+    ("noncartesian-density", pairs(ops.NonCartesian(*DENSE)), (2, 6, 5)),
     ("affine", ops.affine(ops.Bicubic(2, (5, 6)), 0.5, 0.5), (1, 5, 6)),
 ]
 NONLINEAR: list[tuple[str, Operator, Shape]] = [

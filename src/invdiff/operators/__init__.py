@@ -17,14 +17,17 @@ from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, mo
 from invdiff.operators.camera import Bracket, CameraResponse, to_photons
 from invdiff.operators.closures import ClosureAmplitudes, ClosurePhases
 from invdiff.operators.coils import (
+    calibration_region,
     calibration_width,
     coil_images,
     espirit,
     mvue,
     mvue_scale,
+    noise_covariance,
     normalised,
     ring_maps,
     root_sum_of_squares,
+    whitened,
     zero_filled,
 )
 from invdiff.operators.color import REC601, Grayscale
@@ -50,10 +53,16 @@ from invdiff.operators.mri import (
     fft2c,
     ifft2c,
 )
+from invdiff.operators.noncartesian import (
+    NonCartesian,
+    density_compensation,
+    radial_uv,
+    spiral_uv,
+)
 from invdiff.operators.nonlinear_blur import NonlinearBlur
 from invdiff.operators.phase import CodedDiffraction, PhaseRetrieval, resolve_ambiguity
 from invdiff.operators.quantize import Quantize
-from invdiff.operators.radon import Radon, limited_angle, sparse_view
+from invdiff.operators.radon import Radon, largest_side, limited_angle, sparse_view
 from invdiff.operators.sampling import (
     acceleration,
     equispaced,
@@ -102,6 +111,7 @@ __all__ = [
     "Inpaint",
     "Interferometry",
     "Linear",
+    "NonCartesian",
     "NonlinearBlur",
     "Operator",
     "PseudoInvertible",
@@ -124,10 +134,12 @@ __all__ = [
     "as_channels",
     "as_complex",
     "blur",
+    "calibration_region",
     "calibration_width",
     "check_kernel",
     "coil_images",
     "conjugate_gradients",
+    "density_compensation",
     "fbp",
     "equispaced",
     "espirit",
@@ -136,6 +148,7 @@ __all__ = [
     "gaussian_lines",
     "gaussian_points",
     "ifft2c",
+    "largest_side",
     "least_squares",
     "limited_angle",
     "line_integrals",
@@ -144,8 +157,10 @@ __all__ = [
     "resolve_ambiguity",
     "mvue",
     "mvue_scale",
+    "noise_covariance",
     "normalised",
     "poisson_disc",
+    "radial_uv",
     "random_lines",
     "ring_maps",
     "root_sum_of_squares",
@@ -161,6 +176,8 @@ __all__ = [
     "random_uv",
     "scaled",
     "sparse_view",
+    "spiral_uv",
     "transmit",
+    "whitened",
     "zero_filled",
 ]

@@ -12,6 +12,8 @@ from invdiff.core import InvdiffError
 from invdiff.scans.sinogram import Sinogram
 
 Method = Literal["opposite", "mass"]
+NEAR = 3
+"""Views that are up to so many steps from half a turn apart still tell of the axis."""
 
 
 def centre_of_rotation(sinogram: Sinogram, method: Method = "opposite") -> float:
@@ -19,8 +21,9 @@ def centre_of_rotation(sinogram: Sinogram, method: Method = "opposite") -> float
 
     opposite: a view and the mirrored one of half a turn later are the same but for a translation by
     2 shift, found at the peak of their cross-correlation to a fraction of a bin (Guizar-Sicairos,
-    Thurman, Fienup 2008, Optics Letters 33, 156). The later view is a line through the two that
-    are nearest. All pairs of views within one step are used; the median counts.
+    Thurman, Fienup 2008, Optics Letters 33, 156). Where no two views are exactly half a turn apart,
+    the translations of pairs that are up to `NEAR` steps off make a line, of which the value at
+    half a turn counts.
     mass: the centre of mass of a view is shift + a cos + b sin of its angle; needs views that show
     the whole object, and no half turn.
     Raises InvdiffError when no two views are half a turn apart, within one step.
@@ -36,24 +39,21 @@ def centre_of_rotation(sinogram: Sinogram, method: Method = "opposite") -> float
     if len(theta) < 3:
         raise InvdiffError("A centre of rotation needs at least three views.")
     step = float(theta.diff().median())
-    shifts = []
-    for k in range(len(theta)):
-        wanted = float(theta[k]) + 180
-        if wanted > float(theta[-1]) + 1.01 * step:
-            break
-        j = int(torch.searchsorted(theta, wanted).clamp(1, len(theta) - 1))
-        a, b = float(theta[j - 1]), float(theta[j])
-        if b - a > 2.5 * step or b - a <= 0:
-            continue
-        share = (wanted - a) / (b - a)
-        later = (1 - share) * z[j - 1] + share * z[j]
-        shifts.append(_translation(z[k], later.flip(0)) / 2)
-    if not shifts:
+    off = theta[None, :] - theta[:, None] - 180
+    exact = off.abs() <= 1e-3 * step
+    pairs = (exact if bool(exact.any()) else off.abs() <= (NEAR + 0.01) * step).nonzero()
+    if float(off.max()) < -1.01 * step or step <= 0:
         raise InvdiffError(
             f"The views reach from {float(theta[0]):g} to {float(theta[-1]):g} degrees, so none is "
             "half a turn from another; give the centre, or take method='mass'."
         )
-    return float(torch.tensor(shifts, dtype=torch.float64).median())
+    shifts = [_translation(z[i], z[j].flip(0)) / 2 for i, j in pairs.tolist()]
+    found = torch.tensor(shifts, dtype=torch.float64)
+    if bool(exact.any()):
+        return float(found.median())
+    turn = off[pairs[:, 0], pairs[:, 1]]
+    line = torch.stack([torch.ones_like(turn), turn], 1)
+    return float(torch.linalg.lstsq(line, found[:, None]).solution[0])
 
 
 def _translation(p: Tensor, q: Tensor) -> float:
