@@ -95,7 +95,9 @@ def overview(
         axes = grid[len(panels)]
         _heat(axes, _shrunk(_joined(std), 900), scale)
         axes.set_title(f"uncertainty: std ({scale.words})", fontsize=10)
-        _bar(figure, axes, "max")
+        bar = _bar(figure, axes, "max")
+        if scale.units:  # few ticks, for numbers may be long
+            bar.set_xticks(bar.get_xticks()[::2])
     for axes in grid[count:]:
         axes.remove()
     figure.suptitle(title, fontsize=11)

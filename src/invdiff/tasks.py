@@ -11,6 +11,7 @@ from typing import Any
 from invdiff.core import InvdiffError, nearest
 from invdiff.noise import Gaussian, Noise, Poisson
 from invdiff.operators.base import Identity, Operator
+from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import blur
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic
@@ -132,6 +133,15 @@ PHOTO_TASKS = (
         channels=1,
     ),
     Task(
+        "demosaic",
+        "give every pixel of a raw colour sensor its three colours",
+        lambda size, o: Bayer(o["pattern"]),
+        channels=1,
+        options={"pattern": "colours of the upper left 2 x 2 pixels: RGGB, BGGR, GRBG or GBRG"},
+        defaults={"pattern": "RGGB"},
+        luma=False,
+    ),
+    Task(
         "jpeg",
         "remove the artifacts of a JPEG file, which tells its own quantisation tables",
         form="jpeg",
@@ -210,6 +220,7 @@ SCAN_TASKS = (
             "pixel": "width of a bin at the axis of rotation, in the unit of length (mm)",
             "water": "attenuation of water per unit of length: then results are in HU",
             "kind": "counts, transmission or integrals, where the file does not tell",
+            "outliers": "keep, or replace: counts far above their neighbours, found from many views",
             "join": "average so many neighbouring bins into one",
             "slice": "detector row, from 0; the middle one without it",
             "key": "name of the array in the file",
@@ -217,6 +228,7 @@ SCAN_TASKS = (
         defaults={
             "geometry": "parallel",
             "center": 0.0,
+            "outliers": "keep",
             **dict.fromkeys(
                 ("source", "angles", "views", "side", "pixel", "water", "kind", "join"), ""
             ),

@@ -87,6 +87,8 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
             "A fan needs --source, its distance from the axis of rotation in bins, and parallel "
             "rays have none."
         )
+    if options["outliers"] not in ("keep", "replace"):
+        raise InvdiffError(f"--outliers is keep or replace, found {options['outliers']}.")
     kind = options.get("kind")
     if kind not in (None, "counts", "transmission", "integrals"):
         raise InvdiffError(f"--kind is counts, transmission or integrals, found {kind}.")
@@ -126,7 +128,8 @@ def _sinogram(path: str, options: Mapping[str, Any], kind: Any) -> Sinogram:
         start, stop = _span(told)
         angles = start + (stop - start) * torch.arange(count, dtype=torch.float64) / count
         more["unit"] = "degrees"
-    return read_sinogram(path, angles=angles, join=options.get("join", 1), **more)
+    more |= {"join": options.get("join", 1), "zingers": options["outliers"] == "replace"}
+    return read_sinogram(path, angles=angles, **more)
 
 
 def _span(text: str) -> tuple[float, float]:

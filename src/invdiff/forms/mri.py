@@ -48,7 +48,7 @@ class ComplexView(View):
 
     @property
     def scale(self) -> Scale:
-        return Scale(0.0, WHITE * self.unit, "magnitude in the units of the k-space")
+        return Scale(0.0, WHITE * self.unit, "units of the k-space")
 
     @property
     def beside(self) -> str:

@@ -130,7 +130,7 @@ def ct_problem(
         bottom, top = 0.0, 1.1 * float(reference.flatten().quantile(0.995))
         if top <= 0:
             raise InvdiffError("The sinogram shows nothing that attenuates; check its kind.")
-        low, high, units = bottom, top, "attenuation per unit of length"
+        low, high, units = bottom, top, "attenuation per length"
     else:
         low, high = HU_WINDOW
         bottom, top = (water * (1 + hu / 1000) for hu in HU_WINDOW)
