@@ -220,7 +220,7 @@ SCAN_TASKS = (
             "pixel": "width of a bin at the axis of rotation, in the unit of length (mm)",
             "water": "attenuation of water per unit of length: then results are in HU",
             "kind": "counts, transmission or integrals, where the file does not tell",
-            "outliers": "keep, or replace: counts far above their neighbours, found from many views",
+            "outliers": "keep, or replace: counts far above all neighbours; needs many views",
             "join": "average so many neighbouring bins into one",
             "slice": "detector row, from 0; the middle one without it",
             "key": "name of the array in the file",
