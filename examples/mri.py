@@ -24,87 +24,32 @@ from torch import Tensor
 from tqdm import tqdm
 
 import invdiff.operators as ops
-from invdiff import VE, VP, Karras, Prior, Problem, load_prior, psnr, solve, ssim
+from invdiff import Prior, Problem, load_prior, psnr, read_kspace, solve, ssim, zoo
 from invdiff.core import InvdiffError
 from invdiff.figures import overview
 from invdiff.noise import Gaussian
 from invdiff.priors.base import Denoiser
 from invdiff.rng import Rng
-from invdiff.solvers import Solver, solver_class
+from invdiff.scans.problems import mri_problem
+from invdiff.solvers import Solver
 
 HERE = Path(__file__).resolve().parent
 
 
 def configured(name: str, steps: int | None) -> Solver:
     """A solver with settings for magnitudes of 0 to 1, on fewer steps than its paper takes."""
-    cls = solver_class(name)
-    known: dict[str, Solver] = {
-        "dps": solver_class("dps")(zeta=3.0, path=VP(200)),
-        "diffpir": solver_class("diffpir")(path=Karras(20, 1.0, 0.02)),
-        "mmps": solver_class("mmps")(path=Karras(30, 5.0, 0.02)),
-        "score-mri": solver_class("score-mri")(path=VE(75, 20.0, 0.01)),
-        "csgm": solver_class("csgm")(final="denoised", path=VE(600, 1.232, 0.004)),
-    }
-    solver = known.get(name, cls())
+    solver = zoo.preset("mri", name, zoo.TYPICAL)
     return solver.with_steps(steps) if steps else solver
 
 
-def read_k_space(path: Path, slice_: int) -> Tensor:
-    """k-space (1, coils, H, W), complex64, 0 where it was not sampled.
-
-    .npz: like brain8coil.npz (samples, packed mask, shape). .npy: (coils, H, W). .h5: a file of
-    fastMRI, `kspace` (slices, [coils,] H, W).
-    """
-    if path.suffix == ".npz":
-        file = np.load(path)
-        h, w = file["shape"]
-        mask = np.unpackbits(file["mask"])[: h * w].reshape(h, w).astype(bool)
-        k = np.zeros((len(file["samples"]), h, w), np.complex64)
-        k[:, mask] = file["samples"]
-    elif path.suffix == ".npy":
-        k = np.load(path)
-    else:
-        try:
-            import h5py
-        except ImportError:
-            raise SystemExit("Reading .h5 needs h5py; run pip install 'invdiff[mri]'.") from None
-        with h5py.File(path) as file:
-            k = file["kspace"][slice_]
-    return torch.from_numpy(k.astype(np.complex64)).reshape(1, -1, *k.shape[-2:])
-
-
-def middle(k: Tensor, rows: int) -> Tensor:
-    """The central part of k-space with so many rows, and columns in proportion: larger voxels."""
-    h, w = k.shape[-2:]
-    if not 0 < rows < h:
-        return k
-    columns = round(rows * w / h)
-    top, left = h // 2 - rows // 2, w // 2 - columns // 2
-    return k[..., top : top + rows, left : left + columns]
-
-
-def noise_level(y: Tensor, mask: Tensor) -> float:
-    """Noise per real part: the median size of the outermost twentieth of the samples / 0.6745.
-
-    There is hardly any signal there, and what there is makes the estimate too large.
-    """
-    h, w = y.shape[-2:]
-    rows, columns = ((2 * torch.arange(n) - n) / n for n in (h, w))
-    far = torch.hypot(rows[:, None], columns)[mask[0, 0]]
-    outer = y[0][:, mask[0, 0]][:, far >= far.quantile(0.95)]
-    return float(torch.view_as_real(outer).abs().median() / 0.6745)
-
-
-def measured(args: argparse.Namespace) -> tuple[Problem, Tensor]:
+def measured(args: argparse.Namespace) -> tuple[Problem, float]:
     """The real measurement as a problem, and the scale that divided it."""
-    y = middle(read_k_space(args.kspace, args.slice), args.rows)
-    mask = (y != 0).any(1, keepdim=True)
-    maps = ops.espirit(y, min(args.calibration, ops.calibration_width(y)), crop=0)
-    scale = ops.mvue_scale(y, maps)
-    y = y / scale
-    sigma = noise_level(y, mask) if args.sigma is None else args.sigma
-    A = ops.Sense(maps, mask, cg_iterations=10)
-    return Problem(y, A, Gaussian(sigma), (2, *y.shape[-2:])), scale
+    k = read_kspace(args.kspace, slice=args.slice)
+    rows = args.rows if 0 < args.rows < k.mask.shape[0] else None
+    found = mri_problem(k, rows=rows)
+    if args.sigma is None:
+        return found.problem, found.scale
+    return mri_problem(k, sigma=args.sigma * found.scale, rows=rows).problem, found.scale
 
 
 def sense(problem: Problem) -> Tensor:
@@ -144,10 +89,11 @@ def wiener(size: tuple[int, int]) -> Prior:
 def main() -> None:
     """Measure, reconstruct with every solver, draw."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("--kspace", type=Path, default=HERE / "brain8coil.npz", help=".npz, .npy, .h5")
-    p.add_argument("--slice", type=int, default=0, help="of an .h5 file")
+    p.add_argument(
+        "--kspace", type=Path, default=HERE / "brain8coil.npz", help=".npz, .npy, .h5, .cfl"
+    )
+    p.add_argument("--slice", type=int, help="of an .h5 file; the middle one without it")
     p.add_argument("--rows", type=int, default=128, help="rows of k-space kept; 0 keeps all")
-    p.add_argument("--calibration", type=int, default=24, help="side of the square for ESPIRiT")
     p.add_argument("--retrospective", action="store_true", help="undersample a picture")
     p.add_argument("--image", type=Path, help="grey picture to undersample")
     p.add_argument("--accel", type=float, default=4.0, help="acceleration of --retrospective")
@@ -173,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
         problem, truth = retrospective(args)
     else:
         problem, scale = measured(args)
-        print(f"scale: {float(scale):.4g} (99th percentile of the undersampled image)")
+        print(f"scale: {scale:.4g} (99th percentile of the undersampled image)")
     (accel,) = ops.acceleration(problem.A.mask)  # type: ignore[attr-defined]
     print(f"image {problem.x_shape}, k-space {tuple(problem.y.shape)}, noise {problem.sigma_y:.4f}")
     print(f"true acceleration {accel:.2f}")

@@ -143,17 +143,35 @@ def ct_problem(
         s, A = s.views(chosen), dataclasses.replace(A, angles=s.views(chosen).angles)
         reference = fbp(s.y, A)[0]
     level, how = _noise(s, sigma)
+    mask = None if bool(s.trusted.all()) else Inpaint(s.trusted[None, None])
+    problem = on_unit_norm(s.y, A, bottom, top, level, mask, iterations)
+    first = low + (reference - bottom) * ((high - low) / (top - bottom))
+    return CT(problem, low, high, units, first, level, how)
+
+
+def on_unit_norm(
+    y: Tensor,
+    A: Radon,
+    bottom: float,
+    top: float,
+    sigma: float,
+    mask: Inpaint | None = None,
+    iterations: int = 20,
+) -> Problem:
+    """Line integrals y = A(attenuation) + noise as a problem in x, with an operator of norm 1.
+
+    bottom, top: attenuation at x = -1 and x = 1. sigma: noise of y. mask: of the rays that count.
+    Step sizes of samplers are meant for that norm. iterations: bound for every solve and pinv.
+    """
     half = (top - bottom) / 2
-    # air beyond the field of the prior would be a box: it is taken out, so that x = 0 is half way
     offset = A(torch.full((1, 1, *A.size), bottom + half))
     unit = 1 / norm(A)
     scaled: Linear = dataclasses.replace(A, pixel=A.pixel * unit, cg_iterations=iterations)
-    if not bool(s.trusted.all()):
-        scaled = cast(Linear, Inpaint(s.trusted[None, None]) @ scaled)
-    y = (s.y - offset) * (unit / half)
-    problem = Problem(y, scaled, Gaussian(level * unit / half), (1, *A.size))
-    first = low + (reference - bottom) * ((high - low) / (top - bottom))
-    return CT(problem, low, high, units, first, level, how)
+    if mask is not None:
+        scaled = cast(Linear, mask @ scaled)
+    return Problem(
+        (y - offset) * (unit / half), scaled, Gaussian(sigma * unit / half), (1, *A.size)
+    )
 
 
 def _noise(s: Sinogram, sigma: float | None) -> tuple[float, str]:
