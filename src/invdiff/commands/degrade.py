@@ -19,13 +19,16 @@ from invdiff.tasks import check_level
 
 MARKER = "degrade.json"
 USAGE = "PHOTO --task TASK --out DIR [options]"
-ABOUT = """Damage a clean photograph as a task of `restore` undoes it.
+ABOUT = """Make a measurement of a clean image as a task of `restore` undoes it.
 
-DIR receives the measurement, the truth, what else restoring it takes (a mask, a kernel), and
-degrade.json with the command that restores it. Of a photograph these are measurement.png (what a
-user would have), measurement.npy (the same without clipping and rounding) and truth.png. --mask may
-also be random:SHARE (of pixels that are missing) or box:TOP,LEFT,HEIGHT,WIDTH. Noise levels are on
-the scale where black is 0 and white is 1."""
+DIR receives the measurement, the truth, what else restoring it takes (a mask, a kernel, coil maps),
+and degrade.json with the command that restores it. For tasks of photographs these are
+measurement.png (what a user would have), measurement.npy (the same without clipping and rounding)
+and truth.png. PHOTO may also be a complex .npy (height, width) for mri, and for ct a slice in
+Hounsfield units: .npy, .npz, .tif or DICOM.
+
+--mask may be random:SHARE (of pixels that are missing) or box:TOP,LEFT,HEIGHT,WIDTH. Noise levels
+are on the scale where black is 0 and white is 1; of mri, per real part of k-space."""
 
 
 def run(name: str, args: list[str]) -> int:

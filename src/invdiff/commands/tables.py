@@ -89,7 +89,7 @@ def tasks() -> list[str]:
         lines += [f"{kind.name}: {kind.summary}", *aligned(rows), ""]
     return [
         *lines,
-        "A mask is white where pixels are to be restored and black where they are kept.",
+        "A mask of inpaint is white where pixels are to be restored and black where they are kept.",
     ]
 
 
