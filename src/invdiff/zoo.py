@@ -36,11 +36,14 @@ from invdiff.tasks import Task as Task
 from invdiff.tasks import task as task
 
 
-def example(name: str, size: Size = (16, 16), sigma: float = 0.05) -> Problem:
+def example(name: str, size: Size = (16, 16), sigma: float | None = None) -> Problem:
     """A small instance of a task, for tables and tests: its types decide which solver can.
 
-    name: of a task, or of one of `instances.INSTANCES`, which have a size of their own.
+    name: of a task, or of one of `instances.INSTANCES`, which have a size of their own. sigma: of
+    Gaussian noise; without it 0.05, and 0 for tasks whose measurements have none.
     """
+    if sigma is None:
+        sigma = 0.05 if name not in TASKS or TASKS[name].level else 0.0
     if name in INSTANCES:
         return INSTANCES[name](sigma)
     options: dict[str, Any] = {
@@ -173,9 +176,9 @@ AUTO: dict[str, tuple[str, str]] = {
     "mri": ("diffpir", "within 0.2 dB of mmps or better, in less than half the time"),
     "ct": ("diffpir", "from 30 views, 20 % less error than score-medical, 26 % less than mcg"),
 }
-"""Solver for a task, and why it. Those of the first five were measured by `benchmarks/tune.py`, those
-of demosaic, jpeg, hdr and low-light on four of its photographs cut to 128 pixels; mri on one head with
-one coil at 4 and four coils at 8 times fewer samples; ct on one chest from 30 views."""
+"""Solver for a task, and why it. The first five were measured by `benchmarks/tune.py`; those of
+demosaic, jpeg, hdr and low-light on four of its photographs, cut to 128 pixels; mri on one head,
+with one coil at 4 and four coils at 8 times fewer samples; ct on one chest from 30 views."""
 
 
 def auto(task_name: str, problem: Problem) -> tuple[Solver, str]:

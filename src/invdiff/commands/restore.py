@@ -140,16 +140,17 @@ def _parse(name: str, args: list[str]) -> Given:
     options.add_task_options(to)
     known = ", ".join(registry())
     add = to.add_argument
-    add("--noise", type=options.Level, help="noise level on [0, 1], or `estimate`; without it, what "
-        "rounding to 8 bits makes (0.0011). Of mri per real part of k-space, of ct that of line "
-        "integrals; both are estimated without it")  # fmt: skip
+    add("--noise", type=options.Level, help="noise level on [0, 1], or `estimate`; without it, "
+        "what rounding to 8 bits makes (0.0011). Of mri per real part of k-space, of ct that of "
+        "line integrals; both are estimated without it")  # fmt: skip
     add("--solver.name", type=str, help=f"auto, or one of {known}; its knobs are set by "
         "--solver.KNOB, and told by `--solver NAME --help`")  # fmt: skip
     add("--steps", type=int, help="steps from noise to image; the solver's own number without it")
     add("--samples", type=int, help="how many samples to draw, 4 by default")
     add("--seed", type=int, help="of all samples, 0 by default")
-    add("--prior", type=str, help="photo, brain for mri, ct for ct; a .safetensors file of `invdiff train`, a folder with a "
-        "diffusers model, or its OWNER/NAME on the Hugging Face hub")  # fmt: skip
+    add("--prior", type=str, help="photo, brain (for mri), ct (for ct), a .safetensors file of "
+        "`invdiff train`, a folder with a diffusers model, or its OWNER/NAME on the Hugging Face "
+        "hub")  # fmt: skip
     add("--precision", type=Literal["float32", "bfloat16"], help="of the network")
     add("--batch", type=int, help="samples that are restored together")
     add("--device", type=str, help="auto, cpu or cuda")
