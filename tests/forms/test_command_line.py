@@ -1,5 +1,6 @@
 """Measurements that are no plain photographs, end to end: degrade, restore, repeat, resume."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -18,6 +19,7 @@ from invdiff.commands import restore as restore_command
 from invdiff.io import read_photo
 from invdiff.noise import Poisson
 from invdiff.operators.mri import as_channels
+from invdiff.operators.radon import Radon
 from invdiff.priors.photo import save_weights
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 from invdiff.priors.units import hu_to_x
@@ -268,6 +270,33 @@ def test_other_solvers(here: Path, quick_figures: None) -> None:
     assert main([*degraded("ct"), "--solver", "score-medical", "--out", "s"]) == 0
 
 
+def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixture) -> None:
+    """A fan, angles from a file, an axis that is found, and some of the views."""
+    inside = np.zeros((16, 16), np.float32)
+    inside[5:11, 3:12] = 0.05
+    angles = tuple(360.0 * k / 24 for k in range(24))
+    np.save("angles.npy", np.array(angles))
+    A = Radon(angles, (16, 16), 25, shift=1.0, source=60.0)
+    np.save("fan.npy", A(torch.from_numpy(inside)[None, None])[0, 0].numpy())
+    args = ["--task", "ct", *prior("ct"), *QUICK, "--angles", "angles.npy", "--side", "16"]
+    fan = ["--geometry", "fan", "--source", "60", "--center", "1"]
+    assert main(["restore", "fan.npy", *args, *fan, "--out", "fan"]) == 0
+    problem = Result.load("fan").problem()
+    found = problem.A
+    assert isinstance(found, Radon) and (found.source, found.shift) == (60.0, 1.0)
+    assert np.allclose(found.angles, angles)
+    np.save("parallel.npy", dataclasses.replace(A, source=None)(
+        torch.from_numpy(inside)[None, None])[0, 0].numpy())  # fmt: skip
+    some = ["--center", "estimate", "--views", "8"]
+    capsys.readouterr()
+    assert main(["restore", "parallel.npy", *args, *some, "--out", "p"]) == 0
+    found = Result.load("p").problem().A
+    assert isinstance(found, Radon) and len(found.angles) == 8
+    assert abs(found.shift - 1) < 0.05
+    printed = capsys.readouterr().out
+    assert "found from the views" in printed and "8 of 24 views are used" in printed
+
+
 J = ["restore", "plain.jpg", "--task", "jpeg", *prior("jpeg"), *QUICK]
 PHASE = ["--task", "phase-retrieval", *prior("phase"), *QUICK]
 MRI = ["--task", "mri", *prior("mri"), *QUICK]
@@ -310,6 +339,10 @@ BAD = {
     ),
     "no angles": (CT, "holds no angles"),
     "angles": ([*CT, "--angles", "0"], "no file and no START,STOP"),
+    "complex angles": ([*CT, "--angles", "k.npy"], "k.npy holds complex64"),
+    "complex mask": (["restore", "k.npy", *MRI, "--mask", "k.npy"], "k.npy holds complex64"),
+    "complex slice": (["degrade", "k.npy", "--task", "ct", "--out", "o"], "k.npy holds complex64"),
+    "three slices": (["degrade", "cube.npy", "--task", "ct", "--out", "o"], "not one slice"),
     "same angles": ([*CT, "--angles", "5,5"], "two different numbers"),
     "geometry": ([*TURN, "--geometry", "cone"], "parallel or fan, found cone"),
     "fan": ([*TURN, "--geometry", "fan"], "needs --source"),

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from invdiff.core import Problem
+from invdiff.core import InvdiffError, Problem
 from invdiff.figures import PHOTOGRAPH, Scale
 from invdiff.priors.base import Prior
 from invdiff.tasks import Task
@@ -108,3 +110,10 @@ class Form:
 
     read: Callable[[Task, str, Mapping[str, Any], Level, Prior], Measured]
     make: Callable[[Task, str, Mapping[str, Any], float, int], Made]
+
+
+def real_numbers(array: np.ndarray, name: str) -> Tensor:
+    """An array that was read from a file as float32. Raises InvdiffError unless it is real."""
+    if array.dtype.kind not in "buif":
+        raise InvdiffError(f"{name} holds {array.dtype}; real numbers are needed here.")
+    return torch.from_numpy(np.array(array, np.float32))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem
 from invdiff.figures import Scale
-from invdiff.forms.base import Level, Made, Measured, View
+from invdiff.forms.base import Level, Made, Measured, View, real_numbers
 from invdiff.io import luma, read_photo, save_picture, words
 from invdiff.operators.radon import Radon
 from invdiff.priors.base import Prior
@@ -121,7 +121,7 @@ def _sinogram(path: str, options: Mapping[str, Any], kind: Any) -> Sinogram:
     """The file, with the angles that were told."""
     told, angles = options.get("angles"), None
     if told is not None and Path(told).exists():
-        angles = torch.from_numpy(np.asarray(read_npy(Path(told)), np.float64))
+        angles = real_numbers(read_npy(Path(told)), told)
     more: dict[str, Any] = {"key": options.get("key"), "row": options.get("slice"), "kind": kind}
     if told is not None and angles is None:
         count = _views(path, options.get("key"))
@@ -220,10 +220,10 @@ def _clean(path: str) -> tuple[Tensor, str, tuple[str, ...]]:
         hu, about = read_tiff(file)[0], "TIFF of Hounsfield units"
     elif ending == ".npz":
         npz = Npz(file)
-        name = npz.first("hu") or npz.names[0]
-        hu, about = torch.from_numpy(np.array(npz[name], np.float32)), f"array {name}, in HU"
+        name = npz.first("hu") or (npz.names or ["hu"])[0]
+        hu, about = real_numbers(npz[name], f"{name} in {path}"), f"array {name}, in HU"
     elif ending == ".npy":
-        hu, about = torch.from_numpy(np.array(read_npy(file), np.float32)), "array, in HU"
+        hu, about = real_numbers(read_npy(file), path), "array, in HU"
     else:
         photo = read_photo(file)
         hu, about = 2000 * luma(photo.pixels)[0] - 1000, photo.about

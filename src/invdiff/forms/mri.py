@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem, nearest
 from invdiff.figures import Scale
-from invdiff.forms.base import Level, Made, Measured, View
+from invdiff.forms.base import Level, Made, Measured, View, real_numbers
 from invdiff.io import luma, read_photo, save_picture, words
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Linear
@@ -86,7 +86,7 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
         path,
         key=options.get("key"),
         slice=options.get("slice"),
-        mask=None if mask is None else _numbers(mask),
+        mask=None if mask is None else real_numbers(read_npy(Path(mask)), mask),
     )
     named = options.get("coil-maps", "espirit")
     maps = None if named == "espirit" else _maps(named)
@@ -104,14 +104,6 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
         notes.append("the prior brain knows voxels of 128 x 128 images best; --rows 128 makes such")
     size = (int(k.mask.shape[0]), int(k.mask.shape[1]))
     return Measured(m.problem, ComplexView(m.scale), f"k-space, {words(size)}", told, tuple(notes))
-
-
-def _numbers(path: str) -> Tensor:
-    """A mask in a .npy file."""
-    array = np.asarray(read_npy(Path(path)))
-    if array.dtype.kind not in "buif":
-        raise InvdiffError(f"The mask {path} holds {array.dtype}; a mask holds 0 and 1.")
-    return torch.from_numpy(array.astype(np.float32))
 
 
 def _maps(path: str) -> Tensor:

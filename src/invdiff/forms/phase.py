@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem
-from invdiff.forms.base import Level, Made, Measured
+from invdiff.forms.base import Level, Made, Measured, real_numbers
 from invdiff.forms.photo import PhotoView, clean_pixels
 from invdiff.io import check_pixels, read_photo, save_picture, words
 from invdiff.metrics import best_by_residual, residuals
@@ -63,9 +63,7 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
     masks = options.get("masks")
     A, axes, size = _operator(path, array.shape, masks, options["oversample"])
     check_pixels(size, "The restored picture")
-    if array.dtype.kind not in "buif":
-        raise InvdiffError(f"{path} holds {array.dtype}; magnitudes are real numbers.")
-    y = torch.from_numpy(np.array(array, np.float32))
+    y = real_numbers(array, path)
     y = y if y.ndim == axes + 1 else y[None]
     if bool((y < -10 * y.abs().mean()).any()):
         raise InvdiffError(f"{path} holds large negative values; magnitudes are 0 or more.")
