@@ -270,6 +270,15 @@ def test_other_solvers(here: Path, quick_figures: None) -> None:
     assert main([*degraded("ct"), "--solver", "score-medical", "--out", "s"]) == 0
 
 
+def test_a_folder_may_be_called_as_a_prior(here: Path, quick_figures: None) -> None:
+    """The prior of a task is found by its name, whatever lies in the working folder."""
+    (here / "brain").mkdir()
+    args = degraded("mri")
+    at = args.index("--prior")
+    assert main([*args[:at], *args[at + 2 :], "--out", "a"]) == 0
+    assert Result.load("a").config["prior_spec"] == "brain"
+
+
 def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixture) -> None:
     """A fan, angles from a file, an axis that is found, and some of the views."""
     inside = np.zeros((16, 16), np.float32)

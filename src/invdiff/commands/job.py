@@ -20,7 +20,7 @@ from invdiff.forms.base import View
 from invdiff.io import check_file, words
 from invdiff.needs import Need, check
 from invdiff.priors.base import Prior
-from invdiff.priors.load import load_prior
+from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.result import Result, describe
 from invdiff.serial import decode, encode
 from invdiff.solvers import registry, solver_class
@@ -85,7 +85,8 @@ def fresh(given: Given) -> Job:
     check_file(Path(given["photo"]))
     device = torch_device(given.get("device", "auto"))
     named, precision = given.get("prior", task.prior), given.get("precision", "float32")
-    spec = str(Path(named).resolve()) if Path(named).exists() else named
+    is_path = named not in BUILT_IN and Path(named).exists()
+    spec = str(Path(named).resolve()) if is_path else named
     prior = load_prior(spec, device, precision)
     sigma = given.get("sigma" if named_sigma else "noise")
     m = FORMS[task.form].read(task, given["photo"], values, sigma, prior)
