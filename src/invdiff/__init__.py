@@ -17,7 +17,6 @@ _HOME = {
     "invdiff.rng": ("Rng",),
     "invdiff.operators": (
         "Affine",
-        "Array",
         "AveragePool",
         "Bayer",
         "Bicubic",
@@ -53,6 +52,7 @@ _HOME = {
         "Stack",
         "WalshHadamard",
         "TemporalPool",
+        "TelescopeArray",
         "TiledBlur",
         "Upsample",
         "Warp",

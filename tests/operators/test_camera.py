@@ -8,7 +8,7 @@ import torch
 from helpers import seeded
 from invdiff.core import InvdiffError
 from invdiff.noise import Poisson
-from invdiff.operators import Bracket, CameraResponse, Operator, to_photons
+from invdiff.operators import Bracket, CameraResponse, Operator, PseudoInvertible, to_photons
 from invdiff.rng import Rng
 
 EPS = torch.finfo(torch.float64).eps
@@ -83,13 +83,38 @@ def test_merging_exposures():
     torch.testing.assert_close(A(A.pinv(A(wild))), A(wild), rtol=0, atol=16 * EPS)
 
 
-def test_merging_noise_is_least_squares():
-    """Of one pixel that all exposures see: sum e_k y_k / sum e_k^2, and no other weights."""
-    A = Bracket((0.5, 1.0, 1.5))
-    y = torch.tensor([[[-0.7], [-0.5], [-0.1]]], dtype=torch.float64)
-    light = [0.3 / 2, 0.5 / 2, 0.9 / 2]
-    u = sum(e * v for e, v in zip((0.5, 1.0, 1.5), light, strict=True)) / (0.25 + 1 + 2.25)
-    assert float(A.pinv(y)) == pytest.approx(2 * u - 1, abs=1e-15)
+def test_merging_weighs_as_it_says():
+    """One pixel by hand, exposures in any order."""
+    y = torch.tensor([[[-0.1], [-0.7], [-0.5]]], dtype=torch.float64)
+    found = Bracket((1.5, 0.5, 1.0)).pinv(y)
+    above = below = 0.0
+    far = 1.0
+    for e, v in ((0.5, 0.15), (1.0, 0.25), (1.5, 0.45)):
+        far *= (1 - v) ** 2
+        above += e * v * far * v
+        below += e * v * far * e
+    assert float(found) == pytest.approx(2 * above / below - 1, abs=1e-14)
+
+
+def test_noise_on_what_is_clipped_counts_little():
+    """A bright pixel of which the long exposures are white but for noise of 1 %."""
+    A = Bracket((0.25, 1.0, 4.0))
+    x = torch.full((2000, 1), 3.0).double()  # u = 2: at e = 1/4 half of white, white elsewhere
+    y = A(x) + 0.02 * seeded(2000, 3, 1)
+    # from the first exposure alone, noise of 0.02 on y is 0.08 on x
+    assert (A.pinv(y) - x).square().mean().sqrt() < 0.1
+
+
+def test_the_whole_camera_has_a_generalised_inverse():
+    """A(A^+(A(x))) = A(x) for display values, saturated or not; solvers are offered it."""
+    curve = CameraResponse()
+    A = curve @ Bracket((0.5, 1.0, 4.0)) @ curve.inverse()
+    assert isinstance(A, PseudoInvertible) and A.consistent((3, 5, 4))
+    z = A(2 * seeded(2, 3, 5, 4))
+    saturated = (z.abs() - 1).abs() < 4 * EPS
+    assert saturated.any() and not saturated.all()
+    # round-off of the light, eps, counts as the slope of the curve at black, 13, times that
+    torch.testing.assert_close(A(A.pinv(z)), z, rtol=0, atol=64 * EPS * 13)
 
 
 def test_gradients_where_the_sensor_saturates():

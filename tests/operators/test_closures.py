@@ -14,10 +14,10 @@ from helpers import seeded
 from invdiff.core import InvdiffError, Problem
 from invdiff.noise import Gaussian
 from invdiff.operators import (
-    Array,
     ClosureAmplitudes,
     ClosurePhases,
     Interferometry,
+    TelescopeArray,
     earth_rotation,
     earth_rotation_uv,
 )
@@ -34,7 +34,9 @@ def visibilities(seed=0):
 def full(n):
     """n stations that all measure, once."""
     pairs = torch.tensor(list(itertools.combinations(range(n), 2)))
-    return Array(torch.zeros(1, len(pairs), 2), pairs, torch.zeros(len(pairs), dtype=torch.long))
+    return TelescopeArray(
+        torch.zeros(1, len(pairs), 2), pairs, torch.zeros(len(pairs), dtype=torch.long)
+    )
 
 
 def test_closures_are_their_formulas():

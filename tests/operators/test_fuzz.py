@@ -50,7 +50,7 @@ def taps(h: int, w: int, seed: int) -> Tensor:
     return white(h, w, seed=seed).abs() + 0.01
 
 
-def closures(k: int) -> ops.Array:
+def closures(k: int) -> ops.TelescopeArray:
     return ops.earth_rotation(12, 2, 1.5, seed=k)
 
 

@@ -74,7 +74,7 @@ from invdiff.operators.sampling import (
 from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 from invdiff.operators.single_pixel import SinglePixel
-from invdiff.operators.stations import Array, earth_rotation, earth_rotation_uv
+from invdiff.operators.stations import TelescopeArray, earth_rotation, earth_rotation_uv
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
 from invdiff.operators.varying import TiledBlur, Warp, lens_kernels
 from invdiff.operators.video import Frames, TemporalPool
@@ -84,7 +84,6 @@ __all__ = [
     "HDR",
     "REC601",
     "Affine",
-    "Array",
     "Bayer",
     "Bracket",
     "CameraResponse",
@@ -127,6 +126,7 @@ __all__ = [
     "Spectral",
     "Stack",
     "WalshHadamard",
+    "TelescopeArray",
     "TemporalPool",
     "Upsample",
     "acceleration",

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-WIDEST = 1000.0
+WIDEST = 500.0
 """Pixels: kernels that reach farther are refused, for they would not fit into memory."""
 
 

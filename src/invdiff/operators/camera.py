@@ -87,10 +87,11 @@ class Bracket(PseudoInvertible):
     white, 4 is two stops brighter. x is linear light: for a prior of display values,
     `CameraResponse() @ Bracket(e) @ CameraResponse().inverse()` is the whole camera.
 
-    The gradient is e_k where e_k u lies in [0, 1] and 0 elsewhere, and at least one exposure sees
-    each u from 0 to 1 / min e_k. straight_through: give e_k everywhere instead, as `HDR` does.
-    Its generalised inverse merges: the least-squares u of the exposures that are not clipped (of
-    all where all are).
+    The gradient is e_k where e_k u lies in [0, 1] and 0 elsewhere; the shortest exposure sees all u
+    from 0 to 1 / e_k. straight_through: give e_k everywhere instead, as `HDR` does.
+    Its generalised inverse merges what is not clipped: with v_k = (y_k + 1) / 2, v_k / e_k has the
+    weight e_k^2 v_k times the product of (1 - v_j)^2 over exposures j up to k, so that noise on
+    what is clipped counts little; where all is clipped, the shortest decides.
     Raises InvdiffError for other exposures.
     """
 
@@ -121,13 +122,14 @@ class Bracket(PseudoInvertible):
         return (gains * v).sum(1)
 
     def pinv(self, y: Tensor) -> Tensor:
-        light, gains = y + 1, self._gains(y[:, 0])
-        weight = torch.where((light > 0) & (light < 2), gains, 0.0)
+        order = torch.tensor(self.exposures, device=y.device).argsort()
+        light, gains = (y[:, order] + 1) / 2, self._gains(y[:, 0])[order]
+        weight = gains * light.clamp_min(0) * (1 - light).clamp(0, 1).square().cumprod(1)
         # where nothing is between black and white: white in the shortest exposure, or black
-        unseen = weight.sum(1, keepdim=True) == 0
-        shortest = gains == gains.min()
-        weight = torch.where(unseen & shortest, gains, weight)
-        return (weight * light).sum(1) / (weight * gains).sum(1) - 1
+        unseen = weight.sum(1) == 0
+        total = (weight * gains).sum(1)
+        u = (weight * light).sum(1) / torch.where(unseen, 1.0, total)
+        return 2 * torch.where(unseen, light[:, 0].clamp(0, 1) / gains[0], u) - 1
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         return (len(self.exposures), *x_shape)

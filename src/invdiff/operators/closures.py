@@ -42,7 +42,7 @@ class ClosurePhases(Operator):
 
     Complex visibilities (B, C, M) to complex numbers of length 1, (B, C, T): unlike an angle a
     phasor does not jump, and |y - y'|^2 = 2 - 2 cos of the difference. Where B = 0, y is 0.
-    triangles: (T, 3), visibilities a-b, b-c and a-c, as `Array.triangles` gives them.
+    triangles: (T, 3), visibilities a-b, b-c and a-c, as `TelescopeArray.triangles` gives them.
     `ClosurePhases(t) @ Interferometry(uv, size)` measures images.
     Raises InvdiffError for triangles of another shape, or of visibilities that are not there.
     """
@@ -66,7 +66,7 @@ class ClosureAmplitudes(Operator):
     """y = log (|V_p| |V_q| / (|V_r| |V_s|)) around quadrangles of stations, real.
 
     Complex visibilities (B, C, M) to (B, C, Q). quadrangles: (Q, 4), visibilities p, q, r, s, as
-    `Array.quadrangles` gives them. log: False for the ratio itself, whose noise is more skewed.
+    `TelescopeArray.quadrangles` gives them. log: False for the ratio itself, more skewed by noise.
     A |V| below 1e-12 counts as that, and has no gradient.
     `ClosureAmplitudes(q) @ Interferometry(uv, size)` measures images.
     Raises InvdiffError for quadrangles of another shape, or of visibilities that are not there.

@@ -40,7 +40,12 @@ class DCTSubsampling(Spectral):
     batched: ClassVar[tuple[str, ...]] = ("mask",)
 
     def __post_init__(self) -> None:
-        Inpaint(self.mask)
+        _ = self.known  # names what is wrong with a mask
+
+    @cached_property
+    def known(self) -> Inpaint:
+        """The mask as an operator on coefficients."""
+        return Inpaint(self.mask)
 
     @classmethod
     def random(
@@ -76,16 +81,12 @@ class DCTSubsampling(Spectral):
         return dct_matrix(self.mask.shape[-1])
 
     def restrict(self, y: Tensor) -> Tensor:
-        return torch.where(self._as("mask", y) > 0, y, y.new_zeros(()))
-
-    @cached_property
-    def _s(self) -> Tensor:
-        return self.mask.double()
+        return self.known.restrict(y)
 
     @property
     def s(self) -> Tensor:
         """The mask itself, in float64."""
-        return self._s
+        return self.known.s
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.restrict(self.Vt(x))
@@ -109,4 +110,4 @@ class DCTSubsampling(Spectral):
         return self.restrict(y)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return Inpaint(self.mask).y_shape(x_shape)
+        return self.known.y_shape(x_shape)

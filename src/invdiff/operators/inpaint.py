@@ -58,8 +58,7 @@ class Inpaint(Spectral):
         covers all of it.
         """
         size = checked_size(size)
-        box = (top, left, height, width)
-        numbers = all(whole(n) or n == 0 and isinstance(n, int) for n in box)
+        numbers = all(whole(n + 1) for n in (top, left, height, width))
         inside = 0 <= top <= top + height <= size[0] and 0 <= left <= left + width <= size[1]
         if not numbers or not inside or min(height, width) < 1:
             raise InvdiffError(

@@ -16,7 +16,7 @@ from invdiff.core import InvdiffError
 
 
 @dataclass(frozen=True, eq=False)
-class Array:
+class TelescopeArray:
     """The visibilities of an array: frequencies, pairs of stations and times.
 
     uv: (1, M, 2), float64, as `Interferometry` takes it. pairs: (M, 2), the stations a < b of each
@@ -106,7 +106,7 @@ def earth_rotation(
     hours: float = 24.0,
     declination: float = 12.0,
     elevation: float = 10.0,
-) -> Array:
+) -> TelescopeArray:
     """The tracks of an array that spans the Earth.
 
     stations: telescopes at random places on the globe, by `seed`. They look at a source at
@@ -142,7 +142,7 @@ def earth_rotation(
         )
     longest = np.linalg.norm(uv, axis=1).max()
     scaled = torch.from_numpy(np.array(uv) * radius / longest)[None]
-    return Array(scaled, torch.tensor(pairs), torch.tensor(when))
+    return TelescopeArray(scaled, torch.tensor(pairs), torch.tensor(when))
 
 
 def earth_rotation_uv(
