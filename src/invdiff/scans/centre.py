@@ -57,9 +57,14 @@ def centre_of_rotation(sinogram: Sinogram, method: Method = "opposite") -> float
 
 
 def _translation(p: Tensor, q: Tensor) -> float:
-    """d for which p(j + d) is most like q(j): the peak of the band-limited cross-correlation."""
-    n = 2 * len(p)
-    spectrum = torch.fft.rfft(p - p.mean(), n) * torch.fft.rfft(q - q.mean(), n).conj()
+    """d for which p(j + d) is most like q(j): the peak of the band-limited cross-correlation.
+
+    The level beside the object is taken off first, which is the lower of those at the two ends: a
+    step at the ends of the detector would draw the peak to 0.
+    """
+    n, rim = 2 * len(p), max(2, len(p) // 50)
+    p, q = (v - torch.minimum(v[:rim].mean(), v[-rim:].mean()) for v in (p, q))
+    spectrum = torch.fft.rfft(p, n) * torch.fft.rfft(q, n).conj()
     coarse = torch.fft.irfft(spectrum, n)
     best = int(coarse.argmax())
     best = best - n if best >= n // 2 else best

@@ -44,15 +44,24 @@ def read_dicom(path: str | Path) -> Slices:
     path = Path(path)
     if not path.exists():
         raise InvdiffError(f"There is no file or folder {path}.")
+    with guarded(path, "a DICOM image"):
+        return _slices(path)
+
+
+def _slices(path: Path) -> Slices:
+    """The slices of an existing file or folder."""
     found, passed = _files(path)
     series = sorted({str(d.get("SeriesInstanceUID", "")) for _, d in found})
     if len(series) > 1:
         raise InvdiffError(f"{path} holds {len(series)} series; give a folder with one of them.")
     ordered, positions = _sorted(found, path)
-    size = {(int(d.Rows), int(d.Columns)) for _, d in ordered}
-    if len(size) > 1:
-        raise InvdiffError(f"{path} holds slices of different sizes: {sorted(size)}.")
-    ((h, w),) = size
+    sizes = set()
+    for file, d in ordered:
+        with guarded(file, "a DICOM image"):
+            sizes.add((int(d.Rows), int(d.Columns)))
+    if len(sizes) > 1:
+        raise InvdiffError(f"{path} holds slices of different sizes: {sorted(sizes)}.")
+    ((h, w),) = sizes
     check_size((len(ordered), h, w), 4, str(path))
     slices = [_hounsfield(file, d) for file, d in ordered]
     hu = torch.from_numpy(np.stack([values for values, _ in slices]))[:, None]

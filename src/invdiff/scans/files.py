@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,9 @@ MAX_BYTES = 2**30
 def guarded(path: Path, kind: str) -> Iterator[None]:
     """Whatever a library meets in a broken file becomes one sentence that names the file."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except InvdiffError:
         raise
     except Exception as error:

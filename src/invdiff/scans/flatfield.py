@@ -14,7 +14,7 @@ from invdiff.operators.tomography import line_integrals
 DEAD = 0.05
 """A bin whose beam is below this share of the median beam counts as dead."""
 OUTLIER = 8.0
-"""A count that exceeds the median of its 3 x 3 neighbourhood by so many deviations is a zinger."""
+"""A count that exceeds those of the neighbouring views by so many deviations is a zinger."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ def corrected(
     bad = dead.expand_as(counts).clone()
     signal = counts - offset
     if zingers:
-        share = torch.where(dead, 1.0, signal / torch.where(dead, 1.0, beam))
+        share = torch.where(dead, 0.0, signal / torch.where(dead, 1.0, beam))
         found = _zingers(share) & ~bad
         bad |= found
         facts.append(f"{int(found.sum())} zingers filled in")
@@ -62,18 +62,20 @@ def corrected(
 
 
 def _zingers(share: Tensor) -> Tensor:
-    """Bright outliers of the transmission: far above the median of the 3 x 3 around them.
+    """Bright outliers of the transmission: above all that the views before and after show nearby.
 
-    The scale of the deviations is robust, and grows as the square root of the transmission.
+    share: (views, bins). By OUTLIER deviations above the 5 nearest bins of both neighbouring views;
+    a deviation is that from the median of 3 x 5, robust, and grows as the root of the transmission.
     """
-    if min(share.shape) < 3:
+    if share.shape[0] < 3 or share.shape[1] < 5:
         return torch.zeros_like(share, dtype=torch.bool)
-    around = F.pad(share[None, None], (1, 1, 1, 1), mode="reflect")[0, 0]
-    windows = around.unfold(0, 3, 1).unfold(1, 3, 1).flatten(2)
-    middle = windows.median(-1).values
-    off = (share - middle) / middle.clamp_min(1e-3).sqrt()
-    scale = 1.4826 * float(off.abs().median())
-    return off > OUTLIER * scale if scale > 0 else torch.zeros_like(share, dtype=torch.bool)
+    around = F.pad(share[None, None], (2, 2, 1, 1), mode="reflect")[0, 0]
+    windows = around.unfold(0, 3, 1).unfold(1, 5, 1)
+    middle = windows.flatten(2).median(-1).values
+    root = middle.clamp_min(1e-3).sqrt()
+    scale = 1.4826 * float(((share - middle) / root).abs().median())
+    nearby = windows[..., ::2, :].flatten(2).amax(-1)
+    return (share - nearby > OUTLIER * scale * root) & (scale > 0)
 
 
 def _gain(white: Tensor, beam: Tensor, dead: Tensor) -> tuple[float, str]:

@@ -37,10 +37,8 @@ def read_tiff(path: str | Path) -> Tensor:
         series = file.series[0]
         check_numbers(series.dtype, str(path))
         check_size(tuple(series.shape), max(series.dtype.itemsize, 4), str(path))
-        kept = {"S": -1}  # samples of a pixel stand last
         array = np.asarray(series.asarray())
-        axis = kept.get(series.axes[-1])
-        if axis is not None and array.ndim == 3:
+        if series.axes[-1] == "S" and array.ndim == 3:  # the samples of a pixel stand last
             array = np.moveaxis(array, -1, 0)
     if array.ndim not in (2, 3) or array.dtype.kind == "c":
         raise InvdiffError(
