@@ -303,6 +303,17 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 show_x=magnitude,
                 show_y=logarithm,
             ),
+            Entry(
+                ops.NonCartesian,
+                "y_jm = (HW)^-1/2 Σ S_j x exp(-2πi (u_m p/W + v_m q/H)) at any frequencies, here "
+                "40 spokes, by finufft (extra `mri`); `spiral_uv` makes spirals. One or more "
+                "coils.",
+                "NonCartesian(radial_uv(40, 128, size), size)",
+                x=brain,
+                noise=Gaussian(0.002),
+                show_x=magnitude,
+                show_y=plane(ops.radial_uv(40, 128, SIZE)),
+            ),
         ],
     ),
     (

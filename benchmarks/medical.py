@@ -3,13 +3,13 @@
     python benchmarks/medical.py mri --data brain128.tar [--out docs/mri.md]
     python benchmarks/medical.py ct --data chestct256_hu.npz [--out docs/ct.md]
 
-The data are what the prior was trained on; the slices that its recipe held out are measured here. MRI
-is simulated with lines of a 128 x 128 k-space, for one coil and for eight, with a random smooth phase;
-CT with parallel rays. Total variation is sigpy's (primal-dual), with its weight chosen with the truth
-in hand. PSNR and SSIM are of magnitudes on [0, 1] (MRI) and of -1024..1500 HU (CT); `misfit` is the
-mean square of the residual over the variance of the noise, which is near 1 for an image that explains
-the measurement and no more. Solvers run with their presets of `invdiff.zoo`, the others with
-at most --steps steps of their paper's path.
+The data are what the prior was trained on; the slices that its recipe held out are measured here.
+MRI is simulated with lines of a 128 x 128 k-space, for one coil and for eight, with a random smooth
+phase; CT with parallel rays. Total variation is sigpy's (primal-dual), with its weight chosen with
+the truth in hand. PSNR and SSIM are of magnitudes on [0, 1] (MRI) and of -1024..1500 HU (CT);
+`misfit` is the mean square of the residual over the variance of the noise, which is near 1 for an
+image that explains the measurement and no more. Solvers run with their presets of `invdiff.zoo`,
+the others with at most --steps steps of their paper's path.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from invdiff.scans.problems import norm
 from torch import Tensor
 
 from invdiff import zoo
@@ -40,7 +41,6 @@ from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.rng import Rng
 from invdiff.run import row_seed, solve
-from invdiff.scans.problems import norm
 from invdiff.solvers import registry
 from invdiff.train.data import centre_crops
 from invdiff.train.files import read
@@ -97,7 +97,9 @@ def mri(truth: Tensor, sigma: float) -> Iterator[Scan]:
             A: Linear = Fourier(mask)
             if coils > 1:
                 A = Sense(ring_maps(coils, size), mask, cg_iterations=10)
-            title = f"{'one coil' if coils == 1 else f'{coils} coils'}, R = {acceleration(mask):.2f}"
+            title = (
+                f"{'one coil' if coils == 1 else f'{coils} coils'}, R = {acceleration(mask):.2f}"
+            )
             yield Scan(title, measured(A, truth, sigma), True)
 
 
@@ -110,7 +112,7 @@ def ct(truth: Tensor, sigma: float) -> Iterator[Scan]:
         yield Scan(f"{views} views", measured(A, truth, sigma), False)
 
 
-# ---------------------------------------------------------------------------------- classical answers
+# -------------------------------------------------------------------------------- classical answers
 
 
 def first_guess(scan: Scan) -> tuple[str, Tensor]:
@@ -182,7 +184,7 @@ def total_variation(scan: Scan, iterations: int = 150) -> Tensor:
     return found
 
 
-# ------------------------------------------------------------------------------------------ the table
+# ---------------------------------------------------------------------------------------- the table
 
 
 def configured(task: str, name: str, problem: Problem, steps: int) -> zoo.Solver:
@@ -232,9 +234,9 @@ def markdown(found: list[dict], args: argparse.Namespace, slices: int) -> str:
     scans = list(dict.fromkeys(f["scan"] for f in found))
     solvers = list(dict.fromkeys(f["solver"] for f in found))
     lines = [
-        f"Made by `python benchmarks/medical.py {args.task} --data PATH`: {slices} held-out slices, "
-        f"noise {args.sigma:g} per real number, mean of {args.samples} samples; PSNR in dB / SSIM / "
-        "misfit.",
+        f"Made by `python benchmarks/medical.py {args.task} --data PATH`: {slices} held-out "
+        f"slices, noise {args.sigma:g} per real number, mean of {args.samples} samples; PSNR in "
+        "dB / SSIM / misfit.",
         "",
         "| answer | cost | " + " | ".join(scans) + " |",
         "|---|---|" + "---|" * len(scans),

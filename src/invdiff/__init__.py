@@ -105,6 +105,7 @@ _HOME = {
     "invdiff.solvers.video_guidance": ("VideoGuidance",),
     "invdiff.result": ("Result",),
     "invdiff.run": ("DivergedError", "Snapshot", "again", "solve", "stream"),
+    "invdiff.metrics": ("align", "best_by_residual", "psnr", "ssim"),
     "invdiff.scans": (
         "KSpace",
         "Sinogram",
@@ -115,7 +116,6 @@ _HOME = {
         "read_tiff",
         "write_tiff",
     ),
-    "invdiff.metrics": ("align", "best_by_residual", "psnr", "ssim"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 _RENAMED = {
