@@ -87,7 +87,8 @@ def fresh(given: Given) -> Job:
     named, precision = given.get("prior", task.prior), given.get("precision", "float32")
     is_path = named not in BUILT_IN and Path(named).exists()
     spec = str(Path(named).resolve()) if is_path else named
-    prior = load_prior(spec, device, precision)
+    more = options.prior_options(given)
+    prior = load_prior(spec, device, precision, **more)
     sigma = given.get("sigma" if named_sigma else "noise")
     m = FORMS[task.form].read(task, given["photo"], values, sigma, prior)
     solver, why = _solver(name, given, m.problem)
@@ -110,6 +111,7 @@ def fresh(given: Given) -> Job:
         "task": {"name": name, "options": {k: str(v) for k, v in values.items()}},
         "view": encode(m.view, tensors, "view"),
         "prior_spec": spec,
+        "prior_options": more,
         "precision": precision,
     }
     out = Path(given.get("out", f"restored-{stem}"))
@@ -161,7 +163,8 @@ def repeated(given: Given) -> Job:
     usable = c["device"] == "cpu" or torch.cuda.is_available()
     device = torch_device(given.get("device", c["device"] if usable else "auto"))
     spec = given.get("prior", facts["prior_spec"])
-    prior = load_prior(spec, device, facts["precision"])
+    facts["prior_options"] = c.get("prior_options", {})  # runs before there were any have none
+    prior = load_prior(spec, device, facts["precision"], **facts["prior_options"])
     result.check_prior(prior)
     lines = [
         ("run", f"{source}: {facts['task']['name']} of {facts['photo']['name']}"),
