@@ -141,8 +141,9 @@ def add_prior_options(to: ArgumentParser) -> None:
 
     names = ", ".join(f.name for f in dataclasses.fields(Options))
     add = to.add_argument
-    add("--prior", type=str, help="photo, a file of weights, a folder with a diffusers model, or "
-        "its OWNER/NAME on the Hugging Face hub; see `invdiff priors`")  # fmt: skip
+    add("--prior", type=str, help="photo, brain for mri, ct for ct; or a file of weights, a "
+        "folder with a diffusers model, or its OWNER/NAME on the Hugging Face hub; see "
+        "`invdiff priors`")  # fmt: skip
     add("--label", type=int, help="class from 0, of a class-conditional prior")
     add("--guidance", type=float, help="weight of classifier-free guidance towards --label; 1 is "
         "the conditional prior")  # fmt: skip
