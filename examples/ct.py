@@ -24,31 +24,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invdiff import (
-    DPS,
-    MCG,
-    VP,
-    DiffPIR,
     Inpaint,
-    Karras,
-    Linear,
     Prior,
     Problem,
     Radon,
     Rng,
-    ScoreMedical,
     Solver,
+    centre_of_rotation,
     fbp,
     hu_to_x,
     limited_angle,
-    line_integrals,
     load_prior,
     metal_trace,
+    read_sinogram,
     solve,
     sparse_view,
     transmit,
     x_to_hu,
+    zoo,
 )
-from invdiff.noise import Gaussian
+from invdiff.scans.problems import on_unit_norm
 
 HERE = Path(__file__).parent
 WATER = 0.02  # attenuation of water per mm at about 70 keV
@@ -81,22 +76,9 @@ class Scan:
 
         Step sizes of samplers are meant for that. iterations: bound for every solve and pinv.
         """
-        half = (self.top - self.bottom) / 2
-        offset = self.A(torch.full_like(self.truth, self.bottom + half))
-        unit = 1 / norm(self.A)
-        A: Linear = dataclasses.replace(self.A, pixel=self.A.pixel * unit, cg_iterations=iterations)
-        if self.mask is not None:
-            A = self.mask @ A
-        y = (self.y - offset) * (unit / half)
-        return Problem(y, A, Gaussian(self.sigma * unit / half), tuple(self.truth.shape[1:]))
-
-
-def norm(A: Radon) -> float:
-    """The largest singular value, by power iteration; images have smooth leading modes."""
-    x = torch.ones(1, 1, *A.size)
-    for _ in range(8):
-        x = A.adjoint(A(x / x.norm()))
-    return math.sqrt(float(x.norm()))
+        return on_unit_norm(
+            self.y, self.A, self.bottom, self.top, self.sigma, self.mask, iterations
+        )
 
 
 # ------------------------------------------------------------------------------------- simulated
@@ -141,28 +123,21 @@ def chest(case: str, views: int, photons: float, file: Path) -> Scan:
 def tooth(views: int, file: Path, bins: int = 2, side: int = 176) -> Scan:
     """The measured tooth from `views` of its 181 views; `bins` detector pixels are joined to one.
 
-    The axis of rotation is found from all views: the centre of mass of a parallel projection is
-    c + a cos(theta) + b sin(theta), and c is where the axis falls on the detector.
+    The axis of rotation is found from all views, by their centres of mass.
     """
-    *fields, theta = read_tooth(file)
-    counts, white, dark = (t.unflatten(-1, (-1, bins)).mean(-1) for t in fields)
-    z = line_integrals(counts, white.mean(0), dark.mean(0))
-    empty = float(line_integrals(white, white.mean(0), dark.mean(0)).std())
-    position = torch.arange(z.shape[-1], dtype=torch.float64) - (z.shape[-1] - 1) / 2
-    mass = (z.double() * position).sum(1) / z.double().sum(1)
-    turn = theta.deg2rad()
-    waves = torch.stack([torch.ones_like(turn), turn.cos(), turn.sin()], 1)
-    shift = float(torch.linalg.lstsq(waves, mass[:, None]).solution[0])
-    angles = tuple(theta.tolist())
-    every = Radon(angles, (side, side), z.shape[-1], shift=shift)
-    reference = fbp(z[None, None].float(), every)
+    scan = read_sinogram(file, join=bins)
+    shift = centre_of_rotation(scan, "mass")
+    z, angles = scan.integrals, scan.angles
+    assert scan.variance is not None
+    sigma = float(scan.variance.mean().sqrt())
+    every = scan.radon((side, side), shift)
+    reference = fbp(scan.y, every)
     top = 1.1 * float(reference.flatten().quantile(0.995))
-    sigma = empty * math.sqrt(float(z.exp().mean()))  # of rays that lose exp(-z) of their photons
     chosen = torch.arange(views) * len(angles) // views
     A = dataclasses.replace(every, angles=tuple(angles[k] for k in chosen))
-    scan = Scan(
+    found = Scan(
         f"Tooth, {len(chosen)} of {len(angles)} measured views, axis {bins * shift:+.1f} pixels",
-        z[chosen][None, None].float(),
+        z[chosen][None, None],
         A,
         sigma,
         bottom=0.0,
@@ -170,23 +145,7 @@ def tooth(views: int, file: Path, bins: int = 2, side: int = 176) -> Scan:
         truth=reference,
         truth_name=f"FBP, {len(angles)} views",
     )
-    return dataclasses.replace(scan, truth=scan.to_x(reference))
-
-
-def read_tooth(file: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Counts (views, pixels), white and dark fields (repeats, pixels) of one row, and angles."""
-    if file.suffix == ".npz":
-        data = np.load(file)
-        parts = [data[name] for name in ("counts", "white", "dark", "theta")]
-    else:
-        import h5py
-
-        with h5py.File(file) as h5:
-            group = h5["exchange"]
-            names = ("data", "data_white", "data_dark")
-            parts = [*(group[name][:, 0] for name in names), group["theta"][:]]
-    counts, white, dark, theta = (torch.from_numpy(p.astype(np.float64)) for p in parts)
-    return counts, white, dark, theta
+    return dataclasses.replace(found, truth=found.to_x(reference))
 
 
 # --------------------------------------------------------------------------------- reconstruction
@@ -199,13 +158,10 @@ def solvers(steps: int) -> dict[str, tuple[Solver, int]]:
     each. Few iterations keep the pseudo-inverse from amplifying the noise, and y itself is not put
     into the result ("none"), for the same reason.
     """
-    ve, vp = Karras(steps, 20.0, 0.02), VP(steps, spacing="trailing")
-    mcg = MCG(rho=3.0, weight="pinv", lam=0.8, final="none", path=vp)
+    chosen = {"score-medical": 6, "mcg": 4, "dps": 1, "diffpir": 20}
     return {
-        "score-medical": (ScoreMedical(lam=0.8, snr=0.45, final="none", path=ve), 6),
-        "mcg": (mcg, 4),
-        "dps": (DPS(zeta=8.0, path=VP(3 * steps, spacing="trailing")), 1),
-        "diffpir": (DiffPIR(lam=0.5, zeta=1.0, path=ve), 20),
+        name: (zoo.preset("ct", name, 0.0).with_steps(3 * steps if name == "dps" else steps), bound)
+        for name, bound in chosen.items()
     }
 
 

@@ -24,53 +24,32 @@ from torch import Tensor
 from tqdm import tqdm
 
 import invdiff.operators as ops
-from invdiff import VE, VP, Karras, Prior, Problem, load_prior, psnr, solve, ssim
+from invdiff import Prior, Problem, load_prior, psnr, read_kspace, solve, ssim, zoo
 from invdiff.core import InvdiffError
 from invdiff.figures import overview
 from invdiff.noise import Gaussian
 from invdiff.priors.base import Denoiser
 from invdiff.rng import Rng
-from invdiff.scans import KSpace, noise_level, read_kspace
-from invdiff.solvers import Solver, solver_class
+from invdiff.scans.problems import mri_problem
+from invdiff.solvers import Solver
 
 HERE = Path(__file__).resolve().parent
 
 
 def configured(name: str, steps: int | None) -> Solver:
     """A solver with settings for magnitudes of 0 to 1, on fewer steps than its paper takes."""
-    cls = solver_class(name)
-    known: dict[str, Solver] = {
-        "dps": solver_class("dps")(zeta=3.0, path=VP(200)),
-        "diffpir": solver_class("diffpir")(path=Karras(20, 1.0, 0.02)),
-        "mmps": solver_class("mmps")(path=Karras(30, 5.0, 0.02)),
-        "score-mri": solver_class("score-mri")(path=VE(75, 20.0, 0.01)),
-        "csgm": solver_class("csgm")(final="denoised", path=VE(600, 1.232, 0.004)),
-    }
-    solver = known.get(name, cls())
+    solver = zoo.preset("mri", name, zoo.TYPICAL)
     return solver.with_steps(steps) if steps else solver
 
 
-def middle(k: Tensor, rows: int) -> Tensor:
-    """The central part of k-space with so many rows, and columns in proportion: larger voxels."""
-    h, w = k.shape[-2:]
-    if not 0 < rows < h:
-        return k
-    columns = round(rows * w / h)
-    top, left = h // 2 - rows // 2, w // 2 - columns // 2
-    return k[..., top : top + rows, left : left + columns]
-
-
-def measured(args: argparse.Namespace) -> tuple[Problem, Tensor]:
+def measured(args: argparse.Namespace) -> tuple[Problem, float]:
     """The real measurement as a problem, and the scale that divided it."""
-    found = read_kspace(args.kspace, slice=args.slice)
-    print("; ".join(found.facts))
-    y, mask = middle(found.y, args.rows), middle(found.sampling, args.rows)
-    maps = ops.espirit(y, min(args.calibration, ops.calibration_width(y)), crop=0)
-    scale = ops.mvue_scale(y, maps)
-    y = y / scale
-    sigma = noise_level(KSpace(y[0], mask[0, 0])) if args.sigma is None else args.sigma
-    A = ops.Sense(maps, mask, cg_iterations=10)
-    return Problem(y, A, Gaussian(sigma), (2, *y.shape[-2:])), scale
+    k = read_kspace(args.kspace, slice=args.slice)
+    rows = args.rows if 0 < args.rows < k.mask.shape[0] else None
+    found = mri_problem(k, rows=rows)
+    if args.sigma is None:
+        return found.problem, found.scale
+    return mri_problem(k, sigma=args.sigma * found.scale, rows=rows).problem, found.scale
 
 
 def sense(problem: Problem) -> Tensor:
@@ -113,9 +92,8 @@ def main() -> None:
     p.add_argument(
         "--kspace", type=Path, default=HERE / "brain8coil.npz", help=".npz, .npy, .h5, .cfl"
     )
-    p.add_argument("--slice", type=int, help="where there are several; the middle one")
+    p.add_argument("--slice", type=int, help="of an .h5 file; the middle one without it")
     p.add_argument("--rows", type=int, default=128, help="rows of k-space kept; 0 keeps all")
-    p.add_argument("--calibration", type=int, default=24, help="side of the square for ESPIRiT")
     p.add_argument("--retrospective", action="store_true", help="undersample a picture")
     p.add_argument("--image", type=Path, help="grey picture to undersample")
     p.add_argument("--accel", type=float, default=4.0, help="acceleration of --retrospective")
@@ -141,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
         problem, truth = retrospective(args)
     else:
         problem, scale = measured(args)
-        print(f"scale: {float(scale):.4g} (99th percentile of the undersampled image)")
+        print(f"scale: {scale:.4g} (99th percentile of the undersampled image)")
     (accel,) = ops.acceleration(problem.A.mask)  # type: ignore[attr-defined]
     print(f"image {problem.x_shape}, k-space {tuple(problem.y.shape)}, noise {problem.sigma_y:.4f}")
     print(f"true acceleration {accel:.2f}")

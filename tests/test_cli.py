@@ -93,8 +93,8 @@ def here(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take a second each; most tests do without."""
-    monkeypatch.setattr(outputs, "overview", lambda panels, std, path, title: path.touch())
-    monkeypatch.setattr(outputs, "uncertainty_picture", lambda std, samples, path: path.touch())
+    monkeypatch.setattr(outputs, "overview", lambda panels, std, path, *_: path.touch())
+    monkeypatch.setattr(outputs, "uncertainty_picture", lambda std, samples, path, *_: path.touch())
 
 
 def names(folder: Path) -> list[str]:
@@ -245,7 +245,7 @@ def test_unexpected_errors_are_told(
 # -- what is good ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", OPTIONS)
 def test_every_task(
     task: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
 ) -> None:
@@ -481,8 +481,8 @@ def test_resume_gives_the_same_pixels(
         assert "a.checkpoint" in names(here)
     monkeypatch.undo()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(outputs, "overview", lambda panels, std, path, title: path.touch())
-    monkeypatch.setattr(outputs, "uncertainty_picture", lambda std, samples, path: path.touch())
+    monkeypatch.setattr(outputs, "overview", lambda panels, std, path, *_: path.touch())
+    monkeypatch.setattr(outputs, "uncertainty_picture", lambda std, samples, path, *_: path.touch())
     restore(*args, task="deblur", code=2)
     assert "give --resume to go on" in capsys.readouterr().err
     restore(*args, "--resume", "--seed", "1", task="deblur", code=2)
@@ -502,7 +502,7 @@ def test_interrupted_while_writing(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs, "save_picture", stop)
+    monkeypatch.setattr(outputs, "overview", stop)
     restore(code=130)
     assert {"restored-photo.checkpoint"} == {n for n in names(here) if "restored" in n}
 
@@ -545,7 +545,7 @@ def test_train_passes_options_on(
 # -- degrade, tables, help ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", OPTIONS)
 def test_degrade_then_restore(
     task: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
 ) -> None:

@@ -185,4 +185,4 @@ def test_nan_is_found_unless_it_is_missing(tmp_path: Any) -> None:
 def test_auto_knows_every_task() -> None:
     for name in zoo.TASKS:
         solver, reason = zoo.auto(name, zoo.example(name))
-        assert solver.num_steps > 0 and reason
+        assert solver.num_steps > 0 and (solver.name, reason) == zoo.AUTO[name]

@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from invdiff import __version__
 
 COMMANDS = {
-    "restore": ("restore", "restore a damaged photograph, with the uncertainty shown"),
-    "degrade": ("degrade", "damage a clean photograph, for trying and for benchmarks"),
+    "restore": (
+        "restore",
+        "restore a photograph, an MR image, a CT slice, with the uncertainty shown",
+    ),
+    "degrade": ("degrade", "make a measurement of a clean image, for trying and for benchmarks"),
     "solvers": ("tables", "which solver can do which task, and why others cannot"),
     "tasks": ("tables", "what can be restored, and what each task must be told"),
     "priors": ("tables", "which models of clean images there are"),
@@ -80,6 +83,9 @@ def overview() -> str:
         "`invdiff --version` tells the version; `--debug` shows where an error comes from.",
         "",
         "  invdiff restore photo.jpg --task super-resolution --scale 2",
+        "  invdiff restore photo.jpg --task jpeg",
+        "  invdiff restore kspace.h5 --task mri",
+        "  invdiff restore sinogram.h5 --task ct --center estimate",
     ]
     return "\n".join(lines)
 

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invdiff import zoo
 from invdiff.core import InvdiffError, Problem
 from invdiff.io import Photo, Range, check_pixels, from_range, luma, read_mask, to_range, words
 from invdiff.kernels import read_kernel
 from invdiff.noise import Gaussian, noise_from_detail
-from invdiff.operators.base import Linear
+from invdiff.operators.base import Operator
 from invdiff.priors.base import Prior
+from invdiff.tasks import check_level, check_options
+from invdiff.tasks import task as task_called
 
 ROUNDING = 1 / (255 * math.sqrt(12))
 """Standard deviation on [0, 1] of the error that 8-bit rounding makes."""
@@ -36,6 +37,13 @@ class Damaged:
     how: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def noise(self) -> str:
+        """The noise in words."""
+        if not isinstance(self.problem.noise, Gaussian):
+            return self.how
+        return f"{self.sigma:.4f} where black is 0 and white is 1: {self.how}"
+
 
 def damaged(
     photo: Photo, task: str, options: Mapping[str, Any], sigma: float | str | None, prior: Prior
@@ -50,11 +58,18 @@ def damaged(
     images the two have the same likelihood.
     Raises InvdiffError when an option is missing, belongs to another task or does not fit.
     """
-    kind, notes = zoo.task(task), []
+    kind, notes = task_called(task), []
     options = check_options(kind, options)
     channels = prior.image_shape[0] if prior.image_shape and prior.image_shape[0] else 3
+    if kind.centred and prior.image_range != (-1.0, 1.0):
+        raise InvdiffError(f"{kind.name} needs a prior on [-1, 1], not on {prior.image_range}.")
     pixels, grey, repeats = photo.pixels, False, 1
     if kind.channels == 1 or channels == 1:
+        if not kind.luma and not photo.grey:
+            raise InvdiffError(
+                f"{kind.name} takes the raw values of a sensor, one for each pixel, but this "
+                "picture has colours."
+            )
         if not photo.grey:
             notes.append("the picture has colours: its Rec. 601 luma is used")
             pixels = luma(pixels)
@@ -70,14 +85,17 @@ def damaged(
     values = read_options(options, photo.size)
     A = kind.operator(size, values)
     known = values["mask"][0, 0] if "mask" in values else None
+    check_level(kind, sigma)
     level, how = noise_level(sigma, pixels[:1] if repeats > 1 else pixels, known)
-    noise = Gaussian.on_unit_range(level * math.sqrt(repeats), prior.image_range)
+    noise = kind.noise(level, options, prior.image_range, repeats)
     y = to_range(pixels, prior.image_range)[None].contiguous()
     y = y - beyond(A, (channels, *size), prior.image_range)
+    if "peak" in options:
+        how = f"that of {options['peak']:g} photons in a white pixel"
     return Damaged(Problem(y, A, noise, (channels, *size)), grey, level, how, tuple(notes))
 
 
-def beyond(A: Linear, x_shape: tuple[int, ...], value_range: Range) -> Tensor:
+def beyond(A: Operator, x_shape: tuple[int, ...], value_range: Range) -> Tensor:
     """What a zero boundary adds to a measurement: 0 is black there, but not in a prior's range.
 
     With black at `low`, blurring the photograph is A(x) + low (1 - A(1)).
@@ -85,26 +103,6 @@ def beyond(A: Linear, x_shape: tuple[int, ...], value_range: Range) -> Tensor:
     if getattr(A, "boundary", "") != "zero":
         return torch.zeros(1, 1, 1, 1)
     return value_range[0] * (1 - A(torch.ones(1, *x_shape)))
-
-
-def check_options(kind: zoo.Task, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a task but `sigma`; those left out have their defaults.
-
-    Raises InvdiffError for an option of another task, one that is missing, and a bad scale.
-    """
-    takes = [f"--{name}" for name in kind.options] or ["no options"]
-    for name in given:
-        if name not in kind.options:
-            raise InvdiffError(
-                f"--{name} does not belong to {kind.name}, which takes {', '.join(takes)}."
-            )
-    options = {**kind.defaults, **given}
-    for name, meaning in kind.options.items():
-        if name not in options and name != "sigma":
-            raise InvdiffError(f"{kind.name} needs --{name}: {meaning}.")
-    if "scale" in options and not (isinstance(options["scale"], int) and options["scale"] >= 2):
-        raise InvdiffError(f"--scale is a whole number of 2 or more, found {options['scale']}.")
-    return options
 
 
 def read_options(options: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:

@@ -10,14 +10,13 @@ from torch import Tensor
 
 from invdiff import zoo
 from invdiff.core import Problem
-from invdiff.instances import INSTANCES
 from invdiff.needs import IncompatibleError, why_not
 from invdiff.priors.base import Denoiser
 from invdiff.rng import Rng
 from invdiff.run import solve
 from invdiff.solvers import registry
 
-CELLS = [(name, task) for name in registry() for task in (*zoo.TASKS, *INSTANCES)]
+CELLS = [(name, task) for name in registry() for task in zoo.columns()]
 SIGMAS = (0.05, 0.0)
 
 
@@ -65,5 +64,5 @@ def test_no_row_is_empty():
     table = dict(zoo.table())
     for name, cells in table.items():
         assert any(not cell for cell in cells.values()), name
-    for task in (*zoo.TASKS, *INSTANCES):
+    for task in zoo.columns():
         assert any(not table[n][task] and not registry()[n].ignores_y for n in table), task

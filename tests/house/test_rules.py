@@ -19,8 +19,8 @@ LAYERS = [
     {"needs"},
     {"solvers"},
     {"serial", "result", "run"},
-    {"metrics", "zoo"},
-    {"train", "audit", "io", "scans", "photos", "figures", "kernels"},
+    {"metrics", "tasks", "zoo"},
+    {"train", "audit", "io", "scans", "photos", "figures", "kernels", "forms"},
     {"cli", "commands", "__main__"},
 ]
 """From the bottom up; a module imports from its own layer and from those below."""

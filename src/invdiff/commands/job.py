@@ -15,13 +15,15 @@ from invdiff import zoo
 from invdiff.commands import options
 from invdiff.commands.options import Given
 from invdiff.core import InvdiffError, Problem
-from invdiff.io import Photo, read_photo, words
+from invdiff.forms import FORMS
+from invdiff.forms.base import View
+from invdiff.io import check_file, words
 from invdiff.needs import Need, check
-from invdiff.photos import damaged
 from invdiff.priors.base import Prior
-from invdiff.priors.load import load_prior
+from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.result import Result, describe
 from invdiff.run import posed
+from invdiff.serial import decode, encode
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
 
@@ -33,8 +35,8 @@ MEGAPIXELS = {False: 1.0, True: 0.3}
 class Job:
     """A restoration that is ready to run.
 
-    facts: goes into run.json beside what `solve` writes. tensors: go beside them. grey: whether
-    the results are shown without colour. lines: (label, text) that tell the user what will be done.
+    view: how the results are shown. facts: goes into run.json beside what `solve` writes; tensors:
+    go beside them. lines: (label, text) that tell the user what will be done.
     """
 
     problem: Problem
@@ -44,22 +46,11 @@ class Job:
     seed: int
     batch: int
     out: Path
-    grey: bool
+    view: View
     facts: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     lines: tuple[tuple[str, str], ...] = ()
     portable: bool = False
-
-    @property
-    def alpha(self) -> Tensor | None:
-        """Transparency of the photo, (H, W) uint8."""
-        return self.tensors.get("photo.alpha")
-
-    @property
-    def icc(self) -> bytes | None:
-        """Colour profile of the photo, where the results have the same channels."""
-        found = self.tensors.get("photo.icc")
-        return None if found is None else found.numpy().tobytes()
 
     @property
     def chunks(self) -> int:
@@ -83,46 +74,52 @@ def fresh(given: Given) -> Job:
     """The job that options ask for. Raises InvdiffError for whatever does not fit."""
     if "photo" not in given:
         raise InvdiffError("PHOTO is missing; give the picture to restore.")
-    task, values = options.task_options(given)
-    if task == "denoise" and "noise" in given:
-        raise InvdiffError("denoise takes its noise level from --sigma; leave --noise out.")
+    name, values = options.task_options(given)
+    task = zoo.task(name)
+    named_sigma = "sigma" in task.options
+    if named_sigma and "noise" in given:
+        raise InvdiffError(f"{name} takes its noise level from --sigma; leave --noise out.")
     for key in ("samples", "batch"):
         if given.get(key, 1) < 1:
             raise InvdiffError(f"--{key} is at least 1, found {given[key]}.")
     _check_solver(given)
-    photo, device = read_photo(given["photo"]), torch_device(given.get("device", "auto"))
-    named, precision = given.get("prior", "photo"), given.get("precision", "float32")
-    spec = str(Path(named).resolve()) if Path(named).exists() else named
+    check_file(Path(given["photo"]))
+    device = torch_device(given.get("device", "auto"))
+    named, precision = given.get("prior", task.prior), given.get("precision", "float32")
+    is_path = named not in BUILT_IN and Path(named).exists()
+    spec = str(Path(named).resolve()) if is_path else named
     more = options.prior_options(given)
     prior = load_prior(spec, device, precision, **more)
-    sigma = given.get("sigma") if task == "denoise" else given.get("noise")
-    d = damaged(photo, task, values, sigma, prior)
-    asked = posed(d.problem, prior)
-    solver, why = _solver(task, given, asked)
+    sigma = given.get("sigma" if named_sigma else "noise")
+    m = FORMS[task.form].read(task, given["photo"], values, sigma, prior)
+    asked = posed(m.problem, prior)
+    solver, why = _solver(name, given, asked)
     check(solver, asked, prior, [cls() for cls in registry().values()])
-    samples, name = given.get("samples", 4), Path(given["photo"]).stem
-    batch = given.get("batch", min(samples, default_batch(solver, d.problem)))
-    told = ", ".join([task, *(f"{key} {value}" for key, value in values.items())])
-    height, width = d.problem.x_shape[-2:]
+    samples, stem = given.get("samples", 4), Path(given["photo"]).stem
+    batch = given.get("batch", min(samples, default_batch(solver, m.problem)))
+    told = ", ".join([name, *(f"{key} {value}" for key, value in values.items())])
+    height, width = m.problem.x_shape[-2:]
     lines = [
-        ("photo", f"{given['photo']} ({photo.about})"),
-        *(("", note) for note in d.notes),
+        ("photo" if task.form == "photo" else "file", f"{given['photo']} ({m.about})"),
+        *(("", note) for note in m.notes),
         ("task", f"{told}, to {words((height, width))} pixels"),
-        ("noise", f"{d.sigma:.4f} where black is 0 and white is 1: {d.how}"),
+        ("noise", m.noise),
         ("solver", f"{solver.name}, {solver.num_steps} steps ({why})"),
         ("samples", f"{samples}, {batch} at a time, on {device}, prior {named}"),
     ]
+    tensors: dict[str, Tensor] = {}
     facts = {
-        "photo": {"name": name, "grey": d.grey},
-        "task": {"name": task, "options": {k: str(v) for k, v in values.items()}},
+        "photo": {"name": stem},
+        "task": {"name": name, "options": {k: str(v) for k, v in values.items()}},
+        "view": encode(m.view, tensors, "view"),
         "prior_spec": spec,
         "prior_options": more,
         "precision": precision,
     }
-    out = Path(given.get("out", f"restored-{name}"))
+    out = Path(given.get("out", f"restored-{stem}"))
     return Job(
-        d.problem.to(device), prior, solver, samples, given.get("seed", 0), batch, out, d.grey,
-        facts, _kept(photo, d.problem, d.grey), tuple(lines),
+        m.problem.to(device), prior, solver, samples, given.get("seed", 0), batch, out, m.view,
+        facts, tensors, tuple(lines),
     )  # fmt: skip
 
 
@@ -141,19 +138,9 @@ def _solver(task: str, given: Given, problem: Problem) -> tuple[Solver, str]:
         solver, reason = zoo.auto(task, problem)
         why = f"auto: {reason}"
     else:
-        solver, why = zoo.preset(task, name, problem.sigma_y), "as asked"
+        solver, why = zoo.configured(task, name, problem), "as asked"
     solver = options.with_knobs(solver, knobs)
     return (solver.with_steps(given["steps"]) if "steps" in given else solver), why
-
-
-def _kept(photo: Photo, problem: Problem, grey: bool) -> dict[str, Tensor]:
-    """What of the photo is put into the results as it is: transparency and colour profile."""
-    kept = {}
-    if photo.alpha is not None:
-        kept["photo.alpha"] = photo.alpha
-    if photo.icc and photo.grey == (grey or problem.x_shape[0] == 1):
-        kept["photo.icc"] = torch.frombuffer(bytearray(photo.icc), dtype=torch.uint8)
-    return kept
 
 
 def repeated(given: Given) -> Job:
@@ -169,8 +156,9 @@ def repeated(given: Given) -> Job:
         raise InvdiffError(f"{source} is not the run.json of a restoration.")
     result = Result.load(folder)
     try:
-        facts = {k: result.config[k] for k in ("photo", "task", "prior_spec", "precision")}
+        facts = {k: result.config[k] for k in ("photo", "task", "view", "prior_spec", "precision")}
         problem, solver, c = result.problem(), result.solver(), result.config
+        view = decode(facts["view"], result.tensors)
         samples, seed, batch, portable = (c[k] for k in ("samples", "seed", "batch", "portable"))
     except (LookupError, TypeError) as error:
         raise InvdiffError(f"{source} is not the run.json of a restoration.") from error
@@ -188,9 +176,9 @@ def repeated(given: Given) -> Job:
     if device.split(":")[0] != c["device"].split(":")[0]:
         lines.append(("", f"made on {c['device']}: on {device} other noise is drawn"))
     out = Path(given.get("out", folder.with_name(folder.resolve().name + "-again")))
-    tensors = {k: v for k, v in result.tensors.items() if k.startswith("photo.")}
+    tensors = {k: v for k, v in result.tensors.items() if k.startswith("view.")}
     return Job(
-        problem.to(device), prior, solver, samples, seed, batch, out, facts["photo"]["grey"],
+        problem.to(device), prior, solver, samples, seed, batch, out, view,
         facts, tensors, tuple(lines), portable,
     )  # fmt: skip
 

@@ -11,18 +11,26 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 import yaml  # type: ignore[import-untyped]
 
 from invdiff.core import InvdiffError, nearest
-from invdiff.photos import check_options
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
-from invdiff.zoo import TASKS, task
+from invdiff.tasks import TASKS, check_options, task
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 Given = dict[str, Any]
 Level = float | Literal["estimate"]
+WHOLE = ("scale", "quality", "slice", "rows", "views", "side", "coils", "join")
+REAL = ("gain", "peak", "oversample", "photons", "accel", "pixel", "water", "source")
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(WHOLE, int),
+    **dict.fromkeys(REAL, float),
+    **dict.fromkeys(("sigma", "center"), Level),
+}
+"""Types of the tasks' options; all others are text."""
+FILES = ("mask", "kernel", "masks", "coil_maps", "angles")
+"""Options that may name a file, as the parser calls them."""
 BOOLEANS: dict[str, Any] = {"true": True, "false": False}
-TYPES: dict[str, Any] = {"scale": int, "sigma": Level}
 
 
 def parser(command: str, usage: str, description: str) -> ArgumentParser:
@@ -46,31 +54,39 @@ def parser(command: str, usage: str, description: str) -> ArgumentParser:
     )
 
 
-def add_task_options(to: ArgumentParser) -> None:
-    """--task, and the options of every task as `zoo` lists them."""
-    names = ", ".join(TASKS)
-    to.add_argument("--task", type=str, help=f"what to undo: {names}")
+def add_task_options(to: ArgumentParser, making: bool = False) -> None:
+    """--task, and the options of every task as `tasks` lists them; making: those of `degrade`."""
+    to.add_argument("--task", type=str, help=f"what to undo: {', '.join(TASKS)}")
+    told: dict[str, list[str]] = {}
     for kind in TASKS.values():
-        for name, meaning in kind.options.items():
-            default = f"; {kind.defaults[name]} by default" if name in kind.defaults else ""
-            text = f"{kind.name}: {meaning}{default}"
-            to.add_argument(f"--{name}", type=TYPES.get(name, str), help=text)
+        options, defaults = kind.takes(making)
+        for name, meaning in options.items():
+            default = f"; {defaults[name]} by default" if defaults.get(name, "") != "" else ""
+            told.setdefault(name, []).append(f"{kind.name}: {meaning}{default}")
+    for name, texts in told.items():
+        to.add_argument(f"--{name}", type=TYPES.get(name, str), help=". ".join(texts))
 
 
-def task_options(given: Given) -> tuple[str, dict[str, Any]]:
-    """The task and its options, checked; `sigma` is not among them.
+def task_options(given: Given, making: bool = False) -> tuple[str, dict[str, Any]]:
+    """The task and its options, checked; `sigma` is not among them. making: those of `degrade`.
 
     Raises InvdiffError when there is no such task, or an option is missing or of another task.
     """
     if given.get("task") is None:
         raise InvdiffError(f"--task is missing; it is one of {', '.join(TASKS)}.")
     kind = task(given["task"])
-    names = {name for t in TASKS.values() for name in t.options}
-    options = check_options(kind, {k: v for k, v in given.items() if k in names})
+    names = {name for t in TASKS.values() for name in t.takes(making)[0]}
+    found = {k.replace("_", "-"): v for k, v in given.items()}
+    options = check_options(kind, {k: v for k, v in found.items() if k in names}, making)
     if "sigma" in kind.options and "sigma" not in options:
         raise InvdiffError(f"{kind.name} needs --sigma: {kind.options['sigma']}, or `estimate`.")
     options.pop("sigma", None)
     return kind.name, options
+
+
+def files(given: Given) -> list[str]:
+    """What may be the path of an input, among the options that were given."""
+    return [given[k] for k in ("photo", *FILES) if isinstance(given.get(k), str)]
 
 
 def add_knobs(to: ArgumentParser, solver: Solver) -> None:
@@ -125,8 +141,9 @@ def add_prior_options(to: ArgumentParser) -> None:
 
     names = ", ".join(f.name for f in dataclasses.fields(Options))
     add = to.add_argument
-    add("--prior", type=str, help="photo, a file of weights, a folder with a diffusers model, or "
-        "its OWNER/NAME on the Hugging Face hub; see `invdiff priors`")  # fmt: skip
+    add("--prior", type=str, help="photo, brain for mri, ct for ct; or a file of weights, a "
+        "folder with a diffusers model, or its OWNER/NAME on the Hugging Face hub; see "
+        "`invdiff priors`")  # fmt: skip
     add("--label", type=int, help="class from 0, of a class-conditional prior")
     add("--prompt", type=str, help="what the picture shows, for a prior that reads text")
     add("--guidance", type=float, help="weight of classifier-free guidance towards --label or "

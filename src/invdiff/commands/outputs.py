@@ -6,18 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from invdiff.commands.job import Job, renamed
 from invdiff.core import InvdiffError
-from invdiff.figures import overview, uncertainty_picture
-from invdiff.io import from_range, save_picture
-from invdiff.operators.base import Linear
-from invdiff.operators.inpaint import Inpaint
-from invdiff.photos import beyond, shown
+from invdiff.figures import PHOTOGRAPH, overview, uncertainty_picture
 from invdiff.result import Result
 from invdiff.run import Snapshot
 from invdiff.serial import decode, encode, whole_folder
@@ -26,47 +21,41 @@ MARKER = "run.json"
 
 
 def write(result: Result, job: Job, overwrite: bool) -> None:
-    """Write sample-K.png, mean.png, uncertainty.png, overview.png, run.json and run.safetensors.
+    """Write sample-K, mean, uncertainty.png, overview.png, run.json and run.safetensors.
 
-    The folder job.out appears when all are complete. Without a second sample there is no
-    uncertainty.
+    How samples are written, and whether a mean stands for them, is up to the job's view. The
+    folder job.out appears when all are complete. Without a second sample there is no uncertainty.
     """
-    result = renamed(job, result)
-    value_range = job.prior.image_range
-    samples = shown(result.samples[0], job.grey, value_range)
-    mean, count = samples.mean(0), len(samples)
-    std = samples.std(0) if count > 1 else None
+    result, view = renamed(job, result), job.view
+    problem, x = job.problem.to("cpu"), result.samples[0]
+    values = view.values(x)
+    count = len(values)
+    std = view.std(values) if count > 1 and view.spread else None
+    title, best = view.summary(values, x, problem)
+    scale = () if view.scale == PHOTOGRAPH else (view.scale,)
     with whole_folder(job.out, overwrite, MARKER) as folder:
-        for i, sample in enumerate(samples, 1):
-            save_picture(folder / f"sample-{i}.png", sample, job.alpha, job.icc)
-        save_picture(folder / "mean.png", mean, job.alpha, job.icc)
+        for i, sample in enumerate(values, 1):
+            view.save(folder, f"sample-{i}", sample)
+        view.save(folder, view.stands, best)
         if std is not None:
-            uncertainty_picture(std, count, folder / "uncertainty.png")
-        panels = [("input", seen(job))]
-        panels += [(f"mean of {count} samples", mean)] if count > 1 else []
-        panels += [(f"sample {i}", sample) for i, sample in enumerate(samples[:4], 1)]
-        title = f"{job.facts['task']['name']}: {job.solver.name}, {job.solver.num_steps} steps"
-        overview(panels, std, folder / "overview.png", title)
+            uncertainty_picture(std, count, folder / "uncertainty.png", *scale)
+        panels = view.measurement(problem)
+        panels += [(title, view.picture(best))] if count > 1 else []
+        panels += [(f"sample {i}", view.picture(v)) for i, v in enumerate(values[:4], 1)]
+        sheet = f"{job.facts['task']['name']}: {job.solver.name}, {job.solver.num_steps} steps"
+        overview(panels, std, folder / "overview.png", sheet, *scale)
         result.write(folder)
-
-
-def seen(job: Job) -> Tensor:
-    """The measurement as a picture, (C, h, w) on [0, 1]; missing pixels are middle grey."""
-    y, A = job.problem.y[0].cpu(), job.problem.A.to("cpu")
-    if isinstance(A, Linear):
-        y = y + beyond(A, job.problem.x_shape, job.prior.image_range)[0]
-    pixels = from_range(y, job.prior.image_range)
-    if isinstance(A, Inpaint):
-        pixels = torch.where(A.mask[0].cpu().bool(), pixels, 0.5)
-    return pixels.mean(0, keepdim=True) if job.grey else pixels
 
 
 def written(job: Job) -> list[tuple[str, str]]:
     """(label, text) lines on what was written."""
     names = "sample-1.png" + (f" to sample-{job.samples}.png" if job.samples > 1 else "")
-    uncertainty = "uncertainty.png, " if job.samples > 1 else ""
-    lines = [("results", f"{job.out}: overview.png, mean.png, {uncertainty}{names}")]
-    if job.samples == 1:
+    spread = job.samples > 1 and job.view.spread
+    uncertainty = "uncertainty.png, " if spread else ""
+    lines = [("results", f"{job.out}: overview.png, {job.view.stands}.png, {uncertainty}{names}")]
+    if job.view.beside:
+        lines.append(("", job.view.beside))
+    if job.samples == 1 and job.view.spread:
         lines.append(("", "one sample shows no uncertainty; give --samples 2 or more"))
     return [*lines, ("again", f"invdiff restore --from {job.out / MARKER}")]
 

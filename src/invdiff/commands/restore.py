@@ -1,4 +1,4 @@
-"""`invdiff restore`: samples of what a damaged photograph may have looked like."""
+"""`invdiff restore`: samples of what a measured image may have looked like."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ from invdiff.serial import check_apart, check_folder
 from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
 
-USAGE = "PHOTO --task TASK [options] | invdiff restore --from RUN.json"
-ABOUT = """Restore a damaged photograph: draw samples of what it may have looked like.
+USAGE = "FILE --task TASK [options] | invdiff restore --from RUN.json"
+ABOUT = """Restore an image from a measurement: draw samples of what it may have been.
 
-PHOTO is any picture that Pillow reads, or a .npy array (height, width) or (height, width, 3) on
-[0, 1]. Size, orientation and transparency are kept. A mask is WHITE where pixels are to be
-restored and black where they are kept. Noise levels are on the scale where black is 0 and white
-is 1. Results appear in a folder when they are complete; Ctrl-C leaves a checkpoint."""
+FILE is a photo for most tasks: any picture that Pillow reads, or a .npy array (height, width) or
+(height, width, 3) on [0, 1]. Size, orientation and transparency are kept. For jpeg it is the JPEG
+file itself, for mri k-space, for ct a sinogram, for phase-retrieval magnitudes (.npy); `invdiff
+tasks` tells what each must be told. `invdiff degrade` makes a measurement of any of these kinds.
+
+A mask of inpaint is WHITE where pixels are to be restored and black where they are kept. Noise
+levels are on the scale where black is 0 and white is 1, and for mri and ct in the units of the
+data. Results appear in a folder when they are complete; Ctrl-C leaves a checkpoint."""
 
 
 def run(name: str, args: list[str]) -> int:
@@ -40,7 +44,7 @@ def run(name: str, args: list[str]) -> int:
     job = repeated(given) if "from" in given else fresh(given)
     overwrite, resume = given.get("overwrite", False), given.get("resume", False)
     check_folder(job.out, overwrite, outputs.MARKER)
-    check_apart(job.out, *(given[k] for k in ("photo", "mask", "kernel") if k in given))
+    check_apart(job.out, *options.files(given))
     if resume:
         start = outputs.load_checkpoint(job)
     else:
@@ -130,12 +134,15 @@ def _shown_solver(args: list[str]) -> Solver | None:
 
 def _parse(name: str, args: list[str]) -> Given:
     to, solver = options.parser(name, USAGE, ABOUT), _shown_solver(args)
-    to.add_argument("photo", nargs="?", type=str, help="the damaged picture")
+    to.add_argument(
+        "photo", nargs="?", type=str, help="FILE: the damaged picture, or another measurement"
+    )
     options.add_task_options(to)
     known = ", ".join(registry())
     add = to.add_argument
-    add("--noise", type=options.Level, help="noise level of the photo on [0, 1], or `estimate`; "
-        "without it, what rounding to 8 bits makes (0.0011)")  # fmt: skip
+    add("--noise", type=options.Level, help="noise level on [0, 1], or `estimate`; without it, "
+        "what rounding to 8 bits makes (0.0011). Of mri per real part of k-space, of ct that of "
+        "line integrals; both are estimated without it")  # fmt: skip
     add("--solver.name", type=str, help=f"auto, or one of {known}; its knobs are set by "
         "--solver.KNOB, and told by `--solver NAME --help`")  # fmt: skip
     add("--steps", type=int, help="steps from noise to image; the solver's own number without it")

@@ -48,15 +48,15 @@ def verdict(solver: Solver, task: str) -> str:
 
 def solvers() -> list[str]:
     """Every solver and what it can do."""
-    rows = [["solver", *zoo.TASKS, "samples are", "paper"]]
+    rows = [["solver", *zoo.TASKS, "samples are"]]
     for name, cls in registry().items():
-        rows.append([name, *(verdict(cls(), t) for t in zoo.TASKS), cls.claim, cls.paper])
+        rows.append([name, *(verdict(cls(), t) for t in zoo.TASKS), cls.claim])
     picks = ", ".join(f"{zoo.AUTO[t][0]} for {t}" for t in zoo.TASKS)
     return [
         *aligned(rows), "",
         "noisy, noiseless: only with, only without noise in the photo (--noise).",
         f"auto takes {picks}.",
-        "`invdiff solvers --task TASK` tells why others cannot; "
+        "`invdiff solvers --task TASK` tells papers, and why others cannot; "
         "`invdiff restore --solver NAME --help` tells a solver's knobs.",
     ]  # fmt: skip
 
@@ -72,7 +72,7 @@ def one_task(task: str) -> list[str]:
             cannot.append([name, why_not(solver, zoo.example(kind.name))])
         else:
             noise = {"yes": "any noise", "noisy": "noise", "noiseless": "no noise"}
-            row = [name, noise.get(found, "ignores the photo"), cls.claim]
+            row = [name, noise.get(found, "ignores it"), cls.claim]
             can.append([*row, str(solver.num_steps), cls.paper])
     name, reason = zoo.AUTO[kind.name]
     lines = [f"{kind.name}: {kind.summary}", f"auto takes {name}: {reason}", "", *aligned(can)]
@@ -89,7 +89,7 @@ def tasks() -> list[str]:
         lines += [f"{kind.name}: {kind.summary}", *aligned(rows), ""]
     return [
         *lines,
-        "A mask is white where pixels are to be restored and black where they are kept.",
+        "A mask of inpaint is white where pixels are to be restored and black where they are kept.",
     ]
 
 

@@ -78,11 +78,8 @@ def times(a: Tensor, b: Tensor) -> Tensor:
     Plane by plane: where `@` makes one product of a whole batch, its rounding depends on the batch.
     """
     batch = (a if a.ndim > 2 else b).shape[:-2]
-    n = math.prod(batch)
-    planes = [
-        (t if t.ndim > 2 else t.expand(n, *t.shape)).reshape(n, *t.shape[-2:]) for t in (a, b)
-    ]
-    return torch.bmm(*planes).reshape(*batch, a.shape[-2], b.shape[-1])
+    left, right = (t.expand(*batch, *t.shape[-2:]).flatten(0, -3) for t in (a, b))
+    return torch.bmm(left, right).reshape(*batch, a.shape[-2], b.shape[-1])
 
 
 class Banded:

@@ -1,0 +1,196 @@
+"""From the measurement of a scanner to a Problem on a prior's scale, and what undoes that scale."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from invdiff.core import InvdiffError, Problem
+from invdiff.noise import Gaussian
+from invdiff.operators.base import Linear
+from invdiff.operators.coils import espirit, mvue_scale
+from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.mri import Fourier, Sense
+from invdiff.operators.radon import Radon
+from invdiff.operators.tomography import fbp
+from invdiff.priors.units import HU_WINDOW
+from invdiff.scans.kspace import KSpace, noise_level
+from invdiff.scans.sinogram import Sinogram
+
+COIL_ITERATIONS = 10
+"""Bound on the conjugate gradients of a multi-coil problem; enough for samplers."""
+
+# ---------------------------------------------------------------------------------------------- MRI
+
+
+@dataclass(frozen=True, eq=False)
+class MRI:
+    """A problem for a prior of magnitudes of about 0 to 1, real and imaginary part as channels.
+
+    scale: x times scale is in the units of the file. sigma: noise per real part in these units.
+    """
+
+    problem: Problem
+    scale: float
+    sigma: float
+
+
+def mri_problem(
+    k: KSpace, maps: Tensor | None = None, sigma: float | None = None, rows: int | None = None
+) -> MRI:
+    """The problem of reconstructing an image from k-space.
+
+    maps: coil sensitivities (coils, H, W), complex; None estimates those of several coils by
+    ESPIRiT. sigma: noise per real part in the units of the file; None estimates it from the
+    outermost samples. rows: only the middle of k-space, so many rows and columns in proportion:
+    larger voxels. The scale is that of Jalal et al. 2021 (`mvue_scale`).
+    Raises InvdiffError when maps do not fit, or cannot be estimated.
+    """
+    if rows is not None:
+        k = middle(k, rows)
+    coils, *size = k.data.shape
+    if maps is not None and tuple(maps.shape) != tuple(k.data.shape):
+        raise InvdiffError(
+            f"The coil maps have shape {tuple(maps.shape)}, but k-space has {tuple(k.data.shape)} "
+            "(coils, height, width)."
+        )
+    level = noise_level(k) if sigma is None else Gaussian(sigma).sigma
+    if maps is None and coils > 1:
+        maps = espirit(k.y, crop=0)[0]
+    alone = torch.ones(k.data.shape, dtype=k.data.dtype)
+    scale = float(mvue_scale(k.y, (alone if maps is None else maps)[None]))
+    A: Linear = Fourier(k.sampling)
+    if maps is not None:
+        A = Sense(maps[None].to(k.data.dtype), k.sampling, cg_iterations=COIL_ITERATIONS)
+    return MRI(Problem(k.y / scale, A, Gaussian(level / scale), (2, *size)), scale, level)
+
+
+def middle(k: KSpace, rows: int) -> KSpace:
+    """The middle of k-space with so many rows, and columns in proportion."""
+    h, w = k.mask.shape
+    if not 0 < rows <= h:
+        raise InvdiffError(f"k-space has {h} rows; from 1 to {h} of them can be kept, not {rows}.")
+    columns = max(1, round(rows * w / h))
+    top, left = h // 2 - rows // 2, w // 2 - columns // 2
+    here = (..., slice(top, top + rows), slice(left, left + columns))
+    return dataclasses.replace(k, data=k.data[here].clone(), mask=k.mask[here].clone())
+
+
+# ----------------------------------------------------------------------------------------------- CT
+
+
+@dataclass(frozen=True, eq=False)
+class CT:
+    """A problem for a prior on [-1, 1], with an operator of norm 1, for which samplers are tuned.
+
+    low, high: values of x = -1 and x = 1, in `units`. first: filtered back-projection in these
+    units, (1, H, W). sigma: the typical noise of a line integral. how: where it comes from.
+    """
+
+    problem: Problem
+    low: float
+    high: float
+    units: str
+    first: Tensor
+    sigma: float
+    how: str
+
+    def to_x(self, values: Tensor) -> Tensor:
+        """Values in `units` to x."""
+        return 2 * (values - self.low) / (self.high - self.low) - 1
+
+
+def ct_problem(
+    s: Sinogram,
+    A: Radon,
+    water: float | None = None,
+    sigma: float | None = None,
+    views: int | None = None,
+    iterations: int = 20,
+) -> CT:
+    """The problem of reconstructing a slice from a sinogram.
+
+    A: the geometry, of all views, for images of attenuation; `pixel` is its unit of length.
+    water: attenuation of water per unit of length: then values are Hounsfield units. Without it
+    they are attenuation, from 0 to just above the brightest of the back-projection.
+    sigma: noise of the line integrals; None takes the typical one of the photons, or where there
+    are no counts what the finest differences along the detector show, an upper bound.
+    views: use so many of them, in equal steps. iterations: bound for every solve and pinv.
+    Bins that are not trusted are left out of the measurement.
+    """
+    reference = fbp(s.y, A)[0]
+    if water is not None and not 0 < water < math.inf:
+        raise InvdiffError(f"The attenuation of water is a number above 0, found {water}.")
+    if water is None:
+        bottom, top = 0.0, 1.1 * float(reference.flatten().quantile(0.995))
+        if top <= 0:
+            raise InvdiffError("The sinogram shows nothing that attenuates; check its kind.")
+        low, high, units = bottom, top, "attenuation per length"
+    else:
+        low, high = HU_WINDOW
+        bottom, top = (water * (1 + hu / 1000) for hu in HU_WINDOW)
+        units = "HU"
+    if views is not None:
+        count = len(A.angles)
+        if not 0 < views <= count:
+            raise InvdiffError(f"The file has {count} views; from 1 to {count} can be used.")
+        chosen = torch.arange(views) * count // views
+        s, A = s.views(chosen), dataclasses.replace(A, angles=s.views(chosen).angles)
+        reference = fbp(s.y, A)[0]
+    level, how = _noise(s, sigma)
+    mask = None if bool(s.trusted.all()) else Inpaint(s.trusted[None, None])
+    problem = on_unit_norm(s.y, A, bottom, top, level, mask, iterations)
+    first = low + (reference - bottom) * ((high - low) / (top - bottom))
+    return CT(problem, low, high, units, first, level, how)
+
+
+def on_unit_norm(
+    y: Tensor,
+    A: Radon,
+    bottom: float,
+    top: float,
+    sigma: float,
+    mask: Inpaint | None = None,
+    iterations: int = 20,
+) -> Problem:
+    """Line integrals y = A(attenuation) + noise as a problem in x, with an operator of norm 1.
+
+    bottom, top: attenuation at x = -1 and x = 1. sigma: noise of y. mask: of the rays that count.
+    Step sizes of samplers are meant for that norm. iterations: bound for every solve and pinv.
+    """
+    half = (top - bottom) / 2
+    offset = A(torch.full((1, 1, *A.size), bottom + half))
+    unit = 1 / norm(A)
+    scaled: Linear = dataclasses.replace(A, pixel=A.pixel * unit, cg_iterations=iterations)
+    if mask is not None:
+        scaled = cast(Linear, mask @ scaled)
+    return Problem(
+        (y - offset) * (unit / half), scaled, Gaussian(sigma * unit / half), (1, *A.size)
+    )
+
+
+def _noise(s: Sinogram, sigma: float | None) -> tuple[float, str]:
+    """Typical noise of the line integrals, and where it comes from."""
+    if sigma is not None:
+        return Gaussian(sigma).sigma, "as given"
+    if s.variance is not None:
+        return float(s.variance[s.trusted].mean().sqrt()), "of the photons, on average"
+    z = s.integrals
+    if z.shape[1] < 8:
+        raise InvdiffError("There are too few bins to estimate the noise; give --noise.")
+    detail = (z[:, 1:-1] - (z[:, :-2] + z[:, 2:]) / 2).abs()
+    level = float(detail.median()) / (0.6745 * math.sqrt(1.5))
+    return level, "from the finest differences along the detector, an upper bound"
+
+
+def norm(A: Radon) -> float:
+    """The largest singular value, by power iteration; images have smooth leading modes."""
+    x = torch.ones(1, 1, *A.size)
+    for _ in range(8):
+        x = A.adjoint(A(x / x.norm()))
+    return math.sqrt(float(x.norm()))

@@ -1,0 +1,289 @@
+"""The tasks that the command line knows by name: data, from which flags and tables are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from invdiff.core import InvdiffError, nearest
+from invdiff.noise import Gaussian, Noise, Poisson
+from invdiff.operators.base import Identity, Operator
+from invdiff.operators.bayer import Bayer
+from invdiff.operators.blur import blur
+from invdiff.operators.color import REC601, Grayscale
+from invdiff.operators.downsample import AveragePool, Bicubic
+from invdiff.operators.hdr import HDR
+from invdiff.operators.inpaint import Inpaint
+
+Size = tuple[int, int]
+Options = Mapping[str, Any]
+Range = tuple[float, float]
+
+
+def _by_its_form(size: Size, options: Options) -> Operator:
+    raise InvdiffError("The operator of this task comes with its measurement.")
+
+
+def _gaussian(sigma: float, options: Options, value_range: Range, repeats: int = 1) -> Noise:
+    """That of one pixel, spread over `repeats` equal channels."""
+    return Gaussian.on_unit_range(sigma * math.sqrt(repeats), value_range)
+
+
+def _photons(sigma: float, options: Options, value_range: Range, repeats: int = 1) -> Noise:
+    return Poisson(options["peak"] / repeats, *value_range)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of measurement that the command line, the page and the benchmark know by name.
+
+    name: as users type it. summary: one line. form: how its measurement is read, shown and made, a
+    name in `invdiff.forms`. prior: what it takes without --prior.
+    options: names and meanings of what `restore` must be told. defaults: of the options that may be
+    left out; "" where nothing stands for them. making: the same for `degrade`, where it is told
+    other things, with making_defaults.
+    level: whether there is Gaussian noise whose level may be told.
+    For the form `photo`: operator(size, options) is A for images (H, W); image_size(y_size,
+    options): size of the unknown image for a measurement of y_size; channels: of the measurement;
+    luma: whether it may be the luma of a picture in colour; centred: whether A knows images on
+    [-1, 1] only, where it is not linear; noise(sigma on [0, 1], options, the
+    prior's range, equal channels): what lies between A(x) and the measurement.
+    """
+
+    name: str
+    summary: str
+    operator: Callable[[Size, Options], Operator] = _by_its_form
+    image_size: Callable[[Size, Options], Size] = lambda size, options: size
+    channels: int = 3
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    defaults: Options = dataclasses.field(default_factory=dict)
+    form: str = "photo"
+    prior: str = "photo"
+    making: Mapping[str, str] | None = None
+    making_defaults: Options = dataclasses.field(default_factory=dict)
+    noise: Callable[[float, Options, Range, int], Noise] = _gaussian
+    level: bool = True
+    luma: bool = True
+    centred: bool = False
+
+    def takes(self, making: bool = False) -> tuple[Mapping[str, str], Options]:
+        """(options, defaults) of `restore`, or of `degrade`."""
+        if making and self.making is not None:
+            return self.making, self.making_defaults
+        return self.options, self.defaults
+
+
+def _inpaint(size: Size, options: Options) -> Operator:
+    return Inpaint(options["mask"])
+
+
+def _downsample(size: Size, options: Options) -> Operator:
+    kinds = {"bicubic": Bicubic, "mean": AveragePool}
+    kind = options.get("downsampling", "bicubic")
+    if kind not in kinds:
+        raise nearest(kind, kinds, "downsampling")
+    return kinds[kind](options["scale"], size)
+
+
+def _deblur(size: Size, options: Options) -> Operator:
+    return blur(options["kernel"], size, options.get("boundary", "reflect"))
+
+
+PHOTO_TASKS = (
+    Task(
+        "inpaint",
+        "fill in pixels that are missing or unwanted",
+        _inpaint,
+        options={"mask": "a picture of the same size that marks the pixels to restore"},
+    ),
+    Task(
+        "super-resolution",
+        "enlarge a photograph by a whole factor",
+        _downsample,
+        lambda size, o: (size[0] * o["scale"], size[1] * o["scale"]),
+        options={
+            "scale": "enlargement factor, a whole number of 2 or more",
+            "downsampling": "how the small picture came about: bicubic (antialiased) or mean",
+        },
+        defaults={"downsampling": "bicubic"},
+    ),
+    Task(
+        "deblur",
+        "undo a known blur",
+        _deblur,
+        options={
+            "kernel": "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file with the kernel",
+            "boundary": "what lies beyond the edge: reflect, zero or circular",
+        },
+        defaults={"boundary": "reflect"},
+    ),
+    Task(
+        "denoise",
+        "remove Gaussian noise of a known level",
+        lambda size, o: Identity(),
+        options={"sigma": "noise level on the scale where black is 0 and white is 1"},
+    ),
+    Task(
+        "colorize",
+        "give a grey photograph plausible colours",
+        lambda size, o: Grayscale(REC601),
+        channels=1,
+    ),
+    Task(
+        "demosaic",
+        "give every pixel of a raw colour sensor its three colours",
+        lambda size, o: Bayer(o["pattern"]),
+        channels=1,
+        options={"pattern": "colours of the upper left 2 x 2 pixels: RGGB, BGGR, GRBG or GBRG"},
+        defaults={"pattern": "RGGB"},
+        luma=False,
+    ),
+    Task(
+        "jpeg",
+        "remove the artifacts of a JPEG file, which tells its own quantisation tables",
+        form="jpeg",
+        making={
+            "quality": "of the JPEG, 1 to 95",
+            "subsampling": "of its colours: 4:4:4, 4:2:2 or 4:2:0",
+        },
+        making_defaults={"subsampling": "4:2:0"},
+        level=False,
+    ),
+    Task(
+        "hdr",
+        "restore what a sensor clipped in shadows and highlights",
+        lambda size, o: HDR(o["gain"]),
+        options={"gain": "contrast before clipping, about middle grey: 2 keeps half of the range"},
+        defaults={"gain": 2.0},
+        centred=True,
+    ),
+    Task(
+        "low-light",
+        "remove the photon noise of a dark photograph",
+        lambda size, o: Identity(),
+        options={"peak": "photons in a white pixel"},
+        noise=_photons,
+        level=False,
+    ),
+)
+SCAN_TASKS = (
+    Task(
+        "phase-retrieval",
+        "find a picture from the magnitudes of its Fourier transform (.npy)",
+        form="phase",
+        options={
+            "masks": "file (.npy) of the complex masks that were in the beam, (masks, H, W)",
+            "oversample": "without masks, by how much the picture was padded: 4 doubles each side",
+        },
+        defaults={"masks": "", "oversample": 4.0},
+        making={
+            "masks": "how many random masks are in the beam; with 0 the picture is padded",
+            "oversample": "without masks, by how much the picture is padded: 4 doubles each side",
+        },
+        making_defaults={"masks": "2", "oversample": 4.0},
+    ),
+    Task(
+        "mri",
+        "reconstruct an image from k-space (.npy, .npz, .h5, .mrd, .cfl)",
+        form="mri",
+        prior="brain",
+        options={
+            "mask": "file (.npy) with 1 where k-space was sampled; without it, where it is not 0",
+            "coil-maps": "espirit, or a file (.npy) of sensitivities (coils, H, W)",
+            "slice": "of a file of several, from 0; the middle one without it",
+            "rows": "keep so many rows in the middle of k-space, and columns in proportion",
+            "key": "name of the array in the file",
+        },
+        defaults={"mask": "", "coil-maps": "espirit", "slice": "", "rows": "", "key": ""},
+        making={
+            "accel": "acceleration that is aimed at",
+            "sampling": "gaussian, random or equispaced columns, or poisson points",
+            "coils": "number of receive coils around the image",
+        },
+        making_defaults={"accel": 4.0, "sampling": "gaussian", "coils": 1},
+    ),
+    Task(
+        "ct",
+        "reconstruct a slice from a sinogram (.h5, .npz, .npy)",
+        form="ct",
+        prior="ct",
+        options={
+            "geometry": "parallel or fan",
+            "source": "of a fan: distance from the source to the axis of rotation, in bins",
+            "angles": "file (.npy), or START,STOP in degrees; without it, those of the file",
+            "center": "where the axis of rotation is, in bins from the middle, or `estimate`",
+            "views": "use so many of the views, in equal steps",
+            "side": "of the square image, in pixels of one bin; the number of bins without it",
+            "pixel": "width of a bin at the axis of rotation, in the unit of length (mm)",
+            "water": "attenuation of water per unit of length: then results are in HU",
+            "kind": "counts, transmission or integrals, where the file does not tell",
+            "outliers": "keep, or replace: counts far above all neighbours; needs many views",
+            "join": "average so many neighbouring bins into one",
+            "slice": "detector row, from 0; the middle one without it",
+            "key": "name of the array in the file",
+        },
+        defaults={
+            "geometry": "parallel",
+            "center": 0.0,
+            "outliers": "keep",
+            **dict.fromkeys(
+                ("source", "angles", "views", "side", "pixel", "water", "kind", "join"), ""
+            ),
+            **dict.fromkeys(("slice", "key"), ""),
+        },
+        making={
+            "views": "how many there are",
+            "angles": "START,STOP in degrees, in equal steps; STOP is not repeated",
+            "photons": "in a ray that meets nothing",
+            "pixel": "side of a pixel in mm; an image is 360 mm wide without it",
+            "water": "attenuation of water per mm",
+        },
+        making_defaults={
+            "views": 60,
+            "angles": "0,180",
+            "photons": 1e6,
+            "pixel": "",
+            "water": 0.02,
+        },
+    ),
+)
+"""Measurements that are no pictures."""
+TASKS: dict[str, Task] = {t.name: t for t in (*PHOTO_TASKS, *SCAN_TASKS)}
+
+
+def task(name: str) -> Task:
+    """The task called name. Raises InvdiffError with the nearest names when there is none."""
+    if name not in TASKS:
+        raise nearest(name, TASKS, "task")
+    return TASKS[name]
+
+
+def check_level(kind: Task, sigma: float | str | None) -> None:
+    """Raise InvdiffError when a noise level is told to a task that has none."""
+    if sigma is not None and not kind.level:
+        raise InvdiffError(f"{kind.name} has no Gaussian noise; leave --noise out.")
+
+
+def check_options(kind: Task, given: Options, making: bool = False) -> dict[str, Any]:
+    """All options of a task but `sigma`; those left out have their defaults, or are absent.
+
+    making: those of `degrade`.
+    Raises InvdiffError for an option of another task, one that is missing, and a bad scale.
+    """
+    known, defaults = kind.takes(making)
+    takes = [f"--{name}" for name in known] or ["no options"]
+    for name in given:
+        if name not in known:
+            raise InvdiffError(
+                f"--{name} does not belong to {kind.name}, which takes {', '.join(takes)}."
+            )
+    options = {**{k: v for k, v in defaults.items() if v != ""}, **given}
+    for name, meaning in known.items():
+        if name not in options and name not in defaults and name != "sigma":
+            raise InvdiffError(f"{kind.name} needs --{name}: {meaning}.")
+    if "scale" in options and not (isinstance(options["scale"], int) and options["scale"] >= 2):
+        raise InvdiffError(f"--scale is a whole number of 2 or more, found {options['scale']}.")
+    return options

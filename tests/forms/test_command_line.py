@@ -1,0 +1,380 @@
+"""Measurements that are no plain photographs, end to end: degrade, restore, repeat, resume."""
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from invdiff.cli import main
+from invdiff.commands import outputs
+from invdiff.commands import restore as restore_command
+from invdiff.io import read_photo
+from invdiff.noise import Poisson
+from invdiff.operators.mri import as_channels
+from invdiff.operators.radon import Radon
+from invdiff.priors.photo import save_weights
+from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
+from invdiff.priors.units import hu_to_x
+from invdiff.result import Result
+from invdiff.run import Snapshot
+from invdiff.run import solve as real_solve
+
+SIZE = (21, 27)  # no multiple of 8
+QUICK = ["--steps", "2", "--samples", "2", "--quiet"]
+CASES = {
+    "jpeg": ["jpeg", "--quality", "10"],
+    "jpeg-444": ["jpeg", "--quality", "30", "--subsampling", "4:4:4"],
+    "demosaic": ["demosaic", "--pattern", "GBRG"],
+    "hdr": ["hdr", "--gain", "3"],
+    "low-light": ["low-light", "--peak", "30"],
+    "coded": ["phase-retrieval", "--masks", "1", "--noise", "0.01"],
+    "padded": ["phase-retrieval", "--masks", "0", "--oversample", "2"],
+    "mri": ["mri", "--noise", "0.01"],
+    "coils": ["mri", "--coils", "3", "--sampling", "poisson", "--accel", "2", "--noise", "0.01"],
+    "ct": ["ct", "--views", "12", "--photons", "1e7"],
+}
+
+
+def tiny(path: Path, channels: int) -> None:
+    """A small network with random weights, none of them zero."""
+    torch.manual_seed(channels)
+    config = PhotoNetConfig(channels, widths=(8, 16, 16), blocks=(1, 1, 1), up_blocks=(1, 1))
+    net = PhotoNet(config)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn(p.shape))
+    save_weights(net, path, {})
+
+
+def smooth(channels: int) -> np.ndarray:
+    """A picture without edges, (H, W, channels) uint8, from 20 to 220."""
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    waves = [np.sin(x / 5 + c) * np.cos(y / 4 - c) for c in range(channels)]
+    return np.round(120 + 100 * np.stack(waves, 2)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures and priors that the tests read."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for channels in (1, 2, 3):
+        tiny(folder / f"tiny{channels}.safetensors", channels)
+    colours = smooth(3)
+    Image.fromarray(colours).save(folder / "photo.png")
+    Image.fromarray(colours[..., 0]).save(folder / "grey.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(colours).save(folder / "plain.jpg", quality=20)
+    Image.fromarray(colours).save(folder / "turned.jpg", quality=20, exif=exif)
+    Image.fromarray(colours[..., 0]).save(folder / "grey.jpg", quality=20)
+    np.save(folder / "real.npy", np.zeros((8, 8)))
+    k = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype(np.float32)
+    np.save(folder / "k.npy", k.view(np.complex64)[..., 0])
+    np.save(folder / "mask.npy", np.ones((8, 9)))
+    np.save(folder / "sino.npy", np.ones((5, 9), np.float32))
+    np.save(folder / "cube.npy", np.ones((2, 2, 2, 9, 9)))
+    (folder / "broken.npy").write_bytes(b"\x93NUMPY")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with links to the inputs."""
+    for path in inputs.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take a second each; most tests do without."""
+    monkeypatch.setattr(outputs, "overview", lambda panels, std, path, *_: path.touch())
+    monkeypatch.setattr(outputs, "uncertainty_picture", lambda std, samples, path, *_: path.touch())
+
+
+def prior(task: str) -> list[str]:
+    channels = {"mri": 2, "ct": 1}.get(task, 3)
+    return ["--prior", f"tiny{channels}.safetensors"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def array(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def degraded(case: str, photo: str = "photo.png") -> list[str]:
+    """The arguments that undo a case, as `degrade` tells them."""
+    assert main(["degrade", photo, "--task", *CASES[case], "--out", "d"]) == 0
+    words = shlex.split(json.loads(Path("d/degrade.json").read_text())["restore"])
+    assert words[:2] == ["invdiff", "restore"]
+    return [*words[1:], *prior(CASES[case][0]), *QUICK]
+
+
+def truth(task: str, problem_scale: float) -> Tensor:
+    """The truth that degrade wrote, as the prior sees it."""
+    if task == "mri":
+        z = torch.from_numpy(np.load("d/truth.npy"))[None, None]
+        return as_channels(z) / problem_scale
+    if task == "ct":
+        return hu_to_x(torch.from_numpy(np.load("d/truth.npy"))[None, None])
+    return 2 * read_photo("d/truth.png").pixels[None] - 1
+
+
+def allowed(case: str, result: Result) -> float:
+    """Root mean square of y - A(truth) that noise and rounding explain, with a tenth to spare."""
+    problem, rounding = result.problem(), 2 / 255 / 12**0.5
+    if case == "low-light":
+        noise = problem.noise
+        assert isinstance(noise, Poisson)
+        rate = noise.rate(problem.A(truth("low-light", 1)))
+        return 1.1 * float((rate.mean() / noise.gain**2).sqrt())
+    if case in ("demosaic", "hdr"):
+        return 1.1 * rounding
+    if case == "ct":  # rays of the measurement go through pixels of half the size
+        return 0.02 * float(problem.y.square().mean().sqrt())
+    level = problem.sigma_y * (2**0.5 if problem.y.is_complex() else 1)
+    return 1.1 * level + 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_measurement_is_that_of_the_truth(
+    case: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+) -> None:
+    """What restore reads is explained by the truth, and not by its mirror image; repeats agree."""
+    task = CASES[case][0]
+    args = degraded(case)
+    assert main([*args, "--out", "a"]) == 0
+    assert task in capsys.readouterr().out
+    result = Result.load("a")
+    problem, view = result.problem(), result.config["view"]["fields"]
+    x = truth(task, view.get("unit", 1.0))
+    sampled = problem.A.restrict(torch.ones_like(problem.y)).abs() > 0
+    miss, wrong = (
+        float(problem.residual(t)[sampled].abs().square().mean().sqrt()) for t in (x, x.flip(-1))
+    )
+    assert miss < allowed(case, result), (miss, wrong)
+    assert wrong > 2 * allowed(case, result)
+    assert main(["restore", "--from", "a/run.json", "--out", "b", "--quiet"]) == 0
+    shown = [n for n in names(here / "a") if n.endswith((".png", ".npy", ".tif"))]
+    assert len(shown) >= 4 and names(here / "a") == names(here / "b")
+    assert all((here / "a" / n).read_bytes() == (here / "b" / n).read_bytes() for n in shown)
+    assert not np.array_equal(array(here / "a/sample-1.png"), array(here / "a/sample-2.png"))
+
+
+def test_units_are_those_of_the_data(here: Path, quick_figures: None) -> None:
+    """Complex numbers times the scale of k-space; Hounsfield units."""
+    assert main([*degraded("coils"), "--out", "a"]) == 0
+    result = Result.load("a")
+    unit = result.config["view"]["fields"]["unit"]
+    z = np.load("a/sample-1.npy")
+    x = result.samples[0, 0] * unit
+    assert z.shape == SIZE and z.dtype == np.complex64
+    assert np.allclose(z.real, x[0]) and np.allclose(z.imag, x[1])
+    phase = array(here / "a/sample-1-phase.png") / 255 * 2 * np.pi - np.pi
+    assert np.abs(phase - np.angle(z)).max() < np.pi / 255 + 1e-3
+    tifffile = pytest.importorskip("tifffile")
+    (here / "d").rename(here / "d-mri")
+    assert main([*degraded("ct"), "--out", "c"]) == 0
+    hu, x = tifffile.imread("c/sample-1.tif"), Result.load("c").samples[0, 0]
+    assert hu.dtype == np.float32 and np.allclose(hu_to_x(torch.from_numpy(hu)), x, atol=1e-5)
+
+
+def test_without_tifffile_there_are_arrays(
+    here: Path, quick_figures: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("invdiff.forms.ct.find_spec", lambda name: None)
+    assert main([*degraded("ct"), "--out", "a"]) == 0
+    assert "sample-1.npy" in names(here / "a") and "sample-1.tif" not in names(here / "a")
+    assert "pip install 'invdiff[io]'" in capsys.readouterr().out
+
+
+def test_true_figures(here: Path) -> None:
+    """With scales and units; phase retrieval shows no mean and no uncertainty."""
+    for case in ("coils", "ct", "coded"):
+        assert main([*degraded(case), "--out", case]) == 0
+        (here / "d").rename(here / f"d-{case}")
+        assert array(here / case / "overview.png").shape[1] > 600
+        assert ("uncertainty.png" in names(here / case)) == (case != "coded")
+        assert ("mean.png" in names(here / case)) == (case != "coded")
+    best = (here / "coded/best.png").read_bytes()
+    result = Result.load("coded")
+    misfits = [float(result.problem().residual(s[None]).norm()) for s in result.samples[0]]
+    chosen = 1 + int(np.argmin(misfits))
+    assert best == (here / f"coded/sample-{chosen}.png").read_bytes()
+
+
+def test_resume_gives_the_same_image(
+    here: Path, quick_figures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = degraded("coils")
+    assert main([*args, "--out", "whole"]) == 0
+
+    def interrupted(*given: object) -> object:
+        *rest, watch, start = given
+
+        def stop(snapshot: Snapshot) -> None:
+            watch(snapshot)  # type: ignore[operator]
+            raise KeyboardInterrupt
+
+        return real_solve(*rest, stop, start)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(restore_command, "solve", interrupted)
+    assert main([*args, "--out", "a"]) == 130
+    monkeypatch.setattr(restore_command, "solve", real_solve)
+    assert main([*args, "--out", "a", "--resume"]) == 0
+    assert np.array_equal(np.load("a/sample-2.npy"), np.load("whole/sample-2.npy"))
+    assert main([*args, "--out", "a"]) == 2
+    assert main([*args, "--out", "a", "--overwrite", "--samples", "1"]) == 0
+    assert "sample-2.npy" not in names(here / "a")
+
+
+def test_a_jpeg_is_restored_as_it_is_stored(here: Path, quick_figures: None) -> None:
+    """The blocks belong to the stored pixels: the turned file gives the plain one's result."""
+    for name in ("plain", "turned"):
+        args = ["restore", f"{name}.jpg", "--task", "jpeg", *prior("jpeg"), *QUICK]
+        assert main([*args, "--out", name]) == 0
+    plain, turned = (array(here / n / "mean.png") for n in ("plain", "turned"))
+    assert np.array_equal(turned, np.rot90(plain, -1))
+    seen = read_photo("turned.jpg").pixels.permute(1, 2, 0).numpy() * 255
+    assert turned.shape == seen.shape == (27, 21, 3)
+
+
+def test_a_grey_jpeg(here: Path, quick_figures: None, capsys: pytest.CaptureFixture) -> None:
+    """With a colour prior and with a grey one; a colour file needs a colour prior."""
+    for channels in ("1", "3"):
+        args = ["--task", "jpeg", "--prior", f"tiny{channels}.safetensors", *QUICK]
+        assert main(["restore", "grey.jpg", *args, "--out", channels]) == 0
+        assert array(here / channels / "mean.png").shape == SIZE
+    capsys.readouterr()
+    args = ["--task", "jpeg", "--prior", "tiny1.safetensors"]
+    assert main(["restore", "plain.jpg", *args]) == 2
+    assert "the prior is of grey pictures" in capsys.readouterr().err
+
+
+def test_other_solvers(here: Path, quick_figures: None) -> None:
+    args = ["restore", "plain.jpg", "--task", "jpeg", "--solver", "pigdm", *prior("jpeg"), *QUICK]
+    assert main([*args, "--out", "p"]) == 0
+    assert main([*degraded("ct"), "--solver", "score-medical", "--out", "s"]) == 0
+
+
+def test_a_folder_may_be_called_as_a_prior(here: Path, quick_figures: None) -> None:
+    """The prior of a task is found by its name, whatever lies in the working folder."""
+    (here / "brain").mkdir()
+    args = degraded("mri")
+    at = args.index("--prior")
+    assert main([*args[:at], *args[at + 2 :], "--out", "a"]) == 0
+    assert Result.load("a").config["prior_spec"] == "brain"
+
+
+def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixture) -> None:
+    """A fan, angles from a file, an axis that is found, and some of the views."""
+    inside = np.zeros((16, 16), np.float32)
+    inside[5:11, 3:12] = 0.05
+    angles = tuple(360.0 * k / 24 for k in range(24))
+    np.save("angles.npy", np.array(angles))
+    A = Radon(angles, (16, 16), 25, shift=1.0, source=60.0)
+    np.save("fan.npy", A(torch.from_numpy(inside)[None, None])[0, 0].numpy())
+    args = ["--task", "ct", *prior("ct"), *QUICK, "--angles", "angles.npy", "--side", "16"]
+    fan = ["--geometry", "fan", "--source", "60", "--center", "1"]
+    assert main(["restore", "fan.npy", *args, *fan, "--out", "fan"]) == 0
+    problem = Result.load("fan").problem()
+    found = problem.A
+    assert isinstance(found, Radon) and (found.source, found.shift) == (60.0, 1.0)
+    assert np.allclose(found.angles, angles)
+    np.save("parallel.npy", dataclasses.replace(A, source=None)(
+        torch.from_numpy(inside)[None, None])[0, 0].numpy())  # fmt: skip
+    some = ["--center", "estimate", "--views", "8"]
+    capsys.readouterr()
+    assert main(["restore", "parallel.npy", *args, *some, "--out", "p"]) == 0
+    found = Result.load("p").problem().A
+    assert isinstance(found, Radon) and len(found.angles) == 8
+    assert abs(found.shift - 1) < 0.05
+    printed = capsys.readouterr().out
+    assert "found from the views" in printed and "8 of 24 views are used" in printed
+
+
+J = ["restore", "plain.jpg", "--task", "jpeg", *prior("jpeg"), *QUICK]
+PHASE = ["--task", "phase-retrieval", *prior("phase"), *QUICK]
+MRI = ["--task", "mri", *prior("mri"), *QUICK]
+CT = ["restore", "sino.npy", "--task", "ct", *prior("ct"), *QUICK]
+TURN = [*CT, "--angles", "0,180"]
+BAD = {
+    "no jpeg": (["restore", "photo.png", *J[2:]], "photo.png is not a JPEG file"),
+    "jpeg noise": ([*J, "--noise", "0.1"], "jpeg has no Gaussian noise; leave --noise out"),
+    "jpeg solver": ([*J, "--solver", "ddrm"], "ddrm cannot .* These can: .*ddrm-jpeg"),
+    "jpeg quality": ([*J, "--quality", "10"], "no option called '--quality'"),
+    "quality": (["degrade", "photo.png", "--task", "jpeg", "--quality", "99", "--out", "o"], "95"),
+    "no quality": (["degrade", "photo.png", "--task", "jpeg", "--out", "o"], "needs --quality"),
+    "raw colours": (["restore", "photo.png", "--task", "demosaic", *prior("")], "has colours"),
+    "pattern": (
+        ["restore", "grey.png", "--task", "demosaic", "--pattern", "RGBG", *prior("")],
+        "one of RGGB",
+    ),
+    "grey prior": (["restore", "grey.png", "--task", "demosaic", *prior("ct")], "shape .3, height"),
+    "gain": (["restore", "photo.png", "--task", "hdr", "--gain", "-2", *prior("")], "above 0"),
+    "no peak": (["restore", "photo.png", "--task", "low-light", *prior("")], "needs --peak"),
+    "peak": (["restore", "photo.png", "--task", "low-light", "--peak", "0", *prior("")], "above 0"),
+    "magnitudes": (["restore", "k.npy", *PHASE], "k.npy holds complex64"),
+    "magnitude axes": (["restore", "cube.npy", *PHASE], "has shape"),
+    "oversample": (["restore", "sino.npy", *PHASE, "--oversample", "8"], "No image has magnit"),
+    "masks": (["restore", "real.npy", *PHASE, "--masks", "k.npy"], "has shape"),
+    "phase estimate": (["restore", "real.npy", *PHASE, "--noise", "estimate"], "not estimated"),
+    "k-space": (["restore", "photo.png", *MRI], "none of the endings of k-space"),
+    "real k-space": (["restore", "real.npy", *MRI], "not complex"),
+    "broken k-space": (["restore", "broken.npy", *MRI], "broken.npy"),
+    "no k-space": (["restore", "no.npy", *MRI], "no file no.npy"),
+    "mask size": (["restore", "k.npy", *MRI, "--mask", "mask.npy"], "has shape"),
+    "maps": (["restore", "k.npy", *MRI, "--coil-maps", "real.npy"], "not finite complex"),
+    "no maps": (["restore", "k.npy", *MRI, "--coil-maps", "no.npy"], "no file no.npy"),
+    "rows": (["restore", "k.npy", *MRI, "--rows", "9"], "8 rows; from 1 to 8"),
+    "mri prior": (["restore", "k.npy", "--task", "mri", *prior("ct"), *QUICK], "tiny1|channel"),
+    "coils": (["degrade", "photo.png", "--task", "mri", "--coils", "0", "--out", "o"], "at least"),
+    "sampling": (
+        ["degrade", "photo.png", "--task", "mri", "--sampling", "spiral", "--out", "o"],
+        "no sampling called 'spiral'",
+    ),
+    "no angles": (CT, "holds no angles"),
+    "angles": ([*CT, "--angles", "0"], "no file and no START,STOP"),
+    "complex angles": ([*CT, "--angles", "k.npy"], "k.npy holds complex64"),
+    "complex mask": (["restore", "k.npy", *MRI, "--mask", "k.npy"], "k.npy holds complex64"),
+    "complex slice": (["degrade", "k.npy", "--task", "ct", "--out", "o"], "k.npy holds complex64"),
+    "three slices": (["degrade", "cube.npy", "--task", "ct", "--out", "o"], "not one slice"),
+    "same angles": ([*CT, "--angles", "5,5"], "two different numbers"),
+    "geometry": ([*TURN, "--geometry", "cone"], "parallel or fan, found cone"),
+    "fan": ([*TURN, "--geometry", "fan"], "needs --source"),
+    "center": ([*TURN, "--center", "left"], "--center expects a number or `estimate`"),
+    "views": ([*TURN, "--views", "9"], "5 views; from 1 to 5"),
+    "water": ([*TURN, "--water", "-1"], "water is a number above 0"),
+    "kind": ([*TURN, "--kind", "photons"], "counts, transmission or integrals"),
+    "outliers": ([*TURN, "--outliers", "maybe"], "keep or replace"),
+    "other task": ([*TURN, "--gain", "2"], "--gain does not belong to ct"),
+    "photons": (
+        ["degrade", "photo.png", "--task", "ct", "--photons", "0", "--out", "o"],
+        "photons is a number above 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence(case: str, here: Path, capsys: pytest.CaptureFixture) -> None:
+    """Exit code 2, one line on stderr, nothing on stdout, nothing written."""
+    args, sentence = BAD[case]
+    before = names(here)
+    code = main(args)
+    out, err = capsys.readouterr()
+    assert code == 2 and out == "" and err.startswith("invdiff: ") and err.count("\n") == 1, err
+    assert re.search(sentence, err) and err.endswith((".\n", "?\n", ").\n")), err
+    assert names(here) == before
