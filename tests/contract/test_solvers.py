@@ -613,23 +613,7 @@ def test_a_noiseless_measurement_is_no_division_by_zero(name, operator):
     assert torch.isfinite(samples).all() and samples.abs().max() < 50
 
 
-# ---- diverging
-
-
-def gain(x: Tensor, sigma: float) -> Tensor:
-    return x / (1 + sigma**2)
-
-
-def test_a_diverging_sampler_says_where_and_which_knob():
-    problem = measurement("identity", 1e-3, torch.float32)
-    for name, knobs, advice in (
-        ("dps", {"loss": "gaussian", "zeta": 20.0}, "smaller zeta"),
-        ("pigdm", {"weight": 1e9}, "smaller weight"),
-        ("reddiff", {"lr": 1e9}, "smaller lr"),
-    ):
-        solver = solver_class(name)(**knobs, path=VP(50))
-        with pytest.raises(DivergedError, match=rf"{name} .* at step \d+ of 50; .*{advice}"):
-            solve(problem, Denoiser(gain), solver)
+# ---- diverging (see test_divergence.py for absurd knobs)
 
 
 @each_variant

@@ -41,7 +41,7 @@ class CSGM(Solver):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.OPERATOR_VJP, Need.GAUSSIAN})
     claim: ClassVar[Claim] = "asymptotic"
 
-    when_it_diverges: ClassVar[str] = "a smaller c or a larger gamma"
+    when_it_diverges: ClassVar[str] = "a smaller c or weight, or a larger gamma"
 
     c: float = knob(0.1, "step size, in units of sigma^2", 1e-6, 2)
     weight: float = knob(1.0, "weight of the data term: 1 is Bayes' rule, 0 ignores y", 0)

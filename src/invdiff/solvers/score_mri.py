@@ -49,7 +49,7 @@ class ScoreMRI(Replacement):
     paper: ClassVar[str] = "Chung, Ye 2022, arXiv 2110.05243, Algorithms 1 to 4"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.LINEAR})
 
-    when_it_diverges: ClassVar[str] = "a smaller snr, more steps, or an operator of norm 1"
+    when_it_diverges: ClassVar[str] = "an operator scaled to a norm of 1, or a smaller snr"
 
     noised: bool = knob(False, "noise y to the level of the state before it is pasted")
     final: Literal["denoised", "noisy"] = knob("denoised", "what becomes of the last level's noise")
