@@ -82,6 +82,8 @@ CASES = [
     ("diffpir", {"sigma_floor": 1e-6}, "sigma_floor", {"sigma_floor": 0.1}, STEEP, VP(STEPS)),
     ("mmps", {"iterations": 50}, "fewer iterations", {"iterations": 1}, FLAT, VP(STEPS)),
     ("mmps", {"iterations": 50}, "krylov gmres", {"krylov": "gmres"}, FLAT, VP(STEPS)),
+    ("daps", {"inner": "langevin", "lr": 1.0}, "smaller lr", {"lr": 1e-7}, FLAT, LOW),
+    ("daps", {"inner": "langevin", "lr": 1.0}, "inner exact", {"inner": "exact"}, FLAT, LOW),
     ("ilvr", {"up": "pinv"}, "up transpose", {"up": "transpose"}, STEEP, VP(STEPS)),
 ]
 ids = [f"{name}-{list(knobs)[0]}-{advice}" for name, knobs, advice, *_ in CASES]

@@ -108,6 +108,8 @@ VARIANTS |= {
         prior_term="exact", family="gaussian", draws=3, ode_steps=2, probes=1, path=VP(STEPS)
     ),
     "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
+    "daps-langevin": solver_class("daps")("langevin", langevin_steps=3, path=Karras(STEPS)),
+    "daps-tweedie": solver_class("daps")(centre="tweedie", tau="official", path=VP(STEPS)),
     "ilvr-pinv": solver_class("ilvr")(up="pinv", range_t=1, path=VP(STEPS)),
     "snips-denoised": solver_class("snips")(K=2, final="denoised", path=VE(STEPS, 5.0, 0.05)),
     "ccdf-ddrm": solver_class("ccdf")(
@@ -516,6 +518,8 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
         ("reddiff", {}, 1, 0),
         ("reddiff", {"init_from": "pinv", "sigma0": 0.1}, 1, 0),
         ("mmps", {"iterations": 1}, 1, 2),
+        ("daps", {}, 5, 0),
+        ("daps", {"centre": "tweedie"}, 1, 0),
         ("mmps", {"iterations": 3}, 1, 4),
     ],
     ids=str,
@@ -655,6 +659,7 @@ FRAMELESS = {
     "snips": {"K": 1},
     "ccdf": {"start": 1.0},
     "vdm": {"delta": 0.1},
+    "daps": {},
 }
 
 
