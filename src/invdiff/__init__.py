@@ -68,6 +68,7 @@ _HOME = {
     "invdiff.solvers": ("Solver", "registry"),
     "invdiff.solvers.ccdf": ("CCDF",),
     "invdiff.solvers.csgm": ("CSGM",),
+    "invdiff.solvers.daps": ("DAPS",),
     "invdiff.solvers.ddnm": ("DDNM", "DDNMPlus"),
     "invdiff.solvers.ddrm": ("DDRM",),
     "invdiff.solvers.ddrm_jpeg": ("DDRMJPEG",),
