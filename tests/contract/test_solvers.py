@@ -519,6 +519,7 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path):
         ("reddiff", {"init_from": "pinv", "sigma0": 0.1}, 1, 0),
         ("mmps", {"iterations": 1}, 1, 2),
         ("daps", {}, 5, 0),
+        ("dds", {}, 1, 0),
         ("daps", {"centre": "tweedie"}, 1, 0),
         ("mmps", {"iterations": 3}, 1, 4),
     ],
@@ -660,6 +661,7 @@ FRAMELESS = {
     "ccdf": {"start": 1.0},
     "vdm": {"delta": 0.1},
     "daps": {},
+    "dds": {},
 }
 
 
