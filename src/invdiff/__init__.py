@@ -72,6 +72,7 @@ _HOME = {
     "invdiff.solvers.ddnm": ("DDNM", "DDNMPlus"),
     "invdiff.solvers.ddrm": ("DDRM",),
     "invdiff.solvers.ddrm_jpeg": ("DDRMJPEG",),
+    "invdiff.solvers.dds": ("DDS",),
     "invdiff.solvers.diffpir": ("DiffPIR",),
     "invdiff.solvers.dps": ("DPS",),
     "invdiff.solvers.ilvr": ("ILVR",),
