@@ -28,6 +28,9 @@ from invdiff.priors.load import load_prior
 from invdiff.run import solve
 from invdiff.solvers import registry
 
+KNOBS = {"score-prior": {"family": "gaussian"}}
+"""Instead of defaults that such large images do not allow (a RealNVP is for small ones)."""
+
 
 class Clocked(Prior):
     """A prior that clocks the time inside its network."""
@@ -77,7 +80,7 @@ def timed(
 ) -> tuple[float, int]:
     """Seconds of a clock that a solver takes for `steps` steps, after one step of warming up, and
     how often it called the network (evaluations and vector-Jacobian products)."""
-    solver = registry()[name]().with_steps(steps)
+    solver = registry()[name](**KNOBS.get(name, {})).with_steps(steps)
     p = problem(rows, side, noisy=True)
     if missing(solver, p):
         p = problem(rows, side, noisy=False)

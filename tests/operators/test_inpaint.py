@@ -79,3 +79,17 @@ def test_errors_are_sentences() -> None:
     for shape in ((3, 5, 4), (1, 4, 5), (3, 2, 4, 5)):
         with pytest.raises(InvdiffError, match=r"\(3, 4, 5\) per image"):
             A.y_shape(shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_restriction_by_bits_keeps_known_values_and_passes_gradients(dtype: torch.dtype) -> None:
+    A = Inpaint.random((6, 5), 0.5, seed=1)
+    y = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    y[0, 0, 0, 0] = float("nan")
+    known = A.mask.expand_as(y)
+    found = A.restrict(y)
+    assert torch.equal(found[known].nan_to_num(7), y[known].nan_to_num(7))
+    assert bool((found[~known] == 0).all())
+    leaf = y.clone().nan_to_num().requires_grad_()
+    A.restrict(leaf).sum().backward()
+    assert torch.equal(leaf.grad, known.to(dtype))

@@ -13,7 +13,7 @@ from invdiff.operators import (
     SeparableBlur,
     gaussian_kernel,
 )
-from invdiff.operators.separable import full_svd, reflected
+from invdiff.operators.separable import Banded, blur_matrix, full_svd, reflected
 
 torch.set_num_threads(1)
 
@@ -70,3 +70,16 @@ def test_iterative_pinv_stays_in_the_row_space(A: Linear, dtype: torch.dtype) ->
     bound = 8 * torch.finfo(dtype).eps * float(s[0] / s[-1]) ** 2
     assert bound < 1e-2
     assert float((x - exact).norm() / exact.norm()) < bound
+
+
+def test_blocks_that_skip_zeros_are_the_matrix() -> None:
+    g = torch.Generator().manual_seed(0)
+    taps = torch.rand(7, generator=g, dtype=torch.float64)
+    for n, boundary in ((50, "reflect"), (64, "zero"), (41, "circular"), (5, "reflect")):
+        matrix = blur_matrix(taps, n, boundary)
+        banded = Banded(matrix, matrix)
+        x = torch.randn(2, 3, n, n, generator=g, dtype=torch.float64)
+        assert torch.allclose(banded.rows(x), matrix @ x, rtol=0, atol=1e-13)
+        assert torch.allclose(banded.columns(x), x @ matrix.mT, rtol=0, atol=1e-13)
+    assert len(Banded(blur_matrix(taps, 128, "zero"), taps).parts) == 8
+    assert len(Banded(torch.ones(128, 128), taps).parts) == 1  # nothing to skip

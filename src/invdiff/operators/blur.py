@@ -79,6 +79,18 @@ def wrapped(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
     return out.index_put_((rows[:, None], cols[None, :]), kernel, accumulate=True)
 
 
+def quick(n: int) -> int:
+    """The smallest length from n on that an FFT likes: no prime factor above 5."""
+    while True:
+        rest = n
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 1
+
+
 def filtered(x: Tensor, transfer: Tensor) -> Tensor:
     """x (..., H, W) with every frequency multiplied by transfer (H, W // 2 + 1), in rfft2 order."""
     return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[-2:])
@@ -165,8 +177,8 @@ class Blur(Linear):
     """Convolution with any kernel where the image does not repeat.
 
     kernel: (h, w), real, of any size. size: (H, W) of the image. boundary: "reflect" or "zero".
-    The image is continued onto a periodic grid (mirrored once, or padded with zeros), convolved
-    there by FFT and cropped; the adjoint undoes these steps in reverse, so it is exact.
+    The image is continued onto a periodic grid just large enough, convolved there by FFT and
+    cropped; the adjoint undoes these steps in reverse, so it is exact.
     """
 
     kernel: Tensor
@@ -178,13 +190,21 @@ class Blur(Linear):
         check_boundary(self.boundary, ("reflect", "zero"))
         object.__setattr__(self, "size", checked_size(self.size))
 
+    @property
+    def _mirrored_once(self) -> bool:
+        """Whether the kernel reaches into one mirror image only, on each side."""
+        return all(k // 2 <= n for k, n in zip(self.kernel.shape, self.size, strict=True))
+
     @cached_property
     def grid(self) -> tuple[int, int]:
-        """Size of the periodic grid: (2 H, 2 W), or enough zeros that nothing wraps around."""
+        """Size of the periodic grid: room for what the kernel reaches on either side of the image,
+        or (2 H, 2 W) for a reflection that it reaches beyond."""
         (height, width), (h, w) = self.size, self.kernel.shape
-        if self.boundary == "reflect":
+        if self.boundary == "zero":
+            return quick(height + h // 2), quick(width + w // 2)
+        if not self._mirrored_once:
             return 2 * height, 2 * width
-        return height + h // 2, width + w // 2
+        return quick(height + h - 1), quick(width + w - 1)
 
     @cached_property
     def periodic(self) -> CircularBlur:
@@ -199,19 +219,37 @@ class Blur(Linear):
         """The image's part of the grid: the transpose of _padded."""
         return z[..., : self.size[0], : self.size[1]]
 
+    def _margins(self, axis: int) -> tuple[int, int]:
+        """Mirrored samples that the convolution reads after and before the image."""
+        n, k = self.size[axis], self.kernel.shape[axis]
+        return (k // 2, (k - 1) // 2) if self._mirrored_once else (n, 0)
+
     def _continued(self, x: Tensor) -> Tensor:
         """x continued onto the grid as the boundary says."""
         if self.boundary == "zero":
             return self._padded(x)
-        x = torch.cat([x, x.flip(-1)], dim=-1)
-        return torch.cat([x, x.flip(-2)], dim=-2)
+        for axis in (-2, -1):
+            after, before = self._margins(axis)
+            n, mirror = x.shape[axis], x.flip(axis)
+            empty = self.grid[axis] - n - after - before
+            gap = x.new_zeros(()).expand(*mirror.narrow(axis, 0, 1).shape)
+            parts = [x, mirror.narrow(axis, 0, after)]
+            parts += [gap.repeat_interleave(empty, axis)] * (empty > 0)
+            x = torch.cat([*parts, mirror.narrow(axis, n - before, before)], dim=axis)
+        return x
 
     def _folded(self, z: Tensor) -> Tensor:
         """The transpose of _continued."""
-        if self.boundary == "reflect":
-            z = z + z.flip(-1)
-            z = z + z.flip(-2)
-        return self._cropped(z)
+        if self.boundary == "zero":
+            return self._cropped(z)
+        for axis in (-1, -2):
+            after, before = self._margins(axis)
+            n, total = self.size[axis], self.grid[axis]
+            x = z.narrow(axis, 0, n).clone()
+            x.narrow(axis, n - after, after).add_(z.narrow(axis, n, after).flip(axis))
+            x.narrow(axis, 0, before).add_(z.narrow(axis, total - before, before).flip(axis))
+            z = x
+        return z
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._cropped(self.periodic(self._continued(x)))

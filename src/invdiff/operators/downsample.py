@@ -107,11 +107,42 @@ class AveragePool(Downsample):
     """Each pixel of y is the mean over a block of factor x factor pixels of x.
 
     Where factor does not divide a side, the last block is the mean over the smaller block that is
-    left. The singular values of whole blocks are 1 / factor (Kawar et al. 2022, arXiv:2201.11793).
+    left. The singular values of whole blocks are 1 / factor (Kawar et al. 2022, arXiv:2201.11793):
+    where all blocks are whole, A A^T = 1 / factor^2, and `solve` and `pinv` need no decomposition.
     """
 
     def axis(self, n: int) -> Tensor:
         return average_matrix(n, self.factor)
+
+    @property
+    def _even(self) -> bool:
+        """Whether all blocks are whole."""
+        return not any(side % self.factor for side in self.size)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not self._even:
+            return super().__call__(x)
+        y = F.avg_pool2d(x.flatten(0, -3), self.factor)
+        return y.reshape(*x.shape[:-2], *y.shape[-2:])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        if not self._even:
+            return super().adjoint(y)
+        return self._spread(y / self.factor**2)
+
+    def _spread(self, y: Tensor) -> Tensor:
+        """Every pixel of y repeated over its block."""
+        (h, w), f = y.shape[-2:], self.factor
+        x = y[..., :, None, :, None].expand(*y.shape[:-2], h, f, w, f)
+        return x.reshape(*y.shape[:-2], h * f, w * f)
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        if not self._even:
+            return super().solve(b, shift)
+        return (b - self._spread(self(b) / (1 + shift * self.factor**2))) / shift
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self._spread(y) if self._even else super().pinv(y)
 
 
 @dataclass(frozen=True, eq=False)
