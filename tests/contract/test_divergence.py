@@ -54,6 +54,7 @@ FLAT = measured(Identity(), 1e-3, 1e-3)
 HALF = measured(Inpaint.box((4, 4), 0, 0, 2, 4), 1e-3, 1e-3)
 HUGE = measured(ScaledSpectral(Identity(), 10.0), 1e-3, 1e-3)
 STEEP = measured(steep(), 0.0, 10.0)
+NOISY = measured(steep(), 10.0, 10.0)
 LOW = VE(STEPS, 3.0, 0.01)
 
 
@@ -82,6 +83,8 @@ CASES = [
     ("diffpir", {"sigma_floor": 1e-6}, "sigma_floor", {"sigma_floor": 0.1}, STEEP, VP(STEPS)),
     ("mmps", {"iterations": 50}, "fewer iterations", {"iterations": 1}, FLAT, VP(STEPS)),
     ("mmps", {"iterations": 50}, "krylov gmres", {"krylov": "gmres"}, FLAT, VP(STEPS)),
+    ("dds", {"gamma": 1e12, "iterations": 50}, "smaller gamma", {"gamma": 1.0}, NOISY, VP(STEPS)),
+    ("dds", {"iterations": 200}, "fewer iterations", {"iterations": 1}, STEEP, VP(STEPS)),
     ("daps", {"inner": "langevin", "lr": 1.0}, "smaller lr", {"lr": 1e-7}, FLAT, LOW),
     ("daps", {"inner": "langevin", "lr": 1.0}, "inner exact", {"inner": "exact"}, FLAT, LOW),
     ("ilvr", {"up": "pinv"}, "up transpose", {"up": "transpose"}, STEEP, VP(STEPS)),

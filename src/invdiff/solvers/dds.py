@@ -33,7 +33,7 @@ class DDS(Solver):
     paper: ClassVar[str] = "Chung, Lee, Ye 2024, arXiv 2303.05754"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.LINEAR, Need.GAUSSIAN})
 
-    when_it_diverges: ClassVar[str] = "fewer iterations or an operator scaled to a norm of 1"
+    when_it_diverges: ClassVar[str] = "a smaller gamma or fewer iterations"
 
     gamma: float = knob(1.0, "weight of noisy y against the prior; 0 ignores it", 0)
     iterations: int = knob(5, "conjugate-gradient iterations per step", 1, 200)
