@@ -78,7 +78,8 @@ def cost(solver: Solver, sigma_y: float) -> tuple[int, float, float]:
     """
     prior, quarter = law(), SIDE // 4
     A = Inpaint.box((SIDE, SIDE), quarter, quarter, SIDE // 2, SIDE // 2)
-    truth = prior.sample(1, 5)
+    z = Rng.of((5,)).normal(prior.mean[None], "truth").flatten(1)
+    truth = (z @ torch.linalg.cholesky(prior.cov).mT).reshape(1, 1, SIDE, SIDE)
     y = Gaussian(sigma_y).sample(A(truth), Rng.of((1,)))
     problem = Problem(y, A, Gaussian(sigma_y), (1, SIDE, SIDE))
     result = solve(problem, prior, solver, samples=SAMPLES)
