@@ -1,6 +1,6 @@
-"""Writes docs/solvers.md and docs/operators.md from the code, so that neither can go stale.
+"""Writes docs/solvers.md, operators.md and priors.md from the code, so that none can go stale.
 
-    python benchmarks/make_docs.py           rewrites both
+    python benchmarks/make_docs.py           rewrites all
     python benchmarks/make_docs.py --check   exits 1 when one of them differs, and says which
 
 Costs and gaps are measured: solvers run two steps on an 8 x 8 problem with a Gaussian prior,
@@ -34,6 +34,9 @@ from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.kernel_network import expected
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.load import FORMATS, SOURCES
+from invdiff.priors.published.base import Options as PriorOptions
+from invdiff.priors.published.load import CACHE
 from invdiff.rng import Rng
 from invdiff.run import solve
 from invdiff.solvers import Solver, registry
@@ -41,6 +44,7 @@ from invdiff.solvers import Solver, registry
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SIZE = (32, 32)
 RGB = (3, *SIZE)
+VECTOR = (8,)
 SHAPES: dict[type[Operator], tuple[int, ...]] = {
     ops.Frames: (3, 4, *SIZE),
     ops.TemporalPool: (3, 4, *SIZE),
@@ -50,6 +54,10 @@ SHAPES: dict[type[Operator], tuple[int, ...]] = {
     ops.ClosurePhases: (3, 60),
     ops.KernelNetworkBlur: (3, 128, 128),
     ops.NonCartesian: (2, *SIZE),
+    ops.Matrix: VECTOR,
+    ops.MatrixProduct: VECTOR,
+    ops.SparseMatrix: VECTOR,
+    ops.FromFunctions: (3, 4),
 }
 """Shape of one image for operators that do not take RGB."""
 FLOOR = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -299,6 +307,11 @@ def solvers_page() -> str:
 # ---------------------------------------------------------------------------------------- operators
 
 
+def steps_of_two() -> tuple[Tensor, Tensor, Tensor]:
+    """x[0] + x[1], x[2] + x[3], ... of 8 numbers as a sparse matrix."""
+    return torch.arange(0, 9, 2).int(), torch.arange(8).int(), torch.ones(8)
+
+
 def examples() -> Mapping[type[Operator], Operator]:
     """An instance of every operator, for images of 3 x 32 x 32, or as SHAPES says."""
     kernel = ops.motion_kernel(7, 30)
@@ -309,6 +322,13 @@ def examples() -> Mapping[type[Operator], Operator]:
     array = ops.earth_rotation(8, 12, 15.0)
     found: list[Operator] = [
         ops.Identity(),
+        ops.Weighted(torch.linspace(0, 1, SIZE[1]).reshape(1, 1, 1, -1)),
+        ops.Mixed(0.5 * torch.eye(3) + 0.1),
+        ops.Matrix(torch.eye(8).roll(1, 0) - torch.eye(8), VECTOR, VECTOR),
+        ops.MatrixProduct(torch.ones(5, 8), VECTOR, (5,)),
+        ops.SparseMatrix(*steps_of_two(), VECTOR, (4,)),
+        ops.Linear.from_functions(torch.fliplr, torch.fliplr, (3, 4)),
+        ops.Operator.from_function(torch.tanh),
         ops.Inpaint.random(SIZE, 0.5, seed=0),
         ops.AveragePool(4, SIZE),
         bicubic,
@@ -457,8 +477,9 @@ def operators_page() -> str:
         "Gap: how far the adjoint is from the transpose, |\\<A x - A 0, v\\> - \\<x, Aᵀ v\\>|",
         "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32 (of 3 x 4 x 32 x 32",
         "for operators along time, of 2 x 32 x 32 for complex images, of 3 x 128 x 128 for the",
-        "kernel network, here with random weights, of 3 x 60 visibilities for closures); a dash",
-        "for operators that are not affine, `none` where no gradient passes.",
+        "kernel network, here with random weights, of 3 x 60 visibilities for closures, of few",
+        "numbers for a matrix or functions); a dash for operators that are not affine, `none`",
+        "where no gradient passes.",
         "",
         *table(
             ["operator", "what it measures", "rung", "gap, float32", "gap, float64"],
@@ -492,14 +513,68 @@ def operators_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+# ------------------------------------------------------------------------------------------- priors
+
+
+def priors_page() -> str:
+    """docs/priors.md."""
+    lines = [
+        "# Priors",
+        "",
+        "Generated from the code by `python benchmarks/make_docs.py`; a test compares the two.",
+        "",
+        "`load_prior(SPEC)`, and `--prior SPEC` on the command line, take:",
+        "",
+        *table(["SPEC", "what it is"], ([f"`{s.spec}`", escaped(s.summary)] for s in SOURCES)),
+        "",
+        "Only `OWNER/NAME` that is no local path reaches the internet.",
+        "",
+        "## Published weights",
+        "",
+        "A file is recognised by the names of its tensors. Converters are compared with networks",
+        "that are written from the papers in the published names, with random weights; released",
+        "files themselves have not been tried.",
+        "",
+        *table(
+            ["format", "examples", "read from the file", "not in the file", "options"],
+            (map(escaped, (f.name, f.examples, f.read, f.stated, f.options)) for f in FORMATS),
+        ),
+        "",
+        "What neither the file nor a released layout tells is an error that names the option.",
+        "",
+        "| option | meaning |",
+        "| --- | --- |",
+        *(
+            f"| `{f.name}` | {escaped(f.metadata['help'])} |"
+            for f in dataclasses.fields(PriorOptions)
+        ),
+        "",
+        "Options are keywords of `load_prior`, and `--prior-options NAME=VALUE,...` on the command",
+        "line. `label` (`--label`) is the class of a class-conditional network; with `guidance` w",
+        "(`--guidance`), D = D_uncond + w (D_cond - D_uncond), two calls of the network for each",
+        "evaluation. That needs a label which was trained to stand for no class: zeros in EDM's",
+        "networks, else `null_label`.",
+        "",
+        "No code in a file is run. `.pkl` files of EDM go through an unpickler that knows tensors,",
+        "numbers, containers and the one function that would run their source, which it replaces;",
+        "other files go through `torch.load(weights_only=True)` or safetensors, after their sizes",
+        "were compared with the file's.",
+        "",
+        f"Converted weights are kept in `~/.cache/invdiff` (`XDG_CACHE_HOME`, `{CACHE}`) under the",
+        f"hash of their source, and take as much disk as it. An empty `{CACHE}` turns that off.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
-    """Write both pages, or compare them with --check; exit code 1 when one differs."""
+    """Write the pages, or compare them with --check; exit code 1 when one differs."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--check", action="store_true", help="write nothing; exit 1 on a difference")
     check = p.parse_args().check
     torch.set_num_threads(1)
     stale = False
-    for name, page in (("solvers.md", solvers_page), ("operators.md", operators_page)):
+    pages = {"solvers.md": solvers_page, "operators.md": operators_page, "priors.md": priors_page}
+    for name, page in pages.items():
         file, text = DOCS / name, page()
         if check and (not file.is_file() or file.read_text(encoding="utf-8") != text):
             print(f"docs/{name} differs from the code; run python benchmarks/make_docs.py")

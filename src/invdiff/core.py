@@ -85,7 +85,7 @@ class Problem:
                 f"{type(self.A).__name__} maps images {self.x_shape} to {tuple(expected)}; "
                 "give the measurement that belongs to this operator."
             )
-        y = self.A.restrict(self.y)
+        y = self.noise.admit(self.A.restrict(self.y))
         if not bool(torch.isfinite(y).all()):
             bad = int((~torch.isfinite(y)).sum())
             raise InvdiffError(
@@ -116,11 +116,8 @@ class Problem:
 
     @property
     def sigma_y(self) -> float:
-        """Standard deviation of Gaussian noise. Raises InvdiffError for any other noise."""
-        sigma = getattr(self.noise, "sigma", None)
-        if sigma is None:
-            raise InvdiffError(f"{type(self.noise).__name__} noise has no single sigma.")
-        return float(sigma)
+        """Standard deviation of white Gaussian noise. Raises InvdiffError for any other noise."""
+        return float(self.noise.sigma_y)
 
     @property
     def poisson(self) -> Poisson:
@@ -139,12 +136,14 @@ class Problem:
 
     def rows(self, index: Tensor) -> Problem:
         """The problem of the measurements index, one row each; a row may be repeated."""
-        return Problem(self.y[index], self.A.rows(index), self.noise, self.x_shape)
+        noise = self.noise.rows(index)
+        return Problem(self.y[index], self.A.rows(index), noise, self.x_shape)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Problem:
         """The same problem on another device or in another real dtype."""
         y = self.y.to(device) if dtype is None else self.y.to(device, _as_complex(self.y, dtype))
-        return Problem(y, self.A.to(device, dtype), self.noise, self.x_shape)
+        noise = self.noise.to(device, dtype)
+        return Problem(y, self.A.to(device, dtype), noise, self.x_shape)
 
 
 def _as_complex(y: Tensor, dtype: torch.dtype) -> torch.dtype:

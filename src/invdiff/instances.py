@@ -7,7 +7,14 @@ from collections.abc import Callable
 import torch
 
 from invdiff.core import Problem
-from invdiff.noise import Gaussian, Noise, Poisson
+from invdiff.noise import (
+    CorrelatedGaussian,
+    DiagonalGaussian,
+    Gaussian,
+    Laplace,
+    Noise,
+    Poisson,
+)
 from invdiff.operators.base import Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import CircularBlur, gaussian_kernel
@@ -16,6 +23,7 @@ from invdiff.operators.closures import ClosurePhases
 from invdiff.operators.coils import ring_maps
 from invdiff.operators.downsample import AveragePool
 from invdiff.operators.hdr import HDR
+from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.interferometry import Interferometry
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.mri import Fourier, RealFourier, Sense
@@ -30,6 +38,9 @@ from invdiff.operators.tomography import metal_trace
 from invdiff.operators.video import Frames
 
 RGB = (3, 16, 16)
+HOLE = torch.ones(1, 1, 16, 16)
+HOLE[..., 4:9, 6:12] = 0
+UNEVEN = torch.linspace(0.05, 0.2, 16).reshape(1, 1, 1, 16)
 LINES = gaussian_lines((16, 12), 3, seed=0)
 POINTS = poisson_disc((16, 12), 3, seed=0, center=2)
 ARRAY = earth_rotation(8, 12, 7.0)
@@ -75,6 +86,13 @@ INSTANCES: dict[str, Callable[[float], Problem]] = {
     "hdr": lambda sigma: unmeasured(HDR(), sigma, RGB),
     "exposures": lambda sigma: unmeasured(Bracket((0.5, 1.0, 4.0)), sigma, RGB),
     "nonlinear-blur": lambda sigma: unmeasured(NonlinearBlur(radius=3), sigma, RGB),
+    "uneven-noise": lambda _: unmeasured(Inpaint(HOLE), DiagonalGaussian(UNEVEN), RGB),
+    "coil-noise": lambda _: unmeasured(
+        Sense(ring_maps(4, (16, 12)), POINTS),
+        CorrelatedGaussian(0.01 * (torch.eye(4) + 0.5)),
+        (2, 16, 12),
+    ),
+    "laplace-noise": lambda _: unmeasured(AveragePool(2, RGB[1:]), Laplace(0.05), RGB),
     "poisson": lambda _: unmeasured(
         CircularBlur(gaussian_kernel(1.0), RGB[1:]), Poisson(100.0), RGB
     ),

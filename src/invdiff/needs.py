@@ -7,9 +7,10 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from invdiff.core import InvdiffError, Problem
-from invdiff.noise import Gaussian, Poisson
+from invdiff.noise import Coloured, Gaussian, Poisson
 from invdiff.operators.algebra import ComposedPseudoInvertible
 from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.white import whitened
 from invdiff.priors.base import Prior
 
 if TYPE_CHECKING:
@@ -54,8 +55,10 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
     """What a problem and a prior provide, derived from their types.
 
     A composition whose generalised inverse is only an approximation offers it when it was made
-    with approximate = True, and not otherwise.
+    with approximate = True, and not otherwise. Gaussian noise that is not white is what a solver
+    sees of it: white, with the operator of `operators.white.whitened`.
     """
+    problem = whitened(problem)
     found: set[Need] = set()
     A: Operator = problem.A
     if isinstance(A, Spectral):
@@ -106,6 +109,8 @@ def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str
     if not ways[0]:
         return ""
     A, noise = type(problem.A).__name__, problem.noise
+    if isinstance(noise, Coloured):
+        A = f"{A} with {type(noise).__name__} noise"
     has = {
         Need.PRIOR_VJP: "this prior offers none",
         Need.GAUSSIAN: f"the noise is {type(noise).__name__}",

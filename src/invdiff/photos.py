@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff import zoo
 from invdiff.core import InvdiffError, Problem
 from invdiff.io import Photo, Range, check_pixels, from_range, luma, read_mask, to_range, words
 from invdiff.kernels import read_kernel
-from invdiff.noise import Gaussian
+from invdiff.noise import Gaussian, noise_from_detail
 from invdiff.operators.base import Linear
 from invdiff.priors.base import Prior
 
@@ -130,24 +129,14 @@ def noise_level(
 
 
 def estimate_sigma(pixels: Tensor, known: Tensor | None = None) -> float:
-    """Noise level of (C, H, W) from the finest diagonal Haar coefficients: median |d| / 0.6745.
+    """Noise level of (C, H, W) by `noise_from_detail`; known: (H, W), the measured pixels.
 
-    Donoho and Johnstone 1994, Biometrika 81. known: (H, W), the pixels that were measured; blocks
-    of 2 x 2 pixels with others are left out. Texture counts as noise, so that it is an upper bound.
-    Raises InvdiffError where there are fewer than 64 blocks.
+    Raises InvdiffError, with the flag to give, where there are fewer than 64 blocks of pixels.
     """
-    h, w = (side // 2 * 2 for side in pixels.shape[1:])
-    x = pixels[:, :h, :w].double()
-    detail = (x[:, ::2, ::2] - x[:, 1::2, ::2] - x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 2
-    if known is not None:
-        whole = -F.max_pool2d(-known[None, :h, :w].float(), 2) > 0
-        detail = detail[whole.expand_as(detail)]
-    detail = detail[torch.isfinite(detail)]
-    if detail.numel() < 64 * pixels.shape[0]:
-        raise InvdiffError(
-            "There are too few known pixels to estimate the noise; give --noise with its level."
-        )
-    return float(detail.abs().flatten().median()) / 0.6745
+    try:
+        return noise_from_detail(pixels, known).sigma
+    except InvdiffError as error:
+        raise InvdiffError(str(error).replace("give its", "give --noise with its")) from None
 
 
 def shown(x: Tensor, grey: bool, value_range: Range) -> Tensor:

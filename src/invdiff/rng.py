@@ -114,6 +114,15 @@ class Rng:
         ]
         return torch.stack(draws).to(device=rate.device, dtype=rate.dtype)
 
+    def gamma(self, shape: float, like: Tensor, role: str) -> Tensor:
+        """Gamma(shape, 1) of the shape, dtype and device of like, drawn on the CPU in float64."""
+        self._check(like)
+        draws = [
+            torch.from_numpy(np.asarray(generator.standard_gamma(shape, tuple(like.shape[1:]))))
+            for generator in self._generators(role)
+        ]
+        return torch.stack(draws).to(device=like.device, dtype=like.dtype)
+
     def _check(self, like: Tensor) -> None:
         if like.shape[0] != len(self.seeds):
             raise ValueError(f"{like.shape[0]} rows need as many seeds, found {len(self.seeds)}")

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem, State
 from invdiff.needs import check
-from invdiff.noise import Gaussian
-from invdiff.operators.algebra import Affine
+from invdiff.operators.white import centred, whitened
 from invdiff.priors.base import Counted, Prior
 from invdiff.result import Result, describe
 from invdiff.rng import Rng
@@ -28,15 +27,6 @@ end: a state that holds one has diverged, though it is finite."""
 
 class DivergedError(InvdiffError):
     """A sampler left all bounds; the message names the step and what to turn down."""
-
-
-def centred(problem: Problem) -> Problem:
-    """The problem without the offset of an affine operator: the same for Gaussian noise."""
-    A = problem.A
-    if isinstance(A, Affine) and isinstance(problem.noise, Gaussian):
-        y = problem.y - A.offset.to(problem.y.device, problem.y.dtype)
-        return Problem(y, A.linear, problem.noise, problem.x_shape)
-    return problem
 
 
 def stream(
@@ -55,6 +45,7 @@ def stream(
     """
     problem = centred(problem)
     check(solver, problem, prior, [cls() for cls in registry().values()])
+    problem = whitened(problem)
     if len(seeds) != problem.batch:
         raise InvdiffError(f"{problem.batch} measurements need as many seeds, found {len(seeds)}.")
     rng = Rng.of(seeds, portable)
@@ -80,7 +71,7 @@ def finish(
     """The samples of the last state of a stream, (B, *x_shape)."""
     with torch.no_grad():
         rng = Rng.of(seeds, portable).at(state.step)
-        return solver.finish(state, centred(problem), prior, rng)
+        return solver.finish(state, whitened(centred(problem)), prior, rng)
 
 
 def _check_finite(state: State, prior: Prior, solver: Solver) -> None:

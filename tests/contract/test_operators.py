@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
+import scipy.sparse
 import torch
+from scipy.sparse.linalg import aslinearoperator
 from torch import Tensor
 
 import invdiff.operators as ops
@@ -103,6 +106,34 @@ def pairs(A: Linear) -> Pairs:
     return (SpectralPairs if isinstance(A, Spectral) else Pairs)(A)
 
 
+def undiff(v: Tensor) -> Tensor:
+    """The adjoint of torch.diff along the last axis."""
+    zero = torch.zeros_like(v[..., :1])
+    return torch.cat([zero, v], -1) - torch.cat([v, zero], -1)
+
+
+def flipped(x: Tensor) -> Tensor:
+    return x.flip(-1)
+
+
+def numpy_fourier(shape: Shape) -> Linear:
+    """Every other column of the orthonormal Fourier transform, for numpy arrays of one image."""
+
+    def forward(x: np.ndarray) -> np.ndarray:
+        return np.fft.fft2(x, norm="ortho")[..., ::2]
+
+    def adjoint(y: np.ndarray) -> np.ndarray:
+        full = np.zeros(shape, complex)
+        full[..., ::2] = y
+        return np.fft.ifft2(full, norm="ortho").real
+
+    return Linear.from_functions(forward, adjoint, shape, numpy=True)
+
+
+def sech2(x: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return v / np.cosh(x) ** 2
+
+
 TAPS = (torch.tensor([0.05, 0.8, 0.15]), torch.tensor([0.05, 0.1, 0.75, 0.1]))
 RGB = (3, 12, 10)
 POOL = ops.AveragePool(2, (12, 10))
@@ -110,6 +141,10 @@ MAPS = ops.ring_maps(3, (6, 5), distance=1.45)
 EACH_MAPS = torch.view_as_complex(random(B, 3, 5, 4, 2, seed=6))
 HALF = ops.Inpaint.random((6, 5), 0.5, seed=1, batch=B)
 RADON = ops.Radon(ops.sparse_view(3), (7, 6), 4)
+WELL = torch.eye(4).double() + random(4, 4, seed=8) / 5
+COILS = torch.complex(WELL[:3, :3], random(3, 3, seed=1) / 9)
+TALL = random(18, 12, seed=4) / 4 + torch.eye(18, 12).double()
+SPARSE = scipy.sparse.csr_array((TALL * (TALL.abs() > 0.25)).numpy())
 EACH_UV = torch.cat([ops.random_uv(6, 3.0, seed=k) for k in (1, 2, 4)])
 LOW_UV = ops.grid_uv(ops.low_frequencies((7, 6), 3))
 TILES = torch.stack([rough(3, 5), rough(5, 3).T, sharp(torch.eye(5)[1:4]), rough(3, 5)])
@@ -223,6 +258,27 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("noncartesian-coils", pairs(ops.NonCartesian(SHAKEN[:, ::5], (6, 5), MAPS)), (2, 6, 5)),
     ("noncartesian-each", pairs(ops.NonCartesian(EACH_UV, (7, 6), eps=1e-3)), (4, 7, 6)),
     ("noncartesian-density", pairs(ops.NonCartesian(*DENSE)), (2, 6, 5)),
+    ("weighted", ops.Weighted(random(1, 3, 1, 4, seed=7).abs() * mask(1, 3, 5, 4)), (3, 5, 4)),
+    ("weighted-each", ops.Weighted(random(B, 1, 5, 1, seed=7).abs()), (2, 5, 4)),
+    ("weighted-mask", ops.Weighted(0.5 + random(1, 1, 6, 5, seed=7).abs()) @ HALF, (2, 6, 5)),
+    ("mixed", ops.Mixed(WELL[:3, :3]), (3, 5, 4)),
+    ("mixed-last", ops.Mixed(WELL, axis=3), (2, 3, 4)),
+    ("mixed-all", ops.Mixed(WELL, axis=None), (1, 2, 2)),
+    ("mixed-coils", pairs(ops.Mixed(COILS) @ ops.Sense(MAPS, torch.ones(1, 1, 6, 5))), (2, 6, 5)),
+    ("matrix-wide", Linear.from_matrix(random(7, 12, seed=1), (1, 3, 4)), (1, 3, 4)),
+    ("matrix-tall", Linear.from_matrix(TALL, (2, 2, 3), (3, 6)), (2, 2, 3)),
+    ("matrix-rank", Linear.from_matrix(random(6, 2) @ random(2, 8), (8,)), (8,)),
+    ("matrix-plain", Linear.from_matrix(TALL, (1, 4, 3), decompose=False), (1, 4, 3)),
+    ("matrix-complex", pairs(Linear.from_matrix(TALL[:8] + 1j * TALL[9:17], (12,))), (12,)),
+    ("matrix-sparse", Linear.from_matrix(SPARSE, (1, 4, 3), (2, 9)), (1, 4, 3)),
+    ("functions", Linear.from_functions(torch.diff, undiff, (2, 3, 5)), (2, 3, 5)),
+    ("functions-numpy", pairs(numpy_fourier((1, 4, 6))), (1, 4, 6)),
+    (
+        "functions-masked",
+        HALF @ Linear.from_functions(flipped, flipped, (1, 6, 5)),
+        (1, 6, 5),
+    ),
+    ("scipy", Linear.from_scipy(aslinearoperator(SPARSE), (1, 4, 3), (3, 6)), (1, 4, 3)),
     ("affine", ops.affine(ops.Bicubic(2, (5, 6)), 0.5, 0.5), (1, 5, 6)),
 ]
 NONLINEAR: list[tuple[str, Operator, Shape]] = [
@@ -239,6 +295,8 @@ NONLINEAR: list[tuple[str, Operator, Shape]] = [
 ]
 EXACT = [c for c in NONLINEAR if c[1].consistent(c[2]) and "jpeg" not in c[0]]
 CURVED: list[tuple[str, Operator, Shape]] = [
+    ("function", Operator.from_function(torch.tanh), (2, 5, 4)),
+    ("function-numpy", Operator.from_function(np.tanh, sech2, numpy=True), (2, 5, 4)),
     ("phase", ops.PhaseRetrieval(), RGB),
     ("phase-unit", ops.PhaseRetrieval(4.0, unit_range=True), (1, 5, 4)),
     ("diffraction", ops.CodedDiffraction.random((7, 6), 2, seed=0), (2, 7, 6)),

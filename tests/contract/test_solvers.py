@@ -84,6 +84,7 @@ VARIANTS: dict[str, Solver] = {name: cls().with_steps(STEPS) for name, cls in re
 VARIANTS |= {
     "dps-l2sq": solver_class("dps")(loss="l2sq", path=VP(STEPS)),
     "dps-gaussian": solver_class("dps")(loss="gaussian", zeta=0.003, path=VP(STEPS)),
+    "dps-likelihood": solver_class("dps")(loss="likelihood", zeta=0.003, path=VP(STEPS)),
     "dps-poisson": solver_class("dps")(loss="poisson_diag", zeta=0.003, path=VP(STEPS)),
     "dps-poisson-official": solver_class("dps")(loss="poisson_official", path=VP(STEPS)),
     "dps-clip": solver_class("dps")(clip="value", path=VP(STEPS)),
@@ -477,6 +478,7 @@ WEIGHTLESS = [
             ("dps", {"zeta": 0.0, "loss": "l2"}),
             ("dps", {"zeta": 0.0, "loss": "l2sq"}),
             ("dps", {"zeta": 0.0, "loss": "gaussian"}),
+            ("dps", {"zeta": 0.0, "loss": "likelihood"}),
             ("pigdm", {"weight": 0.0}),
         )
     ],

@@ -1,13 +1,16 @@
 """The generated pages of docs/ say what the code does."""
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from invdiff import noise
 from invdiff.core import Problem
 from invdiff.noise import Gaussian
 from invdiff.operators import AveragePool
@@ -38,7 +41,7 @@ def test_a_stale_page_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     script = tmp_path / "benchmarks" / "make_docs.py"
     script.write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
-    for name in ("solvers.md", "operators.md"):
+    for name in ("solvers.md", "operators.md", "priors.md"):
         text = (ROOT / "docs" / name).read_text(encoding="utf-8")
         (tmp_path / "docs" / name).write_text(text.replace("a solver's", "its"), encoding="utf-8")
     record = (ROOT / "docs" / "posterior.json").read_text(encoding="utf-8")
@@ -88,3 +91,37 @@ def test_the_solver_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     assert float(high.mean.mean() - low.mean.mean()) > 0.9
     assert "pulled" not in registry()
+
+
+def test_the_code_of_bring_your_own_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/bring-your-own.md: its samples fit y to the noise, and beat the pseudo-inverse."""
+    text = (ROOT / "docs" / "bring-your-own.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(ROOT)
+    found: dict[str, Any] = {}
+    exec(compile(code, "bring-your-own.md", "exec"), found)
+    assert "torch.Size([1, 4, 1, 28, 28])" in capsys.readouterr().out
+    problem, mean = found["problem"], found["result"].mean
+    assert float(problem.residual(mean).square().mean().sqrt()) < 2 * problem.sigma_y
+    truth = torch.tensor(found["picture"])
+    plain = problem.A.pinv(problem.y)
+    assert float((mean - truth).norm()) < float((plain - truth).norm())
+
+
+def test_the_noises_of_bring_your_own_are_those_that_exist() -> None:
+    """Its table has every noise with the first sentence of its docstring, and no other."""
+    text = (ROOT / "docs" / "bring-your-own.md").read_text(encoding="utf-8")
+    lines = text.split("| noise | law | solvers |")[1].split("\n\n")[0].splitlines()[2:]
+    told = {re.match(r"\| `(\w+)\(", line)[1]: line.split(" | ", 1)[1] for line in lines}
+    laws = {
+        name: kind
+        for name, kind in vars(noise).items()
+        if isinstance(kind, type) and issubclass(kind, noise.Noise)
+    }
+    abstract = {"Noise", "Coloured"}
+    assert set(told) == set(laws) - abstract
+    for name, rest in told.items():
+        first = " ".join((laws[name].__doc__ or "").split("\n\n")[0].split())
+        assert rest.startswith(first.replace("|", "\\|")), name

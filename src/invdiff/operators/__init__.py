@@ -1,5 +1,6 @@
 """Measurement operators: the ladder in `base`, then one family for each file."""
 
+from invdiff.operators.adapters import from_deepinv
 from invdiff.operators.algebra import (
     Affine,
     Composed,
@@ -27,10 +28,11 @@ from invdiff.operators.coils import (
     normalised,
     ring_maps,
     root_sum_of_squares,
-    whitened,
+    whiten_coils,
     zero_filled,
 )
 from invdiff.operators.color import REC601, Grayscale
+from invdiff.operators.custom import FromFunction, FromFunctions, dot_test
 from invdiff.operators.dct import DCTSubsampling
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.hdr import HDR
@@ -44,6 +46,7 @@ from invdiff.operators.interferometry import (
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.kernel_network import KernelNetworkBlur
 from invdiff.operators.krylov import conjugate_gradients, least_squares
+from invdiff.operators.matrix import Matrix, MatrixProduct, SparseMatrix
 from invdiff.operators.mri import (
     Fourier,
     RealFourier,
@@ -78,6 +81,7 @@ from invdiff.operators.stations import TelescopeArray, earth_rotation, earth_rot
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
 from invdiff.operators.varying import TiledBlur, Warp, lens_kernels
 from invdiff.operators.video import Frames, TemporalPool
+from invdiff.operators.white import Mixed, Weighted, centred, whitened
 
 __all__ = [
     "JPEG",
@@ -105,12 +109,17 @@ __all__ = [
     "ComposedPseudoInvertible",
     "Frames",
     "Fourier",
+    "FromFunction",
+    "FromFunctions",
     "Grayscale",
     "Identity",
     "Inpaint",
     "Interferometry",
     "Linear",
     "NonCartesian",
+    "Matrix",
+    "MatrixProduct",
+    "Mixed",
     "NonlinearBlur",
     "Operator",
     "PseudoInvertible",
@@ -123,12 +132,14 @@ __all__ = [
     "Sense",
     "Separable",
     "SeparableBlur",
+    "SparseMatrix",
     "Spectral",
     "Stack",
     "WalshHadamard",
     "TelescopeArray",
     "TemporalPool",
     "Upsample",
+    "Weighted",
     "acceleration",
     "affine",
     "as_channels",
@@ -136,14 +147,17 @@ __all__ = [
     "blur",
     "calibration_region",
     "calibration_width",
+    "centred",
     "check_kernel",
     "coil_images",
     "conjugate_gradients",
     "density_compensation",
+    "dot_test",
     "fbp",
     "equispaced",
     "espirit",
     "fft2c",
+    "from_deepinv",
     "gaussian_kernel",
     "gaussian_lines",
     "gaussian_points",
@@ -178,6 +192,7 @@ __all__ = [
     "sparse_view",
     "spiral_uv",
     "transmit",
+    "whiten_coils",
     "whitened",
     "zero_filled",
 ]

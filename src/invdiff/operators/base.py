@@ -38,6 +38,25 @@ class Operator:
         """A(x)."""
         raise NotImplementedError
 
+    @staticmethod
+    def from_function(
+        function: Callable[..., Any],
+        vjp: Callable[..., Any] | None = None,
+        differentiable: bool = True,
+        numpy: bool = False,
+    ) -> Operator:
+        """y = function(x), any function of the user's own; its gradient by automatic
+        differentiation, unless `vjp` is given.
+
+        function: from a batch of images (B, *x_shape) to a batch of measurements, row by row;
+        with numpy = True, from the numpy array of one image to that of one measurement.
+        vjp(x, v): (dA/dx)^T v, of the same kind of arrays; a function of numpy has no other.
+        differentiable: False where no gradient passes.
+        """
+        from invdiff.operators.custom import FromFunction
+
+        return FromFunction(function, vjp, differentiable, numpy)
+
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         """(dA/dx)^T v at x; shapes of x, of A(x), result like x. By automatic differentiation.
 
@@ -142,6 +161,57 @@ class PseudoInvertible(Operator):
 @dataclass(frozen=True, eq=False)
 class Linear(PseudoInvertible):
     """An operator with an adjoint."""
+
+    @staticmethod
+    def from_functions(
+        forward: Callable[..., Any],
+        adjoint: Callable[..., Any],
+        x_shape: tuple[int, ...],
+        numpy: bool = False,
+        tol: float | None = None,
+        dtype: torch.dtype = torch.float64,
+        check: bool = True,
+    ) -> Linear:
+        """y = forward(x) with its adjoint, two functions of the user's own.
+
+        Both take and return batches of tensors, (B, *x_shape) and (B, *y_shape); with numpy = True
+        the numpy array of one image or measurement. Images are real, measurements may be complex.
+        check: compare the two by `dot_test` in dtype, which may differ by tol; None is the root of
+        the round-off, 1.5e-8 in float64 and 3.5e-4 in float32.
+        Raises InvdiffError with the gap that was found when adjoint is not the adjoint.
+        """
+        from invdiff.operators.custom import from_functions
+
+        return from_functions(forward, adjoint, x_shape, numpy, tol, dtype, check)
+
+    @staticmethod
+    def from_matrix(
+        matrix: Any,
+        x_shape: tuple[int, ...],
+        y_shape: tuple[int, ...] | None = None,
+        decompose: bool | None = None,
+    ) -> Linear:
+        """y = matrix x of the flattened image; see `operators.matrix.from_matrix`."""
+        from invdiff.operators.matrix import from_matrix
+
+        return from_matrix(matrix, x_shape, y_shape, decompose)
+
+    @staticmethod
+    def from_scipy(
+        operator: Any,
+        x_shape: tuple[int, ...],
+        y_shape: tuple[int, ...] | None = None,
+        check: bool = True,
+    ) -> Linear:
+        """y = operator x of the flattened image, of a `scipy.sparse.linalg.LinearOperator`, or of
+        anything with shape, matvec and rmatvec (PyLops). It runs in numpy, on the CPU.
+
+        y_shape: of one measurement, (m,) when None. check: the dot test in float64.
+        Raises InvdiffError when shapes do not fit, rmatvec is missing, or it is not the adjoint.
+        """
+        from invdiff.operators.adapters import from_scipy
+
+        return from_scipy(operator, x_shape, y_shape, check)
 
     @property
     def cg_iterations(self) -> int:

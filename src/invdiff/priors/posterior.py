@@ -11,6 +11,7 @@ from invdiff.core import InvdiffError, Problem
 from invdiff.noise import Gaussian
 from invdiff.operators.algebra import Affine
 from invdiff.operators.base import Linear, Operator
+from invdiff.operators.white import whitened
 
 
 def matrix(A: Operator, x_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -45,9 +46,11 @@ def condition(
     Returns the same three of the posterior:
       w_k N(y; A mean_k, S_k) / sum,  mean_k + G_k (y - A mean_k),  (I - G_k A) cov_k
     with S_k = A cov_k A^T + sigma^2 and G_k = cov_k A^T S_k^+ (Bishop 2006, section 2.3.3).
+    Gaussian noise that is not white is whitened first.
     Raises InvdiffError unless problem is one measurement with Gaussian noise by a linear operator,
     and for a noiseless y that no component can have made.
     """
+    problem = whitened(problem)
     if problem.batch != 1 or not isinstance(problem.noise, Gaussian):
         raise InvdiffError(
             "An exact posterior needs one measurement with Gaussian noise, found "

@@ -51,7 +51,9 @@ SHORT = {
 """Our step for 100 steps and images of 256 x 256, from trials with the photo prior on crops of 64
 and 128 pixels; "hdr" is for the straight-through gradient, "phase-retrieval" for random masks."""
 
-Loss = Literal["l2", "l2sq", "gaussian", "poisson_diag", "poisson_norm", "poisson_official"]
+Loss = Literal[
+    "l2", "l2sq", "gaussian", "likelihood", "poisson_diag", "poisson_norm", "poisson_official"
+]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class DPS(Solver):
     so that noiseless data are never met exactly; at r = 0 it is 0. "l2sq": zeta / |r| on the
     gradient of |r|^2, the paper's text, which is twice as large. "gaussian": zeta on the gradient
     of |r|^2 / (2 sigma_y^2), the log-likelihood itself.
+    "likelihood": zeta on minus the gradient of log p(y | x0) of any noise that has a density, such
+    as `Laplace`, `StudentT`, `Rician`, `PoissonGaussian`; of Gaussian noise it is "gaussian".
     "poisson_diag": zeta on the gradient of sum_j r_j^2 / (2 max(k_j, count_floor)), r in counts and
     k_j the counts of y: the paper's weighted norm, the Gaussian limit of the Poisson likelihood.
     "poisson_norm": zeta on the gradient of its root (sum_j r_j^2 / max(k_j, count_floor))^(1/2),
@@ -99,6 +103,8 @@ class DPS(Solver):
         super().__post_init__()
         if self.loss == "gaussian":  # the likelihood of a noiseless y is no density
             object.__setattr__(self, "needs", self.needs | {Need.GAUSSIAN, Need.NOISY})
+        elif self.loss == "likelihood":
+            object.__setattr__(self, "needs", self.needs | {Need.DENSITY})
         elif self.loss != "l2" and self.loss != "l2sq":
             object.__setattr__(self, "needs", self.needs | {Need.POISSON})
 
@@ -146,11 +152,17 @@ class DPS(Solver):
             x0 = clipped
         eps = eps_from(state.x, x0, level)
         x = steps.ddim(x0, eps, level, to, rng.normal(state.x, "step"), self.eta_ddim)
-        uphill = problem.A.vjp(x0, self._weighted(problem.residual(x0), problem))
+        uphill = problem.A.vjp(x0, self._uphill(x0, problem))
         return State(state.step + 1, x + self.zeta * pull(inside * uphill), x0)
 
-    def _weighted(self, r: Tensor, problem: Problem) -> Tensor:
+    def _uphill(self, x0: Tensor, problem: Problem) -> Tensor:
         """Minus the gradient of the loss with respect to A(x0), shape of y."""
+        if self.loss == "likelihood":
+            return problem.noise.score(problem.y, problem.A(x0))
+        return self._weighted(problem.residual(x0), problem)
+
+    def _weighted(self, r: Tensor, problem: Problem) -> Tensor:
+        """The same for the losses of the residual r."""
         if self.loss == "gaussian":
             return r / problem.sigma_y**2
         if self.loss in ("poisson_diag", "poisson_norm"):

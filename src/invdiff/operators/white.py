@@ -1,0 +1,161 @@
+"""Whitening: Gaussian noise of any covariance becomes white, and the operator takes the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from invdiff.core import InvdiffError, Problem
+from invdiff.noise import Coloured, CorrelatedGaussian, DiagonalGaussian, Gaussian
+from invdiff.noise.coloured import along
+from invdiff.operators.algebra import Affine
+from invdiff.operators.base import Identity, Linear, Operator, Spectral
+from invdiff.operators.inpaint import Inpaint
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted(Spectral):
+    """y = weights * x: every entry has a gain of its own; 0 where nothing is measured.
+
+    weights: >= 0 and finite, with as many axes as a batch of images, each 1 or that of x; one row
+    for each measurement, or one for all. Entries of y where the weight is 0 are never read.
+    Decomposition: V = identity, s = weights, and U keeps what has a weight.
+    """
+
+    weights: Tensor
+
+    batched: ClassVar[tuple[str, ...]] = ("weights",)
+
+    def __post_init__(self) -> None:
+        w = self.weights
+        if w.ndim < 2 or w.is_complex() or not bool(((w >= 0) & w.isfinite()).all()):
+            raise InvdiffError(
+                "Weights are finite real numbers of at least 0 in an array with the axes of the "
+                "images, batch first; some are not."
+            )
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        have = tuple(self.weights.shape[1:])
+        if len(have) != len(x_shape) or any(
+            w not in (1, n) for w, n in zip(have, x_shape, strict=True)
+        ):
+            raise InvdiffError(
+                f"Weights of shape {have} per image do not fit images of shape {tuple(x_shape)}; "
+                "every axis is 1 or that of the image."
+            )
+        return tuple(x_shape)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        return torch.where(self._as("weights", y) > 0, y, y.new_zeros(()))
+
+    @property
+    def s(self) -> Tensor:
+        return self.weights.double()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._as("weights", x) * x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._as("weights", y) * self.restrict(y)
+
+    def V(self, c: Tensor) -> Tensor:
+        return c
+
+    def Vt(self, x: Tensor) -> Tensor:
+        return x
+
+    def U(self, c: Tensor) -> Tensor:
+        return self.restrict(c)
+
+    def Ut(self, y: Tensor) -> Tensor:
+        return self.restrict(y)
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed(Linear):
+    """Every vector along an axis of x times one square matrix: coils, channels, bands.
+
+    matrix: (k, k), real, or complex for complex x. axis: of a batch, from 1 on; None takes all
+    numbers of an image in their order as one axis.
+    """
+
+    matrix: Tensor
+    axis: int | None = 1
+
+    def __post_init__(self) -> None:
+        if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
+            raise InvdiffError(
+                f"The matrix that mixes an axis is square, found {tuple(self.matrix.shape)}."
+            )
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        size = torch.Size(x_shape).numel() if self.axis is None else x_shape[self.axis - 1]
+        if size != len(self.matrix):
+            raise InvdiffError(
+                f"A matrix of {len(self.matrix)} x {len(self.matrix)} does not fit {size} numbers "
+                f"of images of shape {tuple(x_shape)}."
+            )
+        return tuple(x_shape)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return along(self._as("matrix", x).to(x.dtype), x, self.axis)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return along(self._as("matrix", y).mH.to(y.dtype), y, self.axis)
+
+
+def centred(problem: Problem) -> Problem:
+    """The problem without the offset of an affine operator: the same for additive noise."""
+    A = problem.A
+    if isinstance(A, Affine) and problem.noise.additive:
+        y = problem.y - A.offset.to(problem.y.device, problem.y.dtype)
+        return Problem(y, A.linear, problem.noise, problem.x_shape)
+    return problem
+
+
+def whitened(problem: Problem) -> Problem:
+    """The same posterior with white noise: (c L^-1 y, c L^-1 A, c n) for noise L n.
+
+    c is the noise's `level`; a problem whose noise is not `Coloured` is returned as it is. Entries
+    with an infinite standard deviation become entries that were not measured. The operator stays
+    linear; `Identity`, `Inpaint` and `Weighted` keep their decomposition where entries of the noise
+    are independent. log p(y | x) changes by a constant, log |det c L^-1|.
+    Raises InvdiffError where correlated noise meets an axis that was measured in part.
+    """
+    if not isinstance(problem.noise, Coloured):
+        return problem
+    problem = centred(problem)
+    noise, y, A = problem.noise, problem.y, problem.A
+    assert isinstance(noise, Coloured)
+    W: Linear
+    if isinstance(noise, CorrelatedGaussian):
+        _check_whole(problem, noise)
+        W = Mixed(noise.level * noise.inverse_factor(y), noise.axis)
+    else:
+        assert isinstance(noise, DiagonalGaussian)
+        W = Weighted((noise.level / noise.sigmas.double()).to(y.device, y.dtype.to_real()))
+    return Problem(W(y), _after(W, A, y), Gaussian(noise.level), problem.x_shape)
+
+
+def _after(W: Linear, A: Operator, like: Tensor) -> Operator:
+    """W after A, as one operator with a decomposition where both are diagonal."""
+    if isinstance(A, Identity):
+        return W
+    if isinstance(W, Weighted) and isinstance(A, Weighted | Inpaint):
+        gains = A._as("weights" if isinstance(A, Weighted) else "mask", like)
+        return Weighted(W.weights * gains)
+    return W @ A
+
+
+def _check_whole(problem: Problem, noise: CorrelatedGaussian) -> None:
+    """Raise InvdiffError unless all of the correlated axis was measured wherever some was."""
+    seen = problem.A.restrict(torch.ones_like(problem.y)).real
+    axis = seen.flatten(1) if noise.axis is None else seen.movedim(noise.axis, -1)
+    if bool((axis != axis[..., :1]).any()):
+        raise InvdiffError(
+            "Where noise is correlated along an axis, all of the axis was measured or none; "
+            "give the covariance of what was measured, or leave out the rest."
+        )
