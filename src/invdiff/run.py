@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from invdiff.rng import Rng
 from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
 
-FAR = 1e6
-"""No clean estimate is as large: a state that holds one has diverged, though it is finite."""
+FAR = 1e4
+"""No clean estimate is as many times larger than the prior's range, or than 100 where that has no
+end: a state that holds one has diverged, though it is finite."""
 
 
 class DivergedError(InvdiffError):
@@ -63,7 +65,7 @@ def stream(
         with torch.no_grad():
             state = solver.step(state, problem, prior, rng.at(state.step))
         if state.x.device.type == "cpu" or state.step == solver.num_steps:
-            _check_finite(state, solver)
+            _check_finite(state, prior, solver)
         yield state
 
 
@@ -81,11 +83,13 @@ def finish(
         return solver.finish(state, posed(problem, prior), prior, rng)
 
 
-def _check_finite(state: State, solver: Solver) -> None:
+def _check_finite(state: State, prior: Prior, solver: Solver) -> None:
+    largest = max(map(abs, prior.value_range))
+    far = FAR * (largest if math.isfinite(largest) else 100)
     parts = (state.x, *state.extra.values())
     finite = all(bool(torch.isfinite(part.sum())) for part in parts)
-    if not finite or bool(state.x0.abs().max() > FAR):
-        where = f"reached values beyond {FAR:g}" if finite else "left the finite numbers"
+    if not finite or bool(state.x0.abs().max() > far):
+        where = f"reached values beyond {far:g}" if finite else "left the finite numbers"
         raise DivergedError(
             f"{solver.name} {where} at step {state.step} of {solver.num_steps}; "
             f"try {solver.when_it_diverges}."

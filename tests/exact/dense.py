@@ -96,12 +96,14 @@ LIBRARY_PRIOR = GaussianPrior(
 
 @dataclass(frozen=True)
 class Task:
-    """One measurement y = A x0 + sigma_y n, its noise draws z(step, role), and its path."""
+    """One measurement y = A x0 + sigma_y n, its noise draws z(step, role), and its path.
+
+    z takes a shape too, for draws that are not images."""
 
     A: np.ndarray
     y: np.ndarray
     sigma_y: float
-    z: Callable[[int, str], np.ndarray]
+    z: Callable[..., np.ndarray]
     levels: list[tuple[float, float]]
 
     @property
@@ -188,8 +190,8 @@ def compare(name, knobs, matrix, sigma_y, path: Path, library_knobs=None):
     got = states(solver, problem, LIBRARY_PRIOR, rng)[-1].x.flatten(1).numpy()
 
     def one(row):
-        def z(step, role):
-            like = torch.empty(1, *SHAPE, dtype=torch.float64)
+        def z(step, role, shape=SHAPE):
+            like = torch.empty(1, *shape, dtype=torch.float64)
             return rng.rows([row]).at(step).normal(like, role).numpy().ravel()
 
         levels = [(level.a, level.s) for level in path.levels()]

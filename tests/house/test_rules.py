@@ -117,12 +117,14 @@ def test_public_names_exist() -> None:
 
 
 def test_solvers_are_complete() -> None:
-    """Every solver names its paper, claim and knobs with help texts."""
+    """Every solver names its paper, claim and knobs with help texts, and is a public name."""
     import dataclasses
 
+    import invdiff
     from invdiff.solvers import registry
 
     for name, cls in registry().items():
+        assert getattr(invdiff, cls.__name__, None) is cls, name
         assert cls.paper and cls.claim in {"exact", "asymptotic", "heuristic"}, name
         assert cls.__doc__ and ("arXiv" in cls.__doc__ or "ICLR" in cls.__doc__), name
         for f in dataclasses.fields(cls):

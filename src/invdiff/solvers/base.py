@@ -42,7 +42,7 @@ class Solver:
     claim: ClassVar[Claim] = "heuristic"
     coupled: ClassVar[bool] = False
     ignores_y: ClassVar[bool] = False
-    when_it_diverges: ClassVar[str] = "more steps"
+    when_it_diverges: ClassVar[str] = "a path within the noise levels of the prior"
 
     path: Path = dataclasses.field(default_factory=lambda: VP(100), kw_only=True)
 

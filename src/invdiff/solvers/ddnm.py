@@ -30,6 +30,8 @@ class DDNM(Solver):
     paper: ClassVar[str] = "Wang, Yu, Zhang 2023, arXiv 2212.00490, Algorithm 1"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GENERALISED_INVERSE, Need.NOISELESS})
 
+    when_it_diverges: ClassVar[str] = "ddnm+ with the noise level that the measurement really has"
+
     eta_prop: float = knob(0.85, "share of fresh noise in each step", 0, 1)
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
@@ -54,6 +56,8 @@ class DDNMPlus(Solver):
     name: ClassVar[str] = "ddnm+"
     paper: ClassVar[str] = "Wang, Yu, Zhang 2023, arXiv 2212.00490, section 3.3"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SVD, Need.GAUSSIAN})
+
+    when_it_diverges: ClassVar[str] = "the noise level that the measurement really has"
 
     eta_prop: float = knob(0.85, "share of fresh noise in each step", 0, 1)
 

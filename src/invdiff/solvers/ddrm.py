@@ -36,6 +36,8 @@ class DDRM(Solver):
     paper: ClassVar[str] = "Kawar, Elad, Ermon, Song 2022, arXiv 2201.11793, eq. 7 and 8"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SVD, Need.GAUSSIAN})
 
+    when_it_diverges: ClassVar[str] = "the noise level that the measurement really has"
+
     eta_prop: float = knob(0.85, "share of fresh noise where y says less than the prior", 0, 1)
     eta_b: float = knob(1.0, "weight of y where it is more precise than the state", 0, 1)
     last: Literal["consistent", "denoise"] = knob(

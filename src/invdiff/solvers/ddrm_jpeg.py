@@ -33,6 +33,8 @@ class DDRMJPEG(Solver):
     paper: ClassVar[str] = "Kawar, Song, Ermon, Elad 2022, arXiv 2209.11888"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GENERALISED_INVERSE, Need.NOISELESS})
 
+    when_it_diverges: ClassVar[str] = "a smaller eta_b, or a solver for noisy measurements"
+
     eta_prop: float = knob(1.0, "share of fresh noise in each step", 0, 1)
     eta_b: float = knob(
         0.4, "weight of the corrected estimate; at 0, y is in the start alone", 0, 1

@@ -29,6 +29,8 @@ class DiffPIR(Solver):
     paper: ClassVar[str] = "Zhu et al. 2023, arXiv 2305.08995, Algorithm 1"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.LINEAR, Need.GAUSSIAN})
 
+    when_it_diverges: ClassVar[str] = "a larger lam or sigma_floor"
+
     lam: float = knob(1.75, "weight of the prior against the data", 1e-6)
     zeta: float = knob(0.3, "share of fresh noise (variance) in each step", 0, 1)
     sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 1e-6, 1)

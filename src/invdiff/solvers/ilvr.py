@@ -36,6 +36,8 @@ class ILVR(Solver):
     paper: ClassVar[str] = "Choi, Kim, Jeong, Gwon, Yoon 2021, arXiv 2108.02938, Algorithm 1"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.LINEAR})
 
+    when_it_diverges: ClassVar[str] = "up transpose, which amplifies nothing"
+
     range_t: int = knob(0, "number of last steps that are left to the prior alone", 0)
     up: Literal["transpose", "pinv"] = knob("transpose", "how y is brought to the image's size")
     known_level: steps.KnownLevel = knob("next", "noise level of the data that is pasted")

@@ -31,6 +31,8 @@ class MMPS(Solver):
     paper: ClassVar[str] = "Rozet, Andry, Lanusse, Louppe 2024, arXiv 2405.13712, Algorithm 3"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PRIOR_VJP, Need.LINEAR, Need.GAUSSIAN})
 
+    when_it_diverges: ClassVar[str] = "fewer iterations or krylov gmres"
+
     iterations: int = knob(3, "conjugate-gradient iterations per step", 1, 50)
     krylov: Krylov = knob("cg", "linear solver; gmres where a network's Jacobian is not symmetric")
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)

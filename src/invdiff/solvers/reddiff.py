@@ -69,7 +69,7 @@ class REDDiff(Solver):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.OPERATOR_VJP})
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
 
-    when_it_diverges: ClassVar[str] = "a smaller lr"
+    when_it_diverges: ClassVar[str] = "a smaller lr or lam"
 
     lam: float = knob(30.0, "weight of the prior", 0)
     lr: float = knob(0.1, "Adam's rate: about the change of a pixel in one step", 1e-6)
