@@ -31,6 +31,7 @@ from invdiff.core import Problem
 from invdiff.needs import Need, offers, why_not
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.kernel_network import expected
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.rng import Rng
@@ -50,6 +51,10 @@ SHAPES: dict[type[Operator], tuple[int, ...]] = {
     ops.MatrixProduct: VECTOR,
     ops.SparseMatrix: VECTOR,
     ops.FromFunctions: (3, 4),
+    ops.ClosureAmplitudes: (3, 60),
+    ops.ClosurePhases: (3, 60),
+    ops.KernelNetworkBlur: (3, 128, 128),
+    ops.NonCartesian: (2, *SIZE),
 }
 """Shape of one image for operators that do not take RGB."""
 FLOOR = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -311,6 +316,7 @@ def examples() -> Mapping[type[Operator], Operator]:
     circular, bicubic = ops.CircularBlur(kernel, SIZE), ops.Bicubic(4, SIZE)
     blur = ops.Blur(kernel, SIZE, "reflect")
     lines = ops.gaussian_lines(SIZE, 4, seed=0)
+    array = ops.earth_rotation(8, 12, 15.0)
     found: list[Operator] = [
         ops.Identity(),
         ops.Weighted(torch.linspace(0, 1, SIZE[1]).reshape(1, 1, 1, -1)),
@@ -327,12 +333,18 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.SeparableBlur(taps, taps, SIZE),
         blur,
         ops.Grayscale(),
+        ops.Bayer(),
+        ops.DCTSubsampling.random(SIZE, 0.25, seed=0, low=4),
+        ops.SinglePixel(ops.WalshHadamard(256, SIZE)),
+        ops.TiledBlur(ops.lens_kernels((3, 3)), SIZE),
+        ops.Warp.turbulence(SIZE),
         ops.Radon(ops.sparse_view(12), SIZE),
         ops.WalshHadamard(256, SIZE),
         ops.BlockSensing(16, SIZE, 8),
         ops.Fourier(lines),
         ops.RealFourier(lines),
         ops.Sense(ops.ring_maps(8, SIZE), lines),
+        ops.NonCartesian(ops.radial_uv(13, 64, SIZE), SIZE, ops.ring_maps(8, SIZE)),
         ops.Interferometry(ops.random_uv(500, 15.0), SIZE),
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),
@@ -349,9 +361,24 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.PhaseRetrieval(),
         ops.CodedDiffraction.random(SIZE, 2, seed=0),
         ops.HDR(),
+        ops.Bracket((0.25, 1.0, 4.0)),
+        ops.CameraResponse(),
         ops.NonlinearBlur(),
+        kernel_network(),
+        ops.ClosurePhases(array.triangles()),
+        ops.ClosureAmplitudes(array.quadrangles()),
     ]
     return {type(A): A for A in found}
+
+
+def kernel_network() -> ops.KernelNetworkBlur:
+    """A small network of random weights, for images of 128 x 128."""
+    first = {"feature_extractor.0.weight": torch.empty(8, 3, 3, 3)}
+    weights = {
+        name: Rng.of(0).normal(torch.empty(1, *shape), name)[0] / math.prod(shape[1:]) ** 0.5
+        for name, shape in expected(first).items()
+    }
+    return ops.KernelNetworkBlur(weights, torch.ones(1, 64, 1, 1))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -402,7 +429,11 @@ def functions() -> list[Callable[..., Any]]:
     """The public functions that make operators and kernels."""
     public = [getattr(ops, name) for name in ops.__all__]
     gives = {f: get_type_hints(f)["return"] for f in public if inspect.isfunction(f)}
-    kernels = {f for f, kind in gives.items() if kind is Tensor and f.__name__.endswith("_kernel")}
+    kernels = {
+        f
+        for f, kind in gives.items()
+        if kind is Tensor and f.__name__.endswith(("_kernel", "_kernels"))
+    }
     return [f for f, kind in gives.items() if f in kernels or kind in (Operator, Linear)]
 
 
@@ -410,7 +441,8 @@ def operators_page() -> str:
     """docs/operators.md. Raises KeyError for an operator without an example above."""
     public = [getattr(ops, name) for name in ops.__all__]
     abstract = (Operator, PseudoInvertible, Linear, Spectral, ops.Separable)
-    classes = [c for c in public if isinstance(c, type) and c not in abstract]
+    classes = [c for c in public if isinstance(c, type) and issubclass(c, Operator)]
+    classes = [c for c in classes if c not in abstract]
     given = examples()
     found = [given[c] for c in classes]
     ladder = {
@@ -441,9 +473,10 @@ def operators_page() -> str:
         "",
         "Gap: how far the adjoint is from the transpose, |\\<A x - A 0, v\\> - \\<x, Aᵀ v\\>|",
         "divided by |A x - A 0| |v|, measured on white noise of 3 x 32 x 32 (of 3 x 4 x 32 x 32",
-        "for operators along time, of 2 x 32 x 32 for complex images, of few numbers for a",
-        "matrix or functions); a dash for operators that are not affine, `none` where no gradient",
-        "passes.",
+        "for operators along time, of 2 x 32 x 32 for complex images, of 3 x 128 x 128 for the",
+        "kernel network, here with random weights, of 3 x 60 visibilities for closures, of few",
+        "numbers for a matrix or functions); a dash for operators that are not affine, `none`",
+        "where no gradient passes.",
         "",
         *table(
             ["operator", "what it measures", "rung", "gap, float32", "gap, float64"],

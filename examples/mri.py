@@ -30,6 +30,7 @@ from invdiff.figures import overview
 from invdiff.noise import Gaussian
 from invdiff.priors.base import Denoiser
 from invdiff.rng import Rng
+from invdiff.scans import KSpace, noise_level, read_kspace
 from invdiff.solvers import Solver, solver_class
 
 HERE = Path(__file__).resolve().parent
@@ -49,30 +50,6 @@ def configured(name: str, steps: int | None) -> Solver:
     return solver.with_steps(steps) if steps else solver
 
 
-def read_k_space(path: Path, slice_: int) -> Tensor:
-    """k-space (1, coils, H, W), complex64, 0 where it was not sampled.
-
-    .npz: like brain8coil.npz (samples, packed mask, shape). .npy: (coils, H, W). .h5: a file of
-    fastMRI, `kspace` (slices, [coils,] H, W).
-    """
-    if path.suffix == ".npz":
-        file = np.load(path)
-        h, w = file["shape"]
-        mask = np.unpackbits(file["mask"])[: h * w].reshape(h, w).astype(bool)
-        k = np.zeros((len(file["samples"]), h, w), np.complex64)
-        k[:, mask] = file["samples"]
-    elif path.suffix == ".npy":
-        k = np.load(path)
-    else:
-        try:
-            import h5py
-        except ImportError:
-            raise SystemExit("Reading .h5 needs h5py; run pip install 'invdiff[mri]'.") from None
-        with h5py.File(path) as file:
-            k = file["kspace"][slice_]
-    return torch.from_numpy(k.astype(np.complex64)).reshape(1, -1, *k.shape[-2:])
-
-
 def middle(k: Tensor, rows: int) -> Tensor:
     """The central part of k-space with so many rows, and columns in proportion: larger voxels."""
     h, w = k.shape[-2:]
@@ -83,26 +60,15 @@ def middle(k: Tensor, rows: int) -> Tensor:
     return k[..., top : top + rows, left : left + columns]
 
 
-def noise_level(y: Tensor, mask: Tensor) -> float:
-    """Noise per real part: the median size of the outermost twentieth of the samples / 0.6745.
-
-    There is hardly any signal there, and what there is makes the estimate too large.
-    """
-    h, w = y.shape[-2:]
-    rows, columns = ((2 * torch.arange(n) - n) / n for n in (h, w))
-    far = torch.hypot(rows[:, None], columns)[mask[0, 0]]
-    outer = y[0][:, mask[0, 0]][:, far >= far.quantile(0.95)]
-    return float(torch.view_as_real(outer).abs().median() / 0.6745)
-
-
 def measured(args: argparse.Namespace) -> tuple[Problem, Tensor]:
     """The real measurement as a problem, and the scale that divided it."""
-    y = middle(read_k_space(args.kspace, args.slice), args.rows)
-    mask = (y != 0).any(1, keepdim=True)
+    found = read_kspace(args.kspace, slice=args.slice)
+    print("; ".join(found.facts))
+    y, mask = middle(found.y, args.rows), middle(found.sampling, args.rows)
     maps = ops.espirit(y, min(args.calibration, ops.calibration_width(y)), crop=0)
     scale = ops.mvue_scale(y, maps)
     y = y / scale
-    sigma = noise_level(y, mask) if args.sigma is None else args.sigma
+    sigma = noise_level(KSpace(y[0], mask[0, 0])) if args.sigma is None else args.sigma
     A = ops.Sense(maps, mask, cg_iterations=10)
     return Problem(y, A, Gaussian(sigma), (2, *y.shape[-2:])), scale
 
@@ -144,8 +110,10 @@ def wiener(size: tuple[int, int]) -> Prior:
 def main() -> None:
     """Measure, reconstruct with every solver, draw."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("--kspace", type=Path, default=HERE / "brain8coil.npz", help=".npz, .npy, .h5")
-    p.add_argument("--slice", type=int, default=0, help="of an .h5 file")
+    p.add_argument(
+        "--kspace", type=Path, default=HERE / "brain8coil.npz", help=".npz, .npy, .h5, .cfl"
+    )
+    p.add_argument("--slice", type=int, help="where there are several; the middle one")
     p.add_argument("--rows", type=int, default=128, help="rows of k-space kept; 0 keeps all")
     p.add_argument("--calibration", type=int, default=24, help="side of the square for ESPIRiT")
     p.add_argument("--retrospective", action="store_true", help="undersample a picture")

@@ -19,8 +19,8 @@ import crops
 from torch import Tensor
 
 from invdiff import DPS, VP, CodedDiffraction, GaussianNoise, PhaseRetrieval, best_by_residual
-from invdiff.metrics import residuals
-from invdiff.operators import Operator, resolve_ambiguity
+from invdiff.metrics import align, residuals
+from invdiff.operators import Operator
 from invdiff.priors.base import Prior
 
 
@@ -40,10 +40,10 @@ def solve(
     solver = DPS(args.zeta * args.size / 64, clip="straight-through", path=VP(args.steps))
     x = crops.samples_of(problem, prior, solver, args.seed, args.starts)
     misfit = residuals(x[None], problem)[0] / problem.y.numel() ** 0.5
-    found = [resolve_ambiguity(s[None], truth) for s in x]
+    found = [align(s[None], truth, A) for s in x]
     for k, s in enumerate(found):
         print(f"{kind}, start {k}: misfit {misfit[k]:.4f}, {crops.score(s, truth):.2f} dB")
-    chosen = resolve_ambiguity(best_by_residual(x[None], problem), truth)
+    chosen = align(best_by_residual(x[None], problem), truth, A)
     worst = found[int(misfit.argmax())]
     y = problem.y[0, :, 0] if masks else problem.y[0]
     log = (1 + y.clamp_min(0) / noise.sigma).log()

@@ -16,12 +16,15 @@ from invdiff.noise import (
     Poisson,
 )
 from invdiff.operators.base import Operator
+from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import CircularBlur, gaussian_kernel
+from invdiff.operators.camera import Bracket
+from invdiff.operators.closures import ClosurePhases
 from invdiff.operators.coils import ring_maps
 from invdiff.operators.downsample import AveragePool
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
-from invdiff.operators.interferometry import Interferometry, earth_rotation_uv
+from invdiff.operators.interferometry import Interferometry
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.mri import Fourier, RealFourier, Sense
 from invdiff.operators.nonlinear_blur import NonlinearBlur
@@ -30,6 +33,7 @@ from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, sparse_view
 from invdiff.operators.sampling import gaussian_lines, poisson_disc
 from invdiff.operators.sensing import WalshHadamard
+from invdiff.operators.stations import earth_rotation, earth_rotation_uv
 from invdiff.operators.tomography import metal_trace
 from invdiff.operators.video import Frames
 
@@ -39,6 +43,7 @@ HOLE[..., 4:9, 6:12] = 0
 UNEVEN = torch.linspace(0.05, 0.2, 16).reshape(1, 1, 1, 16)
 LINES = gaussian_lines((16, 12), 3, seed=0)
 POINTS = poisson_disc((16, 12), 3, seed=0, center=2)
+ARRAY = earth_rotation(8, 12, 7.0)
 
 
 def _ct(sigma: float) -> Problem:
@@ -60,6 +65,7 @@ INSTANCES: dict[str, Callable[[float], Problem]] = {
         JPEG(50) @ AveragePool(2, (16, 16)), sigma, (3, 16, 16)
     ),
     "quantize": lambda sigma: unmeasured(Quantize(8), sigma, (3, 16, 16)),
+    "demosaic": lambda sigma: unmeasured(Bayer(), sigma, RGB),
     "compressed-sensing": lambda sigma: unmeasured(WalshHadamard(64, (16, 16)), sigma, (3, 16, 16)),
     "mri": lambda sigma: unmeasured(Fourier(LINES), sigma, (2, 16, 12)),
     "mri-real": lambda sigma: unmeasured(RealFourier(LINES), sigma, (1, 16, 12)),
@@ -69,12 +75,16 @@ INSTANCES: dict[str, Callable[[float], Problem]] = {
     "interferometry": lambda sigma: unmeasured(
         Interferometry(earth_rotation_uv(8, 12, 7.0), (16, 16)), sigma, (1, 16, 16)
     ),
+    "closure-phases": lambda sigma: unmeasured(
+        ClosurePhases(ARRAY.triangles()) @ Interferometry(ARRAY.uv, (16, 16)), sigma, (1, 16, 16)
+    ),
     "ct": _ct,
     "ct-metal": _ct_metal,
     "video-extension": lambda sigma: unmeasured(Frames((0, 1), 4), sigma, (1, 4, 8, 8)),
     "video-super-resolution": lambda sigma: unmeasured(AveragePool(2, (8, 8)), sigma, (1, 4, 8, 8)),
     "phase-retrieval": lambda sigma: unmeasured(PhaseRetrieval(), sigma, RGB),
     "hdr": lambda sigma: unmeasured(HDR(), sigma, RGB),
+    "exposures": lambda sigma: unmeasured(Bracket((0.5, 1.0, 4.0)), sigma, RGB),
     "nonlinear-blur": lambda sigma: unmeasured(NonlinearBlur(radius=3), sigma, RGB),
     "uneven-noise": lambda _: unmeasured(Inpaint(HOLE), DiagonalGaussian(UNEVEN), RGB),
     "coil-noise": lambda _: unmeasured(

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem
+from invdiff.operators.algebra import Composed
+from invdiff.operators.base import Operator
+from invdiff.operators.closures import ClosurePhases
+from invdiff.operators.phase import CodedDiffraction, PhaseRetrieval, resolve_ambiguity
 from invdiff.rng import Rng
 
 
@@ -85,6 +89,24 @@ def best_by_residual(samples: Tensor, problem: Problem) -> Tensor:
     """
     best = residuals(samples, problem).argmin(1).to(samples.device)
     return samples[torch.arange(len(samples), device=samples.device), best]
+
+
+def align(x: Tensor, reference: Tensor, A: Operator, shift: int = 0) -> Tensor:
+    """x with what A cannot tell set as in the reference, before scoring: it looks at the truth.
+
+    x, reference: (B, C, H, W). Undone channel by channel, as `resolve_ambiguity` does:
+    PhaseRetrieval: the sign (not with unit_range), the turn by 180 degrees, and the shift.
+    CodedDiffraction: the sign. ClosurePhases of visibilities: the shift. Other operators: nothing.
+    shift: allow circular shifts by up to so many pixels along each axis; a padded magnitude
+    permits them only as far as the border of an image is empty (0, or -1 with unit_range).
+    """
+    if isinstance(A, PhaseRetrieval):
+        return resolve_ambiguity(x, reference, sign=not A.unit_range, shift=shift)
+    if isinstance(A, CodedDiffraction):
+        return resolve_ambiguity(x, reference, turn=False)
+    if isinstance(A, Composed) and isinstance(A.outer, ClosurePhases):
+        return resolve_ambiguity(x, reference, sign=False, turn=False, shift=shift)
+    return x
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 1000, seed: int = 0) -> float:

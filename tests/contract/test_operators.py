@@ -74,6 +74,16 @@ class Pairs(Linear):
         return (*self.base.y_shape(x_shape), 2)
 
 
+class RealParts(Operator):
+    """An operator that need not be linear, its complex measurement as pairs of real numbers."""
+
+    __init__ = Pairs.__init__
+    __call__ = Pairs.__call__
+    vjp = Pairs.vjp
+    rows = Pairs.rows
+    y_shape = Pairs.y_shape
+
+
 class SpectralPairs(Pairs, Spectral):
     @property
     def s(self) -> Tensor:
@@ -137,6 +147,14 @@ TALL = random(18, 12, seed=4) / 4 + torch.eye(18, 12).double()
 SPARSE = scipy.sparse.csr_array((TALL * (TALL.abs() > 0.25)).numpy())
 EACH_UV = torch.cat([ops.random_uv(6, 3.0, seed=k) for k in (1, 2, 4)])
 LOW_UV = ops.grid_uv(ops.low_frequencies((7, 6), 3))
+TILES = torch.stack([rough(3, 5), rough(5, 3).T, sharp(torch.eye(5)[1:4]), rough(3, 5)])
+EACH_WARP = torch.cat(
+    [ops.Warp.turbulence((7, 6), 0.3, 2.0, seed=k).displacement for k in (1, 2, 3)]
+)
+EHT = ops.earth_rotation(6, 3, 2.5, seed=2)
+VISIBILITIES = ops.Interferometry(EHT.uv, (6, 5))
+SHAKEN = ops.grid_uv(torch.ones(6, 5)) + 0.1 * random(1, 30, 2, seed=7)
+DENSE = SHAKEN, (6, 5), MAPS, ops.density_compensation(SHAKEN, (6, 5))
 CASES: list[tuple[str, Operator, Shape]] = [
     ("identity", ops.Identity(), (2, 5, 4)),
     ("mask", ops.Inpaint(mask(1, 1, 12, 10)), RGB),
@@ -172,6 +190,7 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("radon", RADON, (1, 7, 6)),
     ("radon-channels", ops.Radon((10.0, 75.0), (8, 8), 4, pitch=1.2, pixel=0.5), (3, 8, 8)),
     ("radon-fan", ops.Radon(ops.sparse_view(3, 360), (7, 6), 4, shift=0.3, source=9), (1, 7, 6)),
+    ("radon-rays", ops.Radon(ops.sparse_view(3), (7, 6), 4, mode="rays"), (2, 7, 6)),
     ("radon-metal", ops.Inpaint(mask(1, 1, 3, 4)) @ RADON, (1, 7, 6)),
     ("hadamard", ops.WalshHadamard(9, (8, 4), seed=2), (3, 8, 4)),
     ("hadamard-all", ops.WalshHadamard(16, (4, 4)), (1, 4, 4)),
@@ -180,6 +199,30 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("block", ops.BlockSensing(5, (8, 4), 4, seed=1), (3, 8, 4)),
     ("block-all", ops.BlockSensing(4, (4, 6), 2), (1, 4, 6)),
     ("block-video", ops.BlockSensing(3, (3, 6), 3), (2, 2, 3, 6)),
+    ("bayer", ops.Bayer(), RGB),
+    ("bayer-odd", ops.Bayer("GBRG"), (3, 7, 5)),
+    ("bayer-pixel", ops.Bayer("BGGR"), (3, 1, 1)),
+    ("bayer-video", ops.Bayer("GRBG"), (3, 2, 3, 4)),
+    ("dct", ops.DCTSubsampling.random((12, 10), 0.3, seed=1, low=3), RGB),
+    ("dct-each", ops.DCTSubsampling.random((7, 5), 0.4, seed=1, batch=B), (2, 7, 5)),
+    ("dct-low", ops.DCTSubsampling.lowest((5, 7), 3), (1, 5, 7)),
+    ("dct-pixel", ops.DCTSubsampling(torch.ones(1, 1, 1, 1)), (1, 1, 1)),
+    ("dct-video", ops.DCTSubsampling(mask(1, 1, 1, 4, 6)), (2, 3, 4, 6)),
+    ("hadamard-sequency", ops.WalshHadamard(9, (8, 4), order="sequency"), (3, 8, 4)),
+    ("single-pixel", ops.SinglePixel(ops.WalshHadamard(9, (4, 8), seed=2)), (2, 4, 8)),
+    ("tiled-blur", ops.TiledBlur(TILES.reshape(2, 2, 3, 5), (12, 10)), RGB),
+    ("tiled-zero", ops.TiledBlur(TILES.reshape(4, 1, 3, 5), (7, 6), "zero"), (1, 7, 6)),
+    ("tiled-circular", ops.TiledBlur(TILES.reshape(1, 4, 3, 5), (5, 6), "circular"), (1, 5, 6)),
+    ("tiled-video", ops.TiledBlur(TILES.reshape(2, 2, 3, 5), (6, 5)), (2, 3, 6, 5)),
+    ("warp", ops.Warp.turbulence((12, 10), 0.15, 2.0, seed=0), RGB),
+    ("warp-each", ops.Warp(EACH_WARP), (2, 7, 6)),
+    ("warp-video", ops.Warp.turbulence((5, 6), 0.2, 1.5, seed=4), (2, 3, 5, 6)),
+    (
+        "turbulence",
+        ops.TiledBlur(TILES.reshape(2, 2, 3, 5), (7, 6)) @ ops.Warp.turbulence((7, 6), 0.3, 2.0),
+        (1, 7, 6),
+    ),
+    ("photons", ops.to_photons(50.0, ops.Bicubic(2, (5, 6))), (1, 5, 6)),
     ("gray-video", ops.Grayscale(), (3, 4, 5, 6)),
     ("upsample", ops.Upsample(2, (12, 10)), (3, 6, 5)),
     ("upsample-rest", ops.Upsample(3, (13, 7)), (1, 5, 3)),
@@ -232,6 +275,10 @@ CASES: list[tuple[str, Operator, Shape]] = [
         (1, 6, 5),
     ),
     ("scipy", Linear.from_scipy(aslinearoperator(SPARSE), (1, 4, 3), (3, 6)), (1, 4, 3)),
+    ("noncartesian", pairs(ops.NonCartesian(SHAKEN, (6, 5))), (2, 6, 5)),
+    ("noncartesian-coils", pairs(ops.NonCartesian(SHAKEN[:, ::5], (6, 5), MAPS)), (2, 6, 5)),
+    ("noncartesian-each", pairs(ops.NonCartesian(EACH_UV, (7, 6), eps=1e-3)), (4, 7, 6)),
+    ("noncartesian-density", pairs(ops.NonCartesian(*DENSE)), (2, 6, 5)),
     ("affine", ops.affine(ops.Bicubic(2, (5, 6)), 0.5, 0.5), (1, 5, 6)),
 ]
 NONLINEAR: list[tuple[str, Operator, Shape]] = [
@@ -255,6 +302,21 @@ CURVED: list[tuple[str, Operator, Shape]] = [
     ("diffraction", ops.CodedDiffraction.random((7, 6), 2, seed=0), (2, 7, 6)),
     ("hdr", ops.HDR(), RGB),
     ("nonlinear-blur", ops.NonlinearBlur(radius=2), RGB),
+    ("response", ops.CameraResponse(), RGB),
+    ("response-reverse", ops.CameraResponse(2.2, 0.1, reverse=True), (1, 5, 4)),
+    ("bracket", ops.Bracket((0.5, 1.0, 4.0)), RGB),
+    (
+        "camera",
+        ops.CameraResponse() @ ops.Bracket((0.5, 2.0)) @ ops.CameraResponse().inverse(),
+        RGB,
+    ),
+    ("closure-phases", RealParts(ops.ClosurePhases(EHT.triangles()) @ VISIBILITIES), (2, 6, 5)),
+    ("closure-amplitudes", ops.ClosureAmplitudes(EHT.quadrangles()) @ VISIBILITIES, (2, 6, 5)),
+    (
+        "closure-ratios",
+        ops.ClosureAmplitudes(EHT.quadrangles(), log=False) @ VISIBILITIES,
+        (1, 6, 5),
+    ),
 ]
 LINEAR = [c for c in CASES if isinstance(c[1], Linear)]
 SPECTRAL = [c for c in CASES if isinstance(c[1], Spectral)]

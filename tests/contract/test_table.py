@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor
@@ -25,6 +27,12 @@ def two_humps(x: Tensor, sigma: float) -> Tensor:
     return (0.04 * x + sigma**2 * 0.6 * torch.tanh(0.6 * x / total)) / total
 
 
+@cache
+def promises() -> dict[str, dict[str, str]]:
+    """The table, made once."""
+    return dict(zoo.table())
+
+
 def measured(task: str, sigma: float) -> Problem:
     """The task's small instance, with a measurement of a truth."""
     empty = zoo.example(task, sigma=sigma)
@@ -36,7 +44,7 @@ def measured(task: str, sigma: float) -> Problem:
 @pytest.mark.parametrize(("name", "task"), CELLS, ids=["-".join(c) for c in CELLS])
 def test_a_cell_is_what_happens(name, task):
     solver = registry()[name]().with_steps(2)
-    promised = dict(zoo.table())[name][task]
+    promised = promises()[name][task]
     happened = []
     for sigma in SIGMAS:
         problem = measured(task, sigma)

@@ -51,6 +51,24 @@ def test_a_stale_page_is_noticed(tmp_path: Path) -> None:
     assert "docs/solvers.md differs" in done.stdout and "operators" not in done.stdout
 
 
+def test_every_operator_has_its_place_among_the_forward_models() -> None:
+    """When this fails, run: python benchmarks/forward_models.py"""
+    import invdiff.operators as ops
+    from invdiff.operators import Linear, Operator, PseudoInvertible, Separable, Spectral
+
+    script = ROOT / "benchmarks" / "forward_models.py"
+    done = check(script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (ROOT / "docs" / "forward-models.md").read_text(encoding="utf-8")
+    rungs = (Operator, PseudoInvertible, Linear, Spectral, Separable)
+    for name in ops.__all__:
+        thing = getattr(ops, name)
+        if isinstance(thing, type) and issubclass(thing, Operator) and thing not in rungs:
+            assert name in text, name
+    pictures = [f.stat().st_size for f in (ROOT / "docs/images/operators").glob("*.png")]
+    assert max(pictures) < 42_000 and sum(pictures) < 1_500_000
+
+
 def test_readme_shows_the_measured_table() -> None:
     """The README's table is the one that benchmarks/restoration.py wrote."""
     table = (ROOT / "docs" / "restoration.md").read_text(encoding="utf-8").strip()

@@ -20,7 +20,7 @@ LAYERS = [
     {"solvers"},
     {"serial", "result", "run"},
     {"metrics", "zoo"},
-    {"train", "audit", "io", "photos", "figures", "kernels"},
+    {"train", "audit", "io", "scans", "photos", "figures", "kernels"},
     {"cli", "commands", "__main__"},
 ]
 """From the bottom up; a module imports from its own layer and from those below."""

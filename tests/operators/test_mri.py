@@ -303,7 +303,86 @@ def test_espirit_refuses_a_square_that_was_not_sampled():
     y[..., 13] = 0
     assert ops.calibration_width(y) == 6  # columns 7 to 12
     with pytest.raises(InvdiffError, match="24 x 24 .* sampled over 6 x 6"):
+        ops.espirit(y, 24)
+    y[..., 12] = 0
+    with pytest.raises(InvdiffError, match="at least 6 x 6 .* found 4 x 4"):
         ops.espirit(y)
+
+
+def test_espirit_finds_the_calibration_square_itself():
+    pytest.importorskip("sigpy")
+    size = (48, 40)
+    full = ops.Sense(ops.ring_maps(4, size), torch.ones(1, 1, *size))(disc(size))
+    y = torch.where(ops.equispaced(size, 3, center=10), full, 0).to(torch.complex64)
+    found = ops.calibration_width(y)
+    assert 10 <= found < 24
+    assert torch.equal(ops.espirit(y, crop=0), ops.espirit(y, found, crop=0))
+    assert torch.equal(
+        ops.espirit(full.to(torch.complex64), crop=0), ops.espirit(full.to(torch.complex64), 24, 0)
+    )
+
+
+def test_the_calibration_region_is_a_rectangle():
+    lines = ops.equispaced((20, 30), 4, center=7, adjusted=False)
+    columns = ops.calibration_region(lines)[1]
+    assert ops.calibration_region(lines)[0] == 20 and columns >= 7
+    assert ops.calibration_region(lines.mT) == (columns, 20)
+    mask = torch.zeros(2, 1, 20, 30)
+    assert ops.calibration_region(mask) == (0, 0)
+    mask[0, :, 6:14, 9:21] = 1
+    mask[1, :, 4:16, 11:19] = 1
+    assert ops.calibration_region(mask) == (8, 8)  # rows 6 to 13, columns 11 to 18
+    assert ops.calibration_region(torch.ones(1, 1, 5, 9)) == (5, 9)
+
+
+# ---- noise of several coils
+
+
+def test_whitened_noise_has_sigma_1_in_each_real_part_and_no_correlation():
+    """Sample covariances of n draws scatter by at most 2 / sqrt n; 5 deviations are allowed."""
+    coils, n = 3, 20000
+    mix = torch.view_as_complex(seeded(coils, coils, 2, seed=3))
+    white = torch.view_as_complex(seeded(coils, n, 2, seed=4))
+    noise = mix @ white
+    C = ops.noise_covariance(noise)
+    assert float((C - 2 * mix @ mix.mH).abs().max()) < 10 / math.sqrt(n) * float(
+        (mix @ mix.mH).abs().max()
+    )
+    found = ops.whitened(noise[None, :, None], C)[0, :, 0]
+    parts = torch.cat([found.real, found.imag])
+    # exact, for C is that of these very samples: only real with imaginary parts may correlate
+    both = found @ found.mH / n
+    assert torch.allclose(both, 2 * torch.eye(coils, dtype=both.dtype), atol=1e-10)
+    spread = parts @ parts.T / n
+    assert float((spread - torch.eye(2 * coils)).abs().max()) < 5 * math.sqrt(2 / n)
+    raw = torch.cat([noise.real, noise.imag])
+    assert float((raw @ raw.T / n - torch.eye(2 * coils)).abs().max()) > 0.3  # the negative twin
+
+
+def test_whitening_both_k_space_and_maps_keeps_the_model():
+    size, coils = (6, 5), 3
+    maps, mask = ops.ring_maps(coils, size), torch.ones(1, 1, *size)
+    mix = torch.view_as_complex(seeded(coils, coils, 2, seed=3))
+    C, x = mix @ mix.mH, seeded(1, 2, *size)
+    y = ops.Sense(maps, mask)(x)
+    turned = ops.Sense(ops.whitened(maps, C), mask)(x)
+    np.testing.assert_allclose(ops.whitened(y, C).numpy(), turned.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("C", "reason"),
+    [
+        (torch.eye(2), "3 x 3"),
+        (torch.full((3, 3), float("nan")), "finite"),
+        (-torch.eye(3), "positive definite"),
+        (torch.eye(3) + torch.tensor([[0, 0.5, 0], [0, 0, 0], [0, 0, 0]]), "Hermitian"),
+    ],
+)
+def test_what_is_no_covariance_is_refused(C, reason):
+    with pytest.raises(InvdiffError, match=reason):
+        ops.whitened(torch.ones(1, 3, 2, 2, dtype=torch.complex64), C)
+    with pytest.raises(InvdiffError, match="twice as many"):
+        ops.noise_covariance(torch.ones(3, 4, dtype=torch.complex64))
 
 
 def test_without_sigpy_the_error_names_the_command(monkeypatch):

@@ -275,7 +275,10 @@ def test_far_from_the_range_nothing_overflows():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: PhaseRetrieval(-1.0), "Oversampling is a number of 0 or more, found -1.0"),
+        (
+            lambda: PhaseRetrieval(-1.0),
+            "Oversampling is a number of 0 or more, 64 at most, found -1.0",
+        ),
         (lambda: PhaseRetrieval().y_shape((8, 8)), "(channels, height, width), found (8, 8)"),
         (lambda: CodedDiffraction(torch.ones(4, 4)), "(masks, height, width), found (4, 4)"),
         (lambda: CodedDiffraction.random((4, 4), 0, 0), "At least 1 diffraction mask"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,8 @@ from invdiff.operators import (
     Inpaint,
     Radon,
     fbp,
+    kept,
+    largest_side,
     limited_angle,
     line_integrals,
     metal_trace,
@@ -238,7 +243,8 @@ def test_sets_of_angles() -> None:
         ({"detectors": -3}, "whole number of bins"),
         ({"source": 3.0}, "inside an image of 6 x 5"),
         ({"size": (6, 0)}, "whole pixels"),
-        ({"detectors": 2**28}, "32-bit indices"),
+        ({"angles": tuple(range(180)), "size": (10000, 10000), "mode": "matrix"}, "32-bit indices"),
+        ({"mode": "fast"}, "auto, matrix or rays"),
     ],
 )
 def test_what_cannot_be_measured_is_said(change: dict[str, object], sentence: str) -> None:
@@ -324,3 +330,189 @@ def test_transmission_noise_is_nearly_normal_with_the_documented_width() -> None
         assert abs(float(y.mean())) < 5 * width / n**0.5 + width**2
     with pytest.raises(InvdiffError, match="above 0"):
         transmit(torch.zeros(1, 2), 0.0, Rng.of(0))
+
+
+# ---- matrices on disk, and none at all
+
+
+MODES = [*CASES.values(), Radon(sparse_view(5, 360), (24, 20), 30, pitch=0.8, source=20.0)]
+
+
+@pytest.mark.parametrize("A", MODES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_a_matrix_the_weights_are_the_same(A: Radon, dtype: torch.dtype) -> None:
+    """Sums of at most 2 max(H, W) terms (of angles * detectors in the adjoint), in another order.
+
+    The round-off of a sum of k terms is at most k eps times the sum of their sizes."""
+    rays = dataclasses.replace(A, mode="rays")
+    assert A.keeps_matrix(dtype) and not rays.keeps_matrix(dtype)
+    x = random(2, 1, *A.size).to(dtype)
+    y = random(2, 1, len(A.angles), A.detectors, seed=1).to(dtype)
+    eps = torch.finfo(dtype).eps
+    for k, found, want, sizes in (
+        (2 * max(A.size), rays(x), A(x), A(x.abs())),
+        (A.detectors * len(A.angles), rays.adjoint(y), A.adjoint(y), A.adjoint(y.abs())),
+    ):
+        assert found.shape == want.shape and found.dtype == dtype
+        assert bool(((found - want).abs() <= 2 * k * eps * sizes).all())
+    turned = dataclasses.replace(rays, shift=A.shift + 0.01)  # the negative twin
+    assert float((turned(x) - A(x)).abs().max()) > 1e-3
+    if dtype == torch.float64:
+        gap = (rays(x) * y).sum() - (x * rays.adjoint(y)).sum()
+        assert abs(float(gap)) < 1e-13 * float(rays(x).norm() * y.norm())
+    assert "_casts" not in rays.__dict__
+
+
+def test_the_memory_of_a_matrix_is_known_before_it_is_built() -> None:
+    """Within what the docstring says, and the number of bytes is what the tensors hold."""
+    for A, share in (
+        (Radon(sparse_view(30), (64, 48)), 0.02),
+        (Radon((0.0, 45.0, 80.0), (40, 64), 200, pitch=0.5), 0.02),
+        (Radon(sparse_view(20, 360), (64, 64), 160, source=60.0), 0.1),
+        (Radon(sparse_view(20, 360), (64, 64), 120, source=200.0), 0.1),
+        (Radon(sparse_view(9), (64, 64), 20), 0.02),  # a detector that sees the middle only
+    ):
+        forward, back = A._pair(torch.empty(0))
+        actual = len(forward.values())
+        slack = share * actual + 2 * max(A.size) * len(A.angles)
+        assert abs(A.nonzeros - actual) < slack
+        held = sum(
+            t.nbytes
+            for m in (forward, back)
+            for t in (m.values(), m.col_indices(), m.crow_indices())
+        )
+        assert abs(A.matrix_bytes() - held) <= 16 * abs(A.nonzeros - actual)
+
+
+def test_above_two_gigabytes_no_matrix_is_kept() -> None:
+    """The documented sizes: docs/mri-and-ct.md."""
+    for views, side in ((30, 1517), (180, 620), (720, 310)):
+        assert largest_side(views) == side
+        assert Radon(sparse_view(views), (side, side)).matrix_bytes() <= 2e9
+        larger = Radon(sparse_view(views), (side + 1, side + 1))
+        assert larger.matrix_bytes() > 2e9 and not larger.keeps_matrix()
+    assert Radon(sparse_view(1000), (4000, 4000)).keeps_matrix() is False  # beyond 32 bits as well
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for matrices, where all are worth keeping."""
+    monkeypatch.setenv("INVDIFF_CACHE", str(tmp_path / "matrices"))
+    monkeypatch.setattr(kept, "WORTH", 1)
+    return tmp_path / "matrices"
+
+
+def forbidden(*_: object) -> None:
+    raise AssertionError("a matrix was built again")
+
+
+def test_a_matrix_is_read_from_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    A, x = CASES["fan"], random(1, 1, *CASES["fan"].size)
+    want = dataclasses.replace(A)(x)
+    assert [f.suffix for f in folder.iterdir()] == [".safetensors"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Radon, "_assemble", forbidden)
+        assert torch.equal(dataclasses.replace(A, cg_iterations=7)(x), want)
+        others = [{"shift": 0.1}, {"pixel": 0.5}, {"pitch": 1.0}, {"source": 12.0}]
+        for change in (*others, {"detectors": 9}, {"angles": (1.0,)}):
+            with pytest.raises(AssertionError, match="built again"):
+                dataclasses.replace(A, **change)(x)  # type: ignore[arg-type]
+        with pytest.raises(AssertionError, match="built again"):
+            dataclasses.replace(A)(x.float())
+        patch.setenv("INVDIFF_CACHE", "off")
+        with pytest.raises(AssertionError, match="built again"):
+            dataclasses.replace(A)(x)
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty", "folder", "version"])
+def test_a_broken_file_is_built_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    A, x = CASES["parallel"], random(1, 1, *CASES["parallel"].size)
+    want = dataclasses.replace(A)(x)
+    (file,) = folder.iterdir()
+    data = bytearray(file.read_bytes())
+    if harm == "cut":
+        file.write_bytes(data[: len(data) // 2])
+    elif harm == "flip":
+        data[-3] ^= 64
+        file.write_bytes(data)
+    elif harm == "empty":
+        file.write_bytes(b"")
+    elif harm == "folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        monkeypatch.setattr(kept, "FORMAT", "other")
+    built = []
+    assemble = Radon._assemble
+    monkeypatch.setattr(Radon, "_assemble", lambda *a: built.append(1) or assemble(*a))
+    assert torch.equal(dataclasses.replace(A)(x), want) and built
+    if harm != "folder":
+        assert torch.equal(dataclasses.replace(A)(x), want) and len(built) == 1  # mended
+    assert not list(folder.glob(".partial*"))
+
+
+def test_the_folder_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was used least recently goes first."""
+    x = random(1, 1, 6, 5)
+    Radon((0.0,), (6, 5))(x)
+    (first,) = folder.iterdir()
+    os.utime(first, (1, 1))
+    Radon((10.0,), (6, 5))(x)
+    (second,) = set(folder.iterdir()) - {first}
+    os.utime(second, (2, 2))
+    Radon((0.0,), (6, 5))(x)  # used again, so now the other one is older
+    monkeypatch.setattr(kept, "LIMIT", 2.5 * first.stat().st_size)
+    Radon((20.0,), (6, 5))(x)
+    assert first.exists() and not second.exists() and len(list(folder.iterdir())) == 2
+
+
+def test_a_folder_that_cannot_be_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("INVDIFF_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(kept, "WORTH", 1)
+    x = random(1, 1, 6, 5)
+    assert torch.isfinite(Radon((0.0,), (6, 5))(x)).all()
+    monkeypatch.setenv("INVDIFF_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "there"))
+    assert kept.folder() == tmp_path / "there" / "invdiff"
+    small = Radon((0.0,), (6, 5))
+    monkeypatch.setattr(kept, "WORTH", 10**6)
+    small(x)
+    assert not (tmp_path / "there").exists()  # not worth a file
+
+
+def test_scikit_image_sees_nearly_the_same_line_integrals() -> None:
+    """Its radon turns the image by linear interpolation and sums columns. Both interpolate a smooth
+    blob of width w with a relative error of at most (1/8 + 1/8) / w^2 from curvature: two axes for
+    it, one for Joseph, and each at most h^2 / 8 times the second derivative."""
+    transform = pytest.importorskip("skimage.transform")
+    side, width = 65, 5.0  # odd: its axis is the middle pixel, as ours
+    rows = torch.arange(side).double() - side // 2
+    blob = torch.exp(-0.5 * ((rows[:, None] - 6) ** 2 + (rows + 9) ** 2) / width**2)[None, None]
+    blob = torch.where(torch.hypot(rows[:, None], rows) <= side // 2, blob, 0.0)
+    A = Radon(sparse_view(12), (side, side), side)
+    want = transform.radon(blob[0, 0].numpy(), A.angles, circle=True, preserve_range=True).T
+    gap = np.abs(A(blob)[0, 0].numpy() - want).max() / want.max()
+    assert gap < (1 / 4 + 1 / 8) / width**2
+    mirrored = dataclasses.replace(A, angles=tuple(-a for a in A.angles))
+    assert np.abs(mirrored(blob)[0, 0].numpy() - want).max() > 0.5 * want.max()
+
+
+def test_astra_sees_the_same_line_integrals() -> None:
+    """astra's `linear` projector is Joseph's, in float32."""
+    astra = pytest.importorskip("astra")
+    A = Radon(sparse_view(12), (32, 32), 47)
+    x = random(1, 1, 32, 32).float()
+    volume = astra.create_vol_geom(32, 32)
+    rays = astra.create_proj_geom("parallel", 1.0, 47, [math.radians(a) for a in A.angles])
+    projector = astra.create_projector("linear", rays, volume)
+    number, want = astra.create_sino(x[0, 0].numpy(), projector)
+    astra.data2d.delete(number)
+    found = A(x)[0, 0].numpy()
+    # weights of two float32 implementations: 64 terms, each off by a few round-offs of positions
+    assert np.abs(found - want).max() < 1e-3 * np.abs(want).max()

@@ -15,12 +15,13 @@ from invdiff.operators import (
     Blur,
     Identity,
     Inpaint,
+    SinglePixel,
     WalshHadamard,
     gaussian_kernel,
     scaled,
 )
 from invdiff.operators.krylov import inverse_squared_norm
-from invdiff.operators.sensing import hadamard
+from invdiff.operators.sensing import hadamard, sign_changes
 
 
 def sylvester(n: int) -> torch.Tensor:
@@ -127,3 +128,41 @@ def test_an_operator_that_measures_nothing_has_no_scale() -> None:
 
     like = torch.empty(1, 1, 2, 2)
     assert float(inverse_squared_norm(Nothing(), like)) == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 8, 32])
+def test_sign_changes_are_counted(n: int) -> None:
+    rows = sylvester(n).sign()
+    counted = (rows[:, 1:] != rows[:, :-1]).sum(1)
+    assert torch.equal(sign_changes(n), counted) and sorted(counted.tolist()) == [*range(n)]
+
+
+def test_orders_of_hadamard_coefficients() -> None:
+    """Natural is Sylvester's; by sequency the mean is first, then one change along an axis."""
+    x = random(1, 1, 4, 8)
+    natural = WalshHadamard(32, (4, 8), order="natural")(x)
+    torch.testing.assert_close(natural, x.flatten(2) @ sylvester(32).T, rtol=0, atol=1e-13)
+    A = WalshHadamard(32, (4, 8), order="sequency")
+    patterns = (sylvester(32)[A.index] * 32**0.5).round().reshape(32, 4, 8)
+    rows = (patterns[:, 1:, 0] != patterns[:, :-1, 0]).sum(1)
+    columns = (patterns[:, 0, 1:] != patterns[:, 0, :-1]).sum(1)
+    total = (rows + columns).tolist()
+    assert total == sorted(total) and total[:3] == [0, 1, 1] and bool((patterns[0] == 1).all())
+    with pytest.raises(InvdiffError, match="random, natural and sequency"):
+        WalshHadamard(1, (4, 8), order="cake")  # type: ignore[arg-type]
+
+
+def test_single_pixel_camera_is_its_formula() -> None:
+    """Means through patterns of 0 and 1 and their complements; the difference is signed."""
+    base = WalshHadamard(9, (4, 8), seed=2)
+    A, x = SinglePixel(base), random(2, 3, 4, 8)
+    signs = (sylvester(32)[base.index] * 32**0.5).round()
+    on = (1 + signs) / 2
+    assert set(on.flatten().tolist()) == {0.0, 1.0}
+    expected = torch.stack(
+        [torch.einsum("kp,bcp->bck", p, x.flatten(2)) / 32 for p in (on, 1 - on)], dim=2
+    )
+    torch.testing.assert_close(A(x), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(A.difference(A(x)), base(x), rtol=0, atol=1e-13)
+    torch.testing.assert_close(A.difference(A(x) + 7.0), base(x), rtol=0, atol=1e-12)
+    assert (A(x) + 7.0 - A(x)).abs().min() > 6  # negative twin: one reading does know the dark

@@ -13,31 +13,38 @@ from invdiff.operators.algebra import (
     scaled,
 )
 from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
+from invdiff.operators.camera import Bracket, CameraResponse, to_photons
+from invdiff.operators.closures import ClosureAmplitudes, ClosurePhases
 from invdiff.operators.coils import (
+    calibration_region,
     calibration_width,
     coil_images,
     espirit,
     mvue,
     mvue_scale,
+    noise_covariance,
     normalised,
     ring_maps,
     root_sum_of_squares,
+    whitened,
     zero_filled,
 )
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.custom import FromFunction, FromFunctions, dot_test
+from invdiff.operators.dct import DCTSubsampling
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.interferometry import (
     Interferometry,
-    earth_rotation_uv,
     grid_uv,
     low_frequencies,
     random_uv,
 )
 from invdiff.operators.jpeg import JPEG
+from invdiff.operators.kernel_network import KernelNetworkBlur
 from invdiff.operators.krylov import conjugate_gradients, least_squares
 from invdiff.operators.matrix import Matrix, MatrixProduct, SparseMatrix
 from invdiff.operators.mri import (
@@ -49,10 +56,16 @@ from invdiff.operators.mri import (
     fft2c,
     ifft2c,
 )
+from invdiff.operators.noncartesian import (
+    NonCartesian,
+    density_compensation,
+    radial_uv,
+    spiral_uv,
+)
 from invdiff.operators.nonlinear_blur import NonlinearBlur
 from invdiff.operators.phase import CodedDiffraction, PhaseRetrieval, resolve_ambiguity
 from invdiff.operators.quantize import Quantize
-from invdiff.operators.radon import Radon, limited_angle, sparse_view
+from invdiff.operators.radon import Radon, largest_side, limited_angle, sparse_view
 from invdiff.operators.sampling import (
     acceleration,
     equispaced,
@@ -63,15 +76,28 @@ from invdiff.operators.sampling import (
 )
 from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
+from invdiff.operators.single_pixel import SinglePixel
+from invdiff.operators.stations import TelescopeArray, earth_rotation, earth_rotation_uv
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
+from invdiff.operators.varying import TiledBlur, Warp, lens_kernels
 from invdiff.operators.video import Frames, TemporalPool
-from invdiff.operators.white import Mixed, Weighted, centred, whitened
+from invdiff.operators.white import Mixed, Weighted, centred, whitened_problem
 
 __all__ = [
     "JPEG",
     "HDR",
     "REC601",
     "Affine",
+    "Bayer",
+    "Bracket",
+    "CameraResponse",
+    "ClosureAmplitudes",
+    "ClosurePhases",
+    "DCTSubsampling",
+    "KernelNetworkBlur",
+    "SinglePixel",
+    "TiledBlur",
+    "Warp",
     "AveragePool",
     "Bicubic",
     "BlockSensing",
@@ -93,6 +119,7 @@ __all__ = [
     "Matrix",
     "MatrixProduct",
     "Mixed",
+    "NonCartesian",
     "NonlinearBlur",
     "Operator",
     "PseudoInvertible",
@@ -109,6 +136,7 @@ __all__ = [
     "Spectral",
     "Stack",
     "WalshHadamard",
+    "TelescopeArray",
     "TemporalPool",
     "Upsample",
     "Weighted",
@@ -117,12 +145,14 @@ __all__ = [
     "as_channels",
     "as_complex",
     "blur",
+    "calibration_region",
     "calibration_width",
     "centred",
     "check_kernel",
     "coil_images",
     "conjugate_gradients",
     "dot_test",
+    "density_compensation",
     "fbp",
     "equispaced",
     "espirit",
@@ -132,6 +162,7 @@ __all__ = [
     "gaussian_lines",
     "gaussian_points",
     "ifft2c",
+    "largest_side",
     "least_squares",
     "limited_angle",
     "line_integrals",
@@ -140,12 +171,17 @@ __all__ = [
     "resolve_ambiguity",
     "mvue",
     "mvue_scale",
+    "noise_covariance",
     "normalised",
     "poisson_disc",
+    "radial_uv",
     "random_lines",
     "ring_maps",
     "root_sum_of_squares",
+    "earth_rotation",
     "earth_rotation_uv",
+    "lens_kernels",
+    "to_photons",
     "gaussian_kernel",
     "grid_uv",
     "least_squares",
@@ -154,7 +190,9 @@ __all__ = [
     "random_uv",
     "scaled",
     "sparse_view",
+    "spiral_uv",
     "transmit",
     "whitened",
+    "whitened_problem",
     "zero_filled",
 ]

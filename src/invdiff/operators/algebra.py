@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from invdiff.core import InvdiffError
 from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
 
 
@@ -112,6 +114,10 @@ class Stack(Linear):
     parts: tuple[Linear, ...]
     x_shape: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise InvdiffError("A stack holds at least one operator, found none.")
+
     def _sizes(self) -> list[tuple[int, ...]]:
         return [p.y_shape(self.x_shape) for p in self.parts]
 
@@ -131,6 +137,11 @@ class Stack(Linear):
         return [p.reshape(-1, *s) for p, s in zip(pieces, shapes, strict=True)]
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if tuple(x_shape) != tuple(self.x_shape):
+            raise InvdiffError(
+                f"This stack measures images of shape {tuple(self.x_shape)}, found images of shape "
+                f"{tuple(x_shape)}."
+            )
         return (sum(int(torch.Size(s).numel()) for s in self._sizes()),)
 
     def restrict(self, y: Tensor) -> Tensor:
@@ -206,9 +217,9 @@ class ScaledSpectral(Spectral):
 
 
 def scaled(base: Linear, scale: float) -> Linear:
-    """scale * base, on the same rung of the ladder as base; scale must not be 0."""
-    if scale == 0:
-        raise ValueError("a scale of 0 measures nothing")
+    """scale * base, on the same rung of the ladder as base; scale must not be 0, and finite."""
+    if scale == 0 or not math.isfinite(scale):
+        raise InvdiffError(f"A scale is a finite number that is not 0, found {scale}.")
     return ScaledSpectral(base, scale) if isinstance(base, Spectral) else Scaled(base, scale)
 
 
@@ -245,4 +256,6 @@ class Affine(PseudoInvertible):
 def affine(base: Linear, scale: float, offset: float) -> Operator:
     """scale * base(x) + offset: for example a sensor that counts from 0, a prior on [-1, 1]."""
     linear = scaled(base, scale)
+    if not math.isfinite(offset):
+        raise InvdiffError(f"An offset is a finite number, found {offset}.")
     return Affine(linear, torch.tensor(offset, dtype=torch.float64)) if offset else linear

@@ -40,10 +40,16 @@ __all__ = [
 ]
 
 
+WIDEST = 500.0
+"""Pixels: kernels that reach farther are refused, for they would not fit into memory."""
+
+
 def gaussian_kernel(sigma: float) -> Tensor:
     """Gaussian of standard deviation sigma (pixels, > 0), cut at ceil(4 sigma); sum 1, float64."""
-    if not 0 < sigma < math.inf:
-        raise InvdiffError(f"A blur width is a number of pixels above 0, found {sigma}.")
+    if not 0 < sigma <= WIDEST:
+        raise InvdiffError(
+            f"A blur width is a number of pixels above 0, {WIDEST:g} at most, found {sigma}."
+        )
     radius = math.ceil(4 * sigma)
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1).double() / sigma) ** 2)
     return torch.outer(taps, taps) / taps.sum() ** 2
@@ -56,10 +62,10 @@ def motion_kernel(length: float, angle_degrees: float) -> Tensor:
     linearly to 0 at distance 1 from a segment of length - 1 pixels through the centre, so that a
     horizontal motion of 5 pixels is five equal taps, and a motion of 1 pixel changes nothing.
     """
-    if not (1 <= length < math.inf and math.isfinite(angle_degrees)):
+    if not (1 <= length <= WIDEST and math.isfinite(angle_degrees)):
         raise InvdiffError(
-            f"A motion has a length of at least 1 pixel and an angle in degrees, found {length} "
-            f"and {angle_degrees}."
+            f"A motion has a length of 1 to {WIDEST:g} pixels and an angle in degrees, found "
+            f"{length} and {angle_degrees}."
         )
     half, angle = (length - 1) / 2, math.radians(angle_degrees)
     dx, dy = round(math.cos(angle), 15), -round(math.sin(angle), 15)

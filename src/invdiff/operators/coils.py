@@ -49,23 +49,56 @@ def calibration_width(y: Tensor) -> int:
     return side
 
 
+def calibration_region(mask: Tensor) -> tuple[int, int]:
+    """(rows, columns) of the fully sampled middle of masks (B, 1, H, W).
+
+    The largest square, then as many rows, then as many columns more as are full; (0, 0) where the
+    zero frequency itself was not sampled.
+    """
+    sampled = (mask != 0).flatten(0, -3).all(0)
+
+    def full(rows: int, columns: int) -> bool:
+        top, left = (n // 2 - k // 2 for n, k in zip(sampled.shape, (rows, columns), strict=True))
+        return bool(sampled[top : top + rows, left : left + columns].all())
+
+    height, width = sampled.shape
+    rows = 0
+    while rows < min(height, width) and full(rows + 1, rows + 1):
+        rows += 1
+    columns = rows
+    while 0 < rows < height and full(rows + 1, columns):
+        rows += 1
+    while 0 < columns < width and full(rows, columns + 1):
+        columns += 1
+    return rows, columns
+
+
 def _centre(t: Tensor, side: int) -> Tensor:
     """The square of the zero frequency in the middle of the last two axes."""
     top, left = (n // 2 - side // 2 for n in t.shape[-2:])
     return t[..., top : top + side, left : left + side]
 
 
-def espirit(y: Tensor, width: int = 24, crop: float = 0.95, threshold: float = 0.02) -> Tensor:
+def espirit(
+    y: Tensor, width: int | None = None, crop: float = 0.95, threshold: float = 0.02
+) -> Tensor:
     """Sensitivities by ESPIRiT, from the calibration square alone; needs the extra `mri` (sigpy).
 
     Uecker et al. 2014, "ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI".
     y: k-space (B, coils, H, W). width: side of the calibration square, fully sampled; nothing else
-    of y is read. crop: maps are 0 where the largest eigenvalue is below it (0 crops nothing).
+    of y is read. None takes the square that is found in y (`calibration_width`), 24 at most.
+    crop: maps are 0 where the largest eigenvalue is below it (0 crops nothing).
     threshold: singular values of the calibration matrix below this share of the largest are noise.
     Returns (B, coils, H, W), complex64 or complex128 as y; sum |S_j|^2 is 1 or 0.
     Raises InvdiffError when the square was not sampled, or sigpy is absent.
     """
     found = calibration_width(y)
+    width = min(found, 24) if width is None else width
+    if found < 6:
+        raise InvdiffError(
+            "ESPIRiT needs a fully sampled square of at least 6 x 6 at the centre of k-space, "
+            f"found {found} x {found}; measure calibration lines, or give the sensitivities."
+        )
     if not 6 <= width <= found:
         raise InvdiffError(
             f"ESPIRiT was asked for {width} x {width} calibration samples, but the centre of this "
@@ -84,6 +117,40 @@ def espirit(y: Tensor, width: int = 24, crop: float = 0.95, threshold: float = 0
         for k in kept.cpu().numpy()
     ]
     return torch.stack([torch.as_tensor(m) for m in maps]).to(y.device, y.dtype)
+
+
+def noise_covariance(noise: Tensor) -> Tensor:
+    """E[n n^H] over the coils, (coils, coils), of noise-only samples (coils, samples), complex."""
+    if noise.ndim != 2 or not noise.is_complex() or noise.shape[1] < 2 * noise.shape[0]:
+        raise InvdiffError(
+            "Noise is complex, (coils, samples), with at least twice as many samples as coils, "
+            f"found {tuple(noise.shape)} of {noise.dtype}."
+        )
+    return noise @ noise.mH / noise.shape[1]
+
+
+def whitened(t: Tensor, covariance: Tensor) -> Tensor:
+    """t (..., coils, H, W) in the coordinates where the coils' noise is white, with sigma 1.
+
+    covariance: C = E[n n^H], (coils, coils), Hermitian and positive definite; a real part has the
+    variance C_jj / 2. t is multiplied by sqrt 2 L^-1 with C = L L^H: each real part and each
+    imaginary part of each coil's noise then has variance 1, and different coils are independent.
+    Whiten k-space and the sensitivities alike: `Sense` with `Gaussian(1.0)` is the likelihood.
+    """
+    C, coils = covariance.to(torch.complex128), t.shape[-3]
+    if tuple(C.shape) != (coils, coils) or not bool(torch.isfinite(torch.view_as_real(C)).all()):
+        raise InvdiffError(
+            f"A covariance of {coils} coils is {coils} x {coils} and finite, found "
+            f"{tuple(C.shape)}."
+        )
+    L, info = torch.linalg.cholesky_ex((C + C.mH) / 2)
+    if bool(info != 0) or not torch.allclose(C, C.mH, rtol=1e-4, atol=0):
+        raise InvdiffError(
+            "A covariance is Hermitian and positive definite, and this one is not; estimate it "
+            "from more noise samples."
+        )
+    solved = torch.linalg.solve_triangular(L, t.to(C).flatten(-2), upper=False)
+    return (math.sqrt(2) * solved).reshape(t.shape).to(t.dtype)
 
 
 def zero_filled(y: Tensor) -> Tensor:

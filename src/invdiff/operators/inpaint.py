@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Spectral
-from invdiff.operators.separable import checked_size
+from invdiff.operators.separable import checked_size, whole
 from invdiff.rng import Rng
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -58,8 +58,9 @@ class Inpaint(Spectral):
         covers all of it.
         """
         size = checked_size(size)
+        numbers = all(whole(n + 1) for n in (top, left, height, width))
         inside = 0 <= top <= top + height <= size[0] and 0 <= left <= left + width <= size[1]
-        if not inside or min(height, width) < 1:
+        if not numbers or not inside or min(height, width) < 1:
             raise InvdiffError(
                 f"The missing box of {height} x {width} pixels at row {top} and column {left} does "
                 f"not lie within the image of {size[0]} x {size[1]}; move or shrink it."

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Linear
+from invdiff.operators.stations import check_array
 
 Size = tuple[int, int]
 
@@ -106,58 +107,7 @@ def low_frequencies(size: Size, count: int) -> Tensor:
 
 def random_uv(count: int, radius: float, seed: int = 0) -> Tensor:
     """`count` frequencies (1, count, 2), uniform in a disc of the given radius, float64."""
-    _check_array(count, radius)
+    check_array(count, radius)
     rng = np.random.default_rng(seed)
     r, angle = radius * np.sqrt(rng.random(count)), 2 * math.pi * rng.random(count)
     return torch.from_numpy(np.stack([r * np.cos(angle), r * np.sin(angle)], axis=1))[None]
-
-
-def earth_rotation_uv(
-    stations: int,
-    times: int,
-    radius: float,
-    seed: int = 0,
-    hours: float = 24.0,
-    declination: float = 12.0,
-    elevation: float = 10.0,
-) -> Tensor:
-    """The tracks of an array that spans the Earth, (1, M, 2), float64.
-
-    stations: telescopes at random places on the globe, by `seed`. They look at a source at
-    `declination` (degrees) `times` times, spread over `hours`; a pair counts while the source
-    stands at least `elevation` degrees above both horizons. radius: of the longest pair that
-    counts, in cycles per field of view. A baseline b seen along the source's direction s is
-    (u, v) = (b . east, b . north), east and north being those of the sky at s.
-    Raises InvdiffError when no pair sees the source.
-    """
-    _check_array(stations, radius)
-    rng = np.random.default_rng(seed)
-    place = rng.standard_normal((stations, 3))
-    place /= np.linalg.norm(place, axis=1, keepdims=True)
-    delta = math.radians(declination)
-    found = []
-    for t in np.linspace(-0.5, 0.5, times, endpoint=False):
-        angle = t * hours * math.pi / 12
-        east = np.array([-math.sin(angle), math.cos(angle), 0.0])
-        source = np.array(
-            [math.cos(delta) * math.cos(angle), math.cos(delta) * math.sin(angle), math.sin(delta)]
-        )
-        north = np.cross(source, east)
-        seen = np.flatnonzero(place @ source >= math.sin(math.radians(elevation)))
-        for i, a in enumerate(seen):
-            baselines = place[seen[i + 1 :]] - place[a]
-            found.append(np.stack([baselines @ east, baselines @ north], axis=1))
-    uv = np.concatenate(found) if found else np.zeros((0, 2))
-    if not len(uv):
-        raise InvdiffError(
-            f"No two of the {stations} stations see a source at declination {declination}; take "
-            "more stations, another seed or a lower elevation."
-        )
-    return torch.from_numpy(uv * radius / np.linalg.norm(uv, axis=1).max())[None]
-
-
-def _check_array(count: int, radius: float) -> None:
-    if count < 1 or not 0 < radius < math.inf:
-        raise InvdiffError(
-            f"An array has at least 1 member and a radius above 0, found {count} and {radius}."
-        )

@@ -130,7 +130,8 @@ class Fourier(_Sampled, Spectral):
         return as_channels(self.restrict(y))
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._check(x_shape, "2 channels (real, imaginary) per coil", x_shape[0] % 2 == 0)
+        fits = len(x_shape) > 0 and x_shape[0] % 2 == 0
+        self._check(x_shape, "2 channels (real, imaginary) per coil", fits)
         return (x_shape[0] // 2, *x_shape[1:])
 
 
@@ -240,6 +241,6 @@ class Sense(_Sampled, Linear):
         return self.adjoint(y) * torch.where(seen, 1 / torch.where(seen, power, 1.0), 0.0)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
-        fits = x_shape[0] == 2 and _covers(self.maps, x_shape)
+        fits = len(x_shape) > 0 and x_shape[0] == 2 and _covers(self.maps, x_shape)
         self._check(x_shape, "2 channels (real, imaginary)", fits)
         return (self.maps.shape[1], *x_shape[1:])

@@ -13,6 +13,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Operator
 from invdiff.operators.blur import gaussian_kernel
+from invdiff.operators.separable import whole
 from invdiff.rng import Rng
 
 DARK = 0.25
@@ -46,11 +47,13 @@ class NonlinearBlur(Operator):
     contrast: float = 6.0
 
     def __post_init__(self) -> None:
-        if self.radius < 1 or self.kernels < 1:
+        if not all(whole(n) and n <= 200 for n in (self.radius, self.kernels)):
             raise InvdiffError(
-                "A nonlinear blur needs a radius and a number of kernels of 1 or more, found "
-                f"{self.radius} and {self.kernels}."
+                "A nonlinear blur needs a radius and a number of kernels of 1 or more, whole "
+                f"numbers up to 200, found {self.radius} and {self.kernels}."
             )
+        if not math.isfinite(self.contrast):
+            raise InvdiffError(f"A contrast is a finite number, found {self.contrast}.")
 
     @property
     def _rng(self) -> Rng:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Operator
-from invdiff.operators.separable import checked_size
+from invdiff.operators.separable import checked_size, whole
 from invdiff.rng import Rng
 
 
@@ -39,8 +39,10 @@ class PhaseRetrieval(Operator):
     unit_range: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.oversample < float("inf"):
-            raise InvdiffError(f"Oversampling is a number of 0 or more, found {self.oversample}.")
+        if not 0 <= self.oversample <= 64:
+            raise InvdiffError(
+                f"Oversampling is a number of 0 or more, 64 at most, found {self.oversample}."
+            )
 
     def padding(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of zeros on each side of an image of `size`."""
@@ -87,8 +89,10 @@ class CodedDiffraction(Operator):
 
         seed: mask k is that of seed + k, whatever the count. Raises InvdiffError without masks.
         """
-        if count < 1:
-            raise InvdiffError(f"At least 1 diffraction mask is needed, found {count}.")
+        if not whole(count) or count > 1000:
+            raise InvdiffError(
+                f"At least 1 diffraction mask is needed, a whole number up to 1000, found {count}."
+            )
         like = torch.empty(count, *checked_size(size))
         quarter = (4 * Rng.of(range(seed, seed + count)).uniform(like, "mask")).long()
         return cls(torch.tensor([1, 1j, -1, -1j], dtype=torch.complex64)[quarter])

@@ -13,14 +13,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Linear
+from invdiff.operators.kept import kept
 from invdiff.operators.separable import check_image, checked_size, whole
-from invdiff.operators.sparse import Csr, product, sparse, transposed
+from invdiff.operators.sparse import (
+    Csr,
+    Map,
+    by_matrix,
+    by_rays,
+    by_rays_back,
+    joseph,
+    mapped,
+    sparse,
+    transposed,
+)
+
+MATRIX_BYTES = 2 * 10**9
+"""A matrix and its transpose that need more than this are not kept; see `Radon.mode`."""
+INDICES = 2**31
+"""Sparse matrices count their entries with 32 bits."""
+Mode = Literal["auto", "matrix", "rays"]
+NAMES = ("ends", "places", "values")
+"""Parts of a sparse matrix, as they are kept."""
 
 
 def sparse_view(views: int, span: float = 180.0) -> tuple[float, ...]:
@@ -57,7 +77,10 @@ class Radon(Linear):
     Along each ray the image is interpolated linearly, once in each row it crosses (in each column
     where the ray is flatter than 45 degrees): Joseph 1982, IEEE Trans. Medical Imaging 1, 192. The
     weights form a sparse matrix, built when first used and kept with its transpose, 8 bytes (12 in
-    float64) each for up to 2 max(H, W) of them per ray; adjoint is that transpose exactly.
+    float64) each; adjoint is that transpose exactly. Matrices are also kept on disk (`kept`).
+    mode: where the two need more than MATRIX_BYTES (2 GB), "auto" computes the same weights again
+    in every application, view by view, which takes little memory and some thirty times the time;
+    "matrix" and "rays" force one or the other. `largest_side` tells what fits.
     """
 
     angles: tuple[float, ...]
@@ -68,6 +91,7 @@ class Radon(Linear):
     pixel: float = 1.0
     source: float | None = None
     cg_iterations: int = 200
+    mode: Mode = "auto"
 
     def __post_init__(self) -> None:
         size = checked_size(self.size)
@@ -90,18 +114,21 @@ class Radon(Linear):
                 f"The source is {self.source} pixels from the axis, inside an image of {size[0]} x "
                 f"{size[1]} pixels; move it out, or give none for parallel rays."
             )
-        if 2 * max(size) * bins * len(self.angles) >= 2**31:
+        if self.mode not in ("auto", "matrix", "rays"):
+            raise InvdiffError(f"A mode is auto, matrix or rays, found {self.mode!r}.")
+        if self.mode == "matrix" and self.nonzeros >= INDICES:
             raise InvdiffError(
                 f"{len(self.angles)} views of {bins} bins on {size[0]} x {size[1]} pixels need a "
-                "matrix beyond 32-bit indices; use fewer views or bins, or larger pixels."
+                "matrix beyond 32-bit indices; take the mode rays."
             )
 
     def __call__(self, x: Tensor) -> Tensor:
-        return product(x.flatten(-2), *self._pair(x)).reshape(*x.shape[:-2], *self._y)
+        forward, back = self._maps(x)
+        return mapped(x.flatten(-2), forward, back).reshape(*x.shape[:-2], *self._y)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        forward, back = self._pair(y)
-        return product(y.flatten(-2), back, forward).reshape(*y.shape[:-2], *self.size)
+        forward, back = self._maps(y)
+        return mapped(y.flatten(-2), back, forward).reshape(*y.shape[:-2], *self.size)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         check_image(type(self).__name__, self.size, x_shape)
@@ -121,51 +148,102 @@ class Radon(Linear):
         j = torch.arange(self.detectors, dtype=torch.float64)
         return (j - (self.detectors - 1) / 2 - self.shift) * self.pitch
 
+    @property
+    def nonzeros(self) -> int:
+        """How many weights the matrix holds, about: within 2 percent and 2 max(H, W) per view for
+        parallel rays, within 10 percent for a fan, too many where the detector misses the image.
+
+        A ray meets a line of pixels in two of them, and neighbouring rays meet a row (a column,
+        where they are flatter) pitch / max(|cos|, |sin|) apart.
+        """
+        height, width = self.size
+        theta = torch.tensor(self.angles, dtype=torch.float64).deg2rad()
+        dense = torch.maximum(theta.cos().abs(), theta.sin().abs()) / self.pitch
+        if self.source is not None:  # rays are denser near the source: the mean over a disc
+            near = math.sqrt(height * width / math.pi) / self.source
+            dense = dense * 2 * (1 - math.sqrt(1 - near**2)) / near**2
+        crossed = torch.minimum(dense * height * width, torch.tensor(self._most / 2))
+        return int(2 * crossed.sum())
+
+    @property
+    def _most(self) -> float:
+        """The largest number of weights of one view: every ray meets every line."""
+        return 2.0 * max(self.size) * self.detectors
+
+    def matrix_bytes(self, dtype: torch.dtype = torch.float32) -> int:
+        """Memory of the matrix and its transpose, by the estimate `nonzeros`."""
+        ends = math.prod(self._y) + math.prod(self.size) + 2
+        return 2 * self.nonzeros * (4 + dtype.itemsize) + 4 * ends
+
+    def keeps_matrix(self, dtype: torch.dtype = torch.float32) -> bool:
+        """Whether the weights are kept as a matrix, and not computed again each time."""
+        if self.mode != "auto":
+            return self.mode == "matrix"
+        return self.nonzeros < INDICES and self.matrix_bytes(dtype) <= MATRIX_BYTES
+
+    def _maps(self, like: Tensor) -> tuple[Map, Map]:
+        """A and its transpose as maps of rows, in the precision and on the device of like."""
+        if self.keeps_matrix(like.dtype):
+            forward, back = self._pair(like)
+            return by_matrix(forward), by_matrix(back)
+        n = math.prod(self._y), math.prod(self.size)
+        if like.device.type == "meta":
+            return tuple(lambda x, m=m: x.new_empty(len(x), m) for m in n)  # type: ignore[return-value]
+        views = len(self.angles)
+
+        def part(view: int) -> tuple[Tensor, Tensor]:
+            pixels, weights = self._weights(self.angles[view], like.device)
+            return pixels, weights.to(like.dtype)
+
+        return by_rays(part, views), by_rays_back(part, views, n[1])
+
     def _pair(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """A and its transpose as sparse matrices in the precision and on the device of like."""
         casts = self.__dict__.setdefault("_casts", {})
         key = ("pair", like.dtype, like.device)
         if key not in casts:
             n = math.prod(self._y), math.prod(self.size)
-            forward = self._assemble(like.dtype)
-            back = transposed(forward, n[1])
+            parts = kept("radon", f"{self._geometry}/{like.dtype}", lambda: self._built(like.dtype))
             casts[key] = (
-                sparse(forward, n, like.device),
-                sparse(back, n[::-1], like.device),
+                sparse(_side(parts, "forward"), n, like.device),
+                sparse(_side(parts, "back"), n[::-1], like.device),
             )
         pair: tuple[Tensor, Tensor] = casts[key]
         return pair
 
+    @property
+    def _geometry(self) -> tuple[object, ...]:
+        """All that the weights depend on."""
+        lengths = self.pitch, self.shift, self.pixel, self.source
+        return self.angles, self.size, self.detectors, *lengths
+
+    def _built(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Row ends, places and values of A and of its transpose."""
+        forward = self._assemble(dtype)
+        sides = {"forward": forward, "back": transposed(forward, math.prod(self.size))}
+        return {
+            f"{side}.{name}": t
+            for side, parts in sides.items()
+            for name, t in zip(NAMES, parts, strict=True)
+        }
+
     def _assemble(self, dtype: torch.dtype) -> Csr:
         """A, ray by ray; the weights are computed in float64."""
-        views = [self._view(angle) for angle in self.angles]
-        counts = torch.cat([v[0] for v in views])
-        pointers = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        values = torch.cat([v[2].to(dtype) for v in views])
-        return pointers.int(), torch.cat([v[1] for v in views]), values
+        counts, places, values = [], [], []
+        for angle in self.angles:
+            pixels, weights = self._weights(angle, torch.device("cpu"))
+            seen = weights != 0
+            counts.append(seen.sum(1))
+            places.append(pixels[seen].int())
+            values.append(weights[seen].to(dtype))
+        ends = torch.cat(counts).cumsum(0)
+        return torch.cat([ends.new_zeros(1), ends]).int(), torch.cat(places), torch.cat(values)
 
-    def _view(self, angle: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Non-zero weights of one view: how many for each ray, then pixels and weights."""
-        point, way = self._rays(angle)
-        steep = way[:, 1].abs() >= way[:, 0].abs()
-        pixels = torch.zeros(self.detectors, max(self.size), 2, dtype=torch.int32)
-        weights = torch.zeros(pixels.shape, dtype=torch.float64)
-        height, width = self.size
-        for rays, along, lines, across in ((steep, 1, height, width), (~steep, 0, width, height)):
-            p, d = point[rays], way[rays]
-            line = torch.arange(lines, dtype=torch.float64)
-            t = (line - (lines - 1) / 2 - p[:, along, None]) / d[:, along, None]
-            where = p[:, 1 - along, None] + t * d[:, 1 - along, None] + (across - 1) / 2
-            low = where.floor()
-            cell = torch.stack([low, low + 1], dim=2)
-            share = (
-                (1 - (where[:, :, None] - cell).abs()) * self.pixel / d[:, along, None, None].abs()
-            )
-            weights[rays, :lines] = torch.where((cell >= 0) & (cell < across), share, 0.0)
-            index = line[:, None] * width + cell if along else cell * width + line[:, None]
-            pixels[rays, :lines] = index.int()
-        kept = weights != 0
-        return kept.flatten(1).sum(1), pixels[kept], weights[kept]
+    def _weights(self, angle: float, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Pixels and weights (float64) of every ray of a view, (detectors, 2 max(H, W))."""
+        point, way = (t.to(device) for t in self._rays(angle))
+        pixels, weights = joseph(point, way, self.size)
+        return pixels, weights * self.pixel
 
     def _rays(self, angle: float) -> tuple[Tensor, Tensor]:
         """A point and the unit direction of every ray, (detectors, 2): x right, and rows down."""
@@ -179,3 +257,19 @@ class Radon(Linear):
         v = torch.tensor([[-sin, -cos]], dtype=torch.float64)
         way = v + self.spread * s * u
         return s * u, way / way.norm(dim=1, keepdim=True)
+
+
+def _side(parts: dict[str, Tensor], side: str) -> Csr:
+    """The matrix or its transpose."""
+    ends, places, values = (parts[f"{side}.{name}"] for name in NAMES)
+    return ends, places, values
+
+
+def largest_side(views: int, dtype: torch.dtype = torch.float32) -> int:
+    """The largest n for which so many parallel views of n x n pixels are kept as a matrix."""
+    low, high = 1, 2**16
+    while high - low > 1:
+        middle = (low + high) // 2
+        kept_ = Radon(sparse_view(views), (middle, middle)).keeps_matrix(dtype)
+        low, high = (middle, high) if kept_ else (low, middle)
+    return low

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +30,18 @@ def hadamard(x: Tensor) -> Tensor:
     return y.reshape(x.shape) / math.sqrt(n)
 
 
+def sign_changes(n: int) -> Tensor:
+    """How often each row of Sylvester's n x n matrix changes sign: a permutation of 0 ... n - 1."""
+    index, count = torch.arange(n), torch.zeros(n, dtype=torch.long)
+    bit = torch.zeros_like(index)
+    for k in range(
+        n.bit_length() - 1
+    ):  # the lowest bit of the row decides the highest of the count
+        bit = bit ^ (index >> k & 1)
+        count = 2 * count + bit
+    return count
+
+
 def check_keep(keep: int, n: int, what: str) -> None:
     """Raise InvdiffError unless keep is a whole number from 1 to n."""
     if not whole(keep) or keep > n:
@@ -42,11 +55,13 @@ def draw(n: int, seed: int, role: str) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class WalshHadamard(Spectral):
-    """`keep` random Walsh-Hadamard coefficients of each channel: (B, C, H, W) to (B, C, keep).
+    """`keep` Walsh-Hadamard coefficients of each channel: (B, C, H, W) to (B, C, keep).
 
-    keep: from 1 to H W. size: (H, W), powers of two. seed: of the random order of coefficients, of
-    which the first `keep` are measured, the same in all channels. The mean brightness is one
-    coefficient among the others; it is measured where the seed draws it.
+    keep: from 1 to H W. size: (H, W), powers of two. Of the coefficients in the given order the
+    first `keep` are measured, the same in all channels. order: "random", by the seed: the mean
+    brightness is one coefficient among the others and measured where the seed draws it; "natural",
+    Sylvester's; "sequency", those whose pattern changes sign less often first, along rows and
+    columns together, which begins with the mean.
     Decomposition: V is the orthonormal transform over all pixels of a channel, s is 1 or 0.
     Raises InvdiffError for other sizes and for more coefficients than there are pixels.
     """
@@ -54,9 +69,12 @@ class WalshHadamard(Spectral):
     keep: int
     size: tuple[int, int]
     seed: int = 0
+    order: Literal["random", "natural", "sequency"] = "random"
 
     def __post_init__(self) -> None:
         size = checked_size(self.size)
+        if self.order not in ("random", "natural", "sequency"):
+            raise InvdiffError(f"Orders are random, natural and sequency, found {self.order!r}.")
         if any(n & (n - 1) for n in size):
             raise InvdiffError(
                 "A Walsh-Hadamard transform needs a height and width that are powers of two, found "
@@ -69,7 +87,14 @@ class WalshHadamard(Spectral):
     @cached_property
     def index(self) -> Tensor:
         """Flat indices of the measured coefficients, in the order of y: (keep,)."""
-        return draw(self.size[0] * self.size[1], self.seed, "walsh-hadamard")[: self.keep]
+        n = self.size[0] * self.size[1]
+        if self.order == "random":
+            return draw(n, self.seed, "walsh-hadamard")[: self.keep]
+        if self.order == "natural":
+            return torch.arange(self.keep)
+        rows, columns = (sign_changes(side) for side in self.size)
+        total = (rows[:, None] + columns[None, :]).flatten()
+        return total.argsort(stable=True)[: self.keep]
 
     @cached_property
     def _s(self) -> Tensor:

@@ -21,10 +21,12 @@ def whole(n: Any) -> bool:
 
 
 def checked_size(size: Any) -> tuple[int, int]:
-    """size as (height, width); raises InvdiffError unless it is two whole numbers above 0."""
+    """size as (height, width); InvdiffError unless it is two whole numbers from 1 to a million."""
     size = tuple(size)
-    if len(size) != 2 or not all(whole(n) for n in size):
-        raise InvdiffError(f"An image size is (height, width) in whole pixels, found {size}.")
+    if len(size) != 2 or not all(whole(n) and n <= 1_000_000 for n in size):
+        raise InvdiffError(
+            f"An image size is (height, width) in whole pixels, 1 to 1000000, found {size}."
+        )
     return int(size[0]), int(size[1])
 
 

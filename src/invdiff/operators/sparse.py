@@ -1,9 +1,9 @@
-"""Sparse matrices with their transposes: products with rows of a batch, and their gradients."""
+"""Sparse maps of rows (B, n): by a matrix that is kept, or view by view, with their transposes."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,36 @@ from torch import Tensor
 
 Csr = tuple[Tensor, Tensor, Tensor]
 """Row pointers, columns and values of a sparse matrix."""
+Map = Callable[[Tensor], Tensor]
+"""Rows (B, n) to rows (B, m), linear."""
+Part = Callable[[int], tuple[Tensor, Tensor]]
+"""Pixels and weights, (rays, k) each, of the rays of a view."""
+
+
+def joseph(point: Tensor, way: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Pixels and weights (float64) of rays through pixels of side 1, (rays, 2 max(H, W)).
+
+    point, way: a point and the unit direction of every ray, (rays, 2), x right and rows down, the
+    origin in the middle of the image. Where a ray misses the image the weight is 0, of pixel 0.
+    """
+    steep = way[:, 1].abs() >= way[:, 0].abs()
+    height, width = size
+    shape = (len(point), max(size), 2)
+    pixels = torch.zeros(shape, dtype=torch.long, device=point.device)
+    weights = torch.zeros(shape, dtype=torch.float64, device=point.device)
+    for rays, along, lines, across in ((steep, 1, height, width), (~steep, 0, width, height)):
+        p, d = point[rays], way[rays]
+        line = torch.arange(lines, dtype=torch.float64, device=point.device)
+        t = (line - (lines - 1) / 2 - p[:, along, None]) / d[:, along, None]
+        where = p[:, 1 - along, None] + t * d[:, 1 - along, None] + (across - 1) / 2
+        low = where.floor()
+        cell = torch.stack([low, low + 1], dim=2)
+        share = (1 - (where[:, :, None] - cell).abs()) / d[:, along, None, None].abs()
+        inside = (cell >= 0) & (cell < across)
+        weights[rays, :lines] = torch.where(inside, share, 0.0)
+        index = line[:, None] * width + cell if along else cell * width + line[:, None]
+        pixels[rays, :lines] = torch.where(inside, index, 0.0).long()
+    return pixels.flatten(1), weights.flatten(1)
 
 
 def transposed(matrix: Csr, columns: int) -> Csr:
@@ -37,19 +67,51 @@ def sparse(matrix: Csr, shape: Sequence[int], device: torch.device) -> Tensor:
         )
 
 
-def product(x: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
-    """Rows x (..., n) to M x; the transpose of M serves its gradients, of any order."""
-    out: Tensor = _Product.apply(x, matrix, transpose)  # type: ignore[no-untyped-call]
+def by_matrix(matrix: Tensor) -> Map:
+    """x to M x for every row."""
+    return lambda x: (matrix @ x.T).T
+
+
+def by_rays(part: Part, views: int) -> Map:
+    """Sums of weighted pixels along every ray, one view after another."""
+
+    def forward(x: Tensor) -> Tensor:
+        found = []
+        for view in range(views):
+            pixels, weights = part(view)
+            found.append((x[:, pixels] * weights).sum(2))
+        return torch.cat(found, dim=1)
+
+    return forward
+
+
+def by_rays_back(part: Part, views: int, n: int) -> Map:
+    """The transpose: every ray adds its value to its n pixels, by the same weights."""
+
+    def back(y: Tensor) -> Tensor:
+        image = y.new_zeros(len(y), n)
+        for view, line in enumerate(y.chunk(views, dim=1)):
+            pixels, weights = part(view)
+            image.index_add_(1, pixels.flatten(), (line[:, :, None] * weights).flatten(1))
+        return image
+
+    return back
+
+
+def mapped(x: Tensor, forward: Map, back: Map) -> Tensor:
+    """forward of rows x (..., n); the transpose back serves its gradients, of any order."""
+    out: Tensor = _Mapped.apply(x, forward, back)  # type: ignore[no-untyped-call]
     return out
 
 
-class _Product(torch.autograd.Function):
+class _Mapped(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
-        ctx.matrix, ctx.transpose = matrix, transpose
+    def forward(ctx: Any, x: Tensor, forward: Map, back: Map) -> Tensor:
+        ctx.maps = forward, back
         rows = x.reshape(-1, x.shape[-1])
-        return (matrix @ rows.T).T.reshape(*x.shape[:-1], -1).contiguous()
+        return forward(rows).reshape(*x.shape[:-1], -1).contiguous()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return product(grads[0], ctx.transpose, ctx.matrix), None, None
+        forward, back = ctx.maps
+        return mapped(grads[0], back, forward), None, None

@@ -43,13 +43,14 @@ class Frames(Spectral):
     T: int
 
     def __post_init__(self) -> None:
-        indices = tuple(int(i) for i in self.indices)
-        inside = whole(self.T) and all(0 <= i < self.T for i in indices)
+        indices = tuple(self.indices)
+        inside = whole(self.T) and all(whole(i + 1) and i < self.T for i in indices)
         if not indices or not inside or len(set(indices)) < len(indices):
             raise InvdiffError(
                 f"Known frames are distinct numbers from 0 to {self.T} - 1, at least one, found "
                 f"{list(indices)}."
             )
+        indices = tuple(int(i) for i in indices)
         object.__setattr__(self, "indices", indices)
         object.__setattr__(self, "T", int(self.T))
 

@@ -1,0 +1,22 @@
+"""Measurements of scanners in their own files: k-space, sinograms, DICOM slices, float images."""
+
+from invdiff.scans.centre import centre_of_rotation
+from invdiff.scans.dicom import Slices, read_dicom
+from invdiff.scans.kspace import KSpace, noise_level
+from invdiff.scans.kspace_files import read_kspace
+from invdiff.scans.sinogram import Sinogram
+from invdiff.scans.sinogram_files import read_sinogram
+from invdiff.scans.tiff import read_tiff, write_tiff
+
+__all__ = [
+    "KSpace",
+    "Sinogram",
+    "Slices",
+    "centre_of_rotation",
+    "noise_level",
+    "read_dicom",
+    "read_kspace",
+    "read_sinogram",
+    "read_tiff",
+    "write_tiff",
+]

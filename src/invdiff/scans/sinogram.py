@@ -1,0 +1,48 @@
+"""The line integrals of one detector row, with their angles and their noise."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from invdiff.operators.radon import Radon
+
+
+@dataclass(frozen=True, eq=False)
+class Sinogram:
+    """Line integrals of one detector row, as `Radon` makes them.
+
+    integrals: (views, bins) float32, -log of transmission; where `trusted` is False they were
+    filled in from the neighbouring bins. angles: of the views, degrees.
+    variance: of every line integral, (views, bins), of photon noise: 1 / photons. Photons are
+    counts divided by the gain, which is 1 where the file has too few white fields to find it.
+    None where the file holds no counts. trusted: (views, bins) bool, False for bins that saw no
+    beam and for outliers. facts: what was found and done, one short phrase each.
+    """
+
+    integrals: Tensor
+    angles: tuple[float, ...]
+    variance: Tensor | None
+    trusted: Tensor
+    facts: tuple[str, ...] = ()
+
+    @property
+    def y(self) -> Tensor:
+        """The measurement of `Radon`, (1, 1, views, bins)."""
+        return self.integrals[None, None]
+
+    def radon(self, size: tuple[int, int], shift: float = 0.0, pitch: float = 1.0) -> Radon:
+        """The operator of parallel rays through images of `size`; shift: `centre_of_rotation`."""
+        return Radon(self.angles, size, self.integrals.shape[1], pitch, shift)
+
+    def views(self, chosen: Tensor) -> Sinogram:
+        """Only the views of these indices."""
+        return dataclasses.replace(
+            self,
+            integrals=self.integrals[chosen],
+            angles=tuple(self.angles[int(k)] for k in chosen),
+            variance=None if self.variance is None else self.variance[chosen],
+            trusted=self.trusted[chosen],
+        )

@@ -1,0 +1,169 @@
+"""Broken files: cut anywhere, bytes changed anywhere, sizes claimed that are not there.
+
+Whatever is read must be what was written (cutting may fall behind the data); else there is one
+sentence that names the file. Nothing is allocated for a claim.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scan_files import header, readout, rough, write_exchange, write_fastmri, write_raw
+from test_images import hu_image, write_slice
+from torch import Tensor
+
+from invdiff import read_dicom, read_kspace, read_sinogram, read_tiff, write_tiff
+from invdiff.core import InvdiffError
+from invdiff.scans.cfl import write_cfl
+
+ANGLES = torch.arange(5) * 36.0
+
+
+def _npy(path: Path) -> None:
+    np.save(path, rough(2, 6, 5))
+
+
+def _npz(path: Path) -> None:
+    np.savez_compressed(path, kspace=rough(2, 6, 5), mask=np.ones(5))
+
+
+def _fastmri(path: Path) -> None:
+    write_fastmri(path, rough(2, 2, 6, 5), np.ones(5), header(6, 5, 4, 5))
+
+
+def _raw(path: Path) -> None:
+    full = rough(2, 6, 4)
+    write_raw(path, header(6, 4, 6, 4), [readout(full[:, :, k], k) for k in range(4)])
+
+
+def _sinogram(path: Path) -> None:
+    z = np.random.default_rng(0).random((5, 1, 9)) + 1
+    white = np.full((2, 1, 9), 9.0)
+    write_exchange(path, z, ANGLES.numpy(), white, 0 * white, "degrees")
+
+
+FORMATS: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], Tensor]]] = {
+    "npy": ("f.npy", _npy, lambda p: read_kspace(p).data),
+    "npz": ("f.npz", _npz, lambda p: read_kspace(p).data),
+    "fastmri": ("f.h5", _fastmri, lambda p: read_kspace(p).data),
+    "raw": ("f.mrd", _raw, lambda p: read_kspace(p).data),
+    "bart": ("f.cfl", lambda p: write_cfl(p, rough(6, 5)), lambda p: read_kspace(p).data),
+    "header": ("f.hdr", lambda p: write_cfl(p, rough(6, 5)), lambda p: read_kspace(p).data),
+    "sinogram": ("s.h5", _sinogram, lambda p: read_sinogram(p).integrals),
+    "dicom": ("f.dcm", lambda p: write_slice(p, hu_image()), lambda p: read_dicom(p).hu),
+    "tiff": ("f.tif", lambda p: write_tiff(p, torch.ones(2, 6, 5)), read_tiff),
+}
+OPTIONS = settings(
+    max_examples=60,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def read_or_sentence(name: str, path: Path) -> Tensor | None:
+    """What the file gives; None where the error is one sentence that names it."""
+    try:
+        return FORMATS[name][2](path)
+    except InvdiffError as error:
+        text = str(error)
+        assert path.stem in text and "\n" not in text and len(text) < 600, text
+        assert text.endswith("."), text
+        return None
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@OPTIONS
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_file_that_was_cut(name: str, tmp_path: Path, share: float) -> None:
+    path = tmp_path / FORMATS[name][0]
+    for old in tmp_path.iterdir():
+        old.unlink()
+    FORMATS[name][1](path)
+    want = FORMATS[name][2](path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    found = read_or_sentence(name, path)
+    assert found is None or torch.equal(found, want)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@OPTIONS
+@given(share=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
+def test_a_file_with_a_changed_byte(name: str, tmp_path: Path, share: float, byte: int) -> None:
+    """Data may change unnoticed; NaN, other types and sizes that do not fit may not."""
+    path = tmp_path / FORMATS[name][0]
+    for old in tmp_path.iterdir():
+        old.unlink()
+    FORMATS[name][1](path)
+    data = bytearray(path.read_bytes())
+    data[int(share * len(data))] = byte
+    path.write_bytes(data)
+    found = read_or_sentence(name, path)
+    if found is not None and name != "tiff":
+        parts = torch.view_as_real(found) if found.is_complex() else found
+        assert bool(torch.isfinite(parts).all()) and found.numel() <= 4096
+
+
+def claimed(shape: tuple[int, ...], dtype: str = "<c8") -> bytes:
+    """The header of a .npy file of that shape, and no data."""
+    head = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    head += b" " * (63 - (10 + len(head)) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
+
+
+def lying(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
+    """Small files that claim 10 GB and more."""
+    huge = (4, 20000, 20000)
+    (folder / "a.npy").write_bytes(claimed(huge) + bytes(1000))
+    (folder / "b.npy").write_bytes(claimed((2**40, 2**40)) + bytes(1000))
+    with zipfile.ZipFile(folder / "c.npz", "w") as archive:
+        archive.writestr("kspace.npy", claimed(huge) + bytes(1000))
+    with zipfile.ZipFile(folder / "d.npz", "w") as archive:
+        archive.writestr("kspace.npy", claimed((4, 5000, 5000)) + bytes(1000))
+    (folder / "e.hdr").write_text("# Dimensions\n20000 20000 1 4\n")
+    (folder / "e.cfl").write_bytes(bytes(1000))
+    with h5py.File(folder / "f.h5", "w") as file:
+        file.create_dataset("kspace", (4, 8, 20000, 20000), "c8", chunks=(1, 1, 64, 64))
+    with h5py.File(folder / "g.h5", "w") as file:
+        group = file.create_group("exchange")
+        group.create_dataset("data", (100000, 1, 100000), "f4", chunks=(1, 1, 64))
+    write_raw(folder / "h.mrd", header(60000, 60000, 6, 4), [readout(rough(2, 6), 0)])
+    with zipfile.ZipFile(folder / "i.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("kspace.npy", claimed((1, 2, 3)) + bytes(10**7))  # more than claimed
+    kspace = [folder / f for f in ("a.npy", "b.npy", "c.npz", "d.npz", "e.cfl", "f.h5", "h.mrd")]
+    found: list[tuple[Path, Callable[[Path], object]]] = [(p, read_kspace) for p in kspace]
+    return [*found, (folder / "g.h5", read_sinogram), (folder / "i.npz", read_kspace)]
+
+
+def test_nothing_is_allocated_for_a_claim(tmp_path: Path) -> None:
+    for path, read in lying(tmp_path):
+        tracemalloc.start()
+        with pytest.raises(InvdiffError) as error:
+            read(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert path.stem + "." in str(error.value) and peak < 5e6, (path, peak)
+
+
+def test_pickles_are_not_opened(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (pytest.fail, ("unpickled",))
+
+    objects = np.array([Bomb()], object)
+    np.save(tmp_path / "o.npy", objects, allow_pickle=True)
+    np.savez(tmp_path / "o.npz", kspace=objects)
+    for name in ("o.npy", "o.npz"):
+        for read in (read_kspace, read_sinogram):
+            with pytest.raises(InvdiffError, match=r"o\.np"):
+                read(tmp_path / name, key="kspace")

@@ -1,0 +1,238 @@
+"""Readers of sinograms: what is known comes back; units, fields and outliers are told."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scan_files import write_exchange
+
+from invdiff import Radon, centre_of_rotation, fbp, read_sinogram, sparse_view
+from invdiff.core import InvdiffError
+from invdiff.scans import Sinogram
+
+VIEWS, BINS = 40, 64
+ANGLES = np.array(sparse_view(VIEWS))
+
+
+def told(s: Sinogram) -> str:
+    return "; ".join(s.facts)
+
+
+def blobs(angles: np.ndarray, shift: float = 0.0, bins: int = BINS) -> np.ndarray:
+    """Exact line integrals of three Gaussian blobs, (views, bins), with the axis moved by shift."""
+    s = np.arange(bins) - (bins - 1) / 2 - shift
+    out = np.zeros((len(angles), bins))
+    for x, y, width, height in ((3, 5, 4, 0.2), (-8, 2, 3, 0.3), (1, -9, 2.5, 0.15)):
+        centre = x * np.cos(np.radians(angles)) + y * np.sin(np.radians(angles))
+        out += height * width * np.exp(-0.5 * ((s - centre[:, None]) / width) ** 2)
+    return out
+
+
+def counts_of(z: np.ndarray, photons: float, gain: float = 1.0, dark: float = 50.0, seed: int = 0):
+    """Counts (views, 1 row, bins) of a gain per photon, and fields with the same noise."""
+    rng = np.random.default_rng(seed)
+    beam = photons * (1 + 0.2 * np.sin(np.arange(z.shape[1]) / 7))
+
+    def expose(rate: np.ndarray) -> np.ndarray:
+        return (gain * rng.poisson(rate) + dark)[:, None]
+
+    fields = np.repeat(beam[None], 20, 0)
+    return expose(beam * np.exp(-z)), expose(fields), np.full((5, 1, z.shape[1]), dark)
+
+
+def test_counts_become_line_integrals_with_their_variance(tmp_path: Path) -> None:
+    z = blobs(ANGLES)
+    data, white, dark = counts_of(z, 2e4, gain=3.0)
+    write_exchange(tmp_path / "s.h5", data, ANGLES, white, dark, "degrees")
+    s = read_sinogram(tmp_path / "s.h5")
+    assert s.integrals.shape == (VIEWS, BINS) and s.integrals.dtype == torch.float32
+    assert s.angles == pytest.approx(tuple(ANGLES)) and s.y.shape == (1, 1, VIEWS, BINS)
+    assert s.variance is not None and bool(s.trusted.all())
+    for phrase in ("40 views of 64 bins", "20 white and 5 dark", "as the file says", "0 zingers"):
+        assert phrase in told(s)
+    # the variance is that of Poisson counts and of the mean of 20 white fields, which is left out
+    r = (s.integrals.double().numpy() - z) ** 2 / s.variance.double().numpy()
+    n = r.size
+    # gain: median of 64 sample variances of 20; chi-square: sqrt(2 / n); white: up to 1 / 20 more
+    slack = 5 * 1.25 * math.sqrt(2 / 19 / BINS) + 5 * math.sqrt(2 / n)
+    assert 1 - slack < r.mean() < 1 + 1 / 20 + slack
+    photons = (data[:, 0] - 50) / 3
+    ratio = s.variance.numpy() * photons
+    assert np.ptp(ratio) < 1e-4 * ratio.mean()
+    (fact,) = [f for f in s.facts if "per photon" in f]
+    gain = float(fact.split()[2])
+    assert abs(gain / 3 - 1) < 5 * 1.25 * math.sqrt(2 / 19 / BINS)
+
+
+def test_without_enough_white_fields_a_count_is_a_photon(tmp_path: Path) -> None:
+    data, white, dark = counts_of(blobs(ANGLES), 2e4)
+    np.savez(tmp_path / "s.npz", counts=data, white=white[:1], theta=ANGLES)
+    s = read_sinogram(tmp_path / "s.npz")
+    assert "a count is taken for a photon" in told(s) and s.variance is not None
+    torch.testing.assert_close(s.variance, torch.from_numpy(1 / data[:, 0]).float())
+    assert "0 dark fields" in told(s) and "some are above 7" in told(s)
+
+
+@pytest.mark.parametrize(
+    ("theta", "units", "unit", "degrees", "how"),
+    [
+        (ANGLES, "degrees", None, ANGLES, "as the file says"),
+        (ANGLES, b"deg", None, ANGLES, "as the file says"),
+        (np.radians(ANGLES), "radians", None, ANGLES, "as the file says"),
+        (np.radians(ANGLES), None, None, ANGLES, "none is above 7"),
+        (ANGLES, None, None, ANGLES, "some are above 7"),
+        (ANGLES / 40, None, "degrees", ANGLES / 40, "as asked"),
+        (np.radians(ANGLES), "furlongs", None, ANGLES, "none is above 7"),
+    ],
+)
+def test_units_of_angles(tmp_path: Path, theta, units, unit, degrees, how) -> None:
+    write_exchange(tmp_path / "s.h5", blobs(ANGLES)[:, None], theta, units=units)
+    s = read_sinogram(tmp_path / "s.h5", unit=unit, kind="integrals")
+    assert s.angles == pytest.approx(tuple(degrees)) and how in told(s)
+    assert s.variance is None and "there are no counts" in told(s)
+
+
+def test_rows_views_and_joined_bins(tmp_path: Path) -> None:
+    z = np.stack([blobs(ANGLES), 2 * blobs(ANGLES), 3 * blobs(ANGLES)], axis=1)
+    np.save(tmp_path / "s.npy", z.astype(np.float32))
+    angles = torch.from_numpy(ANGLES)
+    s = read_sinogram(tmp_path / "s.npy", angles=angles)
+    np.testing.assert_allclose(s.integrals.numpy(), z[:, 1], rtol=1e-6)
+    assert "detector row 1 of 3, the middle one" in told(s) and "no white field" in told(s)
+    s = read_sinogram(tmp_path / "s.npy", row=2, angles=angles, join=3)
+    want = z[:, 2, :63].reshape(VIEWS, 21, 3).mean(-1)
+    np.testing.assert_allclose(s.integrals.numpy(), want, rtol=1e-5)
+    part = s.views(torch.tensor([3, 5]))
+    assert part.angles == (s.angles[3], s.angles[5]) and torch.equal(
+        part.integrals, s.integrals[[3, 5]]
+    )
+    A = s.radon((20, 24), shift=0.5, pitch=1.5)
+    assert isinstance(A, Radon) and A(torch.zeros(1, 1, 20, 24)).shape == s.y.shape
+    np.save(tmp_path / "t.npy", np.exp(-z[:, 0]))
+    s = read_sinogram(tmp_path / "t.npy", angles=angles, kind="transmission")
+    np.testing.assert_allclose(s.integrals.numpy(), z[:, 0], atol=1e-6)
+
+
+def test_zingers_and_dead_bins_are_filled_in(tmp_path: Path) -> None:
+    z = blobs(ANGLES)
+    data, white, dark = counts_of(z, 2e4)
+    clean = data.copy()
+    struck = [(5, 10), (20, 31), (39, 63), (0, 0)]
+    for view, bin_ in struck:
+        data[view, 0, bin_] += 6e4
+    data[:, 0, 40] = white[:, 0, 40] = 50
+    np.savez(tmp_path / "s.npz", counts=data, white=white, dark=dark, theta=ANGLES)
+    s = read_sinogram(tmp_path / "s.npz")
+    assert "4 zingers filled in" in told(s) and "1 dead bins filled in" in told(s)
+    bad = torch.zeros(VIEWS, BINS, dtype=torch.bool)
+    bad[:, 40] = True
+    for view, bin_ in struck:
+        bad[view, bin_] = True
+    assert torch.equal(~s.trusted, bad)
+    assert float((s.integrals - torch.from_numpy(z)).abs().max()) < 0.1
+    raw = read_sinogram(tmp_path / "s.npz", zingers=False)
+    assert float((raw.integrals - torch.from_numpy(z)).abs().max()) > 1  # the negative twin
+    np.savez(tmp_path / "c.npz", counts=clean, white=white, dark=dark, theta=ANGLES)
+    assert "0 zingers" in told(read_sinogram(tmp_path / "c.npz"))
+
+
+def test_a_ray_that_lost_all_photons_stays_finite(tmp_path: Path) -> None:
+    counts = np.full((3, 8), 100.0)
+    counts[1, 4] = -3
+    np.savez(tmp_path / "s.npz", counts=counts, white=np.full((1, 8), 200.0), theta=[0, 60, 120.0])
+    s = read_sinogram(tmp_path / "s.npz")
+    assert float(s.integrals[1, 4]) == pytest.approx(math.log(400)) and "1 rays" in told(s)
+    assert s.variance is not None and float(s.variance[1, 4]) == 2
+
+
+@pytest.mark.parametrize("shift", [0.0, 2.5, -3.3, 0.27, -9.81])
+@pytest.mark.parametrize("past", [False, True])
+def test_the_axis_is_found_to_a_fraction_of_a_bin(shift: float, past: bool) -> None:
+    """Smooth blobs are band-limited, so that only the step between views is left."""
+    angles = np.arange(0, 200 if past else 180, 1.0)
+    s = Sinogram(torch.from_numpy(blobs(angles, shift)).float(), tuple(angles), None, torch.ones(1))
+    assert abs(centre_of_rotation(s) - shift) < (0.001 if past else 0.05)
+    assert abs(centre_of_rotation(s, "mass") - shift) < 0.01
+    turned = Sinogram(s.integrals.flip(1), s.angles, None, torch.ones(1))
+    assert abs(centre_of_rotation(turned) + shift) < 0.05
+
+
+def test_the_axis_is_where_radon_puts_it() -> None:
+    """Edges are aliased by the bins: to a tenth of a bin with a view and its opposite. Without,
+    straight edges change much from view to view: to a fifth."""
+    A = Radon((*sparse_view(90), 180.0), (48, 48), 70, shift=1.7)
+    x = torch.zeros(1, 1, 48, 48)
+    x[..., 10:20, 14:30] = 1
+    x[..., 28:36, 20:24] = 2
+    s = Sinogram(A(x)[0, 0], A.angles, None, torch.ones(1))
+    assert abs(centre_of_rotation(s) - 1.7) < 0.1
+    half = Sinogram(s.integrals[:90], s.angles[:90], None, torch.ones(1))
+    assert abs(centre_of_rotation(half) - 1.7) < 0.2
+    again = fbp(s.y, s.radon((48, 48), shift=centre_of_rotation(s)))
+    wrong = fbp(s.y, s.radon((48, 48)))
+    assert float((again - x).norm()) < 0.5 * float((wrong - x).norm())
+
+
+def test_an_axis_that_cannot_be_found() -> None:
+    angles = tuple(float(a) for a in range(90))
+    s = Sinogram(torch.ones(90, 9), angles, None, torch.ones(1))
+    with pytest.raises(InvdiffError, match="from 0 to 89 degrees, so none is half a turn"):
+        centre_of_rotation(s)
+    with pytest.raises(InvdiffError, match="three views"):
+        centre_of_rotation(Sinogram(
+            torch.ones(2, 9), (0.0, 180.0), None, torch.ones(1)))  # fmt: skip
+    with pytest.raises(InvdiffError, match="opposite or by mass"):
+        centre_of_rotation(s, "guess")  # type: ignore[arg-type]
+    with pytest.raises(InvdiffError, match="show an object"):
+        centre_of_rotation(Sinogram(0 * s.integrals, angles, None, torch.ones(1)), "mass")
+
+
+def test_what_is_no_sinogram_is_said(tmp_path: Path) -> None:
+    z = blobs(ANGLES)
+    angles = torch.from_numpy(ANGLES)
+
+    def refused(reason: str, *, theta=ANGLES, units=None, data=None, white=None, **options) -> None:
+        data = z[:, None] if data is None else data
+        write_exchange(tmp_path / "s.h5", data, theta, white, units=units)
+        with pytest.raises(InvdiffError, match=reason) as error:
+            read_sinogram(tmp_path / "s.h5", **options)
+        assert "s.h5" in str(error.value) and "\n" not in str(error.value)
+
+    nan = z[:, None].copy()
+    nan[3, 0, 4] = np.nan
+    refused("no white field, and does not say")
+    refused("no white field, without which counts", kind="counts")
+    refused("holds no angles", theta=None, kind="integrals")
+    refused("40 views, but its angles are of shape", theta=ANGLES[1:], kind="integrals")
+    refused("called radians but reach", units="radians", kind="integrals")
+    refused("the same angle", theta=0 * ANGLES, kind="integrals")
+    refused("1 values that are NaN", data=nan, kind="integrals")
+    refused("no row 1", row=1, kind="integrals")
+    refused("real numbers", data=z[:, None].astype(complex), kind="integrals")
+    refused("transmissions of 0 or below", data=0 * z[:, None], kind="transmission")
+    refused("65 cannot be joined", join=65, kind="integrals")
+    refused("white field .* 64 bins", white=np.ones((3, 1, 60)))
+    refused("does not exceed its dark", white=np.zeros((3, 1, 64)))
+    refused("no array called exchange/other", key="exchange/other")
+    np.save(tmp_path / "s.npy", (1000 * z).astype(np.int32))
+    with pytest.raises(InvdiffError, match="does not say what its numbers are"):
+        read_sinogram(tmp_path / "s.npy", angles=angles)
+    np.savez(tmp_path / "s.npz", something=z)
+    with pytest.raises(InvdiffError, match="no counts, sinogram or data; name one of something"):
+        read_sinogram(tmp_path / "s.npz")
+    (tmp_path / "s.txt").write_text("")
+    with pytest.raises(InvdiffError, match="none of the endings"):
+        read_sinogram(tmp_path / "s.txt")
+
+
+def test_the_tooth_of_the_examples() -> None:
+    """A real measurement: two ways to find the axis agree within half a detector pixel."""
+    s = read_sinogram(Path(__file__).parents[2] / "examples" / "tooth.npz")
+    assert s.integrals.shape == (181, 640)
+    by_shape, by_mass = centre_of_rotation(s), centre_of_rotation(s, "mass")
+    assert abs(by_shape - by_mass) < 0.5 and -25 < by_shape < -22
+    assert float((~s.trusted).float().mean()) < 0.005
