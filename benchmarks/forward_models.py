@@ -469,6 +469,11 @@ WITHOUT_PICTURE = """\
   `Affine`, 0.5 A(x) + 0.5.
 - `outer @ inner` is a `ComposedLinear` of two linear operators, a `ComposedPseudoInvertible` of two
   that have a generalised inverse, and else a `Composed`, for example `HDR(2.0) @ Bicubic(4, size)`.
+- `Linear.from_functions` makes a `FromFunctions` and `Operator.from_function` a `FromFunction`;
+  `Linear.from_matrix` makes a `Matrix`, a `MatrixProduct` or a `SparseMatrix`: see
+  [bring your own](bring-your-own.md).
+- `Weighted(gains)` multiplies every entry, `Mixed(matrix, axis)` every vector along an axis: noise
+  that is not white is divided out by them.
 """
 
 
