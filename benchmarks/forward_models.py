@@ -467,6 +467,11 @@ WITHOUT_PICTURE = """\
   invdiff, so there is no picture; `NonlinearBlur` stands in.
 - `scaled(A, 2.0)` makes a `Scaled` or `ScaledSpectral`, 2 A(x); `affine(A, 0.5, 0.5)` an
   `Affine`, 0.5 A(x) + 0.5.
+- `Linear.from_matrix(M, x_shape)` is a `Matrix`, a `MatrixProduct` or a `SparseMatrix`;
+  `Linear.from_functions` a `FromFunctions`, and `Operator.from_function` a `FromFunction`:
+  [bring your own measurement](bring-your-own.md).
+- `Weighted(w)` multiplies a measurement by weights and `Mixed(M)` mixes its channels: what noise
+  that is not white turns an operator into.
 - `outer @ inner` is a `ComposedLinear` of two linear operators, a `ComposedPseudoInvertible` of two
   that have a generalised inverse, and else a `Composed`, for example `HDR(2.0) @ Bicubic(4, size)`.
 - `Linear.from_functions` makes a `FromFunctions` and `Operator.from_function` a `FromFunction`;

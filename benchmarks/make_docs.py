@@ -1,6 +1,6 @@
-"""Writes docs/solvers.md and docs/operators.md from the code, so that neither can go stale.
+"""Writes docs/solvers.md, operators.md and priors.md from the code, so that none can go stale.
 
-    python benchmarks/make_docs.py           rewrites both
+    python benchmarks/make_docs.py           rewrites all
     python benchmarks/make_docs.py --check   exits 1 when one of them differs, and says which
 
 Costs and gaps are measured: solvers run two steps on an 8 x 8 problem with a Gaussian prior,
@@ -34,6 +34,9 @@ from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.kernel_network import expected
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.load import FORMATS, SOURCES
+from invdiff.priors.published.base import Options as PriorOptions
+from invdiff.priors.published.load import CACHE
 from invdiff.rng import Rng
 from invdiff.run import solve
 from invdiff.solvers import Solver, registry
@@ -47,14 +50,14 @@ SHAPES: dict[type[Operator], tuple[int, ...]] = {
     ops.TemporalPool: (3, 4, *SIZE),
     ops.Fourier: (2, *SIZE),
     ops.Sense: (2, *SIZE),
-    ops.Matrix: VECTOR,
-    ops.MatrixProduct: VECTOR,
-    ops.SparseMatrix: VECTOR,
-    ops.FromFunctions: (3, 4),
     ops.ClosureAmplitudes: (3, 60),
     ops.ClosurePhases: (3, 60),
     ops.KernelNetworkBlur: (3, 128, 128),
     ops.NonCartesian: (2, *SIZE),
+    ops.Matrix: VECTOR,
+    ops.MatrixProduct: VECTOR,
+    ops.SparseMatrix: VECTOR,
+    ops.FromFunctions: (3, 4),
 }
 """Shape of one image for operators that do not take RGB."""
 FLOOR = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -510,14 +513,68 @@ def operators_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+# ------------------------------------------------------------------------------------------- priors
+
+
+def priors_page() -> str:
+    """docs/priors.md."""
+    lines = [
+        "# Priors",
+        "",
+        "Generated from the code by `python benchmarks/make_docs.py`; a test compares the two.",
+        "",
+        "`load_prior(SPEC)`, and `--prior SPEC` on the command line, take:",
+        "",
+        *table(["SPEC", "what it is"], ([f"`{s.spec}`", escaped(s.summary)] for s in SOURCES)),
+        "",
+        "Only `OWNER/NAME` that is no local path reaches the internet.",
+        "",
+        "## Published weights",
+        "",
+        "A file is recognised by the names of its tensors. Converters are compared with networks",
+        "that are written from the papers in the published names, with random weights; released",
+        "files themselves have not been tried.",
+        "",
+        *table(
+            ["format", "examples", "read from the file", "not in the file", "options"],
+            (map(escaped, (f.name, f.examples, f.read, f.stated, f.options)) for f in FORMATS),
+        ),
+        "",
+        "What neither the file nor a released layout tells is an error that names the option.",
+        "",
+        "| option | meaning |",
+        "| --- | --- |",
+        *(
+            f"| `{f.name}` | {escaped(f.metadata['help'])} |"
+            for f in dataclasses.fields(PriorOptions)
+        ),
+        "",
+        "Options are keywords of `load_prior`, and `--prior-options NAME=VALUE,...` on the command",
+        "line. `label` (`--label`) is the class of a class-conditional network; with `guidance` w",
+        "(`--guidance`), D = D_uncond + w (D_cond - D_uncond), two calls of the network for each",
+        "evaluation. That needs a label which was trained to stand for no class: zeros in EDM's",
+        "networks, else `null_label`.",
+        "",
+        "No code in a file is run. `.pkl` files of EDM go through an unpickler that knows tensors,",
+        "numbers, containers and the one function that would run their source, which it replaces;",
+        "other files go through `torch.load(weights_only=True)` or safetensors, after their sizes",
+        "were compared with the file's.",
+        "",
+        f"Converted weights are kept in `~/.cache/invdiff` (`XDG_CACHE_HOME`, `{CACHE}`) under the",
+        f"hash of their source, and take as much disk as it. An empty `{CACHE}` turns that off.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
-    """Write both pages, or compare them with --check; exit code 1 when one differs."""
+    """Write the pages, or compare them with --check; exit code 1 when one differs."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--check", action="store_true", help="write nothing; exit 1 on a difference")
     check = p.parse_args().check
     torch.set_num_threads(1)
     stale = False
-    for name, page in (("solvers.md", solvers_page), ("operators.md", operators_page)):
+    pages = {"solvers.md": solvers_page, "operators.md": operators_page, "priors.md": priors_page}
+    for name, page in pages.items():
         file, text = DOCS / name, page()
         if check and (not file.is_file() or file.read_text(encoding="utf-8") != text):
             print(f"docs/{name} differs from the code; run python benchmarks/make_docs.py")

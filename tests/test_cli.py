@@ -144,7 +144,7 @@ BAD = {
     "solver": ([*DENOISE, "--solver", "dsp"], "no solver called 'dsp'; did you mean dps"),
     "prior": ([*DENOISE, "--prior", "phto"], "no prior called 'phto'; did you mean photo"),
     "prior file": ([*DENOISE, "--prior", "no.safetensors"], "no file no.safetensors"),
-    "no prior": ([*DENOISE, "--prior", "weights.safetensors"], "not a prior trained by invdiff"),
+    "no prior": ([*DENOISE, "--prior", "weights.safetensors"], "claims a header of"),
     "kernel": ([*DEBLUR, "--kernel", "gausian:2"], "not a kernel and no file"),
     "kernel number": ([*DEBLUR, "--kernel", "gaussian:x"], "takes numbers"),
     "kernel width": ([*DEBLUR, "--kernel", "gaussian:-2"], "above 0"),

@@ -10,7 +10,7 @@ from invdiff.core import InvdiffError, Problem
 from invdiff.noise import Coloured, Gaussian, Poisson
 from invdiff.operators.algebra import ComposedPseudoInvertible
 from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
-from invdiff.operators.white import whitened_problem
+from invdiff.operators.white import whitened
 from invdiff.priors.base import Prior
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
 
     A composition whose generalised inverse is only an approximation offers it when it was made
     with approximate = True, and not otherwise. Gaussian noise that is not white is what a solver
-    sees of it: white, with the operator of `operators.white.whitened_problem`.
+    sees of it: white, with the operator of `operators.white.whitened`.
     """
-    problem = whitened_problem(problem)
+    problem = whitened(problem)
     found: set[Need] = set()
     A: Operator = problem.A
     if isinstance(A, Spectral):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem, State
 from invdiff.needs import check
-from invdiff.operators.white import centred, whitened_problem
+from invdiff.operators.white import centred, whitened
 from invdiff.priors.base import Counted, Prior
 from invdiff.result import Result, describe
 from invdiff.rng import Rng
@@ -43,7 +43,7 @@ def stream(
     """
     problem = centred(problem)
     check(solver, problem, prior, [cls() for cls in registry().values()])
-    problem = whitened_problem(problem)
+    problem = whitened(problem)
     if len(seeds) != problem.batch:
         raise InvdiffError(f"{problem.batch} measurements need as many seeds, found {len(seeds)}.")
     rng = Rng.of(seeds, portable)
@@ -69,7 +69,7 @@ def finish(
     """The samples of the last state of a stream, (B, *x_shape)."""
     with torch.no_grad():
         rng = Rng.of(seeds, portable).at(state.step)
-        return solver.finish(state, whitened_problem(centred(problem)), prior, rng)
+        return solver.finish(state, whitened(centred(problem)), prior, rng)
 
 
 def _check_finite(state: State, solver: Solver) -> None:

@@ -254,6 +254,10 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("sense", pairs(ops.Sense(MAPS, random(1, 1, 6, 5, seed=5) > -0.5)), (2, 6, 5)),
     ("sense-each", pairs(ops.Sense(EACH_MAPS, mask(B, 1, 5, 4))), (2, 5, 4)),
     ("sense-full", pairs(ops.Sense(EACH_MAPS, torch.ones(1, 1, 5, 4))), (2, 5, 4)),
+    ("noncartesian", pairs(ops.NonCartesian(SHAKEN, (6, 5))), (2, 6, 5)),
+    ("noncartesian-coils", pairs(ops.NonCartesian(SHAKEN[:, ::5], (6, 5), MAPS)), (2, 6, 5)),
+    ("noncartesian-each", pairs(ops.NonCartesian(EACH_UV, (7, 6), eps=1e-3)), (4, 7, 6)),
+    ("noncartesian-density", pairs(ops.NonCartesian(*DENSE)), (2, 6, 5)),
     ("weighted", ops.Weighted(random(1, 3, 1, 4, seed=7).abs() * mask(1, 3, 5, 4)), (3, 5, 4)),
     ("weighted-each", ops.Weighted(random(B, 1, 5, 1, seed=7).abs()), (2, 5, 4)),
     ("weighted-mask", ops.Weighted(0.5 + random(1, 1, 6, 5, seed=7).abs()) @ HALF, (2, 6, 5)),
@@ -275,10 +279,6 @@ CASES: list[tuple[str, Operator, Shape]] = [
         (1, 6, 5),
     ),
     ("scipy", Linear.from_scipy(aslinearoperator(SPARSE), (1, 4, 3), (3, 6)), (1, 4, 3)),
-    ("noncartesian", pairs(ops.NonCartesian(SHAKEN, (6, 5))), (2, 6, 5)),
-    ("noncartesian-coils", pairs(ops.NonCartesian(SHAKEN[:, ::5], (6, 5), MAPS)), (2, 6, 5)),
-    ("noncartesian-each", pairs(ops.NonCartesian(EACH_UV, (7, 6), eps=1e-3)), (4, 7, 6)),
-    ("noncartesian-density", pairs(ops.NonCartesian(*DENSE)), (2, 6, 5)),
     ("affine", ops.affine(ops.Bicubic(2, (5, 6)), 0.5, 0.5), (1, 5, 6)),
 ]
 NONLINEAR: list[tuple[str, Operator, Shape]] = [

@@ -41,7 +41,7 @@ def test_a_stale_page_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     script = tmp_path / "benchmarks" / "make_docs.py"
     script.write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
-    for name in ("solvers.md", "operators.md"):
+    for name in ("solvers.md", "operators.md", "priors.md"):
         text = (ROOT / "docs" / name).read_text(encoding="utf-8")
         (tmp_path / "docs" / name).write_text(text.replace("a solver's", "its"), encoding="utf-8")
     record = (ROOT / "docs" / "posterior.json").read_text(encoding="utf-8")

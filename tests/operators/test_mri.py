@@ -348,7 +348,7 @@ def test_whitened_noise_has_sigma_1_in_each_real_part_and_no_correlation():
     assert float((C - 2 * mix @ mix.mH).abs().max()) < 10 / math.sqrt(n) * float(
         (mix @ mix.mH).abs().max()
     )
-    found = ops.whitened(noise[None, :, None], C)[0, :, 0]
+    found = ops.whiten_coils(noise[None, :, None], C)[0, :, 0]
     parts = torch.cat([found.real, found.imag])
     # exact, for C is that of these very samples: only real with imaginary parts may correlate
     both = found @ found.mH / n
@@ -365,8 +365,8 @@ def test_whitening_both_k_space_and_maps_keeps_the_model():
     mix = torch.view_as_complex(seeded(coils, coils, 2, seed=3))
     C, x = mix @ mix.mH, seeded(1, 2, *size)
     y = ops.Sense(maps, mask)(x)
-    turned = ops.Sense(ops.whitened(maps, C), mask)(x)
-    np.testing.assert_allclose(ops.whitened(y, C).numpy(), turned.numpy(), atol=1e-12)
+    turned = ops.Sense(ops.whiten_coils(maps, C), mask)(x)
+    np.testing.assert_allclose(ops.whiten_coils(y, C).numpy(), turned.numpy(), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_whitening_both_k_space_and_maps_keeps_the_model():
 )
 def test_what_is_no_covariance_is_refused(C, reason):
     with pytest.raises(InvdiffError, match=reason):
-        ops.whitened(torch.ones(1, 3, 2, 2, dtype=torch.complex64), C)
+        ops.whiten_coils(torch.ones(1, 3, 2, 2, dtype=torch.complex64), C)
     with pytest.raises(InvdiffError, match="twice as many"):
         ops.noise_covariance(torch.ones(3, 4, dtype=torch.complex64))
 

@@ -37,7 +37,7 @@ from invdiff.operators import (
     gaussian_kernel,
     ring_maps,
     scaled,
-    whitened_problem,
+    whitened,
 )
 from invdiff.paths import VP
 from invdiff.priors.base import Denoiser
@@ -120,7 +120,7 @@ def check_posterior(problem: Problem, through: Problem) -> None:
 def test_the_posterior_is_that_of_the_whole_covariance(A, noise):
     problem = problem_of(A, noise)
     check_posterior(problem, problem)
-    check_posterior(problem, whitened_problem(problem))
+    check_posterior(problem, whitened(problem))
     flat = Problem(problem.y, A, Gaussian(noise.level), X)
     with pytest.raises(AssertionError):
         check_posterior(problem, flat)
@@ -155,7 +155,7 @@ def test_weights_of_mixture_components_are_those_of_the_whole_covariance():
 @each
 def test_the_density_changes_by_a_constant(A, noise):
     problem = problem_of(A, noise)
-    white = whitened_problem(problem)
+    white = whitened(problem)
     x = seeded(4, *X, seed=8)
     before, after = (
         p.noise.log_prob(p.y.expand(4, *p.y.shape[1:]), p.A(x)) for p in (problem, white)
@@ -169,7 +169,7 @@ def test_the_density_changes_by_a_constant(A, noise):
 @pytest.mark.parametrize("noise", [Gaussian(0.1), Laplace(0.1), Poisson(9.0)])
 def test_other_noise_is_left_alone(noise):
     problem = Problem(torch.zeros(1, *X), Identity(), noise, X)
-    assert whitened_problem(problem) is problem
+    assert whitened(problem) is problem
 
 
 def test_white_noise_stays_what_it_is():
@@ -177,7 +177,7 @@ def test_white_noise_stays_what_it_is():
     problem = problem_of(
         Identity(), DiagonalGaussian(torch.full((1, 1, 1, 1), 0.2, dtype=torch.float64))
     )
-    white = whitened_problem(problem)
+    white = whitened(problem)
     assert white.sigma_y == pytest.approx(0.2, rel=1e-12)
     torch.testing.assert_close(white.y, problem.y, rtol=1e-12, atol=0)
     torch.testing.assert_close(white.A(problem.y), problem.y, rtol=1e-12, atol=0)
@@ -186,9 +186,9 @@ def test_white_noise_stays_what_it_is():
 def test_a_row_is_whitened_alone_as_in_a_batch():
     noise = DiagonalGaussian(0.1 + seeded(3, 1, 4, 4, seed=9).abs())
     problem = Problem(seeded(3, *X), Inpaint(seeded(3, 1, 4, 4) > 0), noise, X)
-    whole = whitened_problem(problem)
+    whole = whitened(problem)
     for k in range(3):
-        one = whitened_problem(problem.rows(torch.tensor([k])))
+        one = whitened(problem.rows(torch.tensor([k])))
         assert torch.equal(one.y, whole.y[k : k + 1]) and one.sigma_y == whole.sigma_y
         x = seeded(1, *X, seed=4)
         assert torch.equal(one.A(x), whole.A.rows(torch.tensor([k]))(x))
@@ -227,7 +227,7 @@ def test_an_axis_that_was_measured_in_part_is_refused(noise):
     )
     shape = X if noise.axis else (1, 4, 4)
     with pytest.raises(InvdiffError, match="all of the axis was measured or none"):
-        whitened_problem(Problem(torch.zeros(1, *shape), A, noise, shape))
+        whitened(Problem(torch.zeros(1, *shape), A, noise, shape))
 
 
 def test_centred_takes_the_offset_of_additive_noise_only():
@@ -252,9 +252,9 @@ def test_every_gaussian_solver_takes_it(name):
     if missing(solver, problem, PRIOR):
         pytest.skip("wants noiseless data or counts")
     seeds = (5,)
-    runs = [list(stream(p, PRIOR, solver, seeds))[-1] for p in (problem, whitened_problem(problem))]
+    runs = [list(stream(p, PRIOR, solver, seeds))[-1] for p in (problem, whitened(problem))]
     assert torch.equal(runs[0].x, runs[1].x)
-    ends = [finish(runs[0], p, PRIOR, solver, seeds) for p in (problem, whitened_problem(problem))]
+    ends = [finish(runs[0], p, PRIOR, solver, seeds) for p in (problem, whitened(problem))]
     assert torch.equal(*ends)
     other = Problem(problem.y, problem.A, DiagonalGaussian(LEVELS.flip(1)), X)
     assert not torch.equal(list(stream(other, PRIOR, solver, seeds))[-1].x, runs[0].x)
@@ -285,7 +285,7 @@ def test_an_exact_solver_draws_from_the_exact_posterior():
 
 def test_a_whitened_problem_is_an_ordinary_one():
     """A whitened problem has nouns of this package alone: it can be solved and written again."""
-    problem = whitened_problem(problem_of(*CASES["channels"]))
+    problem = whitened(problem_of(*CASES["channels"]))
     result = solve(problem, PRIOR, DPS(path=VP(3)))
     again = result.problem()
     assert torch.equal(again.y, problem.y) and again.sigma_y == problem.sigma_y

@@ -92,7 +92,8 @@ def fresh(given: Given) -> Job:
     photo, device = read_photo(given["photo"]), torch_device(given.get("device", "auto"))
     named, precision = given.get("prior", "photo"), given.get("precision", "float32")
     spec = str(Path(named).resolve()) if Path(named).exists() else named
-    prior = load_prior(spec, device, precision)
+    more = options.prior_options(given)
+    prior = load_prior(spec, device, precision, **more)
     sigma = given.get("sigma") if task == "denoise" else given.get("noise")
     d = damaged(photo, task, values, sigma, prior)
     solver, why = _solver(task, given, d.problem)
@@ -113,6 +114,7 @@ def fresh(given: Given) -> Job:
         "photo": {"name": name, "grey": d.grey},
         "task": {"name": task, "options": {k: str(v) for k, v in values.items()}},
         "prior_spec": spec,
+        "prior_options": more,
         "precision": precision,
     }
     out = Path(given.get("out", f"restored-{name}"))
@@ -173,7 +175,8 @@ def repeated(given: Given) -> Job:
     usable = c["device"] == "cpu" or torch.cuda.is_available()
     device = torch_device(given.get("device", c["device"] if usable else "auto"))
     spec = given.get("prior", facts["prior_spec"])
-    prior = load_prior(spec, device, facts["precision"])
+    facts["prior_options"] = c.get("prior_options", {})  # runs before there were any have none
+    prior = load_prior(spec, device, facts["precision"], **facts["prior_options"])
     result.check_prior(prior)
     lines = [
         ("run", f"{source}: {facts['task']['name']} of {facts['photo']['name']}"),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Given = dict[str, Any]
 Level = float | Literal["estimate"]
+BOOLEANS: dict[str, Any] = {"true": True, "false": False}
 TYPES: dict[str, Any] = {"scale": int, "sigma": Level}
 
 
@@ -116,6 +117,42 @@ def with_knobs(solver: Solver, knobs: Given) -> Solver:
     path = next((s.path for s in inner.values()), solver.path)
     path, own = dataclasses.replace(path, **knobs.get("path", {})), own | inner
     return dataclasses.replace(solver, **own, path=path)
+
+
+def add_prior_options(to: ArgumentParser) -> None:
+    """--prior, and what a prior may have to be told."""
+    from invdiff.priors.published.base import Options
+
+    names = ", ".join(f.name for f in dataclasses.fields(Options))
+    add = to.add_argument
+    add("--prior", type=str, help="photo, a file of weights, a folder with a diffusers model, or "
+        "its OWNER/NAME on the Hugging Face hub; see `invdiff priors`")  # fmt: skip
+    add("--label", type=int, help="class from 0, of a class-conditional prior")
+    add("--guidance", type=float, help="weight of classifier-free guidance towards --label; 1 is "
+        "the conditional prior")  # fmt: skip
+    add("--prior-options", type=str, help="what the weights leave open, as NAME=VALUE,... with "
+        f"{names}")  # fmt: skip
+
+
+def prior_options(given: Given) -> dict[str, Any]:
+    """label, guidance and --prior-options, as load_prior takes them."""
+    found: dict[str, Any] = {k: v for k, v in given.items() if k in ("label", "guidance")}
+    for part in filter(None, str(given.get("prior_options", "")).split(",")):
+        name, equals, value = part.partition("=")
+        if not equals or not value:
+            raise InvdiffError(f"--prior-options takes NAME=VALUE,..., found {part!r}.")
+        found[name.strip()] = BOOLEANS.get(value.strip(), _number(value))
+    return found
+
+
+def _number(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return text
 
 
 def normalised(args: list[str]) -> list[str]:

@@ -141,8 +141,7 @@ def _parse(name: str, args: list[str]) -> Given:
     add("--steps", type=int, help="steps from noise to image; the solver's own number without it")
     add("--samples", type=int, help="how many samples to draw, 4 by default")
     add("--seed", type=int, help="of all samples, 0 by default")
-    add("--prior", type=str, help="photo, a .safetensors file of `invdiff train`, a folder with a "
-        "diffusers model, or its OWNER/NAME on the Hugging Face hub")  # fmt: skip
+    options.add_prior_options(to)
     add("--precision", type=Literal["float32", "bfloat16"], help="of the network")
     add("--batch", type=int, help="samples that are restored together")
     add("--device", type=str, help="auto, cpu or cuda")

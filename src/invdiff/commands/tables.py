@@ -8,7 +8,7 @@ from invdiff import zoo
 from invdiff.cli import OK
 from invdiff.commands import options
 from invdiff.needs import why_not
-from invdiff.priors.load import BUILT_IN, SOURCES
+from invdiff.priors.load import BUILT_IN, FORMATS, SOURCES
 from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
 
@@ -104,5 +104,8 @@ def priors() -> list[str]:
     return [
         *aligned(rows), "",
         f"{', '.join(BUILT_IN)} come with invdiff; their cards are beside their weights.",
-        "A prior of a fixed size restores pictures of that size only.",
+        "A prior of a fixed size restores pictures of that size only.", "",
+        "Published weights, recognised by the names of their tensors:",
+        *(line for f in FORMATS for line in ("", f.name, *aligned(f.rows()))), "",
+        "--prior-options NAME=VALUE,... gives options, --label and --guidance choose a class.",
     ]  # fmt: skip

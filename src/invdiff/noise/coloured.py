@@ -1,6 +1,6 @@
 """Gaussian noise that is not white: another level in each entry, or correlated along an axis.
 
-Solvers take it through `operators.white.whitened_problem`, which divides it out.
+Solvers take it through `operators.white.whitened`, which divides it out.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from invdiff.operators.coils import (
     normalised,
     ring_maps,
     root_sum_of_squares,
-    whitened,
+    whiten_coils,
     zero_filled,
 )
 from invdiff.operators.color import REC601, Grayscale
@@ -81,7 +81,7 @@ from invdiff.operators.stations import TelescopeArray, earth_rotation, earth_rot
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
 from invdiff.operators.varying import TiledBlur, Warp, lens_kernels
 from invdiff.operators.video import Frames, TemporalPool
-from invdiff.operators.white import Mixed, Weighted, centred, whitened_problem
+from invdiff.operators.white import Mixed, Weighted, centred, whitened
 
 __all__ = [
     "JPEG",
@@ -116,10 +116,10 @@ __all__ = [
     "Inpaint",
     "Interferometry",
     "Linear",
+    "NonCartesian",
     "Matrix",
     "MatrixProduct",
     "Mixed",
-    "NonCartesian",
     "NonlinearBlur",
     "Operator",
     "PseudoInvertible",
@@ -151,8 +151,8 @@ __all__ = [
     "check_kernel",
     "coil_images",
     "conjugate_gradients",
-    "dot_test",
     "density_compensation",
+    "dot_test",
     "fbp",
     "equispaced",
     "espirit",
@@ -192,7 +192,7 @@ __all__ = [
     "sparse_view",
     "spiral_uv",
     "transmit",
+    "whiten_coils",
     "whitened",
-    "whitened_problem",
     "zero_filled",
 ]

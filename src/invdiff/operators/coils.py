@@ -129,7 +129,7 @@ def noise_covariance(noise: Tensor) -> Tensor:
     return noise @ noise.mH / noise.shape[1]
 
 
-def whitened(t: Tensor, covariance: Tensor) -> Tensor:
+def whiten_coils(t: Tensor, covariance: Tensor) -> Tensor:
     """t (..., coils, H, W) in the coordinates where the coils' noise is white, with sigma 1.
 
     covariance: C = E[n n^H], (coils, coils), Hermitian and positive definite; a real part has the

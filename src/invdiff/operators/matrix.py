@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Linear, Spectral
-from invdiff.operators.sparse import Csr, Map, by_matrix, mapped, sparse, transposed
+from invdiff.operators.sparse import Csr, product, sparse, transposed
 
 SMALL = 4096
 """Numbers of an image up to which `from_matrix` decomposes: V then takes 128 MiB in float64."""
@@ -203,14 +203,13 @@ class SparseMatrix(Linear):
     y_shape = _y_shape
 
     def __call__(self, x: Tensor) -> Tensor:
-        forward, back = self._pair(x)
-        return mapped(x.flatten(1), forward, back).reshape(-1, *self.shape_y)
+        return product(x.flatten(1), *self._pair(x)).reshape(-1, *self.shape_y)
 
     def adjoint(self, y: Tensor) -> Tensor:
         forward, back = self._pair(y)
-        return mapped(y.flatten(1), back, forward).reshape(-1, *self.x_shape)
+        return product(y.flatten(1), back, forward).reshape(-1, *self.x_shape)
 
-    def _pair(self, like: Tensor) -> tuple[Map, Map]:
+    def _pair(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """M and its transpose in the precision and on the device of like."""
         casts = self.__dict__.setdefault("_casts", {})
         key = ("pair", like.dtype, like.device)
@@ -218,9 +217,6 @@ class SparseMatrix(Linear):
             n = math.prod(self.shape_y), math.prod(self.x_shape)
             forward: Csr = (self.pointers, self.columns, self.values.to(like.dtype))
             back = transposed(forward, n[1])
-            casts[key] = (
-                by_matrix(sparse(forward, n, like.device)),
-                by_matrix(sparse(back, n[::-1], like.device)),
-            )
-        pair: tuple[Map, Map] = casts[key]
+            casts[key] = sparse(forward, n, like.device), sparse(back, n[::-1], like.device)
+        pair: tuple[Tensor, Tensor] = casts[key]
         return pair

@@ -98,6 +98,11 @@ def by_rays_back(part: Part, views: int, n: int) -> Map:
     return back
 
 
+def product(x: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
+    """Rows x (..., n) to M x; the transpose of M serves its gradients, of any order."""
+    return mapped(x, by_matrix(matrix), by_matrix(transpose))
+
+
 def mapped(x: Tensor, forward: Map, back: Map) -> Tensor:
     """forward of rows x (..., n); the transpose back serves its gradients, of any order."""
     out: Tensor = _Mapped.apply(x, forward, back)  # type: ignore[no-untyped-call]

@@ -116,7 +116,7 @@ def centred(problem: Problem) -> Problem:
     return problem
 
 
-def whitened_problem(problem: Problem) -> Problem:
+def whitened(problem: Problem) -> Problem:
     """The same posterior with white noise: (c L^-1 y, c L^-1 A, c n) for noise L n.
 
     c is the noise's `level`; a problem whose noise is not `Coloured` is returned as it is. Entries

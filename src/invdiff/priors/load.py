@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from invdiff.core import InvdiffError, nearest
 from invdiff.priors.base import Prior
+from invdiff.priors.guidance import Guided
 from invdiff.priors.photo import PhotoPrior, load_embedded, load_weights
 
 Precision = Literal["float32", "bfloat16"]
@@ -38,7 +41,8 @@ SOURCES = (
     _embedded("fashion28", "clothes and shoes of Fashion-MNIST, grey, 28 x 28"),
     _embedded("moving-fashion", "clips of moving clothes and shoes, 8 frames of 32 x 32"),
     _embedded("multiscale", "portraits in colour at 64 x 64, 32 x 32 and 16 x 16"),
-    Source("FILE.safetensors", "a denoiser that `invdiff train` made"),
+    Source("FILE.safetensors", "a denoiser that `invdiff train` made, or published weights"),
+    Source("FILE.pt", "published weights: .pt, .pth, .ckpt, .bin, .safetensors or EDM's .pkl"),
     Source("FOLDER", "a pixel diffusion model of diffusers (UNet2DModel or its pipeline)"),
     Source("OWNER/NAME", "the same from the Hugging Face hub, downloaded when first used"),
 )
@@ -47,27 +51,178 @@ SOURCES = (
 BUILT_IN = {source.spec: source.load for source in SOURCES if source.load is not None}
 
 
+@dataclass(frozen=True)
+class Format:
+    """A format of published weights. read: from the file; stated: by its published layout or by
+    a rule of this package; options: what settles the rest."""
+
+    name: str
+    examples: str
+    read: str
+    stated: str
+    options: str
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(label, text) of everything but the name."""
+        return [
+            ("  examples", self.examples),
+            ("  read from the file", self.read),
+            ("  not in the file", self.stated),
+            ("  options", self.options),
+        ]
+
+
+FORMATS = (
+    Format(
+        "guided-diffusion (ADM)",
+        "256x256_diffusion_uncond.pt, 64x64_diffusion.pt to 512x512, lsun_*.pt, ffhq_10m.pt; "
+        "improved-diffusion",
+        "widths, blocks, attention levels, classes, learned variance, scale and shift, resampling",
+        "betas, order of q, k, v, heads and size, of the released layout with the same shapes",
+        "schedule, train_steps, attention_order, heads, head_channels, size, null_label",
+    ),
+    Format(
+        "DDPM, DDIM",
+        "CelebA-HQ, LSUN and CIFAR-10 in PyTorch (model.ckpt, ema_*.ckpt)",
+        "widths, blocks, attention levels",
+        "1000 linear betas, one head; size: attention is at 16 x 16",
+        "schedule, train_steps, size",
+    ),
+    Format(
+        "score_sde",
+        "NCSN++ (VE, CIFAR-10 and 256 x 256) and DDPM++, NCSN++ (VP, sub-VP); checkpoint_*.pth",
+        "widths, blocks, attention, pyramid, output skips, Fourier times, noise levels, EMA",
+        "filters (1, 3, 3, 1) with a pyramid, else none; VE images on [0, 1]; attention at 16 x 16",
+        "sde, sigma_min, sigma_max, size",
+    ),
+    Format(
+        "EDM",
+        "edm-cifar10-*.pkl, edm-ffhq-64x64-*.pkl, edm-afhqv2-64x64-*.pkl, edm-imagenet-64x64-*.pkl",
+        "SongUNet or DhariwalUNet, all of their shapes, classes, size, sigma_data, filters",
+        "heads of 64 channels (DhariwalUNet) or one (SongUNet)",
+        "sigma_data (bare weights), heads, head_channels, sigma_min, sigma_max",
+    ),
+    Format(
+        "diffusers",
+        "google/ddpm-celebahq-256, or a folder",
+        "everything, from config.json and scheduler_config.json",
+        "DDPM's betas where there is no scheduler",
+        "any_size, null_label",
+    ),
+)
+"""What is known to load, for tables; a test loads a small one of each."""
+
+
 def load_prior(
-    spec: str, device: torch.device | str = "cpu", precision: Precision = "float32"
+    spec: str | Path,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    *,
+    label: int | None = None,
+    guidance: float | None = None,
+    **options: Any,
 ) -> Prior:
     """The prior called spec, on a device.
 
-    spec: a name in BUILT_IN, such as "photo"; the path of a .safetensors file that `invdiff train`
-    wrote, a folder with a diffusers model, or its name OWNER/NAME on the Hugging Face hub.
+    spec: a name in BUILT_IN, such as "photo"; the path of a file of weights, of a folder with a
+    diffusers model, or its name OWNER/NAME on the Hugging Face hub, which alone is downloaded.
     precision: of the network; the state of a sampler stays in float32.
+    label: class from 0, of a class-conditional network. guidance: w of classifier-free guidance,
+    D = D_uncond + w (D_cond - D_uncond), where a label stands for no class (null_label, or EDM's).
+    options: what the weights leave open, as `published.base.Options` has them.
     Raises InvdiffError, with the nearest names where there is no such prior.
     """
-    spec = str(spec)
-    if spec in BUILT_IN or spec.endswith(".safetensors"):
-        prior = BUILT_IN[spec]() if spec in BUILT_IN else load_weights(Path(spec))
+    from invdiff.priors.published.base import Options
+
+    known = [f.name for f in dataclasses.fields(Options)]
+    for name in options:
+        if name not in known:
+            raise nearest(name, known, "option of priors")
+    told = Options(**options)
+    if guidance is not None and not (math.isfinite(guidance) and label is not None):
+        raise InvdiffError("guidance is a number, and needs label: the class that it leads to.")
+    path, name = Path(spec).expanduser(), str(spec)
+    ours = name in BUILT_IN or (path.suffix == ".safetensors" and _is_photo(path))
+    if ours:
+        if label is not None or options:
+            what = "label" if label is not None else min(options)
+            raise InvdiffError(f"{name} is a prior of invdiff and takes no {what}; leave it out.")
+        prior = BUILT_IN[name]() if name in BUILT_IN else load_weights(path)
         if isinstance(prior, PhotoPrior):
             prior.precision = precision
         return prior.to(device)
-    if not Path(spec).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
-        hint = str(nearest(spec, BUILT_IN, "prior")).removesuffix(".")
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    from invdiff.priors.published.files import SUFFIXES
+
+    if path.is_file() or path.suffix in SUFFIXES:
+        return _published(path, device, dtype, label, guidance, told)
+    if not path.exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        hint = str(nearest(name, BUILT_IN, "prior")).removesuffix(".")
         ways = ", ".join(source.spec for source in SOURCES if source.load is None)
         raise InvdiffError(f"{hint} (or a path or name of the form {ways}).")
+    return _diffusers(spec, device, dtype, label, guidance, told)
+
+
+def _is_photo(path: Path) -> bool:
+    """Whether a .safetensors file is one of `invdiff train`; a broken one is nobody's."""
+    from invdiff.priors.published.files import check_file, safetensors_metadata
+
+    check_file(path)
+    return {"config", "facts"} <= safetensors_metadata(path).keys()
+
+
+def _published(
+    path: Path,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    label: int | None,
+    guidance: float | None,
+    options: Any,
+) -> Prior:
+    from invdiff.priors.published import load, network
+
+    found = load.load(path, options, dtype)
+    c, name = found.converted, str(path)
+    network.check_label(c, label, name)
+
+    def of(k: int | None) -> Prior:
+        return network.prior(c, found.net, k, options.any_size, name, found.source).to(device)
+
+    if guidance is None:
+        return of(label)
+    null = c.null if options.null_label is None else options.null_label
+    return Guided(of(label), of(_null(null, name)), guidance)
+
+
+def _diffusers(
+    spec: str | Path,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    label: int | None,
+    guidance: float | None,
+    options: Any,
+) -> Prior:
     from invdiff.priors.hub import load_diffusers
 
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-    return load_diffusers(spec, device, dtype=dtype)
+    extra = dataclasses.replace(options, any_size=False, null_label=None)
+    for field in dataclasses.fields(extra):
+        if getattr(extra, field.name) not in (None, False):
+            raise InvdiffError(
+                f"A diffusers model states its {field.name}; leave the option {field.name} out."
+            )
+
+    def of(k: int | None) -> Prior:
+        return load_diffusers(spec, device, class_label=k, any_size=options.any_size, dtype=dtype)
+
+    if guidance is None:
+        return of(label)
+    return Guided(of(label), of(_null(options.null_label, str(spec))), guidance)
+
+
+def _null(label: int | None, name: str) -> int:
+    if label is None:
+        raise InvdiffError(
+            f"Nothing tells which label of {name} stands for no class, and guidance needs one; "
+            "give the option null_label, or leave guidance out."
+        )
+    return label

@@ -11,7 +11,7 @@ from invdiff.core import InvdiffError, Problem
 from invdiff.noise import Gaussian
 from invdiff.operators.algebra import Affine
 from invdiff.operators.base import Linear, Operator
-from invdiff.operators.white import whitened_problem
+from invdiff.operators.white import whitened
 
 
 def matrix(A: Operator, x_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def condition(
     Raises InvdiffError unless problem is one measurement with Gaussian noise by a linear operator,
     and for a noiseless y that no component can have made.
     """
-    problem = whitened_problem(problem)
+    problem = whitened(problem)
     if problem.batch != 1 or not isinstance(problem.noise, Gaussian):
         raise InvdiffError(
             "An exact posterior needs one measurement with Gaussian noise, found "

@@ -50,6 +50,31 @@ def predicts_eps(
     return _vp(alpha_bars, match, lambda s: 1.0, lambda s: -s)
 
 
+def predicts_eps_sde(sub: bool = False, beta0: float = 0.1, beta1: float = 20.0) -> Precond:
+    """F(x_t, t) predicts eps at a continuous t in (0, 1] (Song et al. 2021, arXiv 2011.13456).
+
+    x_t = a x0 + s eps, ln a = -t^2 (beta1 - beta0) / 4 - t beta0 / 2; s^2 = 1 - a^2 on the VP SDE,
+    s = 1 - a^2 on the sub-VP one (sub). Trained for t from 1e-5 to 1.
+    """
+
+    def a(sigma: float) -> float:  # sigma = s / a, solved for a
+        if sub:  # (1 - a^2) / a = sigma, written without cancellation
+            return 2 / (sigma + math.sqrt(sigma**2 + 4))
+        return 1 / math.hypot(1, sigma)
+
+    def t(sigma: float) -> float:
+        slope, log_a = beta1 - beta0, math.log(a(sigma))
+        return -4 * log_a / (beta0 + math.sqrt(beta0**2 - 4 * slope * log_a))
+
+    def sigma_at(t: float) -> float:
+        log_a = -(t**2) * (beta1 - beta0) / 4 - t * beta0 / 2
+        s2 = -math.expm1(2 * log_a)
+        return (s2 if sub else math.sqrt(s2)) / math.exp(log_a)
+
+    ends = sigma_at(1e-5), sigma_at(1.0)
+    return Precond(a, lambda s: 1.0, lambda s: -s, t, *ends)
+
+
 def predicts_v(alpha_bars: Sequence[float] | np.ndarray, match: Match = "interpolated") -> Precond:
     """F(x_t, t) predicts v = a eps - s x0 (Salimans and Ho 2022, arXiv 2202.00512)."""
     return _vp(alpha_bars, match, lambda s: 1 / (1 + s * s), lambda s: -s / math.hypot(1, s))

@@ -1,0 +1,37 @@
+"""Classifier-free guidance: one denoiser from a conditional and an unconditional one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from invdiff.priors.base import Prior
+
+
+class Guided(Prior):
+    """D = D_uncond + w (D_cond - D_uncond) (Ho and Salimans 2022, arXiv 2207.12598).
+
+    In the paper's notation, w here is 1 + w there. w = 1 is the conditional prior, 0 the
+    unconditional one; beyond 1 the result is the denoiser of no distribution. One evaluation calls
+    the network twice.
+    """
+
+    def __init__(self, conditional: Prior, unconditional: Prior, w: float) -> None:
+        self.conditional, self.unconditional, self.w = conditional, unconditional, w
+        self.name, self.shape = conditional.name, conditional.shape
+        self.value_range = conditional.value_range
+        self.sigma_min, self.sigma_max = conditional.sigma_min, conditional.sigma_max
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        if sigma == 0:
+            return x
+        with_class = self.conditional.denoise(x, sigma)
+        return torch.lerp(self.unconditional.denoise(x, sigma), with_class, self.w)
+
+    @property
+    def fingerprint(self) -> str:
+        """Both hashes and w."""
+        return f"{self.conditional.fingerprint}-{self.unconditional.fingerprint[-8:]}-{self.w:g}"
+
+    def to(self, device: torch.device | str) -> Guided:
+        return Guided(self.conditional.to(device), self.unconditional.to(device), self.w)

@@ -1,0 +1,1 @@
+"""Published pixel-space checkpoints in their authors' own formats."""

@@ -1,0 +1,95 @@
+"""From a converted checkpoint to a prior: build the network, give it a class, choose its row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invdiff.core import InvdiffError
+from invdiff.priors.hub import _diffusers
+from invdiff.priors.precond import NetworkPrior
+from invdiff.priors.published import unet2d
+from invdiff.priors.published.base import Converted
+from invdiff.priors.published.rows import row
+from invdiff.priors.published.song import SongConfig, SongUNet
+
+
+class Labelled(nn.Module):
+    """F(x, time) of a network with one class for all images, or of one without classes."""
+
+    def __init__(self, net: nn.Module, stride: int, label: int | None) -> None:
+        super().__init__()
+        self.net, self.stride, self.label = net, stride, label
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        (h, w), n = x.shape[-2:], self.stride
+        if h % n or w % n:
+            raise InvdiffError(
+                f"The network takes sides that are multiples of {n} pixels, but this image has "
+                f"{h} x {w}; crop or pad it."
+            )
+        k = self.label
+        labels = None if k is None else torch.full((len(x),), k, device=x.device)
+        out = self.net(x, time, labels)
+        found: Tensor = out if isinstance(out, Tensor) else out.sample
+        return found
+
+
+def build(converted: Converted) -> nn.Module:
+    """The network with its weights. Raises InvdiffError when they do not fit."""
+    diffusers = _diffusers() if converted.net == "UNet2DModel" else None
+    try:
+        if diffusers:
+            return unet2d.build(converted.config, converted.tensors, diffusers)
+        config: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in converted.config.items()
+        }
+        with torch.device("meta"):
+            net = SongUNet(SongConfig(**config))
+        return unet2d.fill(net, converted.tensors)
+    except InvdiffError:
+        raise
+    except Exception as error:
+        raise InvdiffError(
+            f"The shapes of the weights are of no {converted.layout} network "
+            f"({type(error).__name__}); fetch the file again."
+        ) from error
+
+
+def prior(
+    converted: Converted, net: nn.Module, label: int | None, any_size: bool, name: str, source: str
+) -> NetworkPrior:
+    """The prior of one class. source: hash of the file that the weights come from."""
+    check_label(converted, label, name)
+    widths = converted.config.get("block_out_channels") or converted.config["widths"]
+    stride = 2 ** (len(widths) - 1)
+    channels, *sides = converted.shape
+    shape = (channels, None, None) if any_size else (channels, *sides)
+    made = NetworkPrior(
+        Labelled(net, stride, label), row(converted.trained), shape, converted.value_range, name
+    )
+    use = json.dumps([converted.trained, converted.config, label], sort_keys=True)
+    made._hash = f"{source[:16]}-{hashlib.sha256(use.encode()).hexdigest()[:8]}"
+    return made
+
+
+def check_label(converted: Converted, label: int | None, name: str) -> None:
+    """InvdiffError when a class is missing, or is not among those that were trained."""
+    n = converted.classes
+    if not n and label is not None:
+        raise InvdiffError(f"{name} knows no classes; leave label out.")
+    if n and (label is None or label not in (*range(n), converted.null)):
+        raise InvdiffError(
+            f"{name} is class-conditional; give label, a whole number from 0 to {n - 1}."
+        )
+
+
+def facts(text: str) -> dict[str, Any]:
+    """The inverse of Converted.facts in JSON."""
+    found: dict[str, Any] = json.loads(text)
+    found["shape"], found["value_range"] = tuple(found["shape"]), tuple(found["value_range"])
+    return found
