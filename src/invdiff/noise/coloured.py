@@ -134,7 +134,8 @@ class CorrelatedGaussian(Coloured):
     """y = z + n, n normal with a covariance along one axis of y (coils), independent otherwise.
 
     cov: (k, k), symmetric or Hermitian, positive definite; for complex y it is E[n n^H] / 2, so
-    that sigma^2 I is Gaussian(sigma), whose sigma is that of the real part.
+    that sigma^2 I is Gaussian(sigma), whose sigma is that of the real part: half of what
+    `noise_covariance` gives.
     axis: of y, counted with the batch (1: coils, channels); None takes all numbers of a
     measurement in their order as one axis.
     level: as in `Coloured`; its default is the root of k / trace(cov^-1).
