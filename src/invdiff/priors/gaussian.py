@@ -113,11 +113,13 @@ class GaussianMixture(Prior):
         k = torch.searchsorted(self.weights.cumsum(0), u, right=True)
         k = k.clamp_max(int(self.weights.nonzero()[-1]))
         shared = len(self._eigenvalues) == 1
-        z = self._eigenvalues.sqrt()[0 if shared else k] * z
-        if self._basis is not None:
+        scale = self._eigenvalues.sqrt()
+        if self._basis is None:
+            z = scale[0 if shared else k] * z
+        else:  # the symmetric root of the covariance: unlike its basis it is unique
             for c, basis in enumerate(self._basis):
                 own = slice(None) if shared else k == c
-                z[own] = z[own] @ basis.mT
+                z[own] = ((z[own] @ basis) * scale[c]) @ basis.mT
         return (self._m[k] + z).reshape(n, *self.x_shape).to(self.means.dtype)
 
     def posterior(self, problem: Problem) -> Self:
