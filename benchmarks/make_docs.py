@@ -17,6 +17,7 @@ import json
 import math
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -106,9 +107,40 @@ def signature(cls: type) -> str:
     return f"`{cls.__name__}({', '.join(told)})`"
 
 
+SHORT = {
+    Need.PRIOR_VJP: "J",
+    Need.OPERATOR_VJP: "Aᵀ'",
+    Need.LINEAR: "lin",
+    Need.GENERALISED_INVERSE: "A⁺",
+    Need.PINV: "A⁺",
+    Need.SVD: "SVD",
+    Need.GAUSSIAN: "N",
+    Need.NOISELESS: "σ=0",
+    Need.NOISY: "σ>0",
+    Need.POISSON: "P",
+    Need.DENSITY: "p(y|x)",
+    Need.AUTOENCODER: "latent",
+    Need.IMAGE_LINEAR: "lin",
+}
+"""What a solver lacks, in a cell of a table."""
+
+LEGEND = (
+    "What is missing where a cell is not `yes`: `J` gradients through the prior, `Aᵀ'` gradients "
+    "through the operator, `lin` a linear operator, `A⁺` an inverse, `SVD` a singular value "
+    "decomposition, `N` Gaussian noise, `P` Poisson noise, `p(y|x)` noise with a density, `σ=0` a "
+    "measurement without noise, `σ>0` one with noise, `latent` a prior of latents. `invdiff "
+    "solvers --task NAME` gives the sentence."
+)
+
+
 def because(sentence: str) -> str:
-    """A cell of a table of solvers: the part of why_not's sentence that gives the reason."""
-    return f"no: {sentence.split(': ', 1)[1].rstrip('.')}" if sentence else "yes"
+    """A cell of a table of solvers: what is missing, of the shortest of several ways."""
+    if not sentence:
+        return "yes"
+    way = sentence.split(": ", 1)[1].split("; or ")[0]
+    codes = [SHORT[need] for need in Need if f"needs {need.value} and" in way]
+    assert codes, sentence
+    return ", ".join(dict.fromkeys(codes))
 
 
 # ------------------------------------------------------------------------------------------ solvers
@@ -146,9 +178,9 @@ def needed(solver: Solver) -> str:
 def can(solver: Solver, task: str, cell: str) -> str:
     """A cell of the table of tasks: "" or the reason, with what else must be known."""
     if not cell and solver.ignores_y:
-        return "runs, ignores y"
+        return "ignores y"
     if not cell and why_not(solver, zoo.example(task, sigma=0.05)):
-        return "without noise"
+        return "yes, σ=0"
     return because(cell)
 
 
@@ -264,7 +296,9 @@ def solvers_page() -> str:
         "## Solver by task",
         "",
         "From `invdiff.zoo.table()`, with each task's default options and the kernel of `deblur` a",
-        "box. `without noise`: only where nothing was added to the measurement.",
+        "box. `yes, σ=0`: only where nothing was added to the measurement.",
+        "",
+        *textwrap.wrap(LEGEND, 98, break_on_hyphens=False),
         "",
         *table(
             ["", *rows[0][1]],
