@@ -279,7 +279,9 @@ def test_every_solver_and_its_knobs(
         (f.name, value)
         for f in dataclasses.fields(registry()[solver])
         for kind, value in ((float, 0.25), (int, 1))
-        if hints[f.name] is kind and (f.metadata["max"] or value) >= value >= f.metadata["min"]
+        if hints[f.name] is kind
+        and (f.metadata["max"] or value) >= value >= f.metadata["min"]
+        and f.name != "kappa"  # a small one diverges, as it must
     ]
     knob, value = free[0]
     restore("--solver", solver, f"--solver.{knob}", str(value), "--out", "out")
@@ -316,7 +318,10 @@ def test_a_solver_within_a_solver(
     assert np.array_equal(array(here / "out/mean.png"), array(here / "again/mean.png"))
     assert main(["restore", *base, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "the solver that runs: one of csgm, ddnm, ddnm+, ddrm" in text and "default ddrm" in text
+    assert (
+        "the solver that runs: one of csgm, daps, ddnm, ddnm+, ddrm" in text
+        and "default ddrm" in text
+    )
     assert main(["restore", "--solver", "ccdf", "--solver.base", "replacement", "--help"]) == 0
     assert "--solver.path.sigma_max" in capsys.readouterr().out
     capsys.readouterr()

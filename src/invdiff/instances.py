@@ -51,12 +51,14 @@ ARRAY = earth_rotation(8, 12, 7.0)
 
 def _ct(sigma: float) -> Problem:
     """Parallel-beam CT from 8 views; a limited angle is another set of angles."""
-    return unmeasured(Radon(sparse_view(8), (16, 16), cg_iterations=10), sigma, (1, 16, 16))
+    return unmeasured(
+        Radon(sparse_view(8), (16, 16), pixel=0.1, cg_iterations=10), sigma, (1, 16, 16)
+    )
 
 
 def _ct_metal(sigma: float) -> Problem:
     """The same without the rays that meet a metal part of 3 x 3 pixels."""
-    A = Radon(sparse_view(8), (16, 16), cg_iterations=10)
+    A = Radon(sparse_view(8), (16, 16), pixel=0.1, cg_iterations=10)
     metal = torch.zeros(1, 1, 16, 16)
     metal[..., 6:9, 8:11] = 1
     return unmeasured(metal_trace(A, metal) @ A, sigma, (1, 16, 16))

@@ -22,7 +22,7 @@ from invdiff.rng import Rng
 from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
 
-FAR = 1e4
+FAR = 1e5
 """No clean estimate is as many times larger than the prior's range, or than 100 where that has no
 end: a state that holds one has diverged, though it is finite."""
 
@@ -35,6 +35,14 @@ def posed(problem: Problem, prior: Prior) -> Problem:
     """The problem as solvers see it: centred, with white noise where it is Gaussian, and of latents
     where the prior is of latents."""
     return in_latent_space(whitened(centred(problem)), prior)
+
+
+def _accepted(problem: Problem, prior: Prior, solver: Solver) -> Problem:
+    """The posed problem, once the solver was found to be able; what is said of it is said of the
+    problem as it was given."""
+    told = in_latent_space(centred(problem), prior)
+    check(solver, told, prior, [cls() for cls in registry().values()])
+    return posed(problem, prior)
 
 
 def stream(
@@ -52,9 +60,7 @@ def stream(
     With a prior of latents, states are of latents, and the prior's decoder makes images of them.
     Raises IncompatibleError before any network call, DivergedError when a state is not finite.
     """
-    told = in_latent_space(centred(problem), prior)
-    check(solver, told, prior, [cls() for cls in registry().values()])
-    problem = posed(problem, prior)
+    problem = _accepted(problem, prior, solver)
     if len(seeds) != problem.batch:
         raise InvdiffError(f"{problem.batch} measurements need as many seeds, found {len(seeds)}.")
     rng = Rng.of(seeds, portable)
@@ -152,7 +158,7 @@ def solve(
     rows = [(m, k) for m in range(problem.batch) for k in range(samples)]
     size = len(rows) if batch is None or solver.coupled else batch
     chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
-    asked, problem = problem, posed(problem, prior)
+    asked, problem = problem, _accepted(problem, prior, solver)
     _check_start(start, chunks, solver, problem)
     counted = Counted(prior)
     began, outputs = time.perf_counter(), list(start.done) if start else []

@@ -45,7 +45,7 @@ def from_scipy(
     return from_functions(there, back, x_shape, numpy=True, check=check)
 
 
-def from_deepinv(physics: Any, x_shape: tuple[int, ...], check: bool = True) -> Operator:
+def operator_from_deepinv(physics: Any, x_shape: tuple[int, ...], check: bool = True) -> Operator:
     """The operator of a deepinv `Physics`: Linear of a `LinearPhysics`, with its A_adjoint.
 
     x_shape: of one image. check: the dot test, in float32. The noise model of the physics is not

@@ -135,6 +135,8 @@ class _Nufft(torch.autograd.Function):
             across, down = (points[k, :, axis].contiguous().numpy() for axis in (0, 1))
             group = (here if len(points) == 1 else here[k : k + 1]).flatten(0, 1)
             values = group.contiguous().numpy()
+            # threads that wait for each other cost more than a small transform
+            options["nthreads"] = torch.get_num_threads() if values.size > 2**15 else 1
             if back:
                 found = finufft.nufft2d1(down, across, values, size, isign=1, **options)
             else:

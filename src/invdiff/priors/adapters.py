@@ -13,7 +13,7 @@ from invdiff.priors.precond import NetworkPrior, predicts_eps
 Shape = tuple[int | None, ...]
 
 
-def from_deepinv(
+def prior_from_deepinv(
     denoiser: Callable[[Tensor, float], Tensor], shape: Shape | None = None, name: str = "deepinv"
 ) -> Denoiser:
     """Any denoiser of deepinv, whose images and noise levels are on [0, 1], as a prior on [-1, 1].
