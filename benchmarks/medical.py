@@ -98,7 +98,7 @@ def mri(truth: Tensor, sigma: float) -> Iterator[Scan]:
             if coils > 1:
                 A = Sense(ring_maps(coils, size), mask, cg_iterations=10)
             title = (
-                f"{'one coil' if coils == 1 else f'{coils} coils'}, R = {acceleration(mask):.2f}"
+                f"{'one coil' if coils == 1 else f'{coils} coils'}, R = {acceleration(mask)[0]:.2f}"
             )
             yield Scan(title, measured(A, truth, sigma), True)
 
