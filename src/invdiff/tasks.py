@@ -221,7 +221,7 @@ SCAN_TASKS = (
             "water": "attenuation of water per unit of length: then results are in HU",
             "kind": "counts, transmission or integrals, where the file does not tell",
             "outliers": "keep, or replace: counts far above all neighbours; needs many views",
-            "join": "average so many neighbouring bins into one",
+            "join": "make one bin of so many neighbours",
             "slice": "detector row, from 0; the middle one without it",
             "key": "name of the array in the file",
         },

@@ -76,6 +76,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(colours).save(folder / "turned.jpg", quality=20, exif=exif)
     Image.fromarray(colours[..., 0]).save(folder / "grey.jpg", quality=20)
     np.save(folder / "real.npy", np.zeros((8, 8)))
+    np.save(folder / "number.npy", np.array(3.0))
+    np.savez(folder / "arrays.npz", counts=np.ones((5, 9)), theta=np.ones(5))
     k = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype(np.float32)
     np.save(folder / "k.npy", k.view(np.complex64)[..., 0])
     np.save(folder / "mask.npy", np.ones((8, 9)))
@@ -306,6 +308,16 @@ def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixtu
     assert "found from the views" in printed and "8 of 24 views are used" in printed
 
 
+def test_small_angles_stay_degrees(here: Path, quick_figures: None) -> None:
+    """A file without units would be read as radians."""
+    angles = ["--views", "3", "--angles", "-3,3"]
+    assert main(["degrade", "photo.png", "--task", "ct", *angles, "--out", "d"]) == 0
+    words = shlex.split(json.loads(Path("d/degrade.json").read_text())["restore"])
+    assert main([*words[1:], *prior("ct"), *QUICK, "--out", "a"]) == 0
+    found = Result.load("a").problem().A
+    assert isinstance(found, Radon) and np.allclose(found.angles, (-3, -1, 1))
+
+
 J = ["restore", "plain.jpg", "--task", "jpeg", *prior("jpeg"), *QUICK]
 PHASE = ["--task", "phase-retrieval", *prior("phase"), *QUICK]
 MRI = ["--task", "mri", *prior("mri"), *QUICK]
@@ -347,6 +359,19 @@ BAD = {
         "no sampling called 'spiral'",
     ),
     "no angles": (CT, "holds no angles"),
+    "a number": (["restore", "number.npy", *TURN[2:]], r"number.npy has shape \(\)"),
+    "no sinogram": (["restore", "photo.png", *TURN[2:]], "none of the endings of sinograms"),
+    "side": ([*TURN, "--side", "1000000"], "megapixels"),
+    "far center": ([*TURN, "--center", "5"], "beyond the detector of 9 bins"),
+    "center of a fan": (
+        [*TURN, "--geometry", "fan", "--source", "60", "--center", "estimate"],
+        "center of a fan as a number",
+    ),
+    "scan noise": (
+        ["degrade", "photo.png", "--task", "ct", "--noise", "1", "--out", "o"],
+        "photons",
+    ),
+    "no slice": (["degrade", "arrays.npz", "--task", "ct", "--out", "o"], "no array called hu"),
     "angles": ([*CT, "--angles", "0"], "no file and no START,STOP"),
     "complex angles": ([*CT, "--angles", "k.npy"], "k.npy holds complex64"),
     "complex mask": (["restore", "k.npy", *MRI, "--mask", "k.npy"], "k.npy holds complex64"),

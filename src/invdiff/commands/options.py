@@ -184,7 +184,7 @@ def normalised(args: list[str]) -> list[str]:
             config = False
         else:
             config = arg == "--config"
-            if re.fullmatch(r"-[\d.]+[eE][-+]?\d+", arg) and done:  # argparse takes it for a flag
+            if re.match(r"-[\d.]", arg) and done:  # argparse takes -1e3 and -90,90 for flags
                 done[-1] += f"={arg}"
             else:
                 done.append(re.sub(r"^--solver(?=$|=)", "--solver.name", arg))
