@@ -282,6 +282,7 @@ def test_every_solver_and_its_knobs(
         if hints[f.name] is kind and (f.metadata["max"] or value) >= value >= f.metadata["min"]
     ]
     knob, value = free[0]
+    value = {"kappa": 1.0}.get(knob, value)  # a narrower likelihood diverges in two steps
     restore("--solver", solver, f"--solver.{knob}", str(value), "--out", "out")
     saved = json.loads((here / "out/run.json").read_text())["solver"]
     assert saved["type"].endswith(registry()[solver].__name__) and saved["fields"][knob] == value
@@ -316,7 +317,7 @@ def test_a_solver_within_a_solver(
     assert np.array_equal(array(here / "out/mean.png"), array(here / "again/mean.png"))
     assert main(["restore", *base, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "the solver that runs: one of csgm, ddnm, ddnm+, ddrm" in text and "default ddrm" in text
+    assert "the solver that runs: one of csgm, daps, ddnm, ddnm+, ddrm" in text and "default ddrm" in text
     assert main(["restore", "--solver", "ccdf", "--solver.base", "replacement", "--help"]) == 0
     assert "--solver.path.sigma_max" in capsys.readouterr().out
     capsys.readouterr()
