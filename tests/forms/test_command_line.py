@@ -76,6 +76,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(colours).save(folder / "turned.jpg", quality=20, exif=exif)
     Image.fromarray(colours[..., 0]).save(folder / "grey.jpg", quality=20)
     np.save(folder / "real.npy", np.zeros((8, 8)))
+    np.save(folder / "negative.npy", -np.ones((8, 8)))
     np.save(folder / "number.npy", np.array(3.0))
     np.savez(folder / "arrays.npz", counts=np.ones((5, 9)), theta=np.ones(5))
     k = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype(np.float32)
@@ -344,6 +345,27 @@ BAD = {
     "oversample": (["restore", "sino.npy", *PHASE, "--oversample", "8"], "No image has magnit"),
     "masks": (["restore", "real.npy", *PHASE, "--masks", "k.npy"], "has shape"),
     "phase estimate": (["restore", "real.npy", *PHASE, "--noise", "estimate"], "not estimated"),
+    "no array": (["restore", "photo.png", *PHASE], "not a numpy array .*numpy.save"),
+    "negative": (["restore", "negative.npy", *PHASE], "large negative values"),
+    "complex prior": (["restore", "photo.png", "--task", "hdr", *prior("mri")], "has 2 channels"),
+    "complex jpeg": (["restore", "grey.jpg", *J[2:4], *prior("mri")], "has 2 channels"),
+    "complex phase": (["restore", "real.npy", *PHASE[:2], *prior("mri")], "has 2 channels"),
+    "grey mosaic": (
+        ["degrade", "grey.png", "--task", "demosaic", "--out", "o"],
+        "shape .3, height",
+    ),
+    "box": (
+        ["degrade", "photo.png", "--task", "inpaint", "--mask", "box:1.5,0,inf,3", "--out", "o"],
+        "not a mask; give random:SHARE, box",
+    ),
+    "bright": (
+        ["degrade", "photo.png", "--task", "low-light", "--peak", "1e30", "--out", "o"],
+        "rates below 9e.18",
+    ),
+    "two levels": (
+        ["degrade", "photo.png", "--task", "denoise", "--sigma", "1", "--noise", "1", "--out", "o"],
+        "from --sigma; leave --noise out",
+    ),
     "k-space": (["restore", "photo.png", *MRI], "none of the endings of k-space"),
     "real k-space": (["restore", "real.npy", *MRI], "not complex"),
     "broken k-space": (["restore", "broken.npy", *MRI], "broken.npy"),

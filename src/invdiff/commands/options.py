@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from invdiff.core import InvdiffError, nearest
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
-from invdiff.tasks import TASKS, check_options, task
+from invdiff.tasks import TASKS, Task, check_level, check_options, task
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -82,6 +82,19 @@ def task_options(given: Given, making: bool = False) -> tuple[str, dict[str, Any
         raise InvdiffError(f"{kind.name} needs --sigma: {kind.options['sigma']}, or `estimate`.")
     options.pop("sigma", None)
     return kind.name, options
+
+
+def noise_told(kind: Task, given: Given) -> Any:
+    """What was told of the noise of a task, by --sigma or --noise; None for nothing.
+
+    Raises InvdiffError for --noise where it has no place.
+    """
+    check_level(kind, given.get("noise"))
+    if "sigma" not in kind.options:
+        return given.get("noise")
+    if "noise" in given:
+        raise InvdiffError(f"{kind.name} takes its noise level from --sigma; leave --noise out.")
+    return given["sigma"]
 
 
 def files(given: Given) -> list[str]:

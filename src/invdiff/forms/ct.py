@@ -18,12 +18,12 @@ from torch import Tensor
 from invdiff.core import InvdiffError, Problem
 from invdiff.figures import Scale
 from invdiff.forms.base import Level, Made, Measured, View, real_numbers
-from invdiff.io import check_pixels, luma, read_photo, save_picture, words
+from invdiff.io import check_pixels, luma, read_array, read_photo, save_picture, words
 from invdiff.operators.radon import Radon
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
 from invdiff.scans import centre_of_rotation, read_dicom, read_sinogram, read_tiff, write_tiff
-from invdiff.scans.files import Npz, read_npy
+from invdiff.scans.files import Npz
 from invdiff.scans.problems import ct_problem
 from invdiff.scans.sinogram import Sinogram
 from invdiff.tasks import Task
@@ -124,7 +124,7 @@ def _sinogram(path: str, options: Mapping[str, Any], kind: Any) -> Sinogram:
     angles: Tensor | tuple[float, float] | None = None
     if told is not None:
         file = Path(told)
-        angles = real_numbers(read_npy(file), told) if file.exists() else _span(told)
+        angles = real_numbers(read_array(file), told) if file.exists() else _span(told)
     return read_sinogram(
         path,
         key=options.get("key"),
@@ -155,8 +155,8 @@ def _centre(s: Sinogram, told: float | str, geometry: str) -> tuple[float, str]:
     if told == "estimate":
         if geometry == "fan":
             raise InvdiffError(
-                "--center estimate compares views half a turn apart, which are mirrored in parallel "
-                "rays alone; give --center of a fan as a number."
+                "--center estimate compares views half a turn apart, as only parallel rays allow; "
+                "give --center of a fan as a number."
             )
         shift = centre_of_rotation(s)
         return shift, f"axis of rotation {shift:+.2f} bins from the middle, found from the views"
@@ -223,7 +223,7 @@ def _clean(path: str) -> tuple[Tensor, str, tuple[str, ...]]:
         name = npz.first("hu") or (npz.names[0] if len(npz.names) == 1 else "hu")
         hu, about = real_numbers(npz[name], f"{name} in {path}"), f"array {name}, in HU"
     elif ending == ".npy":
-        hu, about = real_numbers(read_npy(file), path), "array, in HU"
+        hu, about = real_numbers(read_array(file), path), "array, in HU"
     else:
         photo = read_photo(file)
         hu, about = 2000 * luma(photo.pixels)[0] - 1000, photo.about

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.io import read_array
 from invdiff.operators.coils import calibration_region
 from invdiff.operators.sampling import acceleration
 from invdiff.scans.cfl import AXES, read_cfl
-from invdiff.scans.files import Npz, dataset, guarded, hdf5, read_npy, taken
+from invdiff.scans.files import Npz, dataset, guarded, hdf5, taken
 from invdiff.scans.kspace import KSpace, without_oversampling
 from invdiff.scans.raw import read_raw
 
@@ -63,7 +64,7 @@ def _read(
     """The format that belongs to the ending."""
     ending = path.suffix.lower()
     if ending == ".npy":
-        array = read_npy(path)
+        array = read_array(path)
         data, told = _one_slice(array, slice_, first or "coils", str(path))
         return _finished(path, data, mask, ("numpy array", *told))
     if ending == ".npz":

@@ -48,7 +48,8 @@ def mri_problem(
     maps: coil sensitivities (coils, H, W), complex; None estimates those of several coils by
     ESPIRiT. sigma: noise per real part in the units of the file; None estimates it from the
     outermost samples of all k-space. rows: only the middle of k-space, so many rows and columns in
-    proportion: larger voxels, and the same noise. The scale is that of Jalal et al. 2021 (`mvue_scale`).
+    proportion: larger voxels, and the same noise. The scale is that of Jalal et al. 2021
+    (`mvue_scale`).
     Raises InvdiffError when maps do not fit, or cannot be estimated.
     """
     level = noise_level(k) if sigma is None else Gaussian(sigma).sigma

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.io import check_file
-from invdiff.scans.files import Npz, dataset, guarded, hdf5, read_npy, taken
+from invdiff.io import check_file, read_array
+from invdiff.scans.files import Npz, dataset, guarded, hdf5, taken
 from invdiff.scans.flatfield import Corrected, corrected
 from invdiff.scans.sinogram import Sinogram
 
@@ -47,8 +47,9 @@ def read_sinogram(
     kind: `counts` need white fields and become -log((counts - dark) / (white - dark));
     `transmission` becomes its -log, `integrals` are taken as they are. By default counts where
     there are white fields; in numpy files without, integrals unless they are whole numbers.
-    join: so many bins become one: counts are added, and all else is averaged. zingers: whether bright outliers of counts are
-    replaced. Facts tell what was done. Raises InvdiffError, one sentence that names the file.
+    join: so many bins become one: counts are added, and all else is averaged. zingers: whether
+    bright outliers of counts are replaced. Facts tell what was done.
+    Raises InvdiffError, one sentence that names the file.
     """
     path = Path(path)
     check_file(path)
@@ -153,7 +154,7 @@ def _npz(path: Path, key: str | None, row: int | None) -> Found:
 
 
 def _npy(path: Path, key: str | None, row: int | None) -> Found:
-    data, chosen, rows = _row(read_npy(path), row, str(path))
+    data, chosen, rows = _row(read_array(path), row, str(path))
     facts = ("numpy array", *_chosen_row(chosen, rows, row))
     return Found(data, None, None, None, None, facts)
 
