@@ -120,7 +120,7 @@ INPAINT = [*P, "--task", "inpaint", *QUICK]
 DEBLUR = [*P, "--task", "deblur", *QUICK]
 DEGRADE = ["degrade", "photo.png", "--out", "out"]
 BAD = {
-    "no photo": (["restore"], "PHOTO is missing"),
+    "no photo": (["restore"], "FILE is missing"),
     "no task": (P, "--task is missing; it is one of inpaint"),
     "missing file": (["restore", "no.png", *DENOISE[2:]], "no file no.png"),
     "folder": (["restore", ".", *DENOISE[2:]], "is a folder"),
@@ -184,7 +184,7 @@ BAD = {
     "from no run": (["restore", "--from", "photo.png"], "not the run.json"),
     "from nothing": (["restore", "--from", "no/run.json"], "no saved run"),
     "from empty": (["restore", "--from", "run.json"], "no saved run"),
-    "from and photo": ([*P, "--from", "run.json"], "leave PHOTO out"),
+    "from and photo": ([*P, "--from", "run.json"], "leave FILE out"),
     "from and steps": (["restore", "--from", "run.json", "--steps", "3"], "leave --steps out"),
     "config missing": ([*P, "--config", "no.yaml"], "no file no.yaml"),
     "config broken": ([*P, "--config", "bad.yaml"], "not a YAML file"),
@@ -317,7 +317,10 @@ def test_a_solver_within_a_solver(
     assert np.array_equal(array(here / "out/mean.png"), array(here / "again/mean.png"))
     assert main(["restore", *base, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "the solver that runs: one of csgm, daps, ddnm, ddnm+, ddrm" in text and "default ddrm" in text
+    assert (
+        "the solver that runs: one of csgm, daps, ddnm, ddnm+, ddrm" in text
+        and "default ddrm" in text
+    )
     assert main(["restore", "--solver", "ccdf", "--solver.base", "replacement", "--help"]) == 0
     assert "--solver.path.sigma_max" in capsys.readouterr().out
     capsys.readouterr()

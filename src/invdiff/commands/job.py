@@ -73,7 +73,7 @@ class Job:
 def fresh(given: Given) -> Job:
     """The job that options ask for. Raises InvdiffError for whatever does not fit."""
     if "photo" not in given:
-        raise InvdiffError("PHOTO is missing; give the picture to restore.")
+        raise InvdiffError("FILE is missing; give the photo, or other measurement, to restore.")
     name, values = options.task_options(given)
     task = zoo.task(name)
     sigma = options.noise_told(task, given)
@@ -145,7 +145,7 @@ def repeated(given: Given) -> Job:
     allowed = {"from", "out", "overwrite", "prior", "device", "quiet", "resume"}
     extra = sorted(set(given) - allowed)
     if extra:
-        name = "PHOTO" if extra[0] == "photo" else f"--{extra[0]}"
+        name = "FILE" if extra[0] == "photo" else f"--{extra[0]}"
         raise InvdiffError(f"--from repeats a run exactly as it was; leave {name} out.")
     source = Path(given["from"])
     folder = source if source.is_dir() else source.parent

@@ -38,7 +38,11 @@ def parser(command: str, usage: str, description: str) -> ArgumentParser:
     from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
     class Help(DefaultHelpFormatter):  # type: ignore[misc]
-        """Help as it is written, without types and defaults appended."""
+        """Help as it is written, in its paragraphs, without types and defaults appended."""
+
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            fill = super()._fill_text
+            return "\n\n".join(fill(part, width, indent) for part in text.split("\n\n"))
 
         def _get_help_string(self, action: Any) -> str:
             return str(action.help)
@@ -59,10 +63,8 @@ def add_task_options(to: ArgumentParser, making: bool = False) -> None:
     to.add_argument("--task", type=str, help=f"what to undo: {', '.join(TASKS)}")
     told: dict[str, list[str]] = {}
     for kind in TASKS.values():
-        options, defaults = kind.takes(making)
-        for name, meaning in options.items():
-            default = f"; {defaults[name]} by default" if defaults.get(name, "") != "" else ""
-            told.setdefault(name, []).append(f"{kind.name}: {meaning}{default}")
+        for name in kind.takes(making)[0]:
+            told.setdefault(name, []).append(f"{kind.name}: {kind.told(name, making)}")
     for name, texts in told.items():
         to.add_argument(f"--{name}", type=TYPES.get(name, str), help=". ".join(texts))
 
@@ -79,7 +81,7 @@ def task_options(given: Given, making: bool = False) -> tuple[str, dict[str, Any
     found = {k.replace("_", "-"): v for k, v in given.items()}
     options = check_options(kind, {k: v for k, v in found.items() if k in names}, making)
     if "sigma" in kind.options and "sigma" not in options:
-        raise InvdiffError(f"{kind.name} needs --sigma: {kind.options['sigma']}, or `estimate`.")
+        raise InvdiffError(f"{kind.name} needs --sigma: {kind.told('sigma', making)}.")
     options.pop("sigma", None)
     return kind.name, options
 

@@ -99,8 +99,10 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
         notes.append(
             f"coil maps: {'by ESPIRiT, from the calibration region' if maps is None else named}"
         )
-    if max(m.problem.x_shape[1:]) > 192:
-        notes.append("the prior brain knows voxels of 128 x 128 images best; --rows 128 makes such")
+    if prior.name == task.prior and max(m.problem.x_shape[1:]) > 192:
+        notes.append(
+            f"the prior {prior.name} knows voxels of 128 x 128 images best; --rows 128 makes such"
+        )
     size = (int(k.mask.shape[0]), int(k.mask.shape[1]))
     return Measured(m.problem, ComplexView(m.scale), f"k-space, {words(size)}", told, tuple(notes))
 

@@ -63,6 +63,8 @@ def _read(
 ) -> KSpace:
     """The format that belongs to the ending."""
     ending = path.suffix.lower()
+    if key is not None and ending in (".npy", ".cfl", ".hdr"):
+        raise InvdiffError(f"{path} holds a single array without a name; leave the key out.")
     if ending == ".npy":
         array = read_array(path)
         data, told = _one_slice(array, slice_, first or "coils", str(path))
@@ -164,10 +166,10 @@ def _one_slice(
         raise InvdiffError(
             f"{what} has shape {shape}; k-space is (H, W), (coils, H, W) or (slices, coils, H, W)."
         )
-    if len(shape) == 2:
-        return taken(array, (), shape, what)[None], ()
-    if len(shape) == 3 and first == "coils":
-        return taken(array, (), shape, what), ()
+    if len(shape) == 2 or (len(shape) == 3 and first == "coils"):
+        chosen_slice(1, index, what)
+        data = taken(array, (), shape, what)
+        return data if len(shape) == 3 else data[None], ()
     chosen, told = chosen_slice(shape[0], index, what)
     data = taken(array, chosen, shape[1:], what)
     return data if len(shape) == 4 else data[None], (told,)
@@ -176,7 +178,9 @@ def _one_slice(
 def chosen_slice(n: int, index: int | None, what: str) -> tuple[int, str]:
     """The slice that was asked for, or the one in the middle, and a fact that says so."""
     if n < 1 or (index is not None and not 0 <= index < n):
-        raise InvdiffError(f"{what} has {n} slices, counted from 0; there is no slice {index}.")
+        raise InvdiffError(
+            f"{what} has {n} slice{'s' * (n != 1)}, counted from 0; there is no slice {index}."
+        )
     chosen = n // 2 if index is None else index
     return chosen, f"slice {chosen} of {n}" + (", the middle one" if index is None else "")
 

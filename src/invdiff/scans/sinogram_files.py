@@ -154,6 +154,8 @@ def _npz(path: Path, key: str | None, row: int | None) -> Found:
 
 
 def _npy(path: Path, key: str | None, row: int | None) -> Found:
+    if key is not None:
+        raise InvdiffError(f"{path} holds a single array without a name; leave the key out.")
     data, chosen, rows = _row(read_array(path), row, str(path))
     facts = ("numpy array", *_chosen_row(chosen, rows, row))
     return Found(data, None, None, None, None, facts)
