@@ -206,6 +206,9 @@ def test_an_axis_that_cannot_be_found() -> None:
     with pytest.raises(InvdiffError, match="three views"):
         centre_of_rotation(Sinogram(
             torch.ones(2, 9), (0.0, 180.0), None, torch.ones(1)))  # fmt: skip
+    gap = (0.0, 1.0, 2.0, 190.0, 191.0)
+    with pytest.raises(InvdiffError, match="none is half a turn"):
+        centre_of_rotation(Sinogram(torch.rand(5, 9), gap, None, torch.ones(1)))
     with pytest.raises(InvdiffError, match="opposite or by mass"):
         centre_of_rotation(s, "guess")  # type: ignore[arg-type]
     with pytest.raises(InvdiffError, match="show an object"):
