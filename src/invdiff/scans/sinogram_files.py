@@ -213,7 +213,7 @@ def _kind(path: Path, found: Found, kind: Kind | None) -> tuple[Kind, str]:
         return "integrals", "taken as line integrals, for there is no white field"
     raise InvdiffError(
         f"{path} holds no white field, and does not say what its numbers are; give "
-        "kind='transmission' or kind='integrals'."
+        "its kind, transmission or integrals."
     )
 
 
