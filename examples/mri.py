@@ -16,6 +16,7 @@ for the truth, samples it again with one coil, and prints how near each solver c
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def measured(args: argparse.Namespace) -> tuple[Problem, float]:
     found = mri_problem(k, rows=rows)
     if args.sigma is None:
         return found.problem, found.scale
-    return mri_problem(k, sigma=args.sigma * found.scale, rows=rows).problem, found.scale
+    return replace(found.problem, noise=Gaussian(args.sigma)), found.scale
 
 
 def sense(problem: Problem) -> Tensor:
@@ -139,7 +140,8 @@ def run(args: argparse.Namespace) -> None:
                 watch=lambda s, bar=bar: bar.update(s.state.step - bar.n),
             )  # fmt: skip
         mean = magnitude(result.mean)
-        std = (result.samples.std(1).square().sum(1, keepdim=True)).sqrt()[0]
+        if args.samples > 1:
+            std = (result.samples.var(1).sum(1, keepdim=True)).sqrt()[0]
         r = torch.view_as_real(problem.residual(result.samples[:, 0]))[problem.y != 0]
         line = (
             f"{name}: {result.nfe} evaluations, {result.seconds:.0f} s, misfit {float(r.std()):.4f}"
@@ -157,7 +159,7 @@ def run(args: argparse.Namespace) -> None:
     shown = [(title, (image[0] / 1.2).clamp(0, 1)) for title, image in panels]
     headline = f"MRI of the head, {accel:.1f} times fewer samples, prior: {prior.name}; "
     headline += f"means of {args.samples} samples, uncertainty of {args.solvers[-1]}"
-    overview(shown, std if args.samples > 1 else None, file, headline)
+    overview(shown, std, file, headline)
     print(f"written: {file}")
 
 

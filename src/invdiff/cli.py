@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -21,7 +22,7 @@ COMMANDS = {
     "solvers": ("tables", "which solver can do which task, and why others cannot"),
     "tasks": ("tables", "what can be restored, and what each task must be told"),
     "priors": ("tables", "which models of clean images there are"),
-    "train": ("train", "train a prior on a folder of photographs"),
+    "train": ("train", "train a prior on images of your own"),
 }
 """Name to (module in invdiff.commands, summary)."""
 
@@ -99,7 +100,7 @@ def explain(error: Exception) -> tuple[str, int]:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, InvdiffError):
         return text, BAD_INPUT
-    full = isinstance(error, RuntimeError) and "not enough memory" in text
+    full = isinstance(error, RuntimeError) and re.search("not enough|allocate memory", text)
     if full or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return "There is not enough memory; give a smaller --batch or a smaller photo.", FAILED
     if isinstance(error, OSError):

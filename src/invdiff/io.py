@@ -157,19 +157,31 @@ def _too_large(what: str) -> InvdiffError:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The array in a .npy file. Raises InvdiffError when it holds none."""
+    """The numbers in a .npy file, real or complex, mapped from disk; never unpickled.
+
+    Raises InvdiffError, one sentence with the name of the file, when it holds none.
+    """
     check_file(path)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:
-        raise InvdiffError(f"{path} is not a numpy array of numbers.") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
-        raise InvdiffError(f"{path} is not a numpy array of numbers.")
+        raise InvdiffError(
+            f"{path} is not a numpy array that can be read; save it with numpy.save."
+        ) from error
+    if array.dtype.kind not in "buifc":
+        raise InvdiffError(f"{path} holds {array.dtype} and not numbers; save it as a plain array.")
     return array
+
+
+def check_real(array: np.ndarray, name: str) -> None:
+    """Raise InvdiffError unless the array called name holds real numbers."""
+    if array.dtype.kind not in "buif":
+        raise InvdiffError(f"{name} holds {array.dtype}; real numbers are needed here.")
 
 
 def _array_pixels(array: np.ndarray, name: str) -> Tensor:
     """(C, H, W) float32 of an array (H, W) or (H, W, 1 or 3); NaN is left for Problem to find."""
+    check_real(array, name)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
         raise InvdiffError(
             f"{name} has shape {array.shape}; a picture is an array (height, width) or "

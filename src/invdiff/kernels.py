@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.io import check_file, luma, open_image, picture_pixels, read_array, words
+from invdiff.io import check_file, check_real, luma, open_image, picture_pixels, read_array, words
 from invdiff.operators.blur import check_kernel, gaussian_kernel, motion_kernel
 
 FORMS = "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file (.npy, .txt, .csv or a picture)"
@@ -63,7 +63,9 @@ def _from_file(path: Path) -> Tensor:
     check_file(path)
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return torch.from_numpy(np.array(read_array(path), np.float64))
+        array = read_array(path)
+        check_real(array, str(path))
+        return torch.from_numpy(np.array(array, np.float64))
     if suffix in (".txt", ".csv"):
         return torch.from_numpy(_numbers(path))
     try:

@@ -60,7 +60,7 @@ def damaged(
     """
     kind, notes = task_called(task), []
     options = check_options(kind, options)
-    channels = prior.image_shape[0] if prior.image_shape and prior.image_shape[0] else 3
+    channels = prior_channels(prior)
     if kind.centred and prior.image_range != (-1.0, 1.0):
         raise InvdiffError(f"{kind.name} needs a prior on [-1, 1], not on {prior.image_range}.")
     pixels, grey, repeats = photo.pixels, False, 1
@@ -93,6 +93,20 @@ def damaged(
     if "peak" in options:
         how = f"that of {options['peak']:g} photons in a white pixel"
     return Damaged(Problem(y, A, noise, (channels, *size)), grey, level, how, tuple(notes))
+
+
+def prior_channels(prior: Prior) -> int:
+    """Channels of a prior's pictures: 1, or 3, also where it takes any number.
+
+    Raises InvdiffError for other priors, as that of complex images: their channels are no colours.
+    """
+    channels = (prior.image_shape or (None,))[0] or 3
+    if channels not in (1, 3):
+        raise InvdiffError(
+            f"The prior {prior.name} has {channels} channels; pictures need one of 1 (grey) or 3 "
+            "(colours)."
+        )
+    return channels
 
 
 def beyond(A: Operator, x_shape: tuple[int, ...], value_range: Range) -> Tensor:

@@ -13,7 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.core import InvdiffError
+
 _KEPT = threading.local()
+MAX_COUNT = 9e18
+"""Counts are 64-bit integers."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,8 @@ class Rng:
     def poisson(self, rate: Tensor, role: str) -> Tensor:
         """Poisson counts of the given rates (B, ...), drawn on the CPU."""
         self._check(rate)
+        if not bool((rate < MAX_COUNT).all()):
+            raise InvdiffError(f"Poisson counts are drawn for rates below {MAX_COUNT:g}.")
         rates = rate.detach().cpu().double().numpy()
         draws = [
             torch.from_numpy(np.asarray(generator.poisson(r), np.float64))

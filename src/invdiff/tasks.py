@@ -75,6 +75,13 @@ class Task:
             return self.making, self.making_defaults
         return self.options, self.defaults
 
+    def told(self, name: str, making: bool = False) -> str:
+        """What an option means, and its default."""
+        options, defaults = self.takes(making)
+        default = defaults.get(name, "")
+        text = f"{default:g}" if isinstance(default, float) else str(default)
+        return options[name] + (f"; {text} by default" if text else "")
+
 
 def _inpaint(size: Size, options: Options) -> Operator:
     return Inpaint(options["mask"])
@@ -122,9 +129,10 @@ PHOTO_TASKS = (
     ),
     Task(
         "denoise",
-        "remove Gaussian noise of a known level",
+        "remove Gaussian noise",
         lambda size, o: Identity(),
-        options={"sigma": "noise level on the scale where black is 0 and white is 1"},
+        options={"sigma": "noise level where black is 0 and white is 1, or `estimate`"},
+        making={"sigma": "noise level where black is 0 and white is 1"},
     ),
     Task(
         "colorize",
@@ -221,7 +229,7 @@ SCAN_TASKS = (
             "water": "attenuation of water per unit of length: then results are in HU",
             "kind": "counts, transmission or integrals, where the file does not tell",
             "outliers": "keep, or replace: counts far above all neighbours; needs many views",
-            "join": "average so many neighbouring bins into one",
+            "join": "make one bin of so many neighbours",
             "slice": "detector row, from 0; the middle one without it",
             "key": "name of the array in the file",
         },

@@ -142,7 +142,8 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     **{(t.name, "replacement"): lambda s: Replacement(path=_start(20.0, 60)) for t in PHOTO_TASKS},
     **{(t.name, "snips"): lambda s: _short_snips() for t in PHOTO_TASKS},
 }
-"""Knobs found by `benchmarks/tune.py` on photographs that the prior was not trained on.
+"""Knobs for photographs were found by `benchmarks/tune.py`, on pictures that the prior was not
+trained on; those of mri and ct by the measurements that `AUTO` tells of.
 
 For tasks with few unknowns (super-resolution, deblurring) the grid starts at sigma 1, where the
 measurement already fixes the coarse picture; holes and colours need a start above the images' own
@@ -157,7 +158,7 @@ SIZED: dict[tuple[str, str], Callable[[Size], Solver]] = {
     ),
 }
 """The same for solvers whose step has a length for the whole image, so that it grows with the side:
-100 steps instead of the papers' 1000."""
+100 or 150 steps instead of the paper's 1000."""
 
 FALLBACK = ("diffpir", "the operator has no singular value decomposition, which ddrm needs")
 """What `auto` takes where the measured choice cannot: for example an unsymmetric blur."""
@@ -179,9 +180,10 @@ AUTO: dict[str, tuple[str, str]] = {
     "mri": ("diffpir", "within 0.2 dB of mmps or better, in less than half the time"),
     "ct": ("diffpir", "from 30 views, 20 % less error than score-medical, 26 % less than mcg"),
 }
-"""Solver for a task, and why it. The first five were measured by `benchmarks/tune.py`; those of
+"""Solver for a task, and why it. The first four were measured by `benchmarks/tune.py`; those of
 demosaic, jpeg, hdr and low-light on four of its photographs, cut to 128 pixels; mri on one head,
-with one coil at 4 and four coils at 8 times fewer samples; ct on one chest from 30 views."""
+with one coil at 4 and four coils at 8 times fewer samples; ct on one chest from 30 views. No
+numbers are kept of colorize and phase-retrieval."""
 
 
 def auto(task_name: str, problem: Problem) -> tuple[Solver, str]:

@@ -76,6 +76,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(colours).save(folder / "turned.jpg", quality=20, exif=exif)
     Image.fromarray(colours[..., 0]).save(folder / "grey.jpg", quality=20)
     np.save(folder / "real.npy", np.zeros((8, 8)))
+    np.save(folder / "negative.npy", -np.ones((8, 8)))
+    np.save(folder / "number.npy", np.array(3.0))
+    np.savez(folder / "arrays.npz", counts=np.ones((5, 9)), theta=np.ones(5))
     k = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype(np.float32)
     np.save(folder / "k.npy", k.view(np.complex64)[..., 0])
     np.save(folder / "mask.npy", np.ones((8, 9)))
@@ -306,6 +309,16 @@ def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixtu
     assert "found from the views" in printed and "8 of 24 views are used" in printed
 
 
+def test_small_angles_stay_degrees(here: Path, quick_figures: None) -> None:
+    """A file without units would be read as radians."""
+    angles = ["--views", "3", "--angles", "-3,3"]
+    assert main(["degrade", "photo.png", "--task", "ct", *angles, "--out", "d"]) == 0
+    words = shlex.split(json.loads(Path("d/degrade.json").read_text())["restore"])
+    assert main([*words[1:], *prior("ct"), *QUICK, "--out", "a"]) == 0
+    found = Result.load("a").problem().A
+    assert isinstance(found, Radon) and np.allclose(found.angles, (-3, -1, 1))
+
+
 J = ["restore", "plain.jpg", "--task", "jpeg", *prior("jpeg"), *QUICK]
 PHASE = ["--task", "phase-retrieval", *prior("phase"), *QUICK]
 MRI = ["--task", "mri", *prior("mri"), *QUICK]
@@ -332,6 +345,27 @@ BAD = {
     "oversample": (["restore", "sino.npy", *PHASE, "--oversample", "8"], "No image has magnit"),
     "masks": (["restore", "real.npy", *PHASE, "--masks", "k.npy"], "has shape"),
     "phase estimate": (["restore", "real.npy", *PHASE, "--noise", "estimate"], "not estimated"),
+    "no array": (["restore", "photo.png", *PHASE], "not a numpy array .*numpy.save"),
+    "negative": (["restore", "negative.npy", *PHASE], "large negative values"),
+    "complex prior": (["restore", "photo.png", "--task", "hdr", *prior("mri")], "has 2 channels"),
+    "complex jpeg": (["restore", "grey.jpg", *J[2:4], *prior("mri")], "has 2 channels"),
+    "complex phase": (["restore", "real.npy", *PHASE[:2], *prior("mri")], "has 2 channels"),
+    "grey mosaic": (
+        ["degrade", "grey.png", "--task", "demosaic", "--out", "o"],
+        "shape .3, height",
+    ),
+    "box": (
+        ["degrade", "photo.png", "--task", "inpaint", "--mask", "box:1.5,0,inf,3", "--out", "o"],
+        "not a mask; give random:SHARE, box",
+    ),
+    "bright": (
+        ["degrade", "photo.png", "--task", "low-light", "--peak", "1e30", "--out", "o"],
+        "rates below 9e.18",
+    ),
+    "two levels": (
+        ["degrade", "photo.png", "--task", "denoise", "--sigma", "1", "--noise", "1", "--out", "o"],
+        "from --sigma; leave --noise out",
+    ),
     "k-space": (["restore", "photo.png", *MRI], "none of the endings of k-space"),
     "real k-space": (["restore", "real.npy", *MRI], "not complex"),
     "broken k-space": (["restore", "broken.npy", *MRI], "broken.npy"),
@@ -339,6 +373,9 @@ BAD = {
     "mask size": (["restore", "k.npy", *MRI, "--mask", "mask.npy"], "has shape"),
     "maps": (["restore", "k.npy", *MRI, "--coil-maps", "real.npy"], "not finite complex"),
     "no maps": (["restore", "k.npy", *MRI, "--coil-maps", "no.npy"], "no file no.npy"),
+    "one slice": (["restore", "k.npy", *MRI, "--slice", "4"], "has 1 slice, .* no slice 4"),
+    "no names": (["restore", "k.npy", *MRI, "--key", "kspace"], "leave the key out"),
+    "no name": ([*TURN, "--key", "data"], "leave the key out"),
     "rows": (["restore", "k.npy", *MRI, "--rows", "9"], "8 rows; from 1 to 8"),
     "mri prior": (["restore", "k.npy", "--task", "mri", *prior("ct"), *QUICK], "tiny1|channel"),
     "coils": (["degrade", "photo.png", "--task", "mri", "--coils", "0", "--out", "o"], "at least"),
@@ -347,6 +384,19 @@ BAD = {
         "no sampling called 'spiral'",
     ),
     "no angles": (CT, "holds no angles"),
+    "a number": (["restore", "number.npy", *TURN[2:]], r"number.npy has shape \(\)"),
+    "no sinogram": (["restore", "photo.png", *TURN[2:]], "none of the endings of sinograms"),
+    "side": ([*TURN, "--side", "1000000"], "megapixels"),
+    "far center": ([*TURN, "--center", "5"], "beyond the detector of 9 bins"),
+    "center of a fan": (
+        [*TURN, "--geometry", "fan", "--source", "60", "--center", "estimate"],
+        "center of a fan as a number",
+    ),
+    "scan noise": (
+        ["degrade", "photo.png", "--task", "ct", "--noise", "1", "--out", "o"],
+        "photons",
+    ),
+    "no slice": (["degrade", "arrays.npz", "--task", "ct", "--out", "o"], "no array called hu"),
     "angles": ([*CT, "--angles", "0"], "no file and no START,STOP"),
     "complex angles": ([*CT, "--angles", "k.npy"], "k.npy holds complex64"),
     "complex mask": (["restore", "k.npy", *MRI, "--mask", "k.npy"], "k.npy holds complex64"),

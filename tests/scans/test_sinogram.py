@@ -117,6 +117,27 @@ def test_rows_views_and_joined_bins(tmp_path: Path) -> None:
     np.testing.assert_allclose(s.integrals.numpy(), z[:, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("fields", [1, 20])
+def test_joined_counts_are_added(tmp_path: Path, fields: int) -> None:
+    """Photons of all the bins that are joined, whether the gain is found or taken for 1."""
+    z = np.zeros((VIEWS, BINS))
+    data, white, dark = counts_of(z, 1000.0)
+    write_exchange(tmp_path / "s.h5", data, ANGLES, white[:fields], dark, "degrees")
+    s = read_sinogram(tmp_path / "s.h5", join=4, zingers=False)
+    assert s.variance is not None
+    # 16 bins; a gain is the median of 16 sample variances of 20 fields
+    tolerance = 0.05 if fields == 1 else 5 * 1.25 * (2 / 19 / 16) ** 0.5
+    assert float(s.variance.mean()) == pytest.approx(1 / 4000, rel=0.05 + tolerance)
+
+
+def test_angles_in_equal_steps(tmp_path: Path) -> None:
+    """In degrees, however small they are."""
+    np.save(tmp_path / "s.npy", blobs(ANGLES).astype(np.float32))
+    s = read_sinogram(tmp_path / "s.npy", angles=(-2.0, 6.0))
+    assert s.angles == pytest.approx([-2 + 8 * k / VIEWS for k in range(VIEWS)])
+    assert "(read as degrees: as asked)" in told(s)
+
+
 def test_zingers_and_dead_bins_are_filled_in(tmp_path: Path) -> None:
     z = blobs(ANGLES)
     data, white, dark = counts_of(z, 2e4)
@@ -185,6 +206,9 @@ def test_an_axis_that_cannot_be_found() -> None:
     with pytest.raises(InvdiffError, match="three views"):
         centre_of_rotation(Sinogram(
             torch.ones(2, 9), (0.0, 180.0), None, torch.ones(1)))  # fmt: skip
+    gap = (0.0, 1.0, 2.0, 190.0, 191.0)
+    with pytest.raises(InvdiffError, match="none is half a turn"):
+        centre_of_rotation(Sinogram(torch.rand(5, 9), gap, None, torch.ones(1)))
     with pytest.raises(InvdiffError, match="opposite or by mass"):
         centre_of_rotation(s, "guess")  # type: ignore[arg-type]
     with pytest.raises(InvdiffError, match="show an object"):

@@ -15,7 +15,6 @@ from invdiff.core import InvdiffError
 from invdiff.forms import FORMS
 from invdiff.noise import Gaussian
 from invdiff.serial import check_apart, check_folder, whole_folder
-from invdiff.tasks import check_level
 
 MARKER = "degrade.json"
 USAGE = "PHOTO --task TASK --out DIR [options]"
@@ -40,11 +39,10 @@ def run(name: str, args: list[str]) -> int:
         raise InvdiffError("--out is missing; give the folder for the measurement.")
     task_name, values = options.task_options(given, making=True)
     task = zoo.task(task_name)
-    check_level(task, given.get("noise"))
-    sigma = given.get("sigma" if "sigma" in task.options else "noise", 0.0)
-    if not isinstance(sigma, int | float):
+    told = options.noise_told(task, given)
+    if told == "estimate":
         raise InvdiffError("A clean picture has no noise to estimate; give its level as a number.")
-    sigma, out, seed = Gaussian(float(sigma)).sigma, Path(given["out"]), given.get("seed", 0)
+    sigma, out, seed = Gaussian(float(told or 0)).sigma, Path(given["out"]), given.get("seed", 0)
     overwrite = given.get("overwrite", False)
     check_folder(out, overwrite, MARKER)
     check_apart(out, *options.files(given))

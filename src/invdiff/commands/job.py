@@ -73,12 +73,10 @@ class Job:
 def fresh(given: Given) -> Job:
     """The job that options ask for. Raises InvdiffError for whatever does not fit."""
     if "photo" not in given:
-        raise InvdiffError("PHOTO is missing; give the picture to restore.")
+        raise InvdiffError("FILE is missing; give the photo, or other measurement, to restore.")
     name, values = options.task_options(given)
     task = zoo.task(name)
-    named_sigma = "sigma" in task.options
-    if named_sigma and "noise" in given:
-        raise InvdiffError(f"{name} takes its noise level from --sigma; leave --noise out.")
+    sigma = options.noise_told(task, given)
     for key in ("samples", "batch"):
         if given.get(key, 1) < 1:
             raise InvdiffError(f"--{key} is at least 1, found {given[key]}.")
@@ -90,7 +88,6 @@ def fresh(given: Given) -> Job:
     spec = str(Path(named).resolve()) if is_path else named
     more = options.prior_options(given)
     prior = load_prior(spec, device, precision, **more)
-    sigma = given.get("sigma" if named_sigma else "noise")
     m = FORMS[task.form].read(task, given["photo"], values, sigma, prior)
     asked = posed(m.problem, prior)
     solver, why = _solver(name, given, asked)
@@ -148,7 +145,7 @@ def repeated(given: Given) -> Job:
     allowed = {"from", "out", "overwrite", "prior", "device", "quiet", "resume"}
     extra = sorted(set(given) - allowed)
     if extra:
-        name = "PHOTO" if extra[0] == "photo" else f"--{extra[0]}"
+        name = "FILE" if extra[0] == "photo" else f"--{extra[0]}"
         raise InvdiffError(f"--from repeats a run exactly as it was; leave {name} out.")
     source = Path(given["from"])
     folder = source if source.is_dir() else source.parent

@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from invdiff.core import InvdiffError, nearest
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
-from invdiff.tasks import TASKS, check_options, task
+from invdiff.tasks import TASKS, Task, check_level, check_options, task
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -38,7 +38,11 @@ def parser(command: str, usage: str, description: str) -> ArgumentParser:
     from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
     class Help(DefaultHelpFormatter):  # type: ignore[misc]
-        """Help as it is written, without types and defaults appended."""
+        """Help as it is written, in its paragraphs, without types and defaults appended."""
+
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            fill = super()._fill_text
+            return "\n\n".join(fill(part, width, indent) for part in text.split("\n\n"))
 
         def _get_help_string(self, action: Any) -> str:
             return str(action.help)
@@ -59,10 +63,8 @@ def add_task_options(to: ArgumentParser, making: bool = False) -> None:
     to.add_argument("--task", type=str, help=f"what to undo: {', '.join(TASKS)}")
     told: dict[str, list[str]] = {}
     for kind in TASKS.values():
-        options, defaults = kind.takes(making)
-        for name, meaning in options.items():
-            default = f"; {defaults[name]} by default" if defaults.get(name, "") != "" else ""
-            told.setdefault(name, []).append(f"{kind.name}: {meaning}{default}")
+        for name in kind.takes(making)[0]:
+            told.setdefault(name, []).append(f"{kind.name}: {kind.told(name, making)}")
     for name, texts in told.items():
         to.add_argument(f"--{name}", type=TYPES.get(name, str), help=". ".join(texts))
 
@@ -79,9 +81,22 @@ def task_options(given: Given, making: bool = False) -> tuple[str, dict[str, Any
     found = {k.replace("_", "-"): v for k, v in given.items()}
     options = check_options(kind, {k: v for k, v in found.items() if k in names}, making)
     if "sigma" in kind.options and "sigma" not in options:
-        raise InvdiffError(f"{kind.name} needs --sigma: {kind.options['sigma']}, or `estimate`.")
+        raise InvdiffError(f"{kind.name} needs --sigma: {kind.told('sigma', making)}.")
     options.pop("sigma", None)
     return kind.name, options
+
+
+def noise_told(kind: Task, given: Given) -> Any:
+    """What was told of the noise of a task, by --sigma or --noise; None for nothing.
+
+    Raises InvdiffError for --noise where it has no place.
+    """
+    check_level(kind, given.get("noise"))
+    if "sigma" not in kind.options:
+        return given.get("noise")
+    if "noise" in given:
+        raise InvdiffError(f"{kind.name} takes its noise level from --sigma; leave --noise out.")
+    return given["sigma"]
 
 
 def files(given: Given) -> list[str]:
@@ -184,7 +199,7 @@ def normalised(args: list[str]) -> list[str]:
             config = False
         else:
             config = arg == "--config"
-            if re.fullmatch(r"-[\d.]+[eE][-+]?\d+", arg) and done:  # argparse takes it for a flag
+            if re.match(r"-[\d.]", arg) and done:  # argparse takes -1e3 and -90,90 for flags
                 done[-1] += f"={arg}"
             else:
                 done.append(re.sub(r"^--solver(?=$|=)", "--solver.name", arg))

@@ -37,7 +37,7 @@ data. Results appear in a folder when they are complete; Ctrl-C leaves a checkpo
 
 
 def run(name: str, args: list[str]) -> int:
-    """Restore one photograph; the exit code."""
+    """Restore from one measurement; the exit code."""
     command = ["invdiff", name, *args]
     args = options.normalised(args)
     given = _parse(name, args)
@@ -152,7 +152,7 @@ def _parse(name: str, args: list[str]) -> Given:
     add("--precision", type=Literal["float32", "bfloat16"], help="of the network")
     add("--batch", type=int, help="samples that are restored together")
     add("--device", type=str, help="auto, cpu or cuda")
-    add("--out", type=str, help="folder for the results, restored-PHOTO by default")
+    add("--out", type=str, help="folder for the results, restored-NAME of the file by default")
     add("--overwrite", action="store_true", help="replace the results of an earlier run")
     add("--resume", action="store_true", help="go on from the checkpoint of this command")
     add("--from", type=str, help="run.json of an earlier run, to get the same pixels again")

@@ -84,18 +84,13 @@ def tasks() -> list[str]:
     lines: list[str] = []
     for kind in zoo.TASKS.values():
         solver, reason = zoo.auto(kind.name, zoo.example(kind.name))
-        rows = [[f"  --{name}", _with_default(kind, name)] for name in kind.options]
+        rows = [[f"  --{name}", kind.told(name)] for name in kind.options]
         rows.append(["  auto", f"{solver.name}, {solver.num_steps} steps: {reason}"])
         lines += [f"{kind.name}: {kind.summary}", *aligned(rows), ""]
     return [
         *lines,
         "A mask of inpaint is white where pixels are to be restored and black where they are kept.",
     ]
-
-
-def _with_default(kind: zoo.Task, name: str) -> str:
-    default = kind.defaults.get(name)
-    return kind.options[name] + (f"; {default} by default" if default else "")
 
 
 def priors() -> list[str]:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import Problem
 from invdiff.figures import PHOTOGRAPH, Scale
+from invdiff.io import check_real
 from invdiff.priors.base import Prior
 from invdiff.tasks import Task
 
@@ -114,6 +115,5 @@ class Form:
 
 def real_numbers(array: np.ndarray, name: str) -> Tensor:
     """An array that was read from a file as float32. Raises InvdiffError unless it is real."""
-    if array.dtype.kind not in "buif":
-        raise InvdiffError(f"{name} holds {array.dtype}; real numbers are needed here.")
+    check_real(array, name)
     return torch.from_numpy(np.array(array, np.float32))

@@ -18,12 +18,12 @@ from torch import Tensor
 from invdiff.core import InvdiffError, Problem
 from invdiff.figures import Scale
 from invdiff.forms.base import Level, Made, Measured, View, real_numbers
-from invdiff.io import luma, read_photo, save_picture, words
+from invdiff.io import check_pixels, luma, read_array, read_photo, save_picture, words
 from invdiff.operators.radon import Radon
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
 from invdiff.scans import centre_of_rotation, read_dicom, read_sinogram, read_tiff, write_tiff
-from invdiff.scans.files import Npz, read_npy
+from invdiff.scans.files import Npz
 from invdiff.scans.problems import ct_problem
 from invdiff.scans.sinogram import Sinogram
 from invdiff.tasks import Task
@@ -93,10 +93,11 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
     if kind not in (None, "counts", "transmission", "integrals"):
         raise InvdiffError(f"--kind is counts, transmission or integrals, found {kind}.")
     s = _sinogram(path, options, kind)
-    shift, told = _centre(s, options["center"])
+    shift, told = _centre(s, options["center"], options["geometry"])
     side = options.get("side", s.integrals.shape[1])
     if side < 1:
         raise InvdiffError(f"--side is at least 1 pixel, found {side}.")
+    check_pixels((side, side), "The slice")
     A = dataclasses.replace(
         s.radon((side, side), shift),
         pixel=options.get("pixel", 1.0),
@@ -119,17 +120,20 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
 
 def _sinogram(path: str, options: Mapping[str, Any], kind: Any) -> Sinogram:
     """The file, with the angles that were told."""
-    told, angles = options.get("angles"), None
-    if told is not None and Path(told).exists():
-        angles = real_numbers(read_npy(Path(told)), told)
-    more: dict[str, Any] = {"key": options.get("key"), "row": options.get("slice"), "kind": kind}
-    if told is not None and angles is None:
-        count = _views(path, options.get("key"))
-        start, stop = _span(told)
-        angles = start + (stop - start) * torch.arange(count, dtype=torch.float64) / count
-        more["unit"] = "degrees"
-    more |= {"join": options.get("join", 1), "zingers": options["outliers"] == "replace"}
-    return read_sinogram(path, angles=angles, **more)
+    told = options.get("angles")
+    angles: Tensor | tuple[float, float] | None = None
+    if told is not None:
+        file = Path(told)
+        angles = real_numbers(read_array(file), told) if file.exists() else _span(told)
+    return read_sinogram(
+        path,
+        key=options.get("key"),
+        row=options.get("slice"),
+        angles=angles,
+        kind=kind,
+        join=options.get("join", 1),
+        zingers=options["outliers"] == "replace",
+    )
 
 
 def _span(text: str) -> tuple[float, float]:
@@ -145,27 +149,20 @@ def _span(text: str) -> tuple[float, float]:
     return start, stop
 
 
-def _views(path: str, key: str | None) -> int:
-    """How many views a file without angles holds."""
-    file = Path(path)
-    if file.suffix.lower() == ".npy":
-        return int(read_npy(file).shape[0])
-    if file.suffix.lower() == ".npz":
-        npz = Npz(file)
-        name = key or npz.first("counts", "sinogram", "data")
-        return len(npz[name]) if name else 0
-    from invdiff.scans.files import dataset, hdf5
-
-    with hdf5(file) as h5:
-        return int(dataset(h5, key or "exchange/data", file).shape[0])
-
-
-def _centre(s: Sinogram, told: float | str) -> tuple[float, str]:
+def _centre(s: Sinogram, told: float | str, geometry: str) -> tuple[float, str]:
     """`Radon.shift`, and where it comes from."""
+    bins = s.integrals.shape[1]
     if told == "estimate":
+        if geometry == "fan":
+            raise InvdiffError(
+                "--center estimate compares views half a turn apart, as only parallel rays allow; "
+                "give --center of a fan as a number."
+            )
         shift = centre_of_rotation(s)
         return shift, f"axis of rotation {shift:+.2f} bins from the middle, found from the views"
     shift = float(told)
+    if abs(shift) > bins / 2:
+        raise InvdiffError(f"--center {shift:g} lies beyond the detector of {bins} bins.")
     return shift, f"axis of rotation {shift:+g} bins from the middle; --center estimate finds it"
 
 
@@ -185,6 +182,8 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
     views = options["views"]
     if views < 1:
         raise InvdiffError(f"--views is at least 1, found {views}.")
+    if noise > 0:
+        raise InvdiffError("The noise of a scan is that of its --photons; leave --noise out.")
     angles = tuple(start + (stop - start) * k / views for k in range(views))
     A = Radon(angles, (side, side), pixel=mm)
     fine = Radon(angles, (2 * side, 2 * side), A.detectors, pitch=2, pixel=mm / 2)
@@ -207,6 +206,7 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
     told = f"{views} views of {A.detectors} bins from {start:g} to {stop:g} degrees, {photons:g} "
     told += f"photons in a free ray, pixels of {mm:g} mm"
     flags = {"water": str(water), "pixel": str(mm), "side": str(side)}
+    flags["angles"] = options["angles"]  # a file of small angles could be read as radians
     return Made(about, told, "sinogram.npz", flags, {}, write, notes)
 
 
@@ -220,10 +220,10 @@ def _clean(path: str) -> tuple[Tensor, str, tuple[str, ...]]:
         hu, about = read_tiff(file)[0], "TIFF of Hounsfield units"
     elif ending == ".npz":
         npz = Npz(file)
-        name = npz.first("hu") or (npz.names or ["hu"])[0]
+        name = npz.first("hu") or (npz.names[0] if len(npz.names) == 1 else "hu")
         hu, about = real_numbers(npz[name], f"{name} in {path}"), f"array {name}, in HU"
     elif ending == ".npy":
-        hu, about = real_numbers(read_npy(file), path), "array, in HU"
+        hu, about = real_numbers(read_array(file), path), "array, in HU"
     else:
         photo = read_photo(file)
         hu, about = 2000 * luma(photo.pixels)[0] - 1000, photo.about

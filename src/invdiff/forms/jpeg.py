@@ -16,6 +16,7 @@ from invdiff.forms.photo import PhotoView, clean_pixels, profile
 from invdiff.io import check_file, check_pixels, read_photo, save_picture, words
 from invdiff.noise import NOISELESS
 from invdiff.operators.jpeg import JPEG, decode
+from invdiff.photos import prior_channels
 from invdiff.priors.base import Prior
 from invdiff.tasks import Task, check_level
 
@@ -35,7 +36,7 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
     if prior.image_range != (-1.0, 1.0):
         raise InvdiffError(f"JPEG files are on [-1, 1], but the prior is on {prior.image_range}.")
     levels, turn = decode(file.read_bytes()), _orientation(file)
-    channels = prior.image_shape[0] if prior.image_shape and prior.image_shape[0] else 3
+    channels = prior_channels(prior)
     grey = len(levels) == 1
     if channels < len(levels):
         raise InvdiffError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError, Problem, nearest
 from invdiff.figures import Scale
 from invdiff.forms.base import Level, Made, Measured, View, real_numbers
-from invdiff.io import luma, read_photo, save_picture, words
+from invdiff.io import luma, read_array, read_photo, save_picture, words
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Linear
 from invdiff.operators.coils import ring_maps, root_sum_of_squares
@@ -30,7 +30,6 @@ from invdiff.operators.sampling import (
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
 from invdiff.scans import read_kspace
-from invdiff.scans.files import read_npy
 from invdiff.scans.problems import mri_problem
 from invdiff.tasks import Task
 
@@ -86,7 +85,7 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
         path,
         key=options.get("key"),
         slice=options.get("slice"),
-        mask=None if mask is None else real_numbers(read_npy(Path(mask)), mask),
+        mask=None if mask is None else real_numbers(read_array(Path(mask)), mask),
     )
     named = options.get("coil-maps", "espirit")
     maps = None if named == "espirit" else _maps(named)
@@ -100,15 +99,17 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
         notes.append(
             f"coil maps: {'by ESPIRiT, from the calibration region' if maps is None else named}"
         )
-    if max(m.problem.x_shape[1:]) > 192:
-        notes.append("the prior brain knows voxels of 128 x 128 images best; --rows 128 makes such")
+    if prior.name == task.prior and max(m.problem.x_shape[1:]) > 192:
+        notes.append(
+            f"the prior {prior.name} knows voxels of 128 x 128 images best; --rows 128 makes such"
+        )
     size = (int(k.mask.shape[0]), int(k.mask.shape[1]))
     return Measured(m.problem, ComplexView(m.scale), f"k-space, {words(size)}", told, tuple(notes))
 
 
 def _maps(path: str) -> Tensor:
     """Coil sensitivities in a .npy file, (coils, H, W)."""
-    array = np.asarray(read_npy(Path(path)))
+    array = np.asarray(read_array(Path(path)))
     if array.dtype.kind != "c" or not np.isfinite(array).all():
         raise InvdiffError(f"The coil maps {path} are not finite complex numbers.")
     return torch.from_numpy(array.astype(np.complex64))
@@ -157,7 +158,7 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
 def _clean(path: str) -> tuple[Tensor, str, tuple[str, ...]]:
     """A clean complex image (1, 2, H, W), what it is, and what was made up."""
     if Path(path).suffix.lower() == ".npy":
-        array = read_npy(Path(path))
+        array = read_array(Path(path))
         if array.dtype.kind == "c" and array.ndim == 2:
             z = torch.from_numpy(np.array(array, np.complex64))[None, None]
             if not bool(torch.isfinite(torch.view_as_real(z)).all()):

@@ -14,15 +14,15 @@ from torch import Tensor
 from invdiff.core import InvdiffError, Problem
 from invdiff.forms.base import Level, Made, Measured, real_numbers
 from invdiff.forms.photo import PhotoView, clean_pixels
-from invdiff.io import check_pixels, read_photo, save_picture, words
+from invdiff.io import check_pixels, read_array, read_photo, save_picture, words
 from invdiff.metrics import best_by_residual, residuals
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Operator
 from invdiff.operators.color import Grayscale
 from invdiff.operators.phase import CodedDiffraction, PhaseRetrieval
+from invdiff.photos import prior_channels
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
-from invdiff.scans.files import read_npy
 from invdiff.tasks import Task
 
 
@@ -59,15 +59,15 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
         raise InvdiffError("The noise of magnitudes is not estimated; give --noise with its level.")
     if prior.image_range != (-1.0, 1.0):
         raise InvdiffError(f"{task.name} needs a prior on [-1, 1], not on {prior.image_range}.")
-    array = read_npy(Path(path))
+    array = read_array(Path(path))
     masks = options.get("masks")
     A, axes, size = _operator(path, array.shape, masks, options["oversample"])
     check_pixels(size, "The restored picture")
     y = real_numbers(array, path)
     y = y if y.ndim == axes + 1 else y[None]
-    if bool((y < -10 * y.abs().mean()).any()):
+    if float(y.mean()) < 0 or bool((y < -10 * y.abs().mean()).any()):
         raise InvdiffError(f"{path} holds large negative values; magnitudes are 0 or more.")
-    channels = prior.image_shape[0] if prior.image_shape and prior.image_shape[0] else 3
+    channels = prior_channels(prior)
     if len(y) not in (1, channels):
         raise InvdiffError(f"{path} has {len(y)} channels, but the prior has {channels}.")
     grey = len(y) == 1
@@ -92,7 +92,7 @@ def _operator(
                  3: "(masks, height, width) or (channels, masks, height, width)"}  # fmt: skip
         raise InvdiffError(f"{path} has shape {shape}; magnitudes are {kinds[axes]}.")
     if masks is not None:
-        array = read_npy(Path(masks))
+        array = read_array(Path(masks))
         if array.dtype.kind != "c" or tuple(array.shape) != tuple(shape[-3:]):
             raise InvdiffError(
                 f"The masks {masks} are {array.dtype} of shape {tuple(array.shape)}; they are "

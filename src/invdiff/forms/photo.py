@@ -89,6 +89,7 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
     size = (int(truth.shape[1]), int(truth.shape[2]))
     read = _made_options(values, size, seed)
     A, model = task.operator(size, read), task.noise(noise, read, (0.0, 1.0), 1)
+    A.y_shape(tuple(truth.shape))  # refuses a grey picture where colours are needed
     z = A(truth[None]) if not task.centred else (A(2 * truth[None] - 1) + 1) / 2
     y = model.sample(z, Rng.of(seed))[0]
     files = {"mask": "mask.png", "kernel": "kernel.npy"}
@@ -142,7 +143,7 @@ def _made_options(values: dict[str, Any], size: tuple[int, int], seed: int) -> d
         if word == "random" and len(numbers) == 1:
             mask = Inpaint.random(size, 1 - numbers[0], seed=seed).mask
         elif word == "box" and len(numbers) == 4:
-            mask = Inpaint.box(size, *(int(v) for v in numbers)).mask
+            mask = Inpaint.box(size, *(int(v) for v in rest.split(","))).mask
         else:
             raise ValueError
     except InvdiffError:

@@ -42,7 +42,7 @@ def centre_of_rotation(sinogram: Sinogram, method: Method = "opposite") -> float
     off = theta[None, :] - theta[:, None] - 180
     exact = off.abs() <= 1e-3 * step
     pairs = (exact if bool(exact.any()) else off.abs() <= (NEAR + 0.01) * step).nonzero()
-    if float(off.max()) < -1.01 * step or step <= 0:
+    if step <= 0 or not bool((off.abs() <= 1.01 * step).any()):
         raise InvdiffError(
             f"The views reach from {float(theta[0]):g} to {float(theta[-1]):g} degrees, so none is "
             "half a turn from another; give the centre, or take method='mass'."

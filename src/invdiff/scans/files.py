@@ -83,17 +83,6 @@ def taken(array: Any, index: Any, shape: tuple[int, ...], what: str) -> np.ndarr
     return np.asarray(array[index])
 
 
-def read_npy(path: Path) -> np.ndarray:
-    """The array of a .npy file, mapped from disk and not read yet; InvdiffError when it is none."""
-    check_file(path)
-    with guarded(path, "a numpy array"):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise InvdiffError(f"{path} is not a single numpy array, in spite of its name.")
-    check_numbers(array.dtype, str(path))
-    return array
-
-
 class Npz:
     """The arrays of a .npz file by name, read when asked for; InvdiffError where one is broken."""
 

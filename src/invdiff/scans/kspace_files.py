@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.io import read_array
 from invdiff.operators.coils import calibration_region
 from invdiff.operators.sampling import acceleration
 from invdiff.scans.cfl import AXES, read_cfl
-from invdiff.scans.files import Npz, dataset, guarded, hdf5, read_npy, taken
+from invdiff.scans.files import Npz, dataset, guarded, hdf5, taken
 from invdiff.scans.kspace import KSpace, without_oversampling
 from invdiff.scans.raw import read_raw
 
@@ -62,8 +63,10 @@ def _read(
 ) -> KSpace:
     """The format that belongs to the ending."""
     ending = path.suffix.lower()
+    if key is not None and ending in (".npy", ".cfl", ".hdr"):
+        raise InvdiffError(f"{path} holds a single array without a name; leave the key out.")
     if ending == ".npy":
-        array = read_npy(path)
+        array = read_array(path)
         data, told = _one_slice(array, slice_, first or "coils", str(path))
         return _finished(path, data, mask, ("numpy array", *told))
     if ending == ".npz":
@@ -163,10 +166,10 @@ def _one_slice(
         raise InvdiffError(
             f"{what} has shape {shape}; k-space is (H, W), (coils, H, W) or (slices, coils, H, W)."
         )
-    if len(shape) == 2:
-        return taken(array, (), shape, what)[None], ()
-    if len(shape) == 3 and first == "coils":
-        return taken(array, (), shape, what), ()
+    if len(shape) == 2 or (len(shape) == 3 and first == "coils"):
+        chosen_slice(1, index, what)
+        data = taken(array, (), shape, what)
+        return data if len(shape) == 3 else data[None], ()
     chosen, told = chosen_slice(shape[0], index, what)
     data = taken(array, chosen, shape[1:], what)
     return data if len(shape) == 4 else data[None], (told,)
@@ -175,7 +178,9 @@ def _one_slice(
 def chosen_slice(n: int, index: int | None, what: str) -> tuple[int, str]:
     """The slice that was asked for, or the one in the middle, and a fact that says so."""
     if n < 1 or (index is not None and not 0 <= index < n):
-        raise InvdiffError(f"{what} has {n} slices, counted from 0; there is no slice {index}.")
+        raise InvdiffError(
+            f"{what} has {n} slice{'s' * (n != 1)}, counted from 0; there is no slice {index}."
+        )
     chosen = n // 2 if index is None else index
     return chosen, f"slice {chosen} of {n}" + (", the middle one" if index is None else "")
 

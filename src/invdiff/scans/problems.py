@@ -47,10 +47,12 @@ def mri_problem(
 
     maps: coil sensitivities (coils, H, W), complex; None estimates those of several coils by
     ESPIRiT. sigma: noise per real part in the units of the file; None estimates it from the
-    outermost samples. rows: only the middle of k-space, so many rows and columns in proportion:
-    larger voxels. The scale is that of Jalal et al. 2021 (`mvue_scale`).
+    outermost samples of all k-space. rows: only the middle of k-space, so many rows and columns in
+    proportion: larger voxels, and the same noise. The scale is that of Jalal et al. 2021
+    (`mvue_scale`).
     Raises InvdiffError when maps do not fit, or cannot be estimated.
     """
+    level = noise_level(k) if sigma is None else Gaussian(sigma).sigma
     if rows is not None:
         k = middle(k, rows)
     coils, *size = k.data.shape
@@ -59,7 +61,6 @@ def mri_problem(
             f"The coil maps have shape {tuple(maps.shape)}, but k-space has {tuple(k.data.shape)} "
             "(coils, height, width)."
         )
-    level = noise_level(k) if sigma is None else Gaussian(sigma).sigma
     if maps is None and coils > 1:
         maps = espirit(k.y, crop=0)[0]
     alone = torch.ones(k.data.shape, dtype=k.data.dtype)

@@ -13,20 +13,21 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.io import check_file
-from invdiff.scans.files import Npz, dataset, guarded, hdf5, read_npy, taken
+from invdiff.io import check_file, read_array
+from invdiff.scans.files import Npz, dataset, guarded, hdf5, taken
 from invdiff.scans.flatfield import Corrected, corrected
 from invdiff.scans.sinogram import Sinogram
 
 Kind = Literal["counts", "transmission", "integrals"]
 Unit = Literal["degrees", "radians"]
+Angles = Tensor | tuple[float, float]
 
 
 def read_sinogram(
     path: str | Path,
     key: str | None = None,
     row: int | None = None,
-    angles: Tensor | None = None,
+    angles: Angles | None = None,
     unit: Unit | None = None,
     kind: Kind | None = None,
     join: int = 1,
@@ -40,13 +41,15 @@ def read_sinogram(
                `white`, `dark` where there are any; `theta` or `angles`
     .npy       (views, bins) or (views, rows, bins), with `angles`
 
-    row: from 0; by default the middle one. angles: in place of the file's. unit: of the angles; by
-    default what the file says, else radians where all lie within 7, degrees elsewhere.
+    row: from 0; by default the middle one. angles: of the views, in place of the file's; or (start,
+    stop) in degrees, for equal steps without the stop. unit: of the angles; by default what the
+    file says, else radians where all lie within 7, degrees elsewhere.
     kind: `counts` need white fields and become -log((counts - dark) / (white - dark));
     `transmission` becomes its -log, `integrals` are taken as they are. By default counts where
     there are white fields; in numpy files without, integrals unless they are whole numbers.
-    join: so many bins are averaged into one. zingers: whether bright outliers of counts are
-    replaced. Facts tell what was done. Raises InvdiffError, one sentence that names the file.
+    join: so many bins become one: counts are added, and all else is averaged. zingers: whether
+    bright outliers of counts are replaced. Facts tell what was done.
+    Raises InvdiffError, one sentence that names the file.
     """
     path = Path(path)
     check_file(path)
@@ -151,17 +154,22 @@ def _npz(path: Path, key: str | None, row: int | None) -> Found:
 
 
 def _npy(path: Path, key: str | None, row: int | None) -> Found:
-    data, chosen, rows = _row(read_npy(path), row, str(path))
+    if key is not None:
+        raise InvdiffError(f"{path} holds a single array without a name; leave the key out.")
+    data, chosen, rows = _row(read_array(path), row, str(path))
     facts = ("numpy array", *_chosen_row(chosen, rows, row))
     return Found(data, None, None, None, None, facts)
 
 
 def _degrees(
-    path: Path, found: Found, angles: Tensor | None, unit: Unit | None
+    path: Path, found: Found, angles: Angles | None, unit: Unit | None
 ) -> tuple[tuple[float, ...], str]:
     """The angles in degrees, and how their unit was told."""
-    theta = found.theta if angles is None else angles.double().numpy()
     views = len(found.data)
+    if isinstance(angles, tuple):
+        (start, stop), unit = angles, "degrees"
+        angles = start + (stop - start) * torch.arange(views, dtype=torch.float64) / views
+    theta = found.theta if angles is None else angles.double().numpy()
     if theta is None:
         raise InvdiffError(f"{path} holds no angles; give the angle of each of its {views} views.")
     theta = np.asarray(theta, np.float64).squeeze()
@@ -205,7 +213,7 @@ def _kind(path: Path, found: Found, kind: Kind | None) -> tuple[Kind, str]:
         return "integrals", "taken as line integrals, for there is no white field"
     raise InvdiffError(
         f"{path} holds no white field, and does not say what its numbers are; give "
-        "kind='transmission' or kind='integrals'."
+        "its kind, transmission or integrals."
     )
 
 
@@ -220,6 +228,7 @@ def _integrals(path: Path, found: Found, kind: Kind, join: int, zingers: bool) -
     bins = data.shape[1]
 
     def joined(a: np.ndarray | None, what: str) -> Tensor | None:
+        """Bins joined: counts are added, so that photon noise stays that of all of them."""
         if a is None:
             return None
         if a.ndim != 2 or a.shape[1] != bins or not np.isfinite(a).all():
@@ -228,7 +237,8 @@ def _integrals(path: Path, found: Found, kind: Kind, join: int, zingers: bool) -
                 f"{bins} bins."
             )
         cut = a[:, : bins // join * join].astype(np.float64)
-        return torch.from_numpy(cut.reshape(len(cut), -1, join).mean(-1))
+        bundles = cut.reshape(len(cut), -1, join)
+        return torch.from_numpy(bundles.sum(-1) if kind == "counts" else bundles.mean(-1))
 
     values = joined(data, "data")
     assert values is not None
