@@ -83,7 +83,6 @@ _HOME = {
         "dot_test",
         "earth_rotation",
         "fbp",
-        "from_deepinv",
         "gaussian_kernel",
         "lens_kernels",
         "limited_angle",

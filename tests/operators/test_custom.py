@@ -19,7 +19,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from helpers import seeded
-from invdiff import dot_test, from_deepinv
+from invdiff import dot_test
 from invdiff.core import InvdiffError, Problem
 from invdiff.needs import Need, offers
 from invdiff.noise import Gaussian
@@ -383,7 +383,7 @@ def test_a_linear_physics_keeps_the_contract(physics, kind):
         "downsample": lambda: physics.Downsampling(img_size=shape, factor=2),
         "sensing": lambda: physics.CompressedSensing(m=20, img_size=shape),
     }
-    A = from_deepinv(made[kind](), shape)
+    A = Operator.from_deepinv(made[kind](), shape)
     for dtype in EPS:
         contract.assert_adjoint(A, shape, dtype)
     if kind == "coils":
@@ -399,13 +399,13 @@ def test_a_linear_physics_keeps_the_contract(physics, kind):
 @pytest.mark.filterwarnings("ignore")
 def test_a_physics_that_is_not_linear(physics):
     B = physics.CompressedSensing(m=20, img_size=(1, 8, 8))
-    A = from_deepinv(physics.PhaseRetrieval(B=B), (1, 8, 8))
+    A = Operator.from_deepinv(physics.PhaseRetrieval(B=B), (1, 8, 8))
     x = seeded(2, 1, 8, 8)
     assert not isinstance(A, Linear) and A.differentiable
-    torch.testing.assert_close(A(x), from_deepinv(B, (1, 8, 8))(x).abs().square())
+    torch.testing.assert_close(A(x), Operator.from_deepinv(B, (1, 8, 8))(x).abs().square())
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_no_physics(physics):
     with pytest.raises(InvdiffError, match="found Bicubic"):
-        from_deepinv(Bicubic(2, (4, 4)), (1, 4, 4))
+        Operator.from_deepinv(Bicubic(2, (4, 4)), (1, 4, 4))

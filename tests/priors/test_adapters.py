@@ -97,6 +97,17 @@ def test_networks_are_frozen() -> None:
     assert not net.mean.requires_grad and len(prior.fingerprint) == 16
 
 
+def test_a_physics_is_no_denoiser() -> None:
+    class Physics:
+        def A(self, x: object) -> object:
+            return x
+
+        __call__ = A
+
+    with pytest.raises(InvdiffError, match=r"found Physics; Operator\.from_deepinv"):
+        from_deepinv(Physics())
+
+
 def test_a_table_that_rises() -> None:
     with pytest.raises(InvdiffError, match="falls strictly"):
         from_eps_model(eps_model, np.linspace(0.1, 0.9, 10))

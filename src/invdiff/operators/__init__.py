@@ -1,6 +1,5 @@
 """Measurement operators: the ladder in `base`, then one family for each file."""
 
-from invdiff.operators.adapters import from_deepinv
 from invdiff.operators.algebra import (
     Affine,
     Composed,
@@ -160,7 +159,6 @@ __all__ = [
     "equispaced",
     "espirit",
     "fft2c",
-    "from_deepinv",
     "gaussian_kernel",
     "gaussian_lines",
     "gaussian_points",

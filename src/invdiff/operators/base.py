@@ -57,6 +57,20 @@ class Operator:
 
         return FromFunction(function, vjp, differentiable, numpy)
 
+    @staticmethod
+    def from_deepinv(physics: Any, x_shape: tuple[int, ...], check: bool = True) -> Operator:
+        """The operator of a deepinv `Physics`: Linear of a `LinearPhysics`, with its A_adjoint.
+
+        x_shape: of one image. check: the dot test, in float32. The noise model of the physics is
+        not taken: give a `Problem` its own. Where an operator of invdiff does the same, it offers
+        more: deepinv's decompositions and pseudo-inverses are not used. A copy of the physics is
+        kept for each precision and device.
+        Raises InvdiffError when it is no Physics, deepinv cannot be imported, or the dot test fails.
+        """
+        from invdiff.operators.adapters import from_deepinv
+
+        return from_deepinv(physics, x_shape, check)
+
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         """(dA/dx)^T v at x; shapes of x, of A(x), result like x. By automatic differentiation.
 

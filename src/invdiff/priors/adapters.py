@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from invdiff.core import InvdiffError
 from invdiff.priors.base import Denoiser
 from invdiff.priors.precond import NetworkPrior, predicts_eps
 
@@ -20,7 +21,13 @@ def from_deepinv(
 
     denoiser(x, sigma): x is (B, C, H, W) on [0, 1], sigma a number on the same scale; frozen, in
     place. shape: as in Prior. A denoiser trained for small noise alone is no prior far above it.
+    Raises InvdiffError for a Physics, which `Operator.from_deepinv` takes.
     """
+    if not callable(denoiser) or hasattr(denoiser, "A"):
+        raise InvdiffError(
+            f"A denoiser of deepinv is needed, found {type(denoiser).__name__}; "
+            "Operator.from_deepinv takes a Physics."
+        )
     _freeze(denoiser)
     return Denoiser(lambda x, s: 2 * denoiser((x + 1) / 2, s / 2) - 1, shape, name=name)
 
