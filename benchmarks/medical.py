@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from invdiff.scans.problems import norm
 from torch import Tensor
 
 from invdiff import zoo
@@ -41,6 +40,7 @@ from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.rng import Rng
 from invdiff.run import row_seed, solve
+from invdiff.scans.problems import norm
 from invdiff.solvers import registry
 from invdiff.train.data import centre_crops
 from invdiff.train.files import read

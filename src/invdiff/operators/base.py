@@ -65,7 +65,7 @@ class Operator:
         not taken: give a `Problem` its own. Where an operator of invdiff does the same, it offers
         more: deepinv's decompositions and pseudo-inverses are not used. A copy of the physics is
         kept for each precision and device.
-        Raises InvdiffError when it is no Physics, deepinv cannot be imported, or the dot test fails.
+        Raises InvdiffError when it is no Physics, the dot test fails or deepinv is not there.
         """
         from invdiff.operators.adapters import from_deepinv
 
