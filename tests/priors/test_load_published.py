@@ -288,6 +288,9 @@ def test_guidance(tmp_path: Path) -> None:
         want = without + w * (with_class - without)
         torch.testing.assert_close(prior.denoise(x, 2.0), want, rtol=1e-5, atol=1e-5)
     assert isinstance(prior, Guided) and prior.shape == (3, None, None)
+    assert prior.differentiable
+    prior.unconditional.differentiable = False
+    assert not Guided(prior.conditional, prior.unconditional, 2.0).differentiable
     assert torch.equal(prior.denoise(x, 0), x)
     names = {load_prior(path, label=1, guidance=w, null_label=4, **ADM).fingerprint for w in (1, 2)}
     assert len(names | {load_prior(path, label=1, **ADM).fingerprint}) == 3
