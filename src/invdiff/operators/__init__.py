@@ -23,11 +23,9 @@ from invdiff.operators.coils import (
     espirit,
     mvue,
     mvue_scale,
-    noise_covariance,
     normalised,
     ring_maps,
     root_sum_of_squares,
-    whiten_coils,
     zero_filled,
 )
 from invdiff.operators.color import REC601, Grayscale
@@ -172,7 +170,6 @@ __all__ = [
     "resolve_ambiguity",
     "mvue",
     "mvue_scale",
-    "noise_covariance",
     "normalised",
     "poisson_disc",
     "radial_uv",
@@ -193,7 +190,6 @@ __all__ = [
     "sparse_view",
     "spiral_uv",
     "transmit",
-    "whiten_coils",
     "whitened",
     "zero_filled",
 ]
