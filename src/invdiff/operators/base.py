@@ -245,6 +245,14 @@ class Linear(PseudoInvertible):
             lambda x: self.adjoint(self(x)) + shift * x, b, self.cg_iterations
         )
 
+    def ridge(self, y: Tensor, shift: float) -> Tensor:
+        """(A^T A + shift)^-1 A^T y for shift > 0, an image; A^+ y as shift falls to 0.
+
+        Not solve(adjoint(y)) where more is known: round-off in the null space of A, which solve
+        divides by shift, never arises.
+        """
+        return self.solve(self.adjoint(y), shift)
+
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y: the shortest least-squares solution, by `least_squares`."""
         return least_squares(self, y, self.cg_iterations)
@@ -338,6 +346,11 @@ class Spectral(Linear):
 
     def solve(self, b: Tensor, shift: float) -> Tensor:
         return self.V(self.Vt(b) * (1 / (self._as("s", b) ** 2 + shift)))
+
+    def ridge(self, y: Tensor, shift: float) -> Tensor:
+        c = self.Ut(y)
+        s = self._as("s", c)
+        return self.V(s / (s**2 + shift) * c)
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.V(self.inverse_spectrum(y) * self.Ut(y))
