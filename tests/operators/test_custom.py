@@ -292,6 +292,12 @@ def test_what_is_no_matrix_is_refused():
 
     with pytest.raises(InvdiffError, match="found Odd"):
         Linear.from_matrix(Odd(), X)
+    for given in ([[1.0, 2.0]], np.array([[None]])):
+        with pytest.raises(InvdiffError, match="array of numbers"):
+            Linear.from_matrix(given, X)
+    for given in (np.ones(24), "matrix"):
+        with pytest.raises(InvdiffError, match="two axes"):
+            Linear.from_matrix(given, X)
     with pytest.raises(InvdiffError, match="is not decomposed"):
         Linear.from_matrix(scipy.sparse.eye_array(24), X, decompose=True)
     with pytest.raises(InvdiffError, match="no real decomposition"):

@@ -29,6 +29,7 @@ from invdiff.operators import (
     Identity,
     Inpaint,
     Linear,
+    Mixed,
     Operator,
     Sense,
     Weighted,
@@ -303,3 +304,9 @@ def test_a_run_is_the_same_in_chunks_and_from_its_record():
     apart = solve(problem, PRIOR, solver, samples=2, batch=1)
     assert torch.equal(together.samples, apart.samples)
     assert torch.equal(again(together, PRIOR).samples, together.samples)
+
+
+def test_an_axis_that_is_none_is_refused():
+    for axis in (0, 4):
+        with pytest.raises(InvdiffError, match=f"no axis {axis}"):
+            Mixed(torch.eye(3), axis).y_shape(X)
