@@ -32,13 +32,13 @@ from invdiff.core import Problem
 from invdiff.needs import Need, offers, why_not
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.kept import CACHE
 from invdiff.operators.kernel_network import expected
 from invdiff.operators.latent import decoded
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.load import FORMATS, SOURCES
 from invdiff.priors.published.base import Options as PriorOptions
-from invdiff.priors.published.load import CACHE
 from invdiff.rng import Rng
 from invdiff.run import solve
 from invdiff.solvers import Solver, registry
@@ -602,7 +602,7 @@ def priors_page() -> str:
         "were compared with the file's.",
         "",
         f"Converted weights are kept in `~/.cache/invdiff` (`XDG_CACHE_HOME`, `{CACHE}`) under the",
-        f"hash of their source, and take as much disk as it. An empty `{CACHE}` turns that off.",
+        f"hash of their source, and take as much disk as it. `{CACHE}=off` turns that off.",
     ]
     return "\n".join(lines) + "\n"
 

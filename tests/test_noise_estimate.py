@@ -135,6 +135,15 @@ def test_a_noise_scan_gives_the_covariance(kind):
         (lambda y: noise_from_kspace(0j * y), "0 samples lie"),
         (lambda y: noise_from_scan(y[0, 0, :, :20], axis=1), "ten for each"),
         (lambda y: noise_from_detail(y[0, :, :14, :16]), "too few known pixels"),
+        (lambda y: noise_from_detail(y), r"real image \(C, H, W\)"),
+        (lambda y: noise_from_detail(y[0] + 0j), "complex"),
+        (lambda y: noise_from_detail(y[0], torch.ones(3, 3)), "as the image"),
+        (lambda y: noise_from_background(y[0, 0, 0], (0, 0, 1, 1)), "a height and a width"),
+        (lambda y: noise_from_background(y, torch.ones(5, 5)), "does not fit pictures"),
+        (lambda y: noise_from_background(y.expand(64, -1, -1, -1), (0, 0, 1, 1)), "too few"),
+        (lambda y: noise_from_background(y / 0 * 0, (0, 0, 20, 20)), "NaN"),
+        (lambda y: noise_from_kspace(y[0, 0, 0] + 0j), r"\(\.\.\., H, W\)"),
+        (lambda y: noise_from_scan(y, axis=7), "no axis 7"),
     ],
 )
 def test_too_little_to_estimate_from_is_a_sentence(call, word):

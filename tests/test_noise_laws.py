@@ -286,11 +286,27 @@ def test_sigmas_are_positive(bad):
         (torch.ones(2, 2), "positive definite"),
         (torch.tensor([[1.0, 0.5], [0.2, 1.0]]), "Hermitian"),
         (-torch.eye(2), "positive definite"),
+        (torch.eye(2).int(), "int32"),
+        (np.eye(2), "found ndarray"),
+        ([[1.0]], "found list"),
     ],
 )
 def test_a_covariance_is_one(cov, word):
     with pytest.raises(InvdiffError, match=word):
         CorrelatedGaussian(cov)
+
+
+@pytest.mark.parametrize("level", [-1.0, math.nan, math.inf])
+def test_a_level_is_one(level):
+    for make in (CorrelatedGaussian, DiagonalGaussian):
+        with pytest.raises(InvdiffError, match="A level of whitened noise"):
+            make(torch.eye(2) + (make is DiagonalGaussian), level=level)
+
+
+@pytest.mark.parametrize("scale", [(math.inf,), (10.0, math.nan), (10.0, 0.0, math.inf)])
+def test_counts_have_a_finite_scale(scale):
+    with pytest.raises(InvdiffError, match="finite number above 0|must exceed"):
+        Poisson(*scale)
 
 
 @pytest.mark.parametrize(

@@ -32,17 +32,14 @@ class DivergedError(InvdiffError):
 
 
 def posed(problem: Problem, prior: Prior) -> Problem:
-    """The problem as solvers see it: centred, with white noise where it is Gaussian, and of latents
-    where the prior is of latents."""
+    """The problem as solvers see it: centred, Gaussian noise white, of latents if the prior is."""
     return in_latent_space(whitened(centred(problem)), prior)
 
 
-def _accepted(problem: Problem, prior: Prior, solver: Solver) -> Problem:
-    """The posed problem, once the solver was found to be able; what is said of it is said of the
-    problem as it was given."""
+def _check(problem: Problem, prior: Prior, solver: Solver) -> None:
+    """Raise IncompatibleError when the solver cannot, naming the operator and noise as given."""
     told = in_latent_space(centred(problem), prior)
     check(solver, told, prior, [cls() for cls in registry().values()])
-    return posed(problem, prior)
 
 
 def stream(
@@ -60,7 +57,8 @@ def stream(
     With a prior of latents, states are of latents, and the prior's decoder makes images of them.
     Raises IncompatibleError before any network call, DivergedError when a state is not finite.
     """
-    problem = _accepted(problem, prior, solver)
+    _check(problem, prior, solver)
+    problem = posed(problem, prior)
     if len(seeds) != problem.batch:
         raise InvdiffError(f"{problem.batch} measurements need as many seeds, found {len(seeds)}.")
     rng = Rng.of(seeds, portable)
@@ -158,7 +156,8 @@ def solve(
     rows = [(m, k) for m in range(problem.batch) for k in range(samples)]
     size = len(rows) if batch is None or solver.coupled else batch
     chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
-    asked, problem = problem, _accepted(problem, prior, solver)
+    _check(problem, prior, solver)  # of what is given: whitening changes its operator
+    asked, problem = problem, posed(problem, prior)
     _check_start(start, chunks, solver, problem)
     counted = Counted(prior)
     began, outputs = time.perf_counter(), list(start.done) if start else []

@@ -204,4 +204,4 @@ def wiener(problem: Problem, constant: float) -> Tensor:
     A = problem.A
     if not isinstance(A, Linear):
         raise InvdiffError(f"A Wiener filter needs a linear operator, found {type(A).__name__}.")
-    return A.solve(A.adjoint(problem.y), constant)
+    return A.ridge(problem.y, constant)

@@ -432,6 +432,26 @@ def test_solve(A: Linear, shape: Shape, shift: float) -> None:
     assert (A.adjoint(A(x)) + shift * x - b).norm() < 1e-8 * b.norm()
 
 
+@each(LINEAR)
+@pytest.mark.parametrize("shift", [0.01, 3.0])
+def test_ridge(A: Linear, shape: Shape, shift: float) -> None:
+    y = A(random(B, *shape, seed=6))
+    x, b = A.ridge(y, shift), A.adjoint(y)
+    assert (A.adjoint(A(x)) + shift * x - b).norm() < 1e-8 * b.norm()
+
+
+@each(SPECTRAL)
+def test_ridge_in_float32_tends_to_the_pseudo_inverse(A: Spectral, shape: Shape) -> None:
+    """At a shift below round-off, what A does not see is not divided by it."""
+    x = random(B, *shape, seed=7)
+    s = A.spectrum(x)
+    if float(s[s > 0].min()) < 0.1 * float(s.max()):
+        pytest.skip("a small singular value is not far above the shift")
+    y, shift = A(x.float()), 1e-10 * float(s.max()) ** 2
+    want = A.pinv(A(x)).float()
+    assert (A.ridge(y, shift) - want).norm() < 1e-4 * want.norm()
+
+
 @each(SPECTRAL)
 def test_decomposition(A: Spectral, shape: Shape) -> None:
     """A = U s Vt with V square and orthonormal, U orthonormal where s > 0."""

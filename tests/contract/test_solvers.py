@@ -366,6 +366,9 @@ class LinearOnly(VjpOnly, Linear):
     def solve(self, b: Tensor, shift: float) -> Tensor:
         return self.base.solve(b, shift)
 
+    def ridge(self, y: Tensor, shift: float) -> Tensor:
+        return self.base.ridge(y, shift)
+
     def pinv(self, y: Tensor) -> Tensor:
         raise AssertionError("pinv was used without PINV")
 

@@ -11,7 +11,7 @@ from latents import LatentTask, assert_agrees, compare
 from helpers import seeded
 from invdiff.core import Level
 from invdiff.needs import Need
-from invdiff.operators import Identity
+from invdiff.operators import Fourier, Identity
 from invdiff.solvers.resample import ReSample, fit
 
 
@@ -118,3 +118,13 @@ def test_a_fit_stops_for_each_row_at_the_noise():
 
 def test_needs():
     assert Need.PRIOR_VJP not in ReSample().needs and Need.PRIOR_VJP in ReSample(zeta=0.5).needs
+
+
+def test_a_complex_measurement_is_fitted_to_the_noise_of_its_parts():
+    """From the truth nothing moves: its residual has sigma in each part, sqrt(2) sigma in all."""
+    A, x = Fourier(torch.ones(1, 1, 8, 8)), seeded(1, 2, 8, 8)
+    n = seeded(1, 1, 8, 8, 2, seed=1)
+    sigma = float(n.square().mean().sqrt())
+    y = A(x) + torch.view_as_complex(n)
+    assert torch.equal(fit(x, A, y, 1e-2, 5, 1.001 * sigma), x)
+    assert not torch.equal(fit(x, A, y, 1e-2, 5, 0.999 * sigma), x)

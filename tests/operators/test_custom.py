@@ -19,7 +19,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from helpers import seeded
-from invdiff import dot_test, operator_from_deepinv
+from invdiff import dot_test
 from invdiff.core import InvdiffError, Problem
 from invdiff.needs import Need, offers
 from invdiff.noise import Gaussian
@@ -292,6 +292,12 @@ def test_what_is_no_matrix_is_refused():
 
     with pytest.raises(InvdiffError, match="found Odd"):
         Linear.from_matrix(Odd(), X)
+    for given in ([[1.0, 2.0]], np.array([[None]])):
+        with pytest.raises(InvdiffError, match="array of numbers"):
+            Linear.from_matrix(given, X)
+    for given in (np.ones(24), "matrix"):
+        with pytest.raises(InvdiffError, match="two axes"):
+            Linear.from_matrix(given, X)
     with pytest.raises(InvdiffError, match="is not decomposed"):
         Linear.from_matrix(scipy.sparse.eye_array(24), X, decompose=True)
     with pytest.raises(InvdiffError, match="no real decomposition"):
@@ -383,7 +389,7 @@ def test_a_linear_physics_keeps_the_contract(physics, kind):
         "downsample": lambda: physics.Downsampling(img_size=shape, factor=2),
         "sensing": lambda: physics.CompressedSensing(m=20, img_size=shape),
     }
-    A = operator_from_deepinv(made[kind](), shape)
+    A = Operator.from_deepinv(made[kind](), shape)
     for dtype in EPS:
         contract.assert_adjoint(A, shape, dtype)
     if kind == "coils":
@@ -399,13 +405,13 @@ def test_a_linear_physics_keeps_the_contract(physics, kind):
 @pytest.mark.filterwarnings("ignore")
 def test_a_physics_that_is_not_linear(physics):
     B = physics.CompressedSensing(m=20, img_size=(1, 8, 8))
-    A = operator_from_deepinv(physics.PhaseRetrieval(B=B), (1, 8, 8))
+    A = Operator.from_deepinv(physics.PhaseRetrieval(B=B), (1, 8, 8))
     x = seeded(2, 1, 8, 8)
     assert not isinstance(A, Linear) and A.differentiable
-    torch.testing.assert_close(A(x), operator_from_deepinv(B, (1, 8, 8))(x).abs().square())
+    torch.testing.assert_close(A(x), Operator.from_deepinv(B, (1, 8, 8))(x).abs().square())
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_no_physics(physics):
     with pytest.raises(InvdiffError, match="found Bicubic"):
-        operator_from_deepinv(Bicubic(2, (4, 4)), (1, 4, 4))
+        Operator.from_deepinv(Bicubic(2, (4, 4)), (1, 4, 4))

@@ -93,3 +93,8 @@ def test_restriction_by_bits_keeps_known_values_and_passes_gradients(dtype: torc
     leaf = y.clone().nan_to_num().requires_grad_()
     A.restrict(leaf).sum().backward()
     assert torch.equal(leaf.grad, known.to(dtype))
+
+
+def test_a_batch_of_no_masks_is_refused():
+    with pytest.raises(InvdiffError, match="at least 1 mask"):
+        Inpaint.random((4, 4), 0.5, 0, batch=0)

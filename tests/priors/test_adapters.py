@@ -14,7 +14,7 @@ from invdiff.core import InvdiffError, Level, Problem
 from invdiff.noise import Gaussian
 from invdiff.operators import AveragePool
 from invdiff.paths import VP
-from invdiff.priors.adapters import from_eps_model, from_k_diffusion, prior_from_deepinv
+from invdiff.priors.adapters import from_deepinv, from_eps_model, from_k_diffusion
 from invdiff.run import solve
 from invdiff.solvers.dps import DPS
 
@@ -54,7 +54,7 @@ def learned_variance(xt: Tensor, t: Tensor) -> Tensor:
 
 
 PRIORS = {
-    "deepinv": lambda: prior_from_deepinv(OnUnitRange()),
+    "deepinv": lambda: from_deepinv(OnUnitRange()),
     "k-diffusion": lambda: from_k_diffusion(k_model),
     "eps": lambda: from_eps_model(eps_model, BARS),
     "eps-tensor": lambda: from_eps_model(eps_model, torch.tensor(BARS)),
@@ -90,11 +90,22 @@ def test_the_range_matters() -> None:
 
 def test_networks_are_frozen() -> None:
     net = OnUnitRange()
-    prior_from_deepinv(net)
+    from_deepinv(net)
     assert not net.training and not net.mean.requires_grad
     net = OnUnitRange()
     prior = from_eps_model(net, BARS)
     assert not net.mean.requires_grad and len(prior.fingerprint) == 16
+
+
+def test_a_physics_is_no_denoiser() -> None:
+    class Physics:
+        def A(self, x: object) -> object:
+            return x
+
+        __call__ = A
+
+    with pytest.raises(InvdiffError, match=r"found Physics; Operator\.from_deepinv"):
+        from_deepinv(Physics())
 
 
 def test_a_table_that_rises() -> None:

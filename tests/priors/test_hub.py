@@ -172,7 +172,7 @@ def test_exact_for_the_network_of_a_gaussian(tmp_path: Path, kind: str) -> None:
             sample={"epsilon": eps, "v_prediction": a * eps - s * x0, "sample": x0}[kind]
         )
 
-    prior.net.unet.forward = ideal
+    prior.net.net.forward = ideal
     for t in (0, 500, 999):
         sigma = float(((1 - bars[t]) / bars[t]).sqrt())
         x = noise(2, 3, 16, 16)
@@ -330,7 +330,7 @@ def test_exact_for_the_flow_of_a_gaussian(tmp_path: Path) -> None:
         x0 = (1 - t) * tau**2 / ((1 - t) ** 2 * tau**2 + t**2) * xt
         return SimpleNamespace(sample=(xt - (1 - t) * x0) / t - x0)
 
-    prior.net.unet.forward = ideal
+    prior.net.net.forward = ideal
     for sigma in (1e-3, 0.5, 30.0, 1e4):
         x = noise(2, 3, 16, 16)
         want = tau**2 / (tau**2 + sigma**2) * x

@@ -26,6 +26,7 @@ from torch import nn
 from invdiff import load_prior
 from invdiff.cli import main
 from invdiff.core import InvdiffError
+from invdiff.operators.kept import CACHE
 from invdiff.paths import VP
 from invdiff.priors.guidance import Guided
 from invdiff.priors.load import FORMATS
@@ -38,7 +39,7 @@ ADM = dict(schedule="linear", heads=1)
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
-    monkeypatch.setenv(load.CACHE, str(folder))
+    monkeypatch.setenv(CACHE, str(folder))
     return folder
 
 
@@ -287,6 +288,9 @@ def test_guidance(tmp_path: Path) -> None:
         want = without + w * (with_class - without)
         torch.testing.assert_close(prior.denoise(x, 2.0), want, rtol=1e-5, atol=1e-5)
     assert isinstance(prior, Guided) and prior.shape == (3, None, None)
+    assert prior.differentiable
+    prior.unconditional.differentiable = False
+    assert not Guided(prior.conditional, prior.unconditional, 2.0).differentiable
     assert torch.equal(prior.denoise(x, 0), x)
     names = {load_prior(path, label=1, guidance=w, null_label=4, **ADM).fingerprint for w in (1, 2)}
     assert len(names | {load_prior(path, label=1, **ADM).fingerprint}) == 3
@@ -379,14 +383,16 @@ def test_a_converted_file_is_a_prior_too(tmp_path: Path, cache: Path) -> None:
 def test_no_cache(tmp_path: Path, monkeypatch, how: str) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where the folder would be")
-    monkeypatch.setenv(load.CACHE, "" if how == "off" else str(blocked))
+    monkeypatch.setenv(CACHE, "off" if how == "off" else str(blocked))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
     load_prior(make_adm(tmp_path / "model.pt"), **ADM)
     assert not (tmp_path / "home").exists() and blocked.is_file()
+    assert not (tmp_path / "off").exists()
 
 
 def test_the_cache_is_in_the_users_folder(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.delenv(load.CACHE)
+    monkeypatch.delenv(CACHE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     load_prior(make_adm(tmp_path / "model.pt"), **ADM)
     assert list((tmp_path / "home" / "invdiff" / "converted").glob("*.safetensors"))

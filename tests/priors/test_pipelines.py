@@ -275,6 +275,7 @@ def test_arguments(folders: dict[str, Path]) -> None:
     for wrong in ({"prompt": "cat"}, {"guidance": 2.0}):
         sentence(lambda w=wrong: load_diffusers(ldm, **w), "reads no text", "leave")
     sentence(lambda: load_diffusers(folders["flux"], negative_prompt="cat"), "negative_prompt")
+    sentence(lambda: load_diffusers(sd, negative_prompt="cat"), "negative_prompt", "guidance alone")
 
 
 @pytest.mark.parametrize("part", ["vae", "unet", "scheduler", "text_encoder", "tokenizer"])

@@ -134,8 +134,8 @@ def test_ismrmrd(tmp_path: Path) -> None:
     np.testing.assert_allclose(k.data.numpy(), want, atol=1e-6)
     np.testing.assert_array_equal(k.mask.numpy(), (want != 0).any(0))
     assert k.noise is not None
-    # E[n n^H] = 2 I for normals in both parts; 800 draws, five deviations
-    assert float((k.noise - 2 * torch.eye(2)).abs().max()) < 5 * 2 / 800**0.5
+    # E[n n^H] / 2 = I for normals in both parts; 800 draws, five deviations
+    assert float((k.noise - torch.eye(2)).abs().max()) < 5 / 800**0.5
     for phrase in ("contrast 0 of 2", "1 calibration", "up to 2 times", "noise covariance"):
         assert phrase in told(k)
 

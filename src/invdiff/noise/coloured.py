@@ -29,6 +29,14 @@ class Coloured(Noise):
 
     level: float = field(default=0.0, kw_only=True)
 
+    def _settle_level(self, usual: float) -> None:
+        """Take the usual level where none was given. Raises InvdiffError for one that is none."""
+        if not 0 <= self.level < math.inf:
+            raise InvdiffError(
+                f"A level of whitened noise is a finite number of 0 or more, found {self.level}."
+            )
+        object.__setattr__(self, "level", self.level or usual)
+
     @property
     def has_density(self) -> bool:
         return True
@@ -77,7 +85,8 @@ class DiagonalGaussian(Coloured):
 
     def __post_init__(self) -> None:
         s = self.sigmas
-        if s.ndim < 2 or s.is_complex() or not bool((s > 0).all()):
+        fits = isinstance(s, Tensor) and s.ndim >= 2 and not s.is_complex()
+        if not fits or not bool((s > 0).all()):
             raise InvdiffError(
                 "sigmas are real numbers above 0 in an array with the axes of y, batch first, and "
                 "infinite where nothing was measured; some are not."
@@ -85,8 +94,7 @@ class DiagonalGaussian(Coloured):
         weights = s.double().square().reciprocal()
         if not bool((weights.flatten(1).amax(1) > 0).all()):
             raise InvdiffError("All sigmas of a measurement are infinite: nothing was measured.")
-        if not self.level > 0:
-            object.__setattr__(self, "level", float(weights[weights > 0].mean().rsqrt()))
+        self._settle_level(float(weights[weights > 0].mean().rsqrt()))
 
     @classmethod
     def from_weights(cls, weights: Tensor) -> DiagonalGaussian:
@@ -133,12 +141,13 @@ class DiagonalGaussian(Coloured):
 class CorrelatedGaussian(Coloured):
     """y = z + n, n normal with a covariance along one axis of y (coils), independent otherwise.
 
-    cov: (k, k), symmetric or Hermitian, positive definite; for complex y it is E[n n^H] / 2, so
-    that sigma^2 I is Gaussian(sigma), whose sigma is that of the real part: half of what
-    `noise_covariance` gives.
+    cov: (k, k), symmetric or Hermitian, positive definite; for complex y it is E[n n^H] / 2, as
+    `noise_from_scan` gives it, so that sigma^2 I is Gaussian(sigma), whose sigma is that of the
+    real part. What MRI calls the noise covariance of coils, E[n n^H], is twice that.
     axis: of y, counted with the batch (1: coils, channels); None takes all numbers of a
     measurement in their order as one axis.
     level: as in `Coloured`; its default is the root of k / trace(cov^-1).
+    `whiten` makes sensitivities and k-space those of coils with independent noise of sigma 1.
     Raises InvdiffError for a matrix that is no covariance, or of another size than y's axis.
     """
 
@@ -147,9 +156,11 @@ class CorrelatedGaussian(Coloured):
 
     def __post_init__(self) -> None:
         c = self.cov
-        if c.ndim != 2 or c.shape[0] != c.shape[1] or not bool(torch.isfinite(c).all()):
+        fits = isinstance(c, Tensor) and (c.is_floating_point() or c.is_complex())
+        if not fits or c.ndim != 2 or c.shape[0] != c.shape[1] or not bool(c.isfinite().all()):
+            found = f"{tuple(c.shape)} of {c.dtype}" if isinstance(c, Tensor) else type(c).__name__
             raise InvdiffError(
-                f"A covariance is a square matrix of finite numbers, found {tuple(c.shape)}."
+                f"A covariance is a square matrix of finite numbers, a tensor, found {found}."
             )
         if self.axis is not None and self.axis < 1:
             raise InvdiffError(f"axis counts from 1, as 0 is the batch, found {self.axis}.")
@@ -162,9 +173,8 @@ class CorrelatedGaussian(Coloured):
                 "noise that is 0 in some direction cannot be whitened."
             )
         self.__dict__["_factor"], self.__dict__["_inverse"] = L, torch.linalg.inv(L)
-        if not self.level > 0:
-            power = float(self.__dict__["_inverse"].abs().square().sum()) / len(c)
-            object.__setattr__(self, "level", power**-0.5)
+        power = float(self.__dict__["_inverse"].abs().square().sum()) / len(c)
+        self._settle_level(power**-0.5)
 
     @classmethod
     def from_factor(cls, factor: Tensor, axis: int | None = 1) -> CorrelatedGaussian:

@@ -28,9 +28,8 @@ class Poisson(Noise):
     floor: ClassVar[float] = 1e-3
 
     def __post_init__(self) -> None:
-        if not self.peak > 0:
-            raise InvdiffError(f"A Poisson peak is a number of counts above 0, found {self.peak}.")
-        if not self.white > self.black:
+        positive("A Poisson peak, in counts,", self.peak)
+        if not -math.inf < self.black < self.white < math.inf:
             raise InvdiffError(f"white must exceed black, found {self.white} and {self.black}.")
 
     @property

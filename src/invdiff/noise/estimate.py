@@ -54,8 +54,17 @@ def noise_from_detail(image: Tensor, known: Tensor | None = None) -> Estimate:
 
     Donoho and Johnstone 1994, Biometrika 81. known: (H, W), the pixels that were measured; blocks
     of 2 x 2 pixels with others are left out. Texture counts as noise, so that it is an upper bound.
-    Raises InvdiffError where there are fewer than 64 blocks.
+    image: real. Raises InvdiffError where there are fewer than 64 blocks, and for other shapes.
     """
+    if image.ndim != 3 or image.is_complex():
+        raise InvdiffError(
+            f"The noise of a real image (C, H, W) is estimated, found {tuple(image.shape)} of "
+            f"{image.dtype}."
+        )
+    if known is not None and known.shape != image.shape[1:]:
+        raise InvdiffError(
+            f"Known pixels are {tuple(image.shape[1:])} as the image, found {tuple(known.shape)}."
+        )
     h, w = (side // 2 * 2 for side in image.shape[1:])
     x = image[:, :h, :w].double()
     detail = (x[:, ::2, ::2] - x[:, 1::2, ::2] - x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 2
@@ -82,7 +91,15 @@ def noise_from_background(y: Tensor, region: Box | Tensor, magnitude: bool = Fal
     the sigma of `Rician`.
     Raises InvdiffError where the region is not in the picture or holds fewer than 64 numbers.
     """
+    if y.ndim < 2:
+        raise InvdiffError(f"A picture has a height and a width, found shape {tuple(y.shape)}.")
     if isinstance(region, Tensor):
+        if region.ndim > y.ndim or any(
+            n not in (1, m) for n, m in zip(reversed(region.shape), reversed(y.shape), strict=False)
+        ):
+            raise InvdiffError(
+                f"A mask of shape {tuple(region.shape)} does not fit pictures {tuple(y.shape)}."
+            )
         inside, name = (region != 0).expand(y.shape), "a mask"
     else:
         top, left, height, width = region
@@ -97,13 +114,15 @@ def noise_from_background(y: Tensor, region: Box | Tensor, magnitude: bool = Fal
     pictures = zip(y.reshape(-1, *y.shape[-2:]), inside.reshape(-1, *y.shape[-2:]), strict=True)
     values = [picture[where] for picture, where in pictures if bool(where.any())]
     n = sum(parts(v).numel() for v in values)
-    if n < FEWEST:
+    free = n - sum(2 if v.is_complex() else 1 for v in values)  # a mean is taken off each
+    if n < FEWEST or free < FEWEST // 2:
         raise InvdiffError(f"The region holds {n} numbers, too few to estimate the noise from.")
+    if not all(bool(v.isfinite().all()) for v in values):
+        raise InvdiffError("The region holds NaN or infinite numbers; choose another.")
     if magnitude:
         power = float(torch.cat(values).double().square().mean()) / 2
         how = f"root mean square of {n} magnitudes in {name}, over sqrt(2), taken to be empty"
         return Estimate(math.sqrt(power), 0.5 / math.sqrt(n), how)
-    free = n - sum(2 if v.is_complex() else 1 for v in values)
     squares = sum(float(parts(v - v.mean()).double().square().sum()) for v in values)
     how = f"standard deviation of {n} numbers in {name}, taken to be even"
     return Estimate(math.sqrt(squares / free), 1 / math.sqrt(2 * free), how)
@@ -117,10 +136,10 @@ def noise_from_kspace(kspace: Tensor, share: float = 0.1) -> Estimate:
     do not move; signal that reaches so far counts as noise, so that it is an upper bound.
     Raises InvdiffError for fewer than 64 samples.
     """
-    if not kspace.is_complex() or not 0 < share <= 1:
+    if not kspace.is_complex() or kspace.ndim < 2 or not 0 < share <= 1:
         raise InvdiffError(
-            f"The outermost samples are a share in (0, 1] of complex k-space, found {share} of "
-            f"{kspace.dtype}."
+            f"The outermost samples are a share in (0, 1] of complex k-space (..., H, W), found "
+            f"{share} of {tuple(kspace.shape)}, {kspace.dtype}."
         )
     h, w = kspace.shape[-2:]
     rows, columns = (
@@ -144,8 +163,10 @@ def noise_from_scan(scan: Tensor, axis: int = 0) -> Estimate:
     """Covariance between coils from a scan without signal, as `CorrelatedGaussian` takes it.
 
     scan: complex or real samples of noise alone; axis: its coils. E[n n^H] / 2 where complex.
-    Raises InvdiffError for fewer than ten samples for each coil.
+    Raises InvdiffError for fewer than ten samples for each coil, and when there is no such axis.
     """
+    if not -scan.ndim <= axis < scan.ndim:
+        raise InvdiffError(f"A scan of {scan.ndim} axes has no axis {axis}.")
     rows = scan.movedim(axis, 0).flatten(1)
     rows = rows.to(torch.complex128 if rows.is_complex() else torch.float64)
     coils, n = rows.shape

@@ -1,6 +1,5 @@
 """Measurement operators: the ladder in `base`, then one family for each file."""
 
-from invdiff.operators.adapters import operator_from_deepinv
 from invdiff.operators.algebra import (
     Affine,
     Composed,
@@ -24,11 +23,9 @@ from invdiff.operators.coils import (
     espirit,
     mvue,
     mvue_scale,
-    noise_covariance,
     normalised,
     ring_maps,
     root_sum_of_squares,
-    whiten_coils,
     zero_filled,
 )
 from invdiff.operators.color import REC601, Grayscale
@@ -160,7 +157,6 @@ __all__ = [
     "equispaced",
     "espirit",
     "fft2c",
-    "operator_from_deepinv",
     "gaussian_kernel",
     "gaussian_lines",
     "gaussian_points",
@@ -174,7 +170,6 @@ __all__ = [
     "resolve_ambiguity",
     "mvue",
     "mvue_scale",
-    "noise_covariance",
     "normalised",
     "poisson_disc",
     "radial_uv",
@@ -195,7 +190,6 @@ __all__ = [
     "sparse_view",
     "spiral_uv",
     "transmit",
-    "whiten_coils",
     "whitened",
     "zero_filled",
 ]

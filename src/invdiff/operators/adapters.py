@@ -45,15 +45,8 @@ def from_scipy(
     return from_functions(there, back, x_shape, numpy=True, check=check)
 
 
-def operator_from_deepinv(physics: Any, x_shape: tuple[int, ...], check: bool = True) -> Operator:
-    """The operator of a deepinv `Physics`: Linear of a `LinearPhysics`, with its A_adjoint.
-
-    x_shape: of one image. check: the dot test, in float32. The noise model of the physics is not
-    taken: give a `Problem` its own. Where an operator of invdiff does the same, it offers more:
-    deepinv's decompositions and pseudo-inverses are not used. A copy of the physics is kept for
-    each precision and device.
-    Raises InvdiffError when it is no Physics, deepinv cannot be imported, or the dot test fails.
-    """
+def from_deepinv(physics: Any, x_shape: tuple[int, ...], check: bool) -> Operator:
+    """See `Operator.from_deepinv`."""
     try:
         from deepinv.physics import LinearPhysics, Physics
     except (ImportError, RuntimeError) as error:

@@ -165,6 +165,9 @@ class Scaled(Linear):
     def solve(self, b: Tensor, shift: float) -> Tensor:
         return self.base.solve(b, shift / self.scale**2) / self.scale**2
 
+    def ridge(self, y: Tensor, shift: float) -> Tensor:
+        return self.base.ridge(y / self.scale, shift / self.scale**2)
+
     def pinv(self, y: Tensor) -> Tensor:
         return self.base.pinv(y / self.scale)
 
@@ -185,6 +188,7 @@ class ScaledSpectral(Spectral):
     __call__ = Scaled.__call__
     adjoint = Scaled.adjoint
     solve = Scaled.solve
+    ridge = Scaled.ridge
     pinv = Scaled.pinv
     y_shape = Scaled.y_shape
     restrict = Scaled.restrict

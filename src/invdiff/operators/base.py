@@ -57,6 +57,20 @@ class Operator:
 
         return FromFunction(function, vjp, differentiable, numpy)
 
+    @staticmethod
+    def from_deepinv(physics: Any, x_shape: tuple[int, ...], check: bool = True) -> Operator:
+        """The operator of a deepinv `Physics`: Linear of a `LinearPhysics`, with its A_adjoint.
+
+        x_shape: of one image. check: the dot test, in float32. The noise model of the physics is
+        not taken: give a `Problem` its own. Where an operator of invdiff does the same, it offers
+        more: deepinv's decompositions and pseudo-inverses are not used. A copy of the physics is
+        kept for each precision and device.
+        Raises InvdiffError when it is no Physics, the dot test fails or deepinv is not there.
+        """
+        from invdiff.operators.adapters import from_deepinv
+
+        return from_deepinv(physics, x_shape, check)
+
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         """(dA/dx)^T v at x; shapes of x, of A(x), result like x. By automatic differentiation.
 
@@ -231,6 +245,14 @@ class Linear(PseudoInvertible):
             lambda x: self.adjoint(self(x)) + shift * x, b, self.cg_iterations
         )
 
+    def ridge(self, y: Tensor, shift: float) -> Tensor:
+        """(A^T A + shift)^-1 A^T y for shift > 0, an image; A^+ y as shift falls to 0.
+
+        Not solve(adjoint(y)) where more is known: round-off in the null space of A, which solve
+        divides by shift, never arises.
+        """
+        return self.solve(self.adjoint(y), shift)
+
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y: the shortest least-squares solution, by `least_squares`."""
         return least_squares(self, y, self.cg_iterations)
@@ -324,6 +346,11 @@ class Spectral(Linear):
 
     def solve(self, b: Tensor, shift: float) -> Tensor:
         return self.V(self.Vt(b) * (1 / (self._as("s", b) ** 2 + shift)))
+
+    def ridge(self, y: Tensor, shift: float) -> Tensor:
+        c = self.Ut(y)
+        s = self._as("s", c)
+        return self.V(s / (s**2 + shift) * c)
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.V(self.inverse_spectrum(y) * self.Ut(y))

@@ -160,6 +160,9 @@ class CircularBlur(Spectral):
     def solve(self, b: Tensor, shift: float) -> Tensor:
         return filtered(b, 1 / (self._as("power", b) + shift))
 
+    def ridge(self, y: Tensor, shift: float) -> Tensor:
+        return filtered(y, self._as("transfer", y).conj() / (self._as("power", y) + shift))
+
     def V(self, c: Tensor) -> Tensor:
         f = torch.fft.fft2(c, norm="ortho")
         return f.real - f.imag

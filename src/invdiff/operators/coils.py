@@ -1,7 +1,8 @@
 """Receive coils: sensitivities, and how the images of several coils become one.
 
 k-space y is complex, (B, coils, H, W), 0 where it was not sampled; complex images are two real
-channels for each coil, as in `operators.mri`.
+channels for each coil, as in `operators.mri`. The covariance of the coils' noise is `noise`'s:
+`noise_from_scan` finds it and `CorrelatedGaussian` takes it, E[n n^H] / 2, that of the real parts.
 """
 
 from __future__ import annotations
@@ -117,40 +118,6 @@ def espirit(
         for k in kept.cpu().numpy()
     ]
     return torch.stack([torch.as_tensor(m) for m in maps]).to(y.device, y.dtype)
-
-
-def noise_covariance(noise: Tensor) -> Tensor:
-    """E[n n^H] over the coils, (coils, coils), of noise-only samples (coils, samples), complex."""
-    if noise.ndim != 2 or not noise.is_complex() or noise.shape[1] < 2 * noise.shape[0]:
-        raise InvdiffError(
-            "Noise is complex, (coils, samples), with at least twice as many samples as coils, "
-            f"found {tuple(noise.shape)} of {noise.dtype}."
-        )
-    return noise @ noise.mH / noise.shape[1]
-
-
-def whiten_coils(t: Tensor, covariance: Tensor) -> Tensor:
-    """t (..., coils, H, W) in the coordinates where the coils' noise is white, with sigma 1.
-
-    covariance: C = E[n n^H], (coils, coils), Hermitian and positive definite; a real part has the
-    variance C_jj / 2. t is multiplied by sqrt 2 L^-1 with C = L L^H: each real part and each
-    imaginary part of each coil's noise then has variance 1, and different coils are independent.
-    Whiten k-space and the sensitivities alike: `Sense` with `Gaussian(1.0)` is the likelihood.
-    """
-    C, coils = covariance.to(torch.complex128), t.shape[-3]
-    if tuple(C.shape) != (coils, coils) or not bool(torch.isfinite(torch.view_as_real(C)).all()):
-        raise InvdiffError(
-            f"A covariance of {coils} coils is {coils} x {coils} and finite, found "
-            f"{tuple(C.shape)}."
-        )
-    L, info = torch.linalg.cholesky_ex((C + C.mH) / 2)
-    if bool(info != 0) or not torch.allclose(C, C.mH, rtol=1e-4, atol=0):
-        raise InvdiffError(
-            "A covariance is Hermitian and positive definite, and this one is not; estimate it "
-            "from more noise samples."
-        )
-    solved = torch.linalg.solve_triangular(L, t.to(C).flatten(-2), upper=False)
-    return (math.sqrt(2) * solved).reshape(t.shape).to(t.dtype)
 
 
 def zero_filled(y: Tensor) -> Tensor:

@@ -141,6 +141,11 @@ class AveragePool(Downsample):
             return super().solve(b, shift)
         return (b - self._spread(self(b) / (1 + shift * self.factor**2))) / shift
 
+    def ridge(self, y: Tensor, shift: float) -> Tensor:
+        if not self._even:
+            return super().ridge(y, shift)
+        return self._spread(y / (1 + shift * self.factor**2))
+
     def pinv(self, y: Tensor) -> Tensor:
         return self._spread(y) if self._even else super().pinv(y)
 

@@ -79,6 +79,8 @@ class Inpaint(Spectral):
         """
         if not 0 < keep <= 1:
             raise InvdiffError(f"The fraction of known pixels lies in (0, 1], found {keep}.")
+        if not whole(batch):
+            raise InvdiffError(f"A batch holds at least 1 mask, found {batch}.")
         size = checked_size(size)
         n = size[0] * size[1]
         draws = Rng.of(range(seed, seed + batch)).uniform(torch.empty(batch, n), "mask")

@@ -1,9 +1,9 @@
-"""Matrices that take seconds to build, kept on disk between runs.
+"""The user's folder for what takes long to make, and matrices that are kept there between runs.
 
 The folder is `$INVDIFF_CACHE`, else `$XDG_CACHE_HOME/invdiff`, else `~/.cache/invdiff`;
-`INVDIFF_CACHE=off` switches it off. It holds at most `LIMIT` bytes: what was used least recently
-goes first. A file appears whole, with a checksum; one that is broken is built and written again. A
-folder that cannot be written to is no error: the matrix is built each time.
+`INVDIFF_CACHE=off` switches it off. Of matrices it holds at most `LIMIT` bytes: what was used least
+recently goes first. A file appears whole, with a checksum; one that is broken is built and written
+again. A folder that cannot be written to is no error: the matrix is built each time.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from torch import Tensor
 
 Parts = dict[str, Tensor]
 
+CACHE = "INVDIFF_CACHE"
+"""Environment variable that names the folder, or is `off`."""
 LIMIT = 4 * 10**9
-"""Bytes that the folder holds at most."""
+"""Bytes of matrices that the folder holds at most."""
 WORTH = 4 * 10**6
 """Smaller matrices are built faster than they are found."""
 FORMAT = "1"
@@ -29,17 +31,15 @@ FORMAT = "1"
 
 
 def folder() -> Path | None:
-    """Where matrices are kept; None where that is switched off."""
-    named = os.environ.get("INVDIFF_CACHE", "")
+    """The user's folder; None where it is switched off, or the user has no home."""
+    named = os.environ.get(CACHE, "")
     if named.strip().lower() == "off":
         return None
-    if named:
-        return Path(named)
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return (Path(named) if named else Path(home) / "invdiff").expanduser()
     except RuntimeError:
         return None
-    return Path(home) / "invdiff"
 
 
 def kept(kind: str, key: str, build: Callable[[], Parts]) -> Parts:

@@ -34,6 +34,13 @@ def from_matrix(
     measurements of up to four times as many.
     Raises InvdiffError when the shapes do not fit, or the matrix is not finite.
     """
+    objects = isinstance(matrix, np.ndarray) and matrix.dtype.kind not in "biufc"
+    if isinstance(matrix, list | tuple) or objects:
+        raise InvdiffError("A matrix is an array of numbers; give np.array(matrix, float).")
+    if len(getattr(matrix, "shape", ())) != 2:
+        raise InvdiffError(
+            f"A matrix has two axes, found {getattr(matrix, 'shape', type(matrix).__name__)}."
+        )
     shape_y = (int(matrix.shape[0]),) if y_shape is None else tuple(y_shape)
     if isinstance(matrix, np.ndarray | Tensor):
         dense = torch.as_tensor(matrix)

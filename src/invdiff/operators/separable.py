@@ -231,9 +231,16 @@ class Separable(Spectral):
         gain = 1 / (self.seen(self._as("s", b)) ** 2 + shift) - 1 / shift
         return b / shift + self.V_seen(gain * self.Vt_seen(b))
 
+    def _Ut_seen(self, y: Tensor) -> Tensor:
+        """seen(Ut(y))."""
+        return times(times(self._as("left_u", y).mT, y), self._as("right_u", y))
+
+    def ridge(self, y: Tensor, shift: float) -> Tensor:
+        s = self.seen(self._as("s", y))
+        return self.V_seen(s / (s**2 + shift) * self._Ut_seen(y))
+
     def pinv(self, y: Tensor) -> Tensor:
-        c = times(times(self._as("left_u", y).mT, y), self._as("right_u", y))
-        return self.V_seen(self.seen(self.inverse_spectrum(y)) * c)
+        return self.V_seen(self.seen(self.inverse_spectrum(y)) * self._Ut_seen(y))
 
     def U(self, c: Tensor) -> Tensor:
         return times(times(self._as("left_u", c), self.seen(c)), self._as("right_u", c).mT)

@@ -92,6 +92,8 @@ class Mixed(Linear):
             )
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if self.axis is not None and not 1 <= self.axis <= len(x_shape):
+            raise InvdiffError(f"A batch of images {tuple(x_shape)} has no axis {self.axis}.")
         size = torch.Size(x_shape).numel() if self.axis is None else x_shape[self.axis - 1]
         if size != len(self.matrix):
             raise InvdiffError(

@@ -7,20 +7,27 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from invdiff.core import InvdiffError
 from invdiff.priors.base import Denoiser
 from invdiff.priors.precond import NetworkPrior, predicts_eps
 
 Shape = tuple[int | None, ...]
 
 
-def prior_from_deepinv(
+def from_deepinv(
     denoiser: Callable[[Tensor, float], Tensor], shape: Shape | None = None, name: str = "deepinv"
 ) -> Denoiser:
     """Any denoiser of deepinv, whose images and noise levels are on [0, 1], as a prior on [-1, 1].
 
     denoiser(x, sigma): x is (B, C, H, W) on [0, 1], sigma a number on the same scale; frozen, in
     place. shape: as in Prior. A denoiser trained for small noise alone is no prior far above it.
+    Raises InvdiffError for a Physics, which `Operator.from_deepinv` takes.
     """
+    if not callable(denoiser) or hasattr(denoiser, "A"):
+        raise InvdiffError(
+            f"A denoiser of deepinv is needed, found {type(denoiser).__name__}; "
+            "Operator.from_deepinv takes a Physics."
+        )
     _freeze(denoiser)
     return Denoiser(lambda x, s: 2 * denoiser((x + 1) / 2, s / 2) - 1, shape, name=name)
 

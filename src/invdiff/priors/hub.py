@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from invdiff.core import InvdiffError
 from invdiff.priors.base import Prior
+from invdiff.priors.guidance import Guided
 from invdiff.priors.precond import NetworkPrior, Precond
 from invdiff.priors.schedules import Prediction, require, training
 
@@ -59,7 +60,7 @@ def load_diffusers(
     training. Networks with attention are at their best at that size.
 
     Images are (B, C, H, W) on [-1, 1], or on [0, 1] for a model of ScoreSdeVeScheduler. The first
-    16 digits of fingerprint are those of the weight file's sha256, the last 8 tell how it is used.
+    16 digits of fingerprint are those of the weight file's sha256, the others tell how it is used.
     Raises InvdiffError, in one sentence, for whatever is missing, broken or not supported.
     """
     name, diffusers = str(spec), import_diffusers()
@@ -80,7 +81,7 @@ def load_diffusers(
     unet, schedule = _layout(folder, name)
     config = read_config(unet / "config.json")
     _check_network(config, class_label, name)
-    labels = _labels(config, class_label, null_label, guidance, name)
+    _check_guidance(config, class_label, null_label, guidance, name)
     fourier = config.get("time_embedding_type") == "fourier"  # it takes the logarithm of sigma
     read = read_config(schedule) if schedule else {}
     precond, value_range = training(diffusers, fourier, schedule, read, prediction, betas, name)
@@ -90,48 +91,44 @@ def load_diffusers(
         if not any(unet.glob(f"{WEIGHTS}*.safetensors")):
             _download(name, [f"{at}{WEIGHTS}{mid}.bin*" for mid in PARTS])
     trained, files = _load(diffusers, unet)
-    net = _Network(trained, labels, guidance).to(device, dtype)
     size = None if any_size else config.get("sample_size")
     h, w = size if isinstance(size, list) else (size, size)
-    prior = NetworkPrior(net, precond, (config.get("in_channels", 3), h, w), value_range, name)
-    use = class_label if guidance == 1 else (class_label, null_label, guidance)
-    prior._hash = fingerprint(files, precond, use)
-    return prior
+    shape, source = (config.get("in_channels", 3), h, w), sha256(files)
+    stride = 2 ** (len(trained.config.block_out_channels) - 1)
+    counts = trained.config.time_embedding_type == "learned"
+
+    def of(label: int | None) -> NetworkPrior:
+        net = Labelled(trained, stride, label, counts).to(device, dtype)
+        prior = NetworkPrior(net, precond, shape, value_range, name)
+        prior._hash = fingerprint(source, precond, label)
+        return prior
+
+    return of(class_label) if guidance == 1 else Guided(of(class_label), of(null_label), guidance)
 
 
-class _Network(nn.Module):
-    """F(x, time) of a UNet2DModel, with its class; guided where there are two: none, and this."""
+class Labelled(nn.Module):
+    """F(x, time) of a network with one class for all images, or of one without classes.
 
-    def __init__(self, unet: Any, labels: tuple[int, ...], guidance: float) -> None:
+    net: called with x (B, C, H, W), time (B,) and labels (B,) or None; gives a tensor, or an object
+    with the tensor `sample`. stride: sides of images are its multiples. counts: whether the network
+    takes its time as a whole number.
+    """
+
+    def __init__(
+        self, net: nn.Module, stride: int, label: int | None, counts: bool = False
+    ) -> None:
         super().__init__()
-        self.unet, self.labels, self.guidance = unet, labels, guidance
-        self.stride = 2 ** (len(unet.config.block_out_channels) - 1)
-        self.counts = unet.config.time_embedding_type == "learned"
+        self.net, self.stride, self.label, self.counts = net, stride, label, counts
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        (h, w), n = x.shape[-2:], self.stride
+        (h, w), n, k = x.shape[-2:], self.stride, self.label
         why = f"The network takes sides that are multiples of {n} pixels"
         require(h % n == w % n == 0, f"{why}, but this image has {h} x {w}; crop or pad it.")
         time = time.round().long() if self.counts else time
-        if not self.labels:
-            out: Tensor = self.unet(x, time, None).sample
-            return out
-        labels = torch.tensor(self.labels, device=x.device).repeat_interleave(len(x))
-        k = len(self.labels)
-        return guided(
-            self.unet(x.repeat(k, 1, 1, 1), time.repeat(k), labels).sample, k, self.guidance
-        )
-
-
-def guided(out: Tensor, k: int, guidance: float) -> Tensor:
-    """F_u + w (F_c - F_u) of k = 2 networks' outputs, one after the other; of k = 1, that one.
-
-    The preconditioning is affine in F, so that denoisers are mixed alike.
-    """
-    if k == 1:
-        return out
-    plain, told = out.chunk(2)
-    return plain + guidance * (told - plain)
+        labels = None if k is None else torch.full((len(x),), k, device=x.device)
+        out = self.net(x, time, labels)
+        found: Tensor = out if isinstance(out, Tensor) else out.sample
+        return found
 
 
 def import_diffusers(part: str = "UNet2DModel") -> Any:
@@ -206,18 +203,17 @@ def _check_network(config: dict[str, Any], class_label: int | None, name: str) -
         require(class_label in range(count), f"{name} {why}.")
 
 
-def _labels(
+def _check_guidance(
     config: dict[str, Any], label: int | None, null: int | None, guidance: float, name: str
-) -> tuple[int, ...]:
-    """The classes that one evaluation asks for: none, the one, or the null class and the one."""
-    if guidance == 1 or label is None:
-        why = "Guidance needs a model with classes or text"
-        require(guidance == 1, f"{why}, and {name} has neither; leave guidance out.")
-        return () if label is None else (label,)
+) -> None:
+    """Raise InvdiffError when there is guidance, and nothing to guide to or from."""
+    if guidance == 1:
+        return
+    why = "Guidance needs a model with classes or text"
+    require(label is not None, f"{why}, and {name} has neither; leave guidance out.")
     count = config["num_class_embeds"]
     why = f"Guidance of {name} needs null_label, the class from 0 to {count - 1} that means none"
     require(null in range(count), f"{why}.")
-    return (int(null or 0), label)
 
 
 def _load(diffusers: Any, unet: Path) -> tuple[Any, list[Path]]:
@@ -242,11 +238,17 @@ def _load(diffusers: Any, unet: Path) -> tuple[Any, list[Path]]:
     return net, files
 
 
-def fingerprint(files: list[Path], p: Precond, extra: object) -> str:
-    """Hash of the weights, and one of their use, from rounded numbers so that machines agree."""
+def sha256(files: list[Path]) -> str:
+    """Hash of the bytes of files, one after the other."""
     digest = hashlib.sha256()
     for path in files:
         digest.update(np.memmap(path, mode="r").data)
+    return digest.hexdigest()
+
+
+def fingerprint(source: str, p: Precond, extra: object) -> str:
+    """The start of a hash of weights, and a hash of their use: p, rounded so that machines agree,
+    and extra."""
     use = [f(s) for f in (p.c_skip, p.c_out, p.c_noise) for s in (0.05, 0.5, 5.0, 50.0)]
     text = " ".join(f"{v:.5g}" for v in [*use, p.sigma_min, p.sigma_max]) + f" {extra}"
-    return f"{digest.hexdigest()[:16]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{source[:16]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

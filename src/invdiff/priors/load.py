@@ -144,9 +144,14 @@ def load_prior(
     if guidance is not None and not math.isfinite(guidance):
         raise InvdiffError(f"guidance is a finite number, found {guidance}.")
     path, name = Path(spec).expanduser(), str(spec)
+    from invdiff.priors.published.files import SUFFIXES
+
     ours = name in BUILT_IN or (path.suffix == ".safetensors" and _is_photo(path))
+    file = path.is_file() or path.suffix in SUFFIXES
+    if prompt is not None and (ours or file):
+        raise InvdiffError(f"{name} reads no text; leave the prompt out.")
     if ours:
-        given = {"label": label, "prompt": prompt, "guidance": guidance, **options}
+        given = {"label": label, "guidance": guidance, **options}
         what = [key for key, value in given.items() if value is not None]
         if what:
             raise InvdiffError(
@@ -157,11 +162,7 @@ def load_prior(
             prior.precision = precision
         return prior.to(device)
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-    from invdiff.priors.published.files import SUFFIXES
-
-    if path.is_file() or path.suffix in SUFFIXES:
-        if prompt is not None:
-            raise InvdiffError(f"{name} reads no text; leave the prompt out.")
+    if file:
         if guidance is not None and label is None:
             raise InvdiffError("guidance needs label: the class that it leads to.")
         return _published(path, device, dtype, label, guidance, told)

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Operator
-from invdiff.priors.hub import SCHEDULES, fingerprint, guided, import_diffusers, read_config
+from invdiff.priors.base import Prior
+from invdiff.priors.guidance import Guided
+from invdiff.priors.hub import SCHEDULES, fingerprint, import_diffusers, read_config, sha256
 from invdiff.priors.latent import LatentPrior
 from invdiff.priors.precond import NetworkPrior
 from invdiff.priors.schedules import require, training
@@ -88,56 +90,51 @@ class Encoder(_Half):
 
 
 class Network(nn.Module):
-    """F(z, time) of a pipeline's network, with one text, or guided by two: none, and the prompt.
+    """F(z, time) of a pipeline's network with one text, the same for all latents.
 
-    Subclasses know one pipeline: what is downloaded is called `part`; `texts` encodes a prompt.
+    Subclasses know one pipeline: `part` is what it calls its network; `texts` encodes prompts.
     """
 
     part: ClassVar[str] = "unet"
     patch: ClassVar[int] = 1
-
-    def __init__(self, pipe: Any, prompt: str, negative: str | None, guidance: float) -> None:
-        super().__init__()
-        self.net, self.guidance = getattr(pipe, self.part), guidance
-        self.texts = 0
-        for name, rows in self.encode(pipe, prompt, negative).items():
-            self.texts = len(rows)
-            self.register_buffer(f"text_{name}", rows)
-
-    def encode(self, pipe: Any, prompt: str, negative: str | None) -> Text:
-        """Embeddings by name, one row for the prompt, or two where guidance needs them."""
-        two, parts = self.guidance != 1, {}
-        told = pipe.encode_prompt(**self.asked(prompt, negative, two))
-        for name, given, none in zip(self.names, told[::2], told[1::2], strict=True):
-            parts[name] = torch.cat([none, given]) if two else given
-        return parts
-
     names: ClassVar[tuple[str, ...]] = ("embeds",)
 
-    def asked(self, prompt: str, negative: str | None, two: bool) -> dict[str, Any]:
+    def __init__(self, pipe: Any, text: Text) -> None:
+        super().__init__()
+        self.net = getattr(pipe, self.part)
+        for name, row in text.items():
+            self.register_buffer(f"text_{name}", row)
+
+    @classmethod
+    def texts(cls, pipe: Any, prompt: str, negative: str | None, guidance: float) -> list[Text]:
+        """Embeddings by name, (1, ...) each: of the prompt; where guidance needs it, also of the
+        negative prompt."""
+        two = guidance != 1
+        told = pipe.encode_prompt(**cls.asked(prompt, negative, two))
+        sides = [told[::2], told[1::2]] if two else [told[::2]]
+        return [dict(zip(cls.names, side, strict=True)) for side in sides]
+
+    @classmethod
+    def asked(cls, prompt: str, negative: str | None, two: bool) -> dict[str, Any]:
         """Arguments of the pipeline's encode_prompt."""
         asked = dict(prompt=prompt, negative_prompt=negative, device="cpu")
         return asked | dict(num_images_per_prompt=1, do_classifier_free_guidance=two)
 
     def text(self, name: str, rows: int) -> Tensor:
-        """The embedding called name, each row repeated for `rows` latents."""
+        """The embedding called name, once for each of `rows` latents."""
         found: Tensor = getattr(self, f"text_{name}")
-        return found.repeat_interleave(rows, 0)
+        return found.expand(rows, *found.shape[1:])
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        k = max(self.texts, 1)
-        return guided(self.predict(x.repeat(k, 1, 1, 1), time.repeat(k), len(x)), k, self.guidance)
-
-    def predict(self, x: Tensor, time: Tensor, rows: int) -> Tensor:
-        """The network's output; x and time hold `rows` latents for each text."""
+        """The network's output, of the shape of x (B, C, h, w); time is (B,)."""
         raise NotImplementedError
 
 
 class StableDiffusion(Network):
     """StableDiffusionPipeline, versions 1 and 2 (Rombach et al. 2022, arXiv 2112.10752)."""
 
-    def predict(self, x: Tensor, time: Tensor, rows: int) -> Tensor:
-        out: Tensor = self.net(x, time, encoder_hidden_states=self.text("embeds", rows)).sample
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        out: Tensor = self.net(x, time, encoder_hidden_states=self.text("embeds", len(x))).sample
         return out
 
 
@@ -146,15 +143,15 @@ class StableDiffusionXL(Network):
 
     names = ("embeds", "pooled")
 
-    def __init__(self, pipe: Any, prompt: str, negative: str | None, guidance: float) -> None:
-        super().__init__(pipe, prompt, negative, guidance)
+    def __init__(self, pipe: Any, text: Text) -> None:
+        super().__init__(pipe, text)
         self.factor = pipe.vae_scale_factor
 
-    def predict(self, x: Tensor, time: Tensor, rows: int) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h, w = (self.factor * n for n in x.shape[-2:])
         ids = torch.tensor([[h, w, 0, 0, h, w]], dtype=x.dtype, device=x.device)
-        added = {"text_embeds": self.text("pooled", rows), "time_ids": ids.expand(len(x), -1)}
-        text = self.text("embeds", rows)
+        added = {"text_embeds": self.text("pooled", len(x)), "time_ids": ids.expand(len(x), -1)}
+        text = self.text("embeds", len(x))
         out: Tensor = self.net(x, time, encoder_hidden_states=text, added_cond_kwargs=added).sample
         return out
 
@@ -164,14 +161,15 @@ class StableDiffusion3(Network):
 
     part, patch, names = "transformer", 2, ("embeds", "pooled")
 
-    def asked(self, prompt: str, negative: str | None, two: bool) -> dict[str, Any]:
+    @classmethod
+    def asked(cls, prompt: str, negative: str | None, two: bool) -> dict[str, Any]:
         asked = super().asked(prompt, negative, two)
         return asked | dict(prompt_2=None, prompt_3=None)
 
-    def predict(self, x: Tensor, time: Tensor, rows: int) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
         text = dict(
-            encoder_hidden_states=self.text("embeds", rows),
-            pooled_projections=self.text("pooled", rows),
+            encoder_hidden_states=self.text("embeds", len(x)),
+            pooled_projections=self.text("pooled", len(x)),
         )
         out: Tensor = self.net(hidden_states=x, timestep=time, **text).sample
         return out
@@ -182,14 +180,16 @@ class Flux(Network):
 
     part, patch = "transformer", 2
 
-    def encode(self, pipe: Any, prompt: str, negative: str | None) -> Text:
-        able = self.net.config.guidance_embeds or self.guidance == 1
+    @classmethod
+    def texts(cls, pipe: Any, prompt: str, negative: str | None, guidance: float) -> list[Text]:
+        able = pipe.transformer.config.guidance_embeds or guidance == 1
         require(able, "This Flux model was trained without guidance; leave guidance out.")
         require(negative is None, "Flux knows no negative_prompt; leave it out.")
         embeds, pooled, ids = pipe.encode_prompt(prompt=prompt, prompt_2=None, device="cpu")
-        return {"embeds": embeds, "pooled": pooled, "ids": ids[None]}
+        told = torch.tensor([guidance], dtype=torch.float32)
+        return [{"embeds": embeds, "pooled": pooled, "ids": ids[None], "guidance": told}]
 
-    def predict(self, x: Tensor, time: Tensor, rows: int) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
         b, c, h, w = x.shape
         patches = x.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5)
         places = torch.zeros(h // 2, w // 2, 3, dtype=x.dtype, device=x.device)
@@ -199,9 +199,9 @@ class Flux(Network):
         out: Tensor = self.net(
             hidden_states=patches.reshape(b, h * w // 4, 4 * c),
             timestep=time / 1000,
-            guidance=torch.full((b,), self.guidance, device=x.device) if told else None,
-            pooled_projections=self.text("pooled", rows),
-            encoder_hidden_states=self.text("embeds", rows),
+            guidance=self.text("guidance", b) if told else None,
+            pooled_projections=self.text("pooled", len(x)),
+            encoder_hidden_states=self.text("embeds", len(x)),
             txt_ids=self.text("ids", 1)[0],
             img_ids=places.reshape(-1, 3),
         ).sample
@@ -211,12 +211,13 @@ class Flux(Network):
 class Unconditional(Network):
     """LDMPipeline: latents without a text (Rombach et al. 2022, arXiv 2112.10752)."""
 
-    def encode(self, pipe: Any, prompt: str, negative: str | None) -> Text:
-        able = self.guidance == 1 and not prompt and negative is None
+    @classmethod
+    def texts(cls, pipe: Any, prompt: str, negative: str | None, guidance: float) -> list[Text]:
+        able = guidance == 1 and not prompt and negative is None
         require(able, "This model reads no text; leave prompt, negative_prompt and guidance out.")
-        return {}
+        return [{}]
 
-    def predict(self, x: Tensor, time: Tensor, rows: int) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
         out: Tensor = self.net(x, time).sample
         return out
 
@@ -271,11 +272,18 @@ def load_latent(
     fits = net.config.in_channels == patched * channels
     require(fits, f"The network of {name} {why}; take a model without a second input.")
     with torch.no_grad():
-        network = cls(pipe, prompt or "", negative_prompt, guidance).to(device)
+        texts = cls.texts(pipe, prompt or "", negative_prompt, guidance)
+    why = "negative_prompt counts with guidance alone; give guidance, or leave it out."
+    require(negative_prompt is None or len(texts) == 2, why)
     parts = sorted(p for d in (cls.part, auto) for p in (folder / d).glob("*.safetensors"))
-    inner = NetworkPrior(network, precond, (channels, None, None), (-float("inf"), float("inf")))
-    inner.name = name
-    inner._hash = fingerprint(parts, precond, (prompt or "", negative_prompt, guidance))
+    source, limits = sha256(parts), (-float("inf"), float("inf"))
+    priors = []
+    uses = ((prompt or "", negative_prompt, guidance), negative_prompt)
+    for text, use in zip(texts, uses, strict=False):  # the second is that of the negative prompt
+        network = cls(pipe, text).to(device)
+        priors.append(NetworkPrior(network, precond, (channels, None, None), limits, name))
+        priors[-1]._hash = fingerprint(source, precond, use)
+    inner: Prior = priors[0] if len(priors) == 1 else Guided(priors[0], priors[1], guidance)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     told = (vae.to(device), *_scale(vae.config, channels), channels, factor, factor * cls.patch)
     shape = (vae.config.out_channels, None, None)

@@ -18,8 +18,8 @@ class KSpace:
     (H // 2, W // 2), the scale is the file's. mask: (H, W) bool, True where sampled.
     facts: what was found and done, one short phrase each, to be shown to the user.
     recon: (H, W) to which the scanner crops the image, where the file tells; None elsewhere.
-    noise: covariance of the coils' noise, (coils, coils) complex64, of noise scans in the file:
-    E[n n^H], so that a real part has half the variance on the diagonal; None without such scans.
+    noise: covariance of the coils' noise, (coils, coils) complex64, of noise scans in the file, as
+    `CorrelatedGaussian` takes it: E[n n^H] / 2, that of the real parts; None without such scans.
     """
 
     data: Tensor

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.noise import noise_from_scan
 from invdiff.scans.files import check_size, guarded
 
 NOISE, CALIBRATION, REVERSE = 19, 20, 22
@@ -175,10 +176,12 @@ def _placed(
 
 
 def _covariance(records: Any, heads: np.ndarray, lines: np.ndarray, path: Path) -> Tensor | None:
-    """E[n n^H] over the coils from noise scans, None where there are none."""
+    """Covariance of the coils by `noise_from_scan`, None where there are no noise scans."""
     if not len(lines):
         return None
     n = np.concatenate([_samples(records, heads, k, path) for k in lines], axis=1)
-    if not np.isfinite(n.view(np.float32)).all() or n.shape[1] < 2 * len(n):
+    if not np.isfinite(n.view(np.float32)).all() or n.shape[1] < 10 * len(n):
         raise InvdiffError(f"The noise scans of {path} are too short, or hold NaN.")
-    return torch.from_numpy((n @ n.conj().T / n.shape[1]).astype(np.complex64))
+    cov = noise_from_scan(torch.from_numpy(n)).value
+    assert isinstance(cov, Tensor)
+    return cov.to(torch.complex64)

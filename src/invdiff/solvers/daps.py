@@ -115,7 +115,7 @@ class DAPS(Solver):
         A = problem.linear
         x0 = centre + math.sqrt(r2) * rng.normal(centre, "x0")
         r = Gaussian(tau).sample(problem.y, rng) - A(x0)
-        return x0 + (A.solve(A.adjoint(r), tau**2 / r2) if tau else A.pinv(r))
+        return x0 + (A.ridge(r, tau**2 / r2) if tau else A.pinv(r))
 
     def _langevin(
         self, centre: Tensor, r2: float, tau: float, lr: float, problem: Problem, rng: Rng

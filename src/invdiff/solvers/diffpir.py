@@ -44,7 +44,7 @@ class DiffPIR(Solver):
             return State(state.step + 1, to.a * x0, x0)
         rho = self.lam * (max(problem.sigma_y, self.sigma_floor) / level.sigma) ** 2
         A = problem.linear
-        X = x0 + A.solve(A.adjoint(problem.residual(x0)), rho)
+        X = x0 + A.ridge(problem.residual(x0), rho)
         eps = eps_from(state.x, X, level)
         x = steps.renoise(X, eps, to, rng.normal(X, "step"), self.zeta**0.5 * to.s)
         return State(state.step + 1, x, X)

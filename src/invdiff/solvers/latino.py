@@ -50,7 +50,7 @@ class LATINO(Solver):
         x = D(prior.x0(state.x, level))
         x = x.clamp(*prior.image_range) if self.clip else x
         if v := self.delta * (1 - level.alpha_bar):
-            x = x + A.solve(A.adjoint(problem.y - A(x)), problem.sigma_y**2 / v)
+            x = x + A.ridge(problem.y - A(x), problem.sigma_y**2 / v)
             x = x.clamp(*prior.image_range) if self.clip else x
         z0 = E(x)
         noise = to.s * rng.normal(z0, "step") if to.s else 0.0

@@ -1,4 +1,4 @@
-"""One correction, many names: the mean of N(x0, V) after a linear-Gaussian measurement."""
+"""The mean of N(x0, V) after a linear-Gaussian measurement, for V of any form."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def posterior_mean(
 ) -> Tensor:
     """x0 + V A^T (sigma_y^2 + A V A^T)^-1 (y - A x0), by `iterations` of a Krylov method.
 
-    x0: mean of the Gaussian q(x0 | x_t), (B, ...). V: applies its covariance to an image. The
-    choice of V makes the method: the denoiser's own covariance (MMPS), a multiple of the identity
-    (DiffPIR, DDS). krylov: "cg" wants a symmetric, positive semidefinite V; "gmres" does not.
+    x0: mean of the Gaussian q(x0 | x_t), (B, ...). V: applies its covariance to an image: that of
+    the denoiser in MMPS. For a multiple of the identity this is `Linear.ridge`. krylov: "cg" wants
+    a symmetric, positive semidefinite V; "gmres" does not.
     """
     A, sigma_y = problem.linear, problem.sigma_y
 

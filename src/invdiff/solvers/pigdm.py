@@ -59,4 +59,4 @@ class PiGDM(Solver):
         if problem.sigma_y == 0:
             return problem.invertible.pinv_residual(problem.y, x0)
         A, v2 = problem.linear, level.sigma**2
-        return A.solve(A.adjoint(problem.residual(x0)), problem.sigma_y**2 * (1 + v2) / v2)
+        return A.ridge(problem.residual(x0), problem.sigma_y**2 * (1 + v2) / v2)

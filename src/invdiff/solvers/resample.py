@@ -99,12 +99,15 @@ class ReSample(Solver):
 
 
 def fit(x: Tensor, A: Operator, y: Tensor, lr: float, iterations: int, tol: float) -> Tensor:
-    """Adam on the mean of (y - A(x))^2 from x; each row until the root of that is at most tol."""
+    """Adam on the mean of (y - A(x))^2 from x; each row until the root of that is at most tol.
+
+    Of complex y, the mean is over real and imaginary parts: tol, as sigma, is that of a part.
+    """
     m = v = torch.zeros_like(x)
     ones = [1] * (x.ndim - 1)
     for k in range(iterations):
         r = y - A(x)
-        n = r[0].numel()
+        n = r[0].numel() * (2 if r.is_complex() else 1)
         open_ = batch_norm(r).reshape(-1, *ones) > tol * math.sqrt(n)
         if not bool(open_.any()):
             break

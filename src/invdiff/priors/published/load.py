@@ -15,12 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invdiff.core import InvdiffError
+from invdiff.operators import kept
 from invdiff.priors.published import adm, ddpm, edm, files, network, score_sde
 from invdiff.priors.published.base import Converted, Options
 from invdiff.priors.published.rows import row
 
-CACHE = "INVDIFF_CACHE"
-"""Environment variable: folder of the cache instead of ~/.cache/invdiff; empty for no cache."""
 FORMAT = "invdiff-converted-1"
 """In the metadata of a converted file, and in the name of a cached one; changes with converters."""
 
@@ -124,15 +123,13 @@ def save(converted: Converted, source: str, path: Path) -> None:
 
 def cache_file(source: str, options: Options) -> Path | None:
     """Where the converted weights of a file with these options are kept; None without a cache."""
-    given = os.environ.get(CACHE)
-    if given == "":
+    folder = kept.folder()
+    if folder is None:
         return None
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(given) if given else Path(home) / "invdiff"
     told = dataclasses.replace(options, any_size=False)
     text = json.dumps(dataclasses.asdict(told), sort_keys=True)
     tag = hashlib.sha256(f"{FORMAT} {text}".encode()).hexdigest()[:8]
-    return folder.expanduser() / "converted" / f"{source[:32]}-{tag}.safetensors"
+    return folder / "converted" / f"{source[:32]}-{tag}.safetensors"
 
 
 def _cached(path: Path) -> Converted | None:

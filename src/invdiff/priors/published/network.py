@@ -7,36 +7,15 @@ import json
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from invdiff.core import InvdiffError
-from invdiff.priors.hub import import_diffusers
+from invdiff.priors.hub import Labelled, import_diffusers
 from invdiff.priors.precond import NetworkPrior
 from invdiff.priors.published import unet2d
 from invdiff.priors.published.base import Converted
 from invdiff.priors.published.rows import row
 from invdiff.priors.published.song import SongConfig, SongUNet
-
-
-class Labelled(nn.Module):
-    """F(x, time) of a network with one class for all images, or of one without classes."""
-
-    def __init__(self, net: nn.Module, stride: int, label: int | None) -> None:
-        super().__init__()
-        self.net, self.stride, self.label = net, stride, label
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        (h, w), n = x.shape[-2:], self.stride
-        if h % n or w % n:
-            raise InvdiffError(
-                f"The network takes sides that are multiples of {n} pixels, but this image has "
-                f"{h} x {w}; crop or pad it."
-            )
-        k = self.label
-        labels = None if k is None else torch.full((len(x),), k, device=x.device)
-        out = self.net(x, time, labels)
-        found: Tensor = out if isinstance(out, Tensor) else out.sample
-        return found
 
 
 def build(converted: Converted) -> nn.Module:
