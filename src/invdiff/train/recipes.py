@@ -11,6 +11,7 @@ PHOTO = Recipe(
     name="photo",
     net=PhotoNetConfig(blocks=(5, 5, 4), up_blocks=(5, 4)),
     p_mean=-1.8,
+    steps=7350,
     lr=2.5e-4,
     grad_clip=1.5,
     exclude=("cloth-",),
