@@ -229,7 +229,7 @@ def test_restore_with_a_prompt_and_again(folders: dict[str, Path], tmp_path: Pat
 
 
 def test_a_prompt_for_a_prior_that_reads_none() -> None:
-    sentence(lambda: load_prior("photo", prompt="cat"), "takes no prompt")
+    sentence(lambda: load_prior("photo", prompt="cat"), "reads no text")
 
 
 def test_a_name_on_the_hub(
