@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import Level, Problem
-from invdiff.needs import missing
+from invdiff.needs import Need, missing
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators import Bicubic
 from invdiff.priors.base import Prior
@@ -104,7 +104,9 @@ def main() -> int:
     lines = [f"| {' | '.join(head)} |", "|---|---|---|---|"]
     missed = False
     threads = torch.get_num_threads()
-    for name in registry():
+    for name, solver in registry().items():
+        if Need.AUTOENCODER in solver.needs:
+            continue  # of latents: their decoder is part of the operator
         ratio = float("nan")
         if not args.free_only:
             clocked = Clocked(load_prior(args.prior))
