@@ -219,7 +219,7 @@ SCAN_TASKS = (
         form="ct",
         prior="ct",
         options={
-            "geometry": "parallel or fan",
+            "geometry": "parallel or fan; without it as the file says, or else parallel",
             "source": "of a fan: distance from the source to the axis of rotation, in bins",
             "angles": "file (.npy), or START,STOP in degrees; without it, those of the file",
             "center": "where the axis of rotation is, in bins from the middle, or `estimate`",
@@ -234,24 +234,28 @@ SCAN_TASKS = (
             "key": "name of the array in the file",
         },
         defaults={
-            "geometry": "parallel",
             "center": 0.0,
             "outliers": "keep",
             **dict.fromkeys(
-                ("source", "angles", "views", "side", "pixel", "water", "kind", "join"), ""
+                ("geometry", "source", "angles", "views", "side", "pixel", "water", "kind"), ""
             ),
-            **dict.fromkeys(("slice", "key"), ""),
+            **dict.fromkeys(("join", "slice", "key"), ""),
         },
         making={
             "views": "how many there are",
-            "angles": "START,STOP in degrees, in equal steps; STOP is not repeated",
+            "angles": "START,STOP in degrees, in equal steps; STOP is not repeated; 0,180 by "
+            "default, of a fan 0,360",
+            "geometry": "parallel or fan",
+            "source": "of a fan: distance from the source to the axis of rotation, in pixels",
             "photons": "in a ray that meets nothing",
             "pixel": "side of a pixel in mm; an image is 360 mm wide without it",
             "water": "attenuation of water per mm",
         },
         making_defaults={
             "views": 60,
-            "angles": "0,180",
+            "angles": "",
+            "geometry": "parallel",
+            "source": "",
             "photons": 1e6,
             "pixel": "",
             "water": 0.02,

@@ -40,6 +40,7 @@ CASES = {
     "mri": ["mri", "--noise", "0.01"],
     "coils": ["mri", "--coils", "3", "--sampling", "poisson", "--accel", "2", "--noise", "0.01"],
     "ct": ["ct", "--views", "12", "--photons", "1e7"],
+    "fan": ["ct", "--views", "24", "--photons", "1e7", "--geometry", "fan", "--source", "80"],
 }
 
 
@@ -146,7 +147,7 @@ def allowed(case: str, result: Result) -> float:
         return 1.1 * float((rate.mean() / noise.gain**2).sqrt())
     if case in ("demosaic", "hdr"):
         return 1.1 * rounding
-    if case == "ct":  # rays of the measurement go through pixels of half the size
+    if case in ("ct", "fan"):  # rays of the measurement go through pixels of half the size
         return 0.02 * float(problem.y.square().mean().sqrt())
     level = problem.sigma_y * (2**0.5 if problem.y.is_complex() else 1)
     return 1.1 * level + 1e-5
@@ -309,6 +310,35 @@ def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixtu
     assert "found from the views" in printed and "8 of 24 views are used" in printed
 
 
+def test_a_file_tells_of_its_fan(
+    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+) -> None:
+    """A full circle of bins that see all of the image; options override the file."""
+    args = degraded("fan")
+    assert "--source" not in args and "--geometry" not in args
+    assert main([*args, "--out", "a"]) == 0
+    assert "a fan, its source 80 bins from the axis of rotation, as the file" in (
+        capsys.readouterr().out
+    )
+    found = Result.load("a").problem().A
+    assert isinstance(found, Radon) and found.source == 80 and found.angles[12] == 180
+    corner = dataclasses.replace(found, angles=(45.0,))
+    image = torch.zeros(1, 1, *found.size)
+    image[..., 0, -1] = image[..., -1, 0] = 1
+    seen = corner(image)[0, 0, 0]
+    assert seen[0] == seen[-1] == 0 and seen[:4].sum() > 0 and seen[-4:].sum() > 0
+    near = ["--source", "70", "--center", "0.5"]
+    assert main([*args, *near, "--out", "b"]) == 0
+    found = Result.load("b").problem().A
+    assert isinstance(found, Radon) and (found.source, found.shift) == (70.0, 0.5)
+    assert main([*args, "--geometry", "parallel", "--out", "c"]) == 0
+    found = Result.load("c").problem().A
+    assert isinstance(found, Radon) and found.source is None
+    capsys.readouterr()
+    assert main([*args, "--center", "estimate", "--out", "e"]) == 2
+    assert "center of a fan as a number" in capsys.readouterr().err
+
+
 def test_small_angles_stay_degrees(here: Path, quick_figures: None) -> None:
     """A file without units would be read as radians."""
     angles = ["--views", "3", "--angles", "-3,3"]
@@ -324,6 +354,7 @@ PHASE = ["--task", "phase-retrieval", *prior("phase"), *QUICK]
 MRI = ["--task", "mri", *prior("mri"), *QUICK]
 CT = ["restore", "sino.npy", "--task", "ct", *prior("ct"), *QUICK]
 TURN = [*CT, "--angles", "0,180"]
+FAN = ["--task", "ct", "--geometry", "fan", "--out", "o"]
 BAD = {
     "no jpeg": (["restore", "photo.png", *J[2:]], "photo.png is not a JPEG file"),
     "jpeg noise": ([*J, "--noise", "0.1"], "jpeg has no Gaussian noise; leave --noise out"),
@@ -405,6 +436,14 @@ BAD = {
     "same angles": ([*CT, "--angles", "5,5"], "two different numbers"),
     "geometry": ([*TURN, "--geometry", "cone"], "parallel or fan, found cone"),
     "fan": ([*TURN, "--geometry", "fan"], "needs --source"),
+    "no fan": ([*TURN, "--source", "60"], "parallel rays have none"),
+    "no distance": ([*TURN, "--geometry", "fan", "--source", "-60"], "above 0, found -60"),
+    "made fan": (["degrade", "photo.png", *FAN], "A fan needs --source"),
+    "near fan": (["degrade", "photo.png", *FAN, "--source", "15"], "too near .* at least 17"),
+    "made source": (
+        ["degrade", "photo.png", *FAN[:2], "--source", "60", "--out", "o"],
+        "parallel rays have none",
+    ),
     "center": ([*TURN, "--center", "left"], "--center expects a number or `estimate`"),
     "views": ([*TURN, "--views", "9"], "5 views; from 1 to 5"),
     "water": ([*TURN, "--water", "-1"], "water is a number above 0"),

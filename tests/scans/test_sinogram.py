@@ -44,6 +44,40 @@ def counts_of(z: np.ndarray, photons: float, gain: float = 1.0, dark: float = 50
     return expose(beam * np.exp(-z)), expose(fields), np.full((5, 1, z.shape[1]), dark)
 
 
+def test_a_file_that_tells_of_a_fan(tmp_path: Path) -> None:
+    """A blob off the axis, by exact line integrals along the rays of `Radon`."""
+    source, width, at = 90.0, 4.0, np.array([12.0, -7.0])
+    angles = np.array(sparse_view(180, 360))
+    u = np.stack([np.cos(np.radians(angles)), np.sin(np.radians(angles))], -1)[:, None]
+    v = np.stack([-u[..., 1], u[..., 0]], -1)
+    way = (np.arange(BINS) - (BINS - 1) / 2)[:, None] * u + source * v
+    way /= np.linalg.norm(way, axis=-1, keepdims=True)
+    off = at + source * v
+    far = off[..., 0] * way[..., 1] - off[..., 1] * way[..., 0]
+    z = 0.1 * np.exp(-0.5 * (far / width) ** 2) * width * math.sqrt(2 * math.pi)
+    np.savez(tmp_path / "fan.npz", sinogram=z, theta=angles, source=source)
+    s = read_sinogram(tmp_path / "fan.npz")
+    assert s.source == source and "a fan, for there is a source" in told(s)
+    assert s.views(torch.arange(3)).source == source
+    A = s.radon((BINS, BINS))
+    image = fbp(s.y, A)[0, 0].numpy()
+    x = np.arange(BINS) - (BINS - 1) / 2
+    want = 0.1 * np.exp(-0.5 * ((x - at[0]) ** 2 + (-x[:, None] - at[1]) ** 2) / width**2)
+    inside = np.hypot(x[:, None], x) < 30  # 90 sin(atan(32 / 90)): seen by all views
+    # interpolation of the filtered views, h^2 / 8 times the Laplacian, 2 / w^2
+    assert (np.abs(image - want) * inside).max() < 0.1 * 2 / 8 / width**2
+    mirrored = np.abs(image - want[:, ::-1]) * inside
+    assert mirrored.max() > 0.05
+    joined = read_sinogram(tmp_path / "fan.npz", join=2)
+    assert joined.source == source / 2 and joined.radon((32, 32), pitch=2.0).source == source
+    with pytest.raises(InvdiffError, match="only parallel rays allow"):
+        centre_of_rotation(s)
+    for bad in (0.0, -5.0, np.nan, np.ones(2), 1j):
+        np.savez(tmp_path / "bad.npz", sinogram=z, theta=angles, source=bad)
+        with pytest.raises(InvdiffError, match=r"source in .*bad\.npz is no distance"):
+            read_sinogram(tmp_path / "bad.npz")
+
+
 def test_counts_become_line_integrals_with_their_variance(tmp_path: Path) -> None:
     z = blobs(ANGLES)
     data, white, dark = counts_of(z, 2e4, gain=3.0)

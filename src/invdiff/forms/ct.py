@@ -80,34 +80,23 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
     """The problem of reconstructing a slice from a sinogram; `ct_problem` tells how."""
     if prior.image_range != (-1.0, 1.0):
         raise InvdiffError(f"ct needs a prior on [-1, 1], not on {prior.image_range}.")
-    if options["geometry"] not in ("parallel", "fan"):
-        raise InvdiffError(f"--geometry is parallel or fan, found {options['geometry']}.")
-    if (options["geometry"] == "fan") != ("source" in options):
-        raise InvdiffError(
-            "A fan needs --source, its distance from the axis of rotation in bins, and parallel "
-            "rays have none."
-        )
     if options["outliers"] not in ("keep", "replace"):
         raise InvdiffError(f"--outliers is keep or replace, found {options['outliers']}.")
     kind = options.get("kind")
     if kind not in (None, "counts", "transmission", "integrals"):
         raise InvdiffError(f"--kind is counts, transmission or integrals, found {kind}.")
-    s = _sinogram(path, options, kind)
-    shift, told = _centre(s, options["center"], options["geometry"])
+    s, rays = _rays(_sinogram(path, options, kind), options)
+    shift, told = _centre(s, options["center"])
     side = options.get("side", s.integrals.shape[1])
     if side < 1:
         raise InvdiffError(f"--side is at least 1 pixel, found {side}.")
     check_pixels((side, side), "The slice")
-    A = dataclasses.replace(
-        s.radon((side, side), shift),
-        pixel=options.get("pixel", 1.0),
-        source=options.get("source"),
-    )
+    A = dataclasses.replace(s.radon((side, side), shift), pixel=options.get("pixel", 1.0))
     sigma = None if noise in (None, "estimate") else float(noise)
     c = ct_problem(s, A, options.get("water"), sigma, options.get("views"))
     black, white = WINDOW if c.units == "HU" else (c.low, c.high)
     view = FloatView(c.first, c.low, c.high, c.units, black, white)
-    notes = [*s.facts, told, f"{options['geometry']} rays"]
+    notes = [*s.facts, told, rays]
     if "views" in options:
         notes.append(f"{options['views']} of {len(s.angles)} views are used")
     if c.units != "HU":
@@ -149,11 +138,41 @@ def _span(text: str) -> tuple[float, float]:
     return start, stop
 
 
-def _centre(s: Sinogram, told: float | str, geometry: str) -> tuple[float, str]:
+def _source(options: Mapping[str, Any], found: float | None = None) -> float | None:
+    """How far the source of a fan is, in bins, as told or else as found in a file; None for
+    parallel rays."""
+    geometry, told = options.get("geometry"), options.get("source")
+    if geometry not in (None, "parallel", "fan"):
+        raise InvdiffError(f"--geometry is parallel or fan, found {geometry}.")
+    fan = found is not None if geometry is None else geometry == "fan"
+    source: float | None = (found if told is None else told) if fan else told
+    if fan != (source is not None):
+        raise InvdiffError(
+            "A fan needs --source, its distance from the axis of rotation in bins, and parallel "
+            "rays have none."
+        )
+    if source is not None and not 0 < source < math.inf:
+        raise InvdiffError(f"--source is a distance in bins, above 0, found {source:g}.")
+    return source
+
+
+def _rays(s: Sinogram, options: Mapping[str, Any]) -> tuple[Sinogram, str]:
+    """s with the geometry that was told, else with the file's, and what it is in words."""
+    source = _source(options, s.source)
+    asked = any(k in options for k in ("geometry", "source"))
+    how = "as asked" if asked else "as the file says"
+    if source is None:
+        told = f"parallel rays, {how}" if asked else "parallel rays, for no source is told"
+    else:
+        told = f"a fan, its source {source:g} bins from the axis of rotation, {how}"
+    return dataclasses.replace(s, source=source), told
+
+
+def _centre(s: Sinogram, told: float | str) -> tuple[float, str]:
     """`Radon.shift`, and where it comes from."""
     bins = s.integrals.shape[1]
     if told == "estimate":
-        if geometry == "fan":
+        if s.source is not None:
             raise InvdiffError(
                 "--center estimate compares views half a turn apart, as only parallel rays allow; "
                 "give --center of a fan as a number."
@@ -178,15 +197,18 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
     for name, value in (("pixel", mm), ("water", water), ("photons", photons)):
         if not 0 < value < math.inf:
             raise InvdiffError(f"--{name} is a number above 0, found {value}.")
-    start, stop = _span(options["angles"])
+    source = _source(options)
+    span = options.get("angles", "0,180" if source is None else "0,360")
+    start, stop = _span(span)
     views = options["views"]
     if views < 1:
         raise InvdiffError(f"--views is at least 1, found {views}.")
     if noise > 0:
         raise InvdiffError("The noise of a scan is that of its --photons; leave --noise out.")
     angles = tuple(start + (stop - start) * k / views for k in range(views))
-    A = Radon(angles, (side, side), pixel=mm)
-    fine = Radon(angles, (2 * side, 2 * side), A.detectors, pitch=2, pixel=mm / 2)
+    A = Radon(angles, (side, side), _bins(side, source), pixel=mm, source=source)
+    far = None if source is None else 2 * source
+    fine = Radon(angles, (2 * side, 2 * side), A.detectors, 2, pixel=mm / 2, source=far)
     z = fine(F.interpolate(water * (1 + hu / 1000), scale_factor=2))
     rng = Rng.of(seed)
     counts = rng.poisson(photons * (-z).exp(), "measurement")[0, 0]
@@ -198,6 +220,7 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
             counts=counts.numpy(),
             white=white.numpy(),
             theta=np.array(angles),
+            **({} if source is None else {"source": np.array(source)}),
         )
         np.save(folder / "truth.npy", hu[0, 0].numpy())
         black, white_ = WINDOW
@@ -205,9 +228,27 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
 
     told = f"{views} views of {A.detectors} bins from {start:g} to {stop:g} degrees, {photons:g} "
     told += f"photons in a free ray, pixels of {mm:g} mm"
+    told += "" if source is None else f", a fan from {source:g} bins away"
     flags = {"water": str(water), "pixel": str(mm), "side": str(side)}
-    flags["angles"] = options["angles"]  # a file of small angles could be read as radians
+    flags["angles"] = span  # a file of small angles could be read as radians
     return Made(about, told, "sinogram.npz", flags, {}, write, notes)
+
+
+def _bins(side: int, source: float | None) -> int:
+    """Bins of one pixel that see all of a square image; 0 for as many as `Radon` takes.
+
+    The ray that touches the circle of radius r around it meets the axis' line at r / cos, with the
+    sine r / source.
+    """
+    if source is None:
+        return 0
+    r = side / math.sqrt(2)
+    if source < 1.1 * r:
+        raise InvdiffError(
+            f"--source is {source:g} pixels from the axis, too near an image whose corners reach "
+            f"{r:.4g}; give at least {math.ceil(1.1 * r)}."
+        )
+    return math.ceil(2 * r / math.sqrt(1 - (r / source) ** 2))
 
 
 def _clean(path: str) -> tuple[Tensor, str, tuple[str, ...]]:

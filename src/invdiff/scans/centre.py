@@ -26,8 +26,13 @@ def centre_of_rotation(sinogram: Sinogram, method: Method = "opposite") -> float
     half a turn counts.
     mass: the centre of mass of a view is shift + a cos + b sin of its angle; needs views that show
     the whole object, and no half turn.
-    Raises InvdiffError when no two views are half a turn apart, within one step.
+    Raises InvdiffError for a fan, and when no two views are half a turn apart, within one step.
     """
+    if sinogram.source is not None:
+        raise InvdiffError(
+            "A centre is found by views half a turn apart, as only parallel rays allow; that of a "
+            "fan is to be told."
+        )
     z = sinogram.integrals.double()
     theta = torch.tensor(sinogram.angles, dtype=torch.float64)
     if method == "mass":

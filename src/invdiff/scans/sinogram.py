@@ -20,6 +20,8 @@ class Sinogram:
     counts divided by the gain, which is 1 where the file has too few white fields to find it.
     None where the file holds no counts. trusted: (views, bins) bool, False for bins that saw no
     beam and for outliers. facts: what was found and done, one short phrase each.
+    source: of a fan, the distance from the source to the axis of rotation, in bins as wide as they
+    would be on the axis; None for parallel rays.
     """
 
     integrals: Tensor
@@ -27,6 +29,7 @@ class Sinogram:
     variance: Tensor | None
     trusted: Tensor
     facts: tuple[str, ...] = ()
+    source: float | None = None
 
     @property
     def y(self) -> Tensor:
@@ -34,8 +37,9 @@ class Sinogram:
         return self.integrals[None, None]
 
     def radon(self, size: tuple[int, int], shift: float = 0.0, pitch: float = 1.0) -> Radon:
-        """The operator of parallel rays through images of `size`; shift: `centre_of_rotation`."""
-        return Radon(self.angles, size, self.integrals.shape[1], pitch, shift)
+        """The operator of these rays through images of `size`; shift: `centre_of_rotation`."""
+        source = None if self.source is None else self.source * pitch
+        return Radon(self.angles, size, self.integrals.shape[1], pitch, shift, source=source)
 
     def views(self, chosen: Tensor) -> Sinogram:
         """Only the views of these indices."""

@@ -38,7 +38,8 @@ def read_sinogram(
     .h5 .hdf5  data exchange (De Carlo et al. 2014): `exchange/data` (views, rows, bins),
                `data_white`, `data_dark` (repeats, rows, bins) and `theta`
     .npz       `key`, or `counts`, `sinogram` or `data` (views, bins) or (views, rows, bins);
-               `white`, `dark` where there are any; `theta` or `angles`
+               `white`, `dark` where there are any; `theta` or `angles`; `source` of a fan: the
+               distance from the source to the axis of rotation, in bins on the axis
     .npy       (views, bins) or (views, rows, bins), with `angles`
 
     row: from 0; by default the middle one. angles: of the views, in place of the file's; or (start,
@@ -66,12 +67,14 @@ def read_sinogram(
         result = _integrals(path, found, kind, join, zingers)
     views, bins = result.integrals.shape
     facts = (*found.facts, f"{views} views of {bins} bins", how, told, *result.facts)
-    return Sinogram(result.integrals, degrees, result.variance, result.trusted, facts)
+    source = None if found.source is None else found.source / join
+    return Sinogram(result.integrals, degrees, result.variance, result.trusted, facts, source)
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a file holds of one row: data (views, bins), fields (repeats, bins), angles."""
+    """What a file holds of one row: data (views, bins), fields (repeats, bins), angles, and how
+    far a fan's source is, in bins."""
 
     data: np.ndarray
     white: np.ndarray | None
@@ -80,6 +83,7 @@ class Found:
     unit: str | None
     facts: tuple[str, ...]
     numpy: bool = True
+    source: float | None = None
 
 
 def _row(array: Any, row: int | None, what: str) -> tuple[np.ndarray, int | None, int]:
@@ -150,7 +154,22 @@ def _npz(path: Path, key: str | None, row: int | None) -> Found:
     angles = file.first("theta", "angles")
     theta = None if angles is None else file[angles]
     facts = (f"numpy archive, array {name}", *_chosen_row(chosen, rows, row))
-    return Found(data, field("white"), field("dark"), theta, None, facts)
+    source = _source(file)
+    facts += ("a fan, for there is a source",) * (source is not None)
+    return Found(data, field("white"), field("dark"), theta, None, facts, source=source)
+
+
+def _source(file: Npz) -> float | None:
+    """The distance `source`, in bins; None where there is none."""
+    if "source" not in file.names:
+        return None
+    value = file["source"]
+    if value.size != 1 or value.dtype.kind == "c" or not 0 < float(value.item()) < math.inf:
+        raise InvdiffError(
+            f"source in {file.path} is no distance in bins, one number above 0; leave it out for "
+            "parallel rays."
+        )
+    return float(value.item())
 
 
 def _npy(path: Path, key: str | None, row: int | None) -> Found:
