@@ -18,7 +18,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scan_files import header, readout, rough, write_exchange, write_fastmri, write_raw
-from test_images import hu_image, write_slice
+from test_images import (
+    groups,
+    hu_image,
+    orientation,
+    position,
+    rescale,
+    write_frames,
+    write_slice,
+)
 from torch import Tensor
 
 from invdiff import read_dicom, read_kspace, read_sinogram, read_tiff, write_tiff
@@ -51,6 +59,11 @@ def _sinogram(path: Path) -> None:
     write_exchange(path, z, ANGLES.numpy(), white, 0 * white, "degrees")
 
 
+def _frames(path: Path) -> None:
+    own = [groups(position(z), rescale(1, -1024)) for z in (1.0, 0.0)]
+    write_frames(path, np.stack([hu_image()] * 2) + 1024, own, orientation())
+
+
 FORMATS: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], Tensor]]] = {
     "npy": ("f.npy", _npy, lambda p: read_kspace(p).data),
     "npz": ("f.npz", _npz, lambda p: read_kspace(p).data),
@@ -60,6 +73,7 @@ FORMATS: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], Tensor]
     "header": ("f.hdr", lambda p: write_cfl(p, rough(6, 5)), lambda p: read_kspace(p).data),
     "sinogram": ("s.h5", _sinogram, lambda p: read_sinogram(p).integrals),
     "dicom": ("f.dcm", lambda p: write_slice(p, hu_image()), lambda p: read_dicom(p).hu),
+    "frames": ("f.dcm", _frames, lambda p: read_dicom(p).hu),
     "tiff": ("f.tif", lambda p: write_tiff(p, torch.ones(2, 6, 5)), read_tiff),
 }
 OPTIONS = settings(

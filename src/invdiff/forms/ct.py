@@ -215,13 +215,10 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
     white = rng.poisson(torch.full((1, FIELDS, A.detectors), float(photons)), "white")[0]
 
     def write(folder: Path) -> None:
-        np.savez(
-            folder / "sinogram.npz",
-            counts=counts.numpy(),
-            white=white.numpy(),
-            theta=np.array(angles),
-            **({} if source is None else {"source": np.array(source)}),
-        )
+        arrays = {"counts": counts.numpy(), "white": white.numpy(), "theta": np.array(angles)}
+        if source is not None:
+            arrays["source"] = np.array(source)
+        np.savez(folder / "sinogram.npz", **arrays)  # type: ignore[arg-type]
         np.save(folder / "truth.npy", hu[0, 0].numpy())
         black, white_ = WINDOW
         save_picture(folder / "truth.png", (hu[0] - black) / (white_ - black))
@@ -256,7 +253,10 @@ def _clean(path: str) -> tuple[Tensor, str, tuple[str, ...]]:
     file, notes = Path(path), list[str]()
     ending = file.suffix.lower()
     if ending in (".dcm", ".ima"):
-        hu, about = read_dicom(file).hu[0], "DICOM slice"
+        slices = read_dicom(file).hu
+        hu, about = slices[len(slices) // 2, 0], "DICOM slice"
+        if len(slices) > 1:
+            notes.append(f"slice {len(slices) // 2} of {len(slices)}, the middle one")
     elif ending in (".tif", ".tiff"):
         hu, about = read_tiff(file)[0], "TIFF of Hounsfield units"
     elif ending == ".npz":
