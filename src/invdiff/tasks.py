@@ -204,8 +204,13 @@ SCAN_TASKS = (
             "slice": "of a file of several, from 0; the middle one without it",
             "rows": "keep so many rows in the middle of k-space, and columns in proportion",
             "key": "name of the array in the file",
+            "trajectory-unit": "of samples off the grid: pixel (cycles per pixel), fov (cycles per "
+            "encoded field of view), recon-fov, radian, 1/m or rad/m; told by their reach without",
         },
-        defaults={"mask": "", "coil-maps": "espirit", "slice": "", "rows": "", "key": ""},
+        defaults={
+            "coil-maps": "espirit",
+            **dict.fromkeys(("mask", "slice", "rows", "key", "trajectory-unit"), ""),
+        },
         making={
             "accel": "acceleration that is aimed at",
             "sampling": "gaussian, random or equispaced columns, or poisson points",

@@ -37,9 +37,10 @@ def rough(*shape: int, seed: int = 0) -> np.ndarray:
     return pairs.view(np.complex64)[..., 0]
 
 
-def readout(data, step, flags=(), **head):
-    """One line of samples (coils, n) as an acquisition."""
-    a = ismrmrd.Acquisition.from_array(np.ascontiguousarray(data, np.complex64))
+def readout(data, step, flags=(), traj=None, **head):
+    """One line of samples (coils, n), at places (n, axes), as an acquisition."""
+    places = None if traj is None else np.ascontiguousarray(traj, np.float32)
+    a = ismrmrd.Acquisition.from_array(np.ascontiguousarray(data, np.complex64), places)
     a.center_sample = data.shape[1] // 2
     a.idx.kspace_encode_step_1 = step
     for name, value in head.items():

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from invdiff import read_dicom, read_kspace, read_sinogram, read_tiff, write_tiff
 from invdiff.core import InvdiffError
+from invdiff.scans import read_noncartesian
 from invdiff.scans.cfl import write_cfl
 
 ANGLES = torch.arange(5) * 36.0
@@ -53,6 +54,22 @@ def _raw(path: Path) -> None:
     write_raw(path, header(6, 4, 6, 4), [readout(full[:, :, k], k) for k in range(4)])
 
 
+def _radial(path: Path) -> None:
+    full = rough(2, 6, 8)
+    turn = np.pi * np.arange(6) / 6
+    r = np.arange(8) / 8 - 0.5
+    places = np.stack([np.outer(np.cos(turn), r), np.outer(np.sin(turn), r)], -1)
+    lines = [readout(full[:, k], k, traj=places[k]) for k in range(6)]
+    write_raw(path, header(8, 8, 8, 8, trajectory="radial"), lines)
+
+
+def _deep(path: Path) -> None:
+    full = rough(2, 6, 4, 3)
+    lines = [readout(full[:, :, j, k], j, kspace_encode_step_2=k) for j in range(4)
+             for k in range(3)]  # fmt: skip
+    write_raw(path, header(6, 4, 6, 4, z=3), lines)
+
+
 def _sinogram(path: Path) -> None:
     z = np.random.default_rng(0).random((5, 1, 9)) + 1
     white = np.full((2, 1, 9), 9.0)
@@ -69,6 +86,8 @@ FORMATS: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], Tensor]
     "npz": ("f.npz", _npz, lambda p: read_kspace(p).data),
     "fastmri": ("f.h5", _fastmri, lambda p: read_kspace(p).data),
     "raw": ("f.mrd", _raw, lambda p: read_kspace(p).data),
+    "radial": ("f.mrd", _radial, lambda p: read_noncartesian(p).data),
+    "deep": ("f.mrd", _deep, lambda p: read_kspace(p).data),
     "bart": ("f.cfl", lambda p: write_cfl(p, rough(6, 5)), lambda p: read_kspace(p).data),
     "header": ("f.hdr", lambda p: write_cfl(p, rough(6, 5)), lambda p: read_kspace(p).data),
     "sinogram": ("s.h5", _sinogram, lambda p: read_sinogram(p).integrals),
@@ -152,10 +171,16 @@ def lying(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
         group = file.create_group("exchange")
         group.create_dataset("data", (100000, 1, 100000), "f4", chunks=(1, 1, 64))
     write_raw(folder / "h.mrd", header(60000, 60000, 6, 4), [readout(rough(2, 6), 0)])
+    deep = [readout(rough(2, 6), 0)]
+    write_raw(folder / "j.mrd", header(6, 60000, 6, 60000, z=60000), deep)
+    far = np.array([[0.5, 0.5], [0, 0]])
+    wide = header(60000, 60000, 60000, 60000, trajectory="radial")
+    write_raw(folder / "k.mrd", wide, [readout(rough(2, 2), 0, traj=far)])
     with zipfile.ZipFile(folder / "i.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("kspace.npy", claimed((1, 2, 3)) + bytes(10**7))  # more than claimed
     kspace = [folder / f for f in ("a.npy", "b.npy", "c.npz", "d.npz", "e.cfl", "f.h5", "h.mrd")]
     found: list[tuple[Path, Callable[[Path], object]]] = [(p, read_kspace) for p in kspace]
+    found += [(folder / "j.mrd", read_kspace), (folder / "k.mrd", read_noncartesian)]
     return [*found, (folder / "g.h5", read_sinogram), (folder / "i.npz", read_kspace)]
 
 

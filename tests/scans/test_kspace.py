@@ -155,11 +155,40 @@ def test_ismrmrd_slices_centre_and_oversampling(tmp_path: Path) -> None:
         read_kspace(tmp_path / "r.h5", slice=2)
 
 
+def test_ismrmrd_3d(tmp_path: Path) -> None:
+    """Every position of the readout is a slice: that of the inverse transform of all k-space."""
+    x, y, z = 16, 6, 5
+    full = rough(2, x, y, z)
+    image = np.fft.fftshift(
+        np.fft.ifft(np.fft.ifftshift(full, axes=1), axis=1, norm="ortho"), axes=1
+    )
+    kept = [(j, k) for k in range(z) for j in range(y) if (j, k) not in ((0, 0), (5, 1), (3, 4))]
+    lines = [readout(full[:, :, j, k], j, kspace_encode_step_2=k) for j, k in kept]
+    write_raw(tmp_path / "r.h5", header(x, y, 8, y, z=z), lines)
+    for wanted, position in ((0, 4), (7, 11), (None, 8)):
+        k = read_kspace(tmp_path / "r.h5", slice=wanted)
+        assert k.data.shape == (2, y, z) and k.recon == (y, 1)
+        want = image[:, position] * k.mask.numpy()
+        np.testing.assert_allclose(k.data.numpy(), want, atol=1e-5)
+        assert sorted(map(tuple, np.argwhere(k.mask.numpy()))) == sorted(kept)
+    assert "slice 4 of 8, the middle one" in told(k) and "columns phase encoding 2" in told(k)
+    assert "slice 0 of 1" not in told(k)
+    with pytest.raises(InvdiffError, match="8 positions .* there is no slice 8"):
+        read_kspace(tmp_path / "r.h5", slice=8)
+    again = [*lines, readout(full[:, :, 0, 0], 0, slice=1)]
+    write_raw(tmp_path / "s.h5", header(x, y, 8, y, z=z), again)
+    with pytest.raises(InvdiffError, match="2 slabs"):
+        read_kspace(tmp_path / "s.h5")
+
+
 @pytest.mark.parametrize(
     ("xml", "change", "reason"),
     [
         (header(16, 8, 16, 8, trajectory="radial"), {}, "radial; only cartesian"),
-        (header(16, 8, 16, 8, z=4), {}, "3-D measurement of 4 partitions"),
+        (header(16, 8, 16, 8, trajectory="epi"), {}, "EPI measurement"),
+        (header(16, 8, 16, 8, z=4), {"center_sample": 6}, "every readout is full"),
+        (header(16, 8, 16, 8, z=4), {"kspace_encode_step_2": 4}, "of 8 x 4 phase encodings"),
+        (header(20, 8, 20, 8, z=4), {}, "covers samples 2 to 17 of 0 to 19; a 3-D"),
         (header(12, 8, 12, 8), {}, "does not fit into the encoded matrix of 12 x 8"),
         (header(16, 8, 16, 8), {"step": 9}, "does not fit"),
         (header(16, 8, 16, 8), {"flags": [ismrmrd.ACQ_IS_REVERSE]}, "backwards"),

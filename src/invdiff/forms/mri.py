@@ -20,6 +20,7 @@ from invdiff.noise import Gaussian
 from invdiff.operators.base import Linear
 from invdiff.operators.coils import ring_maps, root_sum_of_squares
 from invdiff.operators.mri import Fourier, Sense, as_channels, as_complex
+from invdiff.operators.noncartesian import NonCartesian
 from invdiff.operators.sampling import (
     acceleration,
     equispaced,
@@ -29,8 +30,9 @@ from invdiff.operators.sampling import (
 )
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
-from invdiff.scans import read_kspace
-from invdiff.scans.problems import mri_problem
+from invdiff.scans import is_noncartesian, read_kspace, read_noncartesian
+from invdiff.scans.offgrid import noncartesian_problem
+from invdiff.scans.problems import MRI, mri_problem
 from invdiff.tasks import Task
 
 WHITE = 1.2
@@ -64,11 +66,14 @@ class ComplexView(View):
         return values.var(0).sum(0, keepdim=True).sqrt()
 
     def measurement(self, problem: Problem) -> list[tuple[str, Tensor]]:
-        """Zero-filled, and of several coils SENSE without a prior."""
-        back = problem.linear.adjoint(problem.y)
+        """Zero-filled, or gridded, and of several coils SENSE without a prior."""
+        A = problem.linear
+        back = A.adjoint(problem.y)
         panels = [("zero-filled", back)]
+        if isinstance(A, NonCartesian):
+            panels = [("gridded", A.gridded(problem.y))]
         if problem.y.shape[1] > 1:
-            panels.append(("SENSE without prior", problem.linear.solve(back, SHARE)))
+            panels.append(("SENSE without prior", A.solve(back, SHARE)))
         return [(title, self.picture(self.values(x)[0])) for title, x in panels]
 
     def save(self, folder: Path, name: str, values: Tensor) -> None:
@@ -80,30 +85,51 @@ class ComplexView(View):
 
 def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior: Prior) -> Measured:
     """The problem of reconstructing an image from k-space; `mri_problem` tells how."""
-    mask = options.get("mask")
+    named = options.get("coil-maps", "espirit")
+    maps = None if named == "espirit" else _maps(named)
+    sigma = None if noise in (None, "estimate") else float(noise)
+    mask, unit = options.get("mask"), options.get("trajectory-unit")
+    if is_noncartesian(path, options.get("key")):
+        if mask is not None:
+            raise InvdiffError(f"{path} is not sampled on a grid, so it has no mask; leave it out.")
+        s = read_noncartesian(path, options.get("key"), options.get("slice"), unit)
+        m = noncartesian_problem(s, maps, sigma, options.get("rows"))
+        return _measured(task, m, s.facts, len(s.data), s.size, named, sigma, prior)
+    if unit is not None:
+        raise InvdiffError(f"{path} holds no trajectory; leave --trajectory-unit out.")
     k = read_kspace(
         path,
         key=options.get("key"),
         slice=options.get("slice"),
         mask=None if mask is None else real_numbers(read_array(Path(mask)), mask),
     )
-    named = options.get("coil-maps", "espirit")
-    maps = None if named == "espirit" else _maps(named)
-    sigma = None if noise in (None, "estimate") else float(noise)
     m = mri_problem(k, maps, sigma, options.get("rows"))
+    size = (int(k.mask.shape[0]), int(k.mask.shape[1]))
+    return _measured(task, m, k.facts, len(k.data), size, named, sigma, prior)
+
+
+def _measured(
+    task: Task,
+    m: MRI,
+    facts: tuple[str, ...],
+    coils: int,
+    size: tuple[int, int],
+    named: str,
+    sigma: float | None,
+    prior: Prior,
+) -> Measured:
+    """The problem, and what was found and decided in words."""
     where = "as given" if sigma is not None else "estimated from the outermost samples"
-    told = f"{m.sigma:.4g} per real part in the units of the k-space, {m.problem.sigma_y:.4f} "
+    told = f"{m.sigma:.4g} per real part in the units of the k-space, {m.sigma / m.scale:.4f} "
     told += f"where the image is about 0 to 1: {where}"
-    notes = list(k.facts)
-    if len(k.data) > 1:
-        notes.append(
-            f"coil maps: {'by ESPIRiT, from the calibration region' if maps is None else named}"
-        )
+    notes = list(facts)
+    if coils > 1:
+        how = "by ESPIRiT, from the calibration region" if named == "espirit" else named
+        notes.append(f"coil maps: {how}")
     if prior.name == task.prior and max(m.problem.x_shape[1:]) > 192:
         notes.append(
             f"the prior {prior.name} knows voxels of 128 x 128 images best; --rows 128 makes such"
         )
-    size = (int(k.mask.shape[0]), int(k.mask.shape[1]))
     return Measured(m.problem, ComplexView(m.scale), f"k-space, {words(size)}", told, tuple(notes))
 
 

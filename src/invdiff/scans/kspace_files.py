@@ -18,7 +18,7 @@ from invdiff.operators.sampling import acceleration
 from invdiff.scans.cfl import AXES, read_cfl
 from invdiff.scans.files import Npz, dataset, guarded, hdf5, taken
 from invdiff.scans.kspace import KSpace, without_oversampling
-from invdiff.scans.raw import read_raw
+from invdiff.scans.raw_grid import read_raw
 
 First = Literal["slices", "coils"]
 
@@ -127,7 +127,7 @@ def _hdf5(
             raw = read_raw(path, group, slice_)
             k = _finished(path, raw.data, raw.mask if mask is None else mask, raw.facts)
             k = replace(k, recon=raw.recon, noise=raw.noise)
-            return without_oversampling(k, raw.recon) if crop else k
+            return without_oversampling(k, raw.recon) if crop and raw.readout else k
         array = dataset(file, key or "kspace", path)
         data, told = _one_slice(array, slice_, first or "slices", f"{key or 'kspace'} in {path}")
         if mask is None and "mask" in file:

@@ -1,4 +1,4 @@
-"""ISMRMRD raw data (Inati et al. 2017): readouts with headers, put in their place in k-space.
+"""ISMRMRD raw data (Inati et al. 2017): the header, and the readouts of one slice.
 
 The layout is the format's: the group holds `data`, records of head, trajectory and interleaved
 real and imaginary parts, and `xml`, a header.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.noise import noise_from_scan
-from invdiff.scans.files import check_size, guarded
+from invdiff.scans.files import check_size
 
 NOISE, CALIBRATION, REVERSE = 19, 20, 22
 OTHER = (23, 24, 26, 27, 28, 29, 30, 31)
@@ -26,89 +26,119 @@ FIRST_OF = ("contrast", "phase", "repetition", "set")
 """Counters of which the first value is read."""
 
 
-@dataclass(frozen=True, eq=False)
-class Raw:
-    """k-space (coils, H, W) and mask (H, W) of one slice, and what a `KSpace` tells beyond."""
-
-    data: np.ndarray
-    mask: Tensor
-    facts: tuple[str, ...]
-    recon: tuple[int, int] | None
-    noise: Tensor | None
-
-
 @dataclass(frozen=True)
 class Header:
-    """Of the first encoding: matrix sizes (x, y, z), and the step at the middle of k-space."""
+    """Of the first encoding: its kind, matrix sizes (x, y, z), fields of view (x, y, z) in mm (0
+    where it tells none), and the steps at the middle of k-space; None where it tells none."""
 
+    kind: str
     encoded: tuple[int, int, int]
-    recon: tuple[int, int]
-    centre: int
+    recon: tuple[int, int, int]
+    encoded_mm: tuple[float, float, float]
+    recon_mm: tuple[float, float, float]
+    centres: tuple[int | None, int | None]
+
+    def centre(self, step: int) -> int:
+        """The step 1 or 2 at the middle of k-space."""
+        told = self.centres[step - 1]
+        return self.encoded[step] // 2 if told is None else told
 
 
-def read_raw(path: Path, group: Any, slice_: int | None) -> Raw:
-    """One slice of a Cartesian 2-D measurement: readout along H, first phase encoding along W.
+@dataclass(frozen=True, eq=False)
+class Readouts:
+    """Readouts of one slice: records and heads of the file, which of them, and what was chosen."""
 
-    Lines that were measured more than once are averaged. Of contrasts, phases, repetitions and sets
-    the first is read. Noise scans give the covariance of the coils' noise; it is not applied.
-    Raises InvdiffError for other trajectories, for 3-D, and for readouts that run backwards (EPI).
-    """
-    with guarded(path, "ISMRMRD raw data"):
-        header = _header(group, path)
-        records = group["data"]
-        check_size(records.shape, records.dtype["head"].itemsize, f"data in {path}")
-        heads = records.fields("head")[:]
-        flags = heads["flags"]
+    path: Path
+    header: Header
+    records: Any
+    heads: np.ndarray
+    lines: np.ndarray
+    noise: Tensor | None
+    facts: tuple[str, ...]
 
-        def flagged(*bits: int) -> np.ndarray:
-            return np.logical_or.reduce([(flags >> np.uint64(b - 1)) & 1 == 1 for b in bits])
+    def samples(self, k: int) -> np.ndarray:
+        """Those of the readout k that count, (coils, samples) complex64."""
+        start, stop = self.span(k)
+        return _samples(self.records, self.heads, k, self.path)[:, start:stop]
 
-        noise = _covariance(records, heads, np.flatnonzero(flagged(NOISE)), path)
-        skipped = flagged(NOISE, CALIBRATION, *OTHER)
-        kept, told = _chosen(heads, np.flatnonzero(~skipped), slice_, path)
-        if flagged(REVERSE)[kept].any():
-            raise InvdiffError(
-                f"{path} holds readouts that run backwards (EPI), which need a phase correction; "
-                "correct them first."
-            )
-        data, counts = _placed(records, heads, kept, header, path)
+    def span(self, k: int) -> tuple[int, int]:
+        """The first sample of the readout k that counts, and the one behind the last."""
+        head = self.heads[k]
+        start = int(head["discard_pre"])
+        stop = int(head["number_of_samples"]) - int(head["discard_post"])
+        if not start < stop:
+            raise InvdiffError(f"Readout {k} of {self.path} discards all of its samples.")
+        return start, stop
+
+    @property
+    def coils(self) -> int:
+        return int(self.heads["active_channels"][self.lines[0]])
+
+
+def readouts(path: Path, group: Any, header: Header, slice_: int | None) -> Readouts:
+    """The readouts of one slice, the middle one for None; of a single slab where there are three
+    dimensions. Raises InvdiffError when there are none, or when they run backwards."""
+    records = group["data"]
+    check_size(records.shape, records.dtype["head"].itemsize, f"data in {path}")
+    heads = records.fields("head")[:]
+    flags = heads["flags"]
+
+    def flagged(*bits: int) -> np.ndarray:
+        return np.logical_or.reduce([(flags >> np.uint64(b - 1)) & 1 == 1 for b in bits])
+
+    noise = _covariance(records, heads, np.flatnonzero(flagged(NOISE)), path)
+    skipped = flagged(NOISE, CALIBRATION, *OTHER)
+    image = np.flatnonzero(~skipped)
+    slabs = len(np.unique(heads["idx"]["slice"][image]))
+    if header.encoded[2] > 1 and slabs > 1:
+        raise InvdiffError(f"{path} holds {slabs} slabs of a 3-D measurement; give one of them.")
+    lines, told = _chosen(heads, image, slice_, path)
+    if header.encoded[2] > 1:
+        told = told[1:]
+    if flagged(REVERSE)[lines].any():
+        raise InvdiffError(
+            f"{path} holds readouts that run backwards (EPI), which need a phase correction; "
+            "correct them first."
+        )
     facts = ["ISMRMRD raw data", *told]
     aside = int((skipped & ~flagged(NOISE)).sum())
     facts += [f"{aside} calibration, navigator and other readouts were left out"] * (aside > 0)
-    repeats = int(counts.max())
-    facts += [f"lines measured up to {repeats} times were averaged"] * (repeats > 1)
     facts += ["noise covariance from noise scans, not applied"] * (noise is not None)
-    return Raw(data, torch.from_numpy(counts > 0), tuple(facts), header.recon, noise)
+    r = Readouts(path, header, records, heads, lines, noise, tuple(facts))
+    if (heads["active_channels"][lines] != r.coils).any() or r.coils < 1:
+        raise InvdiffError(f"Readouts of {path} have different numbers of coils.")
+    return r
 
 
-def _header(group: Any, path: Path) -> Header:
+def read_header(group: Any, path: Path) -> Header:
     """The first encoding of the XML header."""
     text = group["xml"][()]
     text = text[0] if isinstance(text, np.ndarray) else text
-    root = ElementTree.fromstring(text)
-    encoding = root.find("{*}encoding")
-    kind = "" if encoding is None else (encoding.findtext("{*}trajectory") or "")
-    if encoding is None or kind.strip() != "cartesian":
-        raise InvdiffError(
-            f"{path} was measured along a trajectory of kind {kind.strip() or 'unknown'}; only "
-            "cartesian raw data is read, for others give samples and trajectory to NonCartesian."
-        )
+    encoding = ElementTree.fromstring(text).find("{*}encoding")
+    if encoding is None:
+        raise InvdiffError(f"{path} tells of no encoding in its header.")
+    found = encoding
+
+    def told(where: str) -> str | None:
+        return found.findtext("/".join("{*}" + part for part in where.split("/")))
 
     def size(space: str) -> tuple[int, int, int]:
-        x, y, z = (int(encoding.findtext(f"{{*}}{space}/{{*}}matrixSize/{{*}}{a}") or 0)
-                   for a in "xyz")  # fmt: skip
+        x, y, z = (int(told(f"{space}/matrixSize/{a}") or 0) for a in "xyz")
         if min(x, y, z) < 1:
             raise InvdiffError(f"{path} tells no size of its {space} in its header.")
         return x, y, z
 
-    encoded, recon = size("encodedSpace"), size("reconSpace")
-    if encoded[2] != 1:
-        raise InvdiffError(
-            f"{path} is a 3-D measurement of {encoded[2]} partitions; transform along the "
-            "partitions and give one slice."
-        )
-    centre = encoding.findtext("{*}encodingLimits/{*}kspace_encoding_step_1/{*}center")
-    return Header(encoded, recon[:2], encoded[1] // 2 if centre is None else int(centre))
+    def mm(space: str) -> tuple[float, float, float]:
+        x, y, z = (float(told(f"{space}/fieldOfView_mm/{a}") or 0) for a in "xyz")
+        return x, y, z
+
+    def centre(step: int) -> int | None:
+        text = told(f"encodingLimits/kspace_encoding_step_{step}/center")
+        return None if text is None else int(text)
+
+    kind = (told("trajectory") or "").strip()
+    spaces = size("encodedSpace"), size("reconSpace"), mm("encodedSpace"), mm("reconSpace")
+    return Header(kind, *spaces, (centre(1), centre(2)))
 
 
 def _chosen(
@@ -146,33 +176,6 @@ def _samples(records: Any, heads: np.ndarray, k: int, path: Path) -> np.ndarray:
             f"coils with {shape[1]} complex samples."
         )
     return values.view(np.complex64).reshape(shape)
-
-
-def _placed(
-    records: Any, heads: np.ndarray, lines: np.ndarray, header: Header, path: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """k-space (coils, x, y), means of what was measured, and how often each was measured (x, y)."""
-    width, height = header.encoded[:2]
-    coils = int(heads["active_channels"][lines[0]])
-    check_size((coils, width, height), 8, f"k-space of {path}")
-    data = np.zeros((coils, width, height), np.complex64)
-    counts = np.zeros((width, height), np.int64)
-    for k in lines:
-        samples, head = _samples(records, heads, k, path), heads[k]
-        if len(samples) != coils:
-            raise InvdiffError(f"Readouts of {path} have different numbers of coils.")
-        last = samples.shape[1] - int(head["discard_post"])
-        start = int(head["discard_pre"])
-        row = width // 2 - int(head["center_sample"]) + start
-        column = int(head["idx"]["kspace_encode_step_1"]) - header.centre + height // 2
-        fits = 0 <= row and row + last - start <= width and start < last and 0 <= column < height
-        if not fits:
-            raise InvdiffError(
-                f"Readout {k} of {path} does not fit into the encoded matrix of {width} x {height}."
-            )
-        data[:, row : row + last - start, column] += samples[:, start:last]
-        counts[row : row + last - start, column] += 1
-    return data / np.maximum(counts, 1), counts
 
 
 def _covariance(records: Any, heads: np.ndarray, lines: np.ndarray, path: Path) -> Tensor | None:

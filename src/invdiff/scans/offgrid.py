@@ -1,0 +1,97 @@
+"""From samples of k-space off the grid to a Problem on a prior's scale."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from invdiff.core import InvdiffError, Problem
+from invdiff.noise import Gaussian
+from invdiff.operators.coils import espirit, normalised, root_sum_of_squares
+from invdiff.operators.mri import as_complex, fft2c
+from invdiff.operators.noncartesian import NonCartesian, density_compensation
+from invdiff.scans.noncartesian import Samples
+from invdiff.scans.problems import MRI
+
+ITERATIONS = 20
+"""Bound on the conjugate gradients of a problem off the grid; enough for samplers."""
+GRIDDING = 10
+"""Iterations for the coils' images of which sensitivities are estimated."""
+CALIBRATION = 24
+"""Side of the middle of k-space that ESPIRiT reads."""
+
+
+def noncartesian_problem(
+    k: Samples, maps: Tensor | None = None, sigma: float | None = None, rows: int | None = None
+) -> MRI:
+    """The problem of reconstructing an image from samples off the grid; as `mri_problem`.
+
+    maps: coil sensitivities (coils, H, W), complex; None estimates those of several coils by
+    ESPIRiT, from the images of the coils without a prior. sigma: noise per real part in the units
+    of the file; None estimates it from the outermost samples. rows: only samples that an image of
+    so many rows, and columns in proportion, resolves. The scale is a quantile of the image that
+    gridding gives, the operator has norm 1, and its density is that of gridding.
+    Raises InvdiffError when maps do not fit, or cannot be estimated.
+    """
+    level = _noise(k) if sigma is None else Gaussian(sigma).sigma
+    if rows is not None:
+        k = _middle(k, rows)
+    coils = len(k.data)
+    if maps is not None and tuple(maps.shape) != (coils, *k.size):
+        raise InvdiffError(
+            f"The coil maps have shape {tuple(maps.shape)}, but the measurement has "
+            f"{(coils, *k.size)} (coils, height, width)."
+        )
+    density = density_compensation(k.uv, k.size)
+    if maps is None:
+        maps = torch.ones(1, *k.size, dtype=torch.complex64) if coils == 1 else _maps(k, density)
+    A = NonCartesian(k.uv, k.size, maps[None].to(k.data.dtype), density, cg_iterations=ITERATIONS)
+    combined = dataclasses.replace(A, maps=normalised(maps[None].to(k.data.dtype)))
+    scale = float(root_sum_of_squares(combined.gridded(k.y)).flatten().quantile(0.99))
+    unit = 1 / _norm(A)
+    scaled = dataclasses.replace(A, maps=A._as("maps", k.y) * unit, density=density / unit**2)
+    problem = Problem(k.y * (unit / scale), scaled, Gaussian(level * unit / scale), (2, *k.size))
+    return MRI(problem, scale, level)
+
+
+def _noise(k: Samples) -> float:
+    """Noise per real part, from the outermost twentieth of the samples; as `noise_level`."""
+    far = (k.uv[0] / torch.tensor([k.size[1], k.size[0]])).norm(dim=1)
+    # not torch.quantile, which refuses more than 2^24 values
+    edge = far.kthvalue(max(1, math.floor(0.95 * len(far)))).values
+    outer = k.data[:, far >= edge]
+    return float(torch.view_as_real(outer.contiguous()).abs().median() / 0.6745)
+
+
+def _middle(k: Samples, rows: int) -> Samples:
+    """The samples that an image of so many rows resolves."""
+    h, w = k.size
+    if not 0 < rows <= h:
+        raise InvdiffError(
+            f"The measurement resolves {h} rows; from 1 to {h} of them can be kept, not {rows}."
+        )
+    columns = max(1, round(rows * w / h))
+    u, v = k.uv[0].abs().unbind(1)
+    here = (u <= columns / 2) & (v <= rows / 2)
+    if not bool(here.any()):
+        raise InvdiffError(f"No sample lies within the middle {rows} rows of k-space.")
+    data, uv = k.data[:, here].clone(), k.uv[:, here].clone()
+    return dataclasses.replace(k, data=data, uv=uv, size=(rows, columns))
+
+
+def _maps(k: Samples, density: Tensor) -> Tensor:
+    """Sensitivities (coils, H, W), by ESPIRiT on the middle of the k-space of the coils' images."""
+    alone = NonCartesian(k.uv, k.size, None, density, cg_iterations=GRIDDING)
+    full = fft2c(as_complex(alone.pinv(k.y)))
+    return espirit(full, width=min(CALIBRATION, *k.size), crop=0)[0]
+
+
+def _norm(A: NonCartesian) -> float:
+    """The largest singular value, by power iteration."""
+    x = torch.ones(1, 2, *A.size)
+    for _ in range(12):
+        x = A.adjoint(A(x / x.norm()))
+    return math.sqrt(float(x.norm()))
