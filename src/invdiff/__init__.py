@@ -140,10 +140,12 @@ _HOME = {
     "invdiff.metrics": ("align", "best_by_residual", "psnr", "ssim"),
     "invdiff.scans": (
         "KSpace",
+        "NonCartesianKSpace",
         "Sinogram",
         "centre_of_rotation",
         "read_dicom",
         "read_kspace",
+        "read_noncartesian",
         "read_sinogram",
         "read_tiff",
         "write_tiff",

@@ -15,7 +15,7 @@ from invdiff.core import InvdiffError
 from invdiff.operators import NonCartesian, ring_maps
 from invdiff.operators.mri import as_channels
 from invdiff.result import Result
-from invdiff.scans import Samples, is_noncartesian, read_kspace, read_noncartesian
+from invdiff.scans import NonCartesianKSpace, is_noncartesian, read_kspace, read_noncartesian
 from invdiff.scans.offgrid import noncartesian_problem
 
 pytest.importorskip("finufft")
@@ -218,7 +218,7 @@ def test_the_noise_is_estimated_and_rows_are_kept(tmp_path: Path) -> None:
         noncartesian_problem(k, rows=33)
     with pytest.raises(InvdiffError, match=r"coil maps have shape \(2, 32, 28\)"):
         noncartesian_problem(k, ring_maps(2, (H, W))[0])
-    empty = Samples(k.data[:, :3], k.uv[:, :3], k.size)
+    empty = NonCartesianKSpace(k.data[:, :3], k.uv[:, :3], k.size)
     with pytest.raises(InvdiffError, match="No sample lies within"):
         noncartesian_problem(empty, sigma=1.0, rows=2)
 

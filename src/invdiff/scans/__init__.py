@@ -4,14 +4,14 @@ from invdiff.scans.centre import centre_of_rotation
 from invdiff.scans.dicom import Slices, read_dicom
 from invdiff.scans.kspace import KSpace, noise_level
 from invdiff.scans.kspace_files import read_kspace
-from invdiff.scans.noncartesian import Samples, is_noncartesian, read_noncartesian
+from invdiff.scans.noncartesian import NonCartesianKSpace, is_noncartesian, read_noncartesian
 from invdiff.scans.sinogram import Sinogram
 from invdiff.scans.sinogram_files import read_sinogram
 from invdiff.scans.tiff import read_tiff, write_tiff
 
 __all__ = [
     "KSpace",
-    "Samples",
+    "NonCartesianKSpace",
     "Sinogram",
     "Slices",
     "centre_of_rotation",

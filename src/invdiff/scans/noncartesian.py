@@ -25,7 +25,7 @@ LEAST = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class NonCartesianKSpace:
     """Samples of k-space anywhere, of one slice.
 
     data: (coils, M) complex64, on the file's scale. uv: (1, M, 2) float64, cycles per field of
@@ -61,7 +61,7 @@ def is_noncartesian(path: str | Path, key: str | None = None) -> bool:
 
 def read_noncartesian(
     path: str | Path, key: str | None = None, slice: int | None = None, unit: str | None = None
-) -> Samples:
+) -> NonCartesianKSpace:
     """Samples and trajectory of one slice of 2-D ISMRMRD raw data (.h5, .hdf5, .mrd).
 
     key: of the group, dataset by default. slice: from 0, by default the middle one. What is left
@@ -174,8 +174,8 @@ def _edges(header: Header) -> dict[str, np.ndarray]:
     }
 
 
-def _finished(r: Readouts, data: np.ndarray, cycles: np.ndarray, told: str) -> Samples:
-    """Samples on the image of the field of view that is shown."""
+def _finished(r: Readouts, data: np.ndarray, cycles: np.ndarray, told: str) -> NonCartesianKSpace:
+    """Samples with frequencies on the image of the field of view that is shown."""
     header = r.header
     sides = np.array(header.encoded[:2]) * header.recon_mm[:2] / np.array(header.encoded_mm[:2])
     h, w = (max(1, round(n)) for n in sides.tolist())
@@ -190,4 +190,4 @@ def _finished(r: Readouts, data: np.ndarray, cycles: np.ndarray, told: str) -> S
         f"{coils} coil{'s' * (coils > 1)}, image of {h} x {w}",
         told,
     )
-    return Samples(torch.from_numpy(data), uv, (h, w), facts, r.noise)
+    return NonCartesianKSpace(torch.from_numpy(data), uv, (h, w), facts, r.noise)

@@ -13,7 +13,7 @@ from invdiff.noise import Gaussian
 from invdiff.operators.coils import espirit, normalised, root_sum_of_squares
 from invdiff.operators.mri import as_complex, fft2c
 from invdiff.operators.noncartesian import NonCartesian, density_compensation
-from invdiff.scans.noncartesian import Samples
+from invdiff.scans.noncartesian import NonCartesianKSpace
 from invdiff.scans.problems import MRI
 
 ITERATIONS = 20
@@ -25,7 +25,10 @@ CALIBRATION = 24
 
 
 def noncartesian_problem(
-    k: Samples, maps: Tensor | None = None, sigma: float | None = None, rows: int | None = None
+    k: NonCartesianKSpace,
+    maps: Tensor | None = None,
+    sigma: float | None = None,
+    rows: int | None = None,
 ) -> MRI:
     """The problem of reconstructing an image from samples off the grid; as `mri_problem`.
 
@@ -57,7 +60,7 @@ def noncartesian_problem(
     return MRI(problem, scale, level)
 
 
-def _noise(k: Samples) -> float:
+def _noise(k: NonCartesianKSpace) -> float:
     """Noise per real part, from the outermost twentieth of the samples; as `noise_level`."""
     far = (k.uv[0] / torch.tensor([k.size[1], k.size[0]])).norm(dim=1)
     # not torch.quantile, which refuses more than 2^24 values
@@ -66,7 +69,7 @@ def _noise(k: Samples) -> float:
     return float(torch.view_as_real(outer.contiguous()).abs().median() / 0.6745)
 
 
-def _middle(k: Samples, rows: int) -> Samples:
+def _middle(k: NonCartesianKSpace, rows: int) -> NonCartesianKSpace:
     """The samples that an image of so many rows resolves."""
     h, w = k.size
     if not 0 < rows <= h:
@@ -82,7 +85,7 @@ def _middle(k: Samples, rows: int) -> Samples:
     return dataclasses.replace(k, data=data, uv=uv, size=(rows, columns))
 
 
-def _maps(k: Samples, density: Tensor) -> Tensor:
+def _maps(k: NonCartesianKSpace, density: Tensor) -> Tensor:
     """Sensitivities (coils, H, W), by ESPIRiT on the middle of the k-space of the coils' images."""
     alone = NonCartesian(k.uv, k.size, None, density, cg_iterations=GRIDDING)
     full = fft2c(as_complex(alone.pinv(k.y)))
