@@ -126,7 +126,8 @@ def best_nlm(case: Case) -> Tensor:
             )
             for y in case.problem.y
         ]
-        answers.append(torch.from_numpy(np.stack(done)).permute(0, 3, 1, 2).float())
+        images = np.stack(done).reshape(-1, *case.truth.shape[-2:], case.truth.shape[1])
+        answers.append(torch.from_numpy(images).permute(0, 3, 1, 2).float())
     return best(case, answers)
 
 
