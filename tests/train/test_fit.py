@@ -275,6 +275,27 @@ def test_a_complete_run_that_is_resumed_stays_as_it_is(whole: Path, photos: Path
     assert all(torch.equal(v, before[k]) for k, v in weights(whole).items())
 
 
+def test_the_card_shows_what_the_log_and_the_network_allow(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log without held-out images, none at all, and a network whose samples diverge."""
+    assert fit(RECIPE, photos, tmp_path, **QUIET)
+    card = tmp_path / "tiny.md"
+    assert "PSNR of 1 held-out images" in card.read_text()
+    assert all(f"({name})" in card.read_text() for name in PICTURES)
+    (tmp_path / "log.jsonl").write_text('{"step": 6, "loss": 0.5, "seconds": 1.0}\n')
+    assert fit(RECIPE, photos, tmp_path, resume=True, **QUIET)
+    assert "Loss of the training batches, over the steps." in card.read_text()
+
+    def diverge(*args: object) -> None:
+        raise InvdiffError("It diverged.")
+
+    (tmp_path / "log.jsonl").unlink()
+    monkeypatch.setattr("invdiff.train.fit.draw_samples", diverge)
+    assert fit(RECIPE, photos, tmp_path, resume=True, **QUIET)
+    assert "No samples: It diverged." in card.read_text() and "![" not in card.read_text()
+
+
 # Refusals
 
 

@@ -126,7 +126,8 @@ def _pictures(facts: dict[str, Any]) -> list[str]:
             f"{facts['curve_images']} held-out images by the mean of the weights. The noise of the "
             "held-out images is always the same."
         )
-    lines += [fill(curve, 98, break_on_hyphens=False), "", f"![loss]({pictures['curve']})", ""]
+    if "curve" in pictures:
+        lines += [fill(curve, 98, break_on_hyphens=False), "", f"![loss]({pictures['curve']})", ""]
     if "samples" in pictures:
         lines += [
             f"Samples without a measurement ({SAMPLE_STEPS} steps), the first ones drawn:",

@@ -120,13 +120,13 @@ def fit(
     if processes.main:
         run.save(checkpoint)
         if run.step == recipe.steps:
-            facts = _facts(run, len(train), len(valid), crops, some)
+            facts = _facts(run, len(train), len(valid), crops)
             if earlier is not None:
                 facts["started_from"] = earlier.facts
             if crops is not None:
                 known = centre_crops(train, recipe, 500)
                 facts["others"] = _others(run.prior(), crops, known, recipe)
-            _finish(run, out, facts)
+            _finish(run, out, facts, some)
     processes.wait()
     return run.step == recipe.steps
 
@@ -164,9 +164,7 @@ def _append(log: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def _facts(
-    run: Trainer, training: int, validation: int, crops: Tensor | None, some: Tensor | None
-) -> dict[str, Any]:
+def _facts(run: Trainer, training: int, validation: int, crops: Tensor | None) -> dict[str, Any]:
     """What the card tells of a complete training."""
     facts: dict[str, Any] = {
         "recipe": asdict(run.recipe),
@@ -177,16 +175,20 @@ def _facts(
         "torch": torch.__version__,
         "parameters": sum(p.numel() for p in run.net.parameters()),
     }
-    if crops is not None and some is not None:
+    if crops is not None:
         facts["psnr"] = run.prior().psnr_by_sigma(crops, VALIDATION_SIGMAS)
-        facts["curve_images"] = len(some)
     return facts
 
 
-def _finish(run: Trainer, out: Path, facts: dict[str, Any]) -> None:
+def _finish(run: Trainer, out: Path, facts: dict[str, Any], some: Tensor | None) -> None:
     """Write the weights, the pictures, the facts and the card."""
-    r, pictures = run.recipe, {"curve": f"{run.recipe.name}-curve.png"}
-    draw_curve(read_log(out / "log.jsonl"), out / pictures["curve"])
+    r, pictures = run.recipe, dict[str, str]()
+    rows = read_log(out / "log.jsonl")
+    if rows:
+        pictures["curve"] = f"{r.name}-curve.png"
+        draw_curve(rows, out / pictures["curve"])
+    if some is not None and any("held_out_loss" in row for row in rows):  # old logs have none
+        facts["curve_images"] = len(some)
     shape = r.shape or (r.net.channels, None, None)
     prior = PhotoPrior(run.ema, shape=shape)
     try:
