@@ -23,22 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.core import Problem
 from invdiff.io import save_picture
 from invdiff.metrics import psnr, sliced_wasserstein
-from invdiff.noise import Gaussian
-from invdiff.operators.base import Identity
-from invdiff.paths import Karras
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.rng import Rng
-from invdiff.run import solve
-from invdiff.solvers.unconditional import Unconditional
 from invdiff.train.data import PatchSampler, centre_crops
+from invdiff.train.drawings import draw, visible
 from invdiff.train.files import read
 from invdiff.train.recipe import Recipe
 from invdiff.train.recipes import recipe
-from invdiff.train.trainer import VALIDATION_SIGMAS
+from invdiff.train.validation import VALIDATION_SIGMAS
 from invdiff.train.wiener import Wiener
 
 SIDE = {"photo": 64, "ct": 128}
@@ -86,13 +81,6 @@ def denoising(prior: Prior, images: Tensor) -> list[str]:
     return [head, "|---|" + "---|" * len(VALIDATION_SIGMAS), *rows]
 
 
-def samples(prior: Prior, shape: tuple[int, ...], count: int, steps: int) -> Tensor:
-    """Samples without a measurement, (count, *shape)."""
-    problem = Problem(torch.zeros(1, *shape), Identity(), Gaussian(1.0), shape)
-    solver = Unconditional(path=Karras(steps, 80.0, 0.01))
-    return solve(problem, prior, solver, samples=count, seed=0, batch=16).samples[0]
-
-
 def patches(images: list[np.ndarray], r: Recipe, side: int, count: int) -> Tensor:
     """`count` images or pieces of images as the prior was trained on them, side x side."""
     from dataclasses import replace
@@ -106,15 +94,6 @@ def nearest(x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Distance of every x to the nearest of known, per pixel (root mean square), and its index."""
     d = torch.cdist(x.flatten(1), known.flatten(1)) / x[0].numel() ** 0.5
     return d.min(dim=1).values, d.argmin(dim=1)
-
-
-def visible(x: Tensor) -> Tensor:
-    """Images (n, C, ...) as grey or colour pictures on [0, 1]; complex ones as their magnitude."""
-    if x.ndim == 5:
-        x = x[:, :, x.shape[2] // 2]
-    if x.shape[1] == 2:
-        return x.square().sum(1, keepdim=True).sqrt().clamp(0, 1)
-    return ((x + 1) / 2).clamp(0, 1)
 
 
 def sheet(x: Tensor, near: Tensor, columns: int = 12) -> Tensor:
@@ -144,7 +123,7 @@ def page(name: str, data: Path, out: Path, count: int, steps: int, known_count: 
     side = SIDE.get(name, r.patch if r.become == "moving clips" else r.validation)
     fresh = patches(valid, r, side, count)
     shape = tuple(fresh.shape[1:])
-    drawn = samples(prior, shape, count, steps)
+    drawn = draw(prior, shape, count, steps)
     known = patches(train, r, side, known_count)
     d_drawn, index = nearest(drawn, known)
     d_fresh, _ = nearest(fresh, known)

@@ -52,7 +52,7 @@ def uncertainty_picture(
     zoom = max(1, side // (2 * max(height, width)))
     w, h = width * zoom / 100, height * zoom / 100
     pad, room = 0.35, 1.1
-    figure = _figure(w + 2 * pad + room, max(h, 2.2) + 2 * pad)
+    figure = new_figure(w + 2 * pad + room, max(h, 2.2) + 2 * pad)
     full_w, full_h = figure.get_size_inches()
     axes = figure.add_axes((pad / full_w, (full_h - h) / 2 / full_h, w / full_w, h / full_h))
     _heat(axes, image, scale)
@@ -83,7 +83,7 @@ def overview(
     rows = math.ceil(count / columns)
     height, width = panels[-1][1].shape[-2:]
     panel_h = 3.4 * min(max(height / width, 0.35), 2.0)
-    figure = _figure(3.4 * columns + 0.6, (panel_h + 0.4) * rows + 0.4)
+    figure = new_figure(3.4 * columns + 0.6, (panel_h + 0.4) * rows + 0.4)
     figure.set_layout_engine("constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (name, pixels) in zip(grid, panels, strict=False):
@@ -104,7 +104,7 @@ def overview(
     figure.savefig(path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure in inches, at 100 pixels per inch, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

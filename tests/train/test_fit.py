@@ -20,10 +20,12 @@ from invdiff.core import InvdiffError
 from invdiff.priors.photo import PhotoPrior, load_weights
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig, coordinates
 from invdiff.train.data import PatchSampler
+from invdiff.train.drawings import read_log
 from invdiff.train.fit import fit
 from invdiff.train.recipe import Recipe
 from invdiff.train.recipes import RECIPES
-from invdiff.train.trainer import VALIDATION_SIGMAS, Trainer
+from invdiff.train.trainer import Trainer
+from invdiff.train.validation import VALIDATION_SIGMAS
 
 RECIPE = Recipe(
     name="tiny",
@@ -38,7 +40,8 @@ RECIPE = Recipe(
     seed=3,
 )
 QUIET: dict[str, Any] = {"device": "cpu", "progress": False}
-WRITTEN = {"checkpoint.pt", "log.jsonl", "tiny.safetensors", "tiny.json", "tiny.md"}
+PICTURES = {"tiny-curve.png", "tiny-samples.png"}
+WRITTEN = {"checkpoint.pt", "log.jsonl", "tiny.safetensors", "tiny.json", "tiny.md", *PICTURES}
 
 
 def save(path: Path, *shape: int) -> None:
@@ -87,7 +90,8 @@ def same(a: Path, b: Path) -> bool:
 def test_a_run_writes_weights_log_and_card(whole: Path, photos: Path) -> None:
     assert {p.name for p in whole.iterdir()} == WRITTEN
     rows = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [6] and math.isfinite(rows[0]["loss"])
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(row["loss"]) and row["held_out_loss"] > 0 for row in rows)
     facts = json.loads((whole / "tiny.json").read_text())
     with safe_open(whole / "tiny.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["facts"]) == facts
@@ -271,6 +275,27 @@ def test_a_complete_run_that_is_resumed_stays_as_it_is(whole: Path, photos: Path
     assert all(torch.equal(v, before[k]) for k, v in weights(whole).items())
 
 
+def test_the_card_shows_what_the_log_and_the_network_allow(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log without held-out images, none at all, and a network whose samples diverge."""
+    assert fit(RECIPE, photos, tmp_path, **QUIET)
+    card = tmp_path / "tiny.md"
+    assert "PSNR of 1 held-out images" in card.read_text()
+    assert all(f"({name})" in card.read_text() for name in PICTURES)
+    (tmp_path / "log.jsonl").write_text('{"step": 6, "loss": 0.5, "seconds": 1.0}\n')
+    assert fit(RECIPE, photos, tmp_path, resume=True, **QUIET)
+    assert "Loss of the training batches, over the steps." in card.read_text()
+
+    def diverge(*args: object) -> None:
+        raise InvdiffError("It diverged.")
+
+    (tmp_path / "log.jsonl").unlink()
+    monkeypatch.setattr("invdiff.train.fit.draw_samples", diverge)
+    assert fit(RECIPE, photos, tmp_path, resume=True, **QUIET)
+    assert "No samples: It diverged." in card.read_text() and "![" not in card.read_text()
+
+
 # Refusals
 
 
@@ -309,7 +334,7 @@ def test_a_folder_without_images_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_is_reported(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvdiffError, match=r"The loss is (nan|inf) at step 4; lower the rate lr"):
+    with pytest.raises(InvdiffError, match=r"The loss is (nan|inf) at step [234]; lower"):
         fit(replace(RECIPE, lr=1e30), photos, tmp_path, steps=4, **QUIET)
     assert not (tmp_path / "tiny.safetensors").exists()
 
@@ -365,9 +390,10 @@ def test_what_is_easy_to_learn_is_learnt(tmp_path: Path) -> None:
     recipe = replace(RECIPE, batch=4, lr=3e-3, warmup=5)
     fit(recipe, tmp_path / "photos", tmp_path / "short", steps=20, mixed=False, **QUIET)
     fit(recipe, tmp_path / "photos", tmp_path / "long", steps=120, mixed=False, **QUIET)
-    first, last = (json.loads((tmp_path / out / "log.jsonl").read_text())["loss"]
-                   for out in ("short", "long"))  # fmt: skip
-    assert last < first
+    short, long = (read_log(tmp_path / out / "log.jsonl") for out in ("short", "long"))
+    assert len(short) == len(long) == 20
+    assert sum(row["loss"] for row in long) < sum(row["loss"] for row in short)
+    assert long[-1]["held_out_loss"] < short[-1]["held_out_loss"] < short[0]["held_out_loss"]
     untrained = PhotoPrior(PhotoNet(recipe.net))
     grey = torch.full((1, 3, 256, 256), 128 / 127.5 - 1)
     before = untrained.psnr_by_sigma(grey, VALIDATION_SIGMAS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -22,7 +23,10 @@ DATA is a folder or a tar archive of image files, or an .npy or .npz file with a
 (images, height, width) or (images, height, width, channels).
 
 OUT receives checkpoint.pt, log.jsonl, and at the end NAME.safetensors, which `restore --prior`
-takes, with its card NAME.md. An interrupted training goes on with --resume."""
+takes, with its card NAME.md. An interrupted training goes on with --resume.
+
+On several GPUs: torchrun --nproc_per_node GPUS -m invdiff train ... (or `accelerate launch`). Each
+step's batch is shared by them, so --batch is that of all together."""
 
 
 def run(name: str, args: list[str]) -> int:
@@ -51,20 +55,35 @@ def run(name: str, args: list[str]) -> int:
         if key in given and not given[key] > 0:
             raise InvdiffError(f"--{key} is a number above 0, found {given[key]}.")
     out, again = Path(given["out"]), ["--resume"] * ("--resume" not in args)
-    resume = shlex.join(["invdiff", name, *args, *again])
+    main, launcher = _launcher()
+    resume = shlex.join([*launcher, name, *args, *again])
     try:
         with terminations_as_interrupts():
             complete = _fit(given, out)
     except KeyboardInterrupt:
         if not (out / "checkpoint.pt").exists():
             raise
-        print(f"invdiff: interrupted; go on from the checkpoint with: {resume}", file=sys.stderr)
+        if main:
+            told = f"invdiff: interrupted; go on from the checkpoint with: {resume}"
+            print(told, file=sys.stderr)
         return INTERRUPTED
+    if not main:
+        return OK
     if complete:
         say([("done", str(out / f"{given['name']}.safetensors"))])
     else:
         say([("stopped", f"after --minutes; go on with: {resume}")])
     return OK
+
+
+def _launcher() -> tuple[bool, list[str]]:
+    """Whether this process speaks for all that torchrun started, and how to start them again."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count == "1":
+        return True, ["invdiff"]
+    here = os.environ.get("LOCAL_WORLD_SIZE", count)
+    again = ["torchrun", "--nproc_per_node", here, "-m", "invdiff"]
+    return os.environ.get("RANK", "0") == "0", again
 
 
 def _fit(given: Given, out: Path) -> bool:

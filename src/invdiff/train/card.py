@@ -6,6 +6,7 @@ from textwrap import fill
 from typing import Any
 
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
+from invdiff.train.drawings import SAMPLE_STEPS
 
 SYMMETRIES = {"all": ", in all eight orientations", "mirror": ", mirrored at random", "none": ""}
 
@@ -47,6 +48,7 @@ def write_card(facts: dict[str, Any]) -> str:
         *(_quality(facts) if "psnr" in facts else []),
         fill(limits.strip(), 98, break_on_hyphens=False),
         "",
+        *(_pictures(facts) if "pictures" in facts else []),
         f"Trained by `invdiff train {recipe['name']} --data PATH`.",
     ]
     return "\n".join(lines) + "\n"
@@ -112,3 +114,27 @@ def _quality(facts: dict[str, Any]) -> list[str]:
         ),
         "",
     ]
+
+
+def _pictures(facts: dict[str, Any]) -> list[str]:
+    """The curve and the samples, which lie beside the card."""
+    pictures, lines = facts["pictures"], list[str]()
+    curve = "Loss of the training batches, over the steps."
+    if "curve_images" in facts:
+        curve = (
+            f"Over the steps: loss of the training batches, and loss and PSNR of "
+            f"{facts['curve_images']} held-out images by the mean of the weights. The noise of the "
+            "held-out images is always the same."
+        )
+    if "curve" in pictures:
+        lines += [fill(curve, 98, break_on_hyphens=False), "", f"![loss]({pictures['curve']})", ""]
+    if "samples" in pictures:
+        lines += [
+            f"Samples without a measurement ({SAMPLE_STEPS} steps), the first ones drawn:",
+            "",
+            f"![samples]({pictures['samples']})",
+            "",
+        ]
+    else:
+        lines += [fill(f"No samples: {facts['no_samples']}", 98, break_on_hyphens=False), ""]
+    return lines

@@ -19,17 +19,29 @@ from invdiff.core import InvdiffError
 from invdiff.priors.photo import PhotoPrior
 from invdiff.priors.photo_net import PhotoNet, channels_last, coordinates
 from invdiff.priors.precond import predicts_edm
+from invdiff.train.processes import Processes
 from invdiff.train.recipe import Recipe
+from invdiff.train.validation import interval, measure
 
-VALIDATION_SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0)
+ALONE = Processes()
 
 
 class Trainer:
-    """Network, running mean of its weights, optimiser, and the step they have reached."""
+    """Network, running mean of its weights, optimiser, and the step they have reached.
 
-    def __init__(self, recipe: Recipe, device: str, compile: bool, mixed: bool = True) -> None:
+    processes: those that train together; all of them hold the same state.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: str,
+        compile: bool,
+        mixed: bool = True,
+        processes: Processes = ALONE,
+    ) -> None:
         torch.manual_seed(recipe.seed)
-        self.mixed = mixed
+        self.mixed, self.processes = mixed, processes
         self.recipe, self.device, self.step, self.seconds = recipe, device, 0, 0.0
         self.precond = predicts_edm(recipe.net.sigma_data)
         self.net = channels_last(PhotoNet(recipe.net).to(device))
@@ -79,15 +91,19 @@ class Trainer:
     def advance(self, x0: Tensor) -> Tensor:
         """One step on clean images x0; the loss of eq. 8, unit weight in the network's units.
 
-        Where the network is located, each of them is a whole image.
+        Where the network is located, each of them is a whole image. Of several processes, each is
+        given the whole batch and takes its rows; the loss is that of its rows.
         """
-        p, g, dev, sigmas = self.precond, self.generator, x0.device, self.sigmas(len(x0))
+        p, g, dev, mine = self.precond, self.generator, x0.device, self.processes.rows
+        sigmas = self.sigmas(len(x0))[mine]
 
         def each(c: Callable[[float], float]) -> Tensor:
             return torch.tensor([c(s) for s in sigmas], device=dev)[:, None, None, None]
 
         g.manual_seed(self.recipe.seed * 1_000_003 + 500_009 + self.step)
-        x = x0 + each(float) * torch.randn(x0.shape, generator=g, device=dev)
+        z = torch.randn(x0.shape, generator=g, device=dev)[mine]
+        x0 = x0[mine]
+        x = x0 + each(float) * z
         target = (x0 - each(p.c_skip) * x) / each(p.c_out)
         place = coordinates(*x.shape[-2:]).to(dev)[:, : 4 * self.recipe.net.located]
         x_in = torch.cat([each(p.c_in) * x, place.expand(len(x), -1, -1, -1)], dim=1)
@@ -97,6 +113,7 @@ class Trainer:
         loss = (output.float() - target).square().mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.processes.average_(self._grads())
         with _undivided():
             self._update()
         return loss.detach()
@@ -105,7 +122,7 @@ class Trainer:
         """Move the weights along the gradient, and their running mean after them."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        self._clip([p.grad for p in self.net.parameters() if p.grad is not None])
+        self._clip(self._grads())
         self.optimizer.step()
         self.step += 1
         decay = min(self.recipe.ema, self.step / (self.step + 10))
@@ -113,6 +130,9 @@ class Trainer:
             torch._foreach_lerp_(
                 list(self.ema.parameters()), list(self.net.parameters()), 1 - decay
             )
+
+    def _grads(self) -> list[Tensor]:
+        return [p.grad for p in self.net.parameters() if p.grad is not None]
 
     def _clip(self, grads: list[Tensor]) -> None:
         """Shorten a gradient much longer than usual: one bad batch can undo hours."""
@@ -122,15 +142,28 @@ class Trainer:
         self.norm.lerp_(torch.minimum(norm, longest), 0.02)
 
     def report(self, losses: list[Tensor], crops: Tensor | None) -> dict[str, Any]:
-        """A line of the log; empties losses. Raises InvdiffError when the loss is not finite."""
-        loss = float(torch.stack(losses).mean())
+        """A line of the log; empties losses. Raises InvdiffError when the loss is not finite.
+
+        The loss is that of whole batches, so all processes must call it. crops: held-out images to
+        measure, at intervals and after the last step; the main process does.
+        """
+        mean = torch.stack(losses).mean()
+        self.processes.average_([mean])
+        loss = float(mean)
         losses.clear()
         if not math.isfinite(loss):
             raise InvdiffError(f"The loss is {loss} at step {self.step}; lower the rate lr.")
         row: dict[str, Any] = {"step": self.step, "loss": loss, "seconds": round(self.seconds, 1)}
-        if crops is not None and self.step % 2000 == 0:
-            row["psnr"] = self.prior().psnr_by_sigma(crops, VALIDATION_SIGMAS)
+        r = self.recipe
+        due = self.step % interval(r.steps) == 0 or self.step == r.steps
+        if crops is not None and due and self.processes.main:
+            row |= measure(self.prior(), crops, r)
         return row
+
+    def reports(self) -> bool:
+        """Whether the log gets a line after this step."""
+        r = self.recipe
+        return self.step % 200 == 0 or self.step % interval(r.steps) == 0 or self.step == r.steps
 
     def prior(self) -> PhotoPrior:
         """The denoiser of the running mean of the weights."""
