@@ -18,8 +18,11 @@ from invdiff.paths import VE, VP, Karras, Path
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
 from invdiff.solvers.csgm import CSGM
+from invdiff.solvers.daps import DAPS
+from invdiff.solvers.ddnm import DDNMPlus
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.ddrm_jpeg import DDRMJPEG
+from invdiff.solvers.dds import DDS
 from invdiff.solvers.diffpir import DiffPIR
 from invdiff.solvers.dps import DPS
 from invdiff.solvers.mcg import MCG
@@ -128,10 +131,20 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("hdr", "reddiff"): lambda s: REDDiff(sigma_floor=0.02, path=VP(100)),
     ("mri", "dps"): lambda s: DPS(zeta=3.0, path=VP(200)),
     ("mri", "diffpir"): lambda s: DiffPIR(zeta=1.0, path=_start(5.0, 40)),
+    ("mri", "ddrm"): lambda s: DDRM(eta_prop=1.0, path=_start(5.0, 40, 0.01)),
+    ("mri", "ddnm+"): lambda s: DDNMPlus(path=_start(5.0, 50, 0.01)),
+    ("mri", "dds"): lambda s: DDS(path=_start(5.0, 50, 0.01)),
+    ("mri", "pigdm"): lambda s: PiGDM(path=_start(5.0, 50, 0.01)),
+    ("mri", "daps"): lambda s: DAPS(centre="tweedie", data_std=0.05, path=_start(20.0, 60, 0.01)),
+    ("mri", "reddiff"): lambda s: REDDiff(sigma_floor=0.05, path=VP(200)),
     ("mri", "mmps"): lambda s: MMPS(path=_start(5.0, 30)),
+    ("mri", "snips"): lambda s: SNIPS(c=0.15, K=1, final="denoised", path=VE(400, 3.0, 0.01)),
     ("mri", "score-mri"): lambda s: ScoreMRI(path=VE(75, 20.0, 0.01)),
     ("mri", "csgm"): lambda s: CSGM(final="denoised", path=VE(600, 1.232, 0.004)),
     ("ct", "diffpir"): lambda s: DiffPIR(lam=0.5, zeta=1.0, path=_start(20.0, 60)),
+    ("ct", "daps"): lambda s: DAPS(centre="tweedie", data_std=0.05, path=_start(20.0, 60, 0.01)),
+    ("ct", "pigdm"): lambda s: PiGDM(path=_start(5.0, 50, 0.01)),
+    ("ct", "reddiff"): lambda s: REDDiff(sigma_floor=0.05, path=VP(200)),
     ("ct", "score-medical"): lambda s: ScoreMedical(
         lam=0.8, snr=0.45, final="none", path=_start(20.0, 60)
     ),

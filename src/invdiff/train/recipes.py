@@ -197,6 +197,40 @@ MULTISCALE = Recipe(
     grad_clip=1.5,
 )
 
+FACES = Recipe(
+    name="faces64",
+    net=PhotoNetConfig(
+        channels=3,
+        widths=(64, 128, 192, 256),
+        blocks=(2, 3, 3, 2),
+        up_blocks=(2, 3, 2),
+        embedding=128,
+        sigma_data=0.5,
+    ),
+    about="RGB portraits of 64 x 64 pixels, on [-1, 1]",
+    attribution=(
+        "Portraits of members of the US Congress, 64 x 64 pixels, WebP. They are public portraits, "
+        "largely in the public domain; the collection names no licence. About two thirds are black "
+        "and white, few show women, and some are engravings or paintings: the prior has this bias."
+    ),
+    limits=(
+        "It knows official portraits, face-on and centred, and little else; it must not be used to "
+        "identify anyone."
+    ),
+    hold_out=("",),
+    hold_out_one_in=50,
+    validation=64,
+    validated=100,
+    halves=0.0,
+    symmetries="mirror",
+    p_mean=-1.0,
+    patch=64,
+    batch=32,
+    steps=7000,
+    warmup=200,
+    grad_clip=1.5,
+)
+
 CT = Recipe(
     name="ct",
     net=PhotoNetConfig(
@@ -236,7 +270,7 @@ CT = Recipe(
     grad_clip=1.5,
 )
 
-RECIPES = {r.name: r for r in (PHOTO, BRAIN, FASHION, MOVING, MULTISCALE, CT)}
+RECIPES = {r.name: r for r in (PHOTO, BRAIN, FASHION, MOVING, MULTISCALE, FACES, CT)}
 
 
 def recipe(name: str) -> Recipe:
