@@ -61,6 +61,14 @@ def test_the_noise_of_k_space_is_estimated() -> None:
     assert mri_problem(scanned(1, sigma=5.0)[0], rows=8).sigma < 10
 
 
+def test_too_few_samples_tell_no_noise() -> None:
+    k, _ = scanned(1)
+    small = middle(k, 8)
+    with pytest.raises(InvdiffError, match=r"too few to estimate the noise from; give --noise"):
+        mri_problem(small)
+    assert mri_problem(small, sigma=0.5).sigma == 0.5
+
+
 def test_the_middle_of_k_space() -> None:
     """Its zero frequency stays in the middle, and all of the mask with it."""
     k, _ = scanned(1)

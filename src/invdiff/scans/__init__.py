@@ -2,7 +2,7 @@
 
 from invdiff.scans.centre import centre_of_rotation
 from invdiff.scans.dicom import Slices, read_dicom
-from invdiff.scans.kspace import KSpace, noise_level
+from invdiff.scans.kspace import KSpace
 from invdiff.scans.kspace_files import read_kspace
 from invdiff.scans.sinogram import Sinogram
 from invdiff.scans.sinogram_files import read_sinogram
@@ -13,7 +13,6 @@ __all__ = [
     "Sinogram",
     "Slices",
     "centre_of_rotation",
-    "noise_level",
     "read_dicom",
     "read_kspace",
     "read_sinogram",

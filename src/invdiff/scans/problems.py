@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem
-from invdiff.noise import Gaussian
+from invdiff.noise import Gaussian, noise_from_kspace
 from invdiff.operators.base import Linear
 from invdiff.operators.coils import espirit, mvue_scale
 from invdiff.operators.inpaint import Inpaint
@@ -19,7 +19,7 @@ from invdiff.operators.mri import Fourier, Sense
 from invdiff.operators.radon import Radon
 from invdiff.operators.tomography import fbp
 from invdiff.priors.units import HU_WINDOW
-from invdiff.scans.kspace import KSpace, noise_level
+from invdiff.scans.kspace import KSpace
 from invdiff.scans.sinogram import Sinogram
 
 COIL_ITERATIONS = 10
@@ -47,12 +47,12 @@ def mri_problem(
 
     maps: coil sensitivities (coils, H, W), complex; None estimates those of several coils by
     ESPIRiT. sigma: noise per real part in the units of the file; None estimates it from the
-    outermost samples of all k-space. rows: only the middle of k-space, so many rows and columns in
+    outermost samples of all k-space by `noise_from_kspace`. rows: only the middle of k-space, so many rows and columns in
     proportion: larger voxels, and the same noise. The scale is that of Jalal et al. 2021
     (`mvue_scale`).
-    Raises InvdiffError when maps do not fit, or cannot be estimated.
+    Raises InvdiffError when maps do not fit, or they or the noise cannot be estimated.
     """
-    level = noise_level(k) if sigma is None else Gaussian(sigma).sigma
+    level = _kspace_noise(k) if sigma is None else Gaussian(sigma).sigma
     if rows is not None:
         k = middle(k, rows)
     coils, *size = k.data.shape
@@ -69,6 +69,14 @@ def mri_problem(
     if maps is not None:
         A = Sense(maps[None].to(k.data.dtype), k.sampling, cg_iterations=COIL_ITERATIONS)
     return MRI(Problem(k.y / scale, A, Gaussian(level / scale), (2, *size)), scale, level)
+
+
+def _kspace_noise(k: KSpace) -> float:
+    """Noise per real part. Raises InvdiffError where there are too few samples, or there is none."""
+    try:
+        return noise_from_kspace(k.data).sigma
+    except InvdiffError as error:
+        raise InvdiffError(f"{str(error).rstrip('.')}; give --noise with its level.") from None
 
 
 def middle(k: KSpace, rows: int) -> KSpace:
