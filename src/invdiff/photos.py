@@ -96,9 +96,9 @@ def damaged(
             how += f", and read noise of {options['readout']:g} photons"
         elif bool((photo.pixels < 0).any()):
             raise InvdiffError(
-                f"{int((photo.pixels < 0).sum())} values of the picture are below black, which photons "
-                "cannot make; tell the read noise with --readout, or raise the picture so that "
-                "black is 0."
+                f"{int((photo.pixels < 0).sum())} values of the picture are below black, which "
+                "photons cannot make; tell the read noise with --readout, or raise the picture so "
+                "that black is 0."
             )
     return Damaged(Problem(y, A, noise, (channels, *size)), grey, level, how, tuple(notes))
 

@@ -260,6 +260,8 @@ SCAN_TASKS = (
             "pixel": "width of a bin at the axis of rotation, in the unit of length (mm)",
             "water": "attenuation of water per unit of length: then results are in HU",
             "kind": "counts, transmission or integrals, where the file does not tell",
+            "weights": "of rays: photons, or equal; photons where the file has counts and there is "
+            "no --noise",
             "outliers": "keep, or replace: counts far above all neighbours; needs many views",
             "join": "make one bin of so many neighbours",
             "slice": "detector row, from 0; the middle one without it",
@@ -272,7 +274,7 @@ SCAN_TASKS = (
             **dict.fromkeys(
                 ("source", "angles", "views", "side", "pixel", "water", "kind", "join"), ""
             ),
-            **dict.fromkeys(("slice", "key"), ""),
+            **dict.fromkeys(("slice", "key", "weights"), ""),
         },
         making={
             "views": "how many there are",

@@ -53,7 +53,7 @@ def example(name: str, size: Size = (16, 16), sigma: float | None = None) -> Pro
         "peak": 100.0,
     }
     kind = task(name)
-    options = {**kind.defaults, **options}
+    options = {**{k: v for k, v in kind.defaults.items() if v != ""}, **options}
     A, noise = kind.operator(size, options), kind.noise(sigma, options, (0.0, 1.0), 1)
     x_shape = (3, *size)
     return Problem(torch.zeros(1, *A.y_shape(x_shape)), A, noise, x_shape)

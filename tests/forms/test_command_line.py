@@ -17,7 +17,7 @@ from invdiff.cli import main
 from invdiff.commands import outputs
 from invdiff.commands import restore as restore_command
 from invdiff.io import read_photo
-from invdiff.noise import Poisson, PoissonGaussian
+from invdiff.noise import DiagonalGaussian, Gaussian, Poisson, PoissonGaussian
 from invdiff.operators.mri import as_channels
 from invdiff.operators.radon import Radon
 from invdiff.priors.photo import save_weights
@@ -337,6 +337,37 @@ def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixtu
     assert "found from the views" in printed and "8 of 24 views are used" in printed
 
 
+def test_the_noise_of_rays(here: Path, quick_figures: None, capsys: pytest.CaptureFixture) -> None:
+    """That of the photons of each ray by default, of all on average, or a level that is told."""
+    args = degraded("ct")
+    told = {
+        "rays": ([], DiagonalGaussian, "each ray its own, "),
+        "equal": (["--weights", "equal"], Gaussian, "of the photons, on average"),
+        "level": (["--noise", "0.1"], Gaussian, "0.1 of the line integrals: as given"),
+    }
+    levels = {}
+    for name, (options, law, words) in told.items():
+        capsys.readouterr()
+        assert main([*args, *options, "--out", name]) == 0
+        assert words in capsys.readouterr().out
+        noise = Result.load(name).problem().noise
+        assert isinstance(noise, law)
+        levels[name] = noise.sigmas if isinstance(noise, DiagonalGaussian) else noise.sigma_y
+    with np.load("d/sinogram.npz") as file:
+        counts = torch.from_numpy(file["counts"])[None, None]
+    sigmas = levels["rays"]
+    assert isinstance(sigmas, Tensor)
+    ratio = sigmas * counts.sqrt()
+    assert torch.allclose(ratio, ratio.mean().expand_as(ratio), rtol=1e-3)
+    assert levels["equal"] == pytest.approx(float(sigmas.square().mean().sqrt()), rel=1e-3)
+
+
+@pytest.mark.parametrize("solver", ["dps", "mcg", "dds", "pigdm", "score-medical"])
+def test_solvers_of_ct_take_the_noise_of_rays(solver: str, here: Path, quick_figures: None) -> None:
+    assert main([*degraded("ct"), "--solver", solver, "--out", "a"]) == 0
+    assert isinstance(Result.load("a").problem().noise, DiagonalGaussian)
+
+
 def test_small_angles_stay_degrees(here: Path, quick_figures: None) -> None:
     """A file without units would be read as radians."""
     angles = ["--views", "3", "--angles", "-3,3"]
@@ -572,6 +603,13 @@ BAD = {
     "water": ([*TURN, "--water", "-1"], "water is a number above 0"),
     "kind": ([*TURN, "--kind", "photons"], "counts, transmission or integrals"),
     "outliers": ([*TURN, "--outliers", "maybe"], "keep or replace"),
+    "weights": ([*TURN, "--weights", "counts"], "photons or equal, found counts"),
+    "weights and noise": (
+        [*TURN, "--weights", "photons", "--noise", "0.1"],
+        "leave it or --weights photons out",
+    ),
+    "weights of no counts": ([*TURN, "--weights", "photons"], "has no counts"),
+    "no noise": (["restore", "few.npy", *HADAMARD[:-2], "--size", "16x16"], "tell its noise; give"),
     "other task": ([*TURN, "--gain", "2"], "--gain does not belong to ct"),
     "photons": (
         ["degrade", "photo.png", "--task", "ct", "--photons", "0", "--out", "o"],

@@ -192,7 +192,7 @@ def _merged(path: str, told: dict[str, Any], options: Mapping[str, Any]) -> dict
         if not same:
             flag = "pattern-seed" if name == "seed" else name
             shown = "another one" if name == "mask" else told[name]
-            shown = words(shown) if name == "size" else shown
+            shown = words(told[name]) if name == "size" else shown
             raise InvdiffError(f"{path} tells its {name}, {shown}; leave --{flag} out.")
     return told | given
 
