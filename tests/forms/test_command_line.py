@@ -87,6 +87,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "cut.npz", y=np.ones((3, 64), np.float32), ratio=0.5, **sensed)
     np.savez(folder / "kind.npz", y=np.ones((3, 64)), kind=7)
     np.savez(folder / "large.npz", y=np.ones((3, 64)), kind="hadamard", size=(4, 4), noise=0.1)
+    np.save(folder / "blocks.npy", np.ones((3, 5, 2, 2)))
     np.save(folder / "few.npy", np.ones((2, 64)))
     np.save(folder / "real.npy", np.zeros((8, 8)))
     np.save(folder / "negative.npy", -np.ones((8, 8)))
@@ -558,6 +559,18 @@ BAD = {
         ["degrade", "photo.png", "--task", *SENSING, "gaussian", "--out", "o"],
         "smaller side of the picture, 21, found 32",
     ),
+    "large block": (
+        ["restore", "blocks.npy", *CS, "--kind", "gaussian", "--block", "999"],
+        "from 1 to 64 pixels, found 999",
+    ),
+    "block of no kind": (
+        ["restore", "sensed.npz", *CS, "--block", "8"],
+        "does not belong to hadamard, but to gaussian",
+    ),
+    "order of no kind": (
+        ["degrade", "photo.png", "--task", *SENSING, "dct", "--order", "random", "--out", "o"],
+        "does not belong to dct, but to hadamard and single-pixel",
+    ),
     "made kind": (["degrade", "photo.png", "--task", *SENSING, "dc", "--out", "o"], "mean dct"),
     "k-space": (["restore", "photo.png", *MRI], "none of the endings of k-space"),
     "real k-space": (["restore", "real.npy", *MRI], "not complex"),
@@ -569,8 +582,12 @@ BAD = {
     "one slice": (["restore", "k.npy", *MRI, "--slice", "4"], "has 1 slice, .* no slice 4"),
     "no names": (["restore", "k.npy", *MRI, "--key", "kspace"], "leave the key out"),
     "no name": ([*TURN, "--key", "data"], "leave the key out"),
-    "rows": (["restore", "k.npy", *MRI, "--rows", "9"], "8 rows; from 1 to 8"),
-    "mri prior": (["restore", "k.npy", "--task", "mri", *prior("ct"), *QUICK], "tiny1|channel"),
+    "rows": (["restore", "k.npy", *MRI, "--noise", "1", "--rows", "9"], "8 rows; from 1 to 8"),
+    "few samples": (["restore", "k.npy", *MRI], "too few to estimate the noise .* give --noise"),
+    "mri prior": (
+        ["restore", "k.npy", "--task", "mri", "--noise", "1", *prior("ct"), *QUICK],
+        "tiny1|channel",
+    ),
     "coils": (["degrade", "photo.png", "--task", "mri", "--coils", "0", "--out", "o"], "at least"),
     "sampling": (
         ["degrade", "photo.png", "--task", "mri", "--sampling", "spiral", "--out", "o"],

@@ -16,7 +16,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError, Problem
 from invdiff.forms.base import Level, Made, Measured
 from invdiff.forms.photo import PhotoView, clean_pixels
-from invdiff.forms.sensing_files import Sensed, read_sensed
+from invdiff.forms.sensing_files import LARGEST, Sensed, check_belongs, check_kind, read_sensed
 from invdiff.io import check_pixels, read_photo, save_picture, words
 from invdiff.noise import Gaussian
 from invdiff.operators.dct import DCTSubsampling
@@ -89,6 +89,8 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
     photo = read_photo(path)
     truth, notes = clean_pixels(photo)
     kind, block = options["kind"], options["block"]
+    check_kind(kind)
+    check_belongs(kind, (k for k, v in options.items() if v != task.making_defaults[k]))
     size = _sides(kind, block, photo.size)
     if size != photo.size:
         top, left = ((have - n) // 2 for have, n in zip(photo.size, size, strict=True))
@@ -116,9 +118,10 @@ def _sides(kind: str, block: int, size: tuple[int, int]) -> tuple[int, int]:
         return 1 << (size[0].bit_length() - 1), 1 << (size[1].bit_length() - 1)
     if kind != "gaussian":
         return size
-    if not 1 <= block <= min(size):
+    if not 1 <= block <= min(*size, LARGEST):
         raise InvdiffError(
-            f"--block is from 1 to the smaller side of the picture, {min(size)}, found {block}."
+            f"--block is from 1 to {LARGEST} and to the smaller side of the picture, {min(size)}, "
+            f"found {block}."
         )
     return size[0] // block * block, size[1] // block * block
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,14 @@ LAYOUTS = {
 
 hadamard: `WalshHadamard`. single-pixel: `SinglePixel` of it. gaussian: `BlockSensing`. dct:
 `DCTSubsampling`. fourier: `RealFourier`, the zero frequency at (H // 2, W // 2)."""
-BLOCK = 32
+BLOCK, LARGEST = 32, 64
+"""Side of a block unless told, and the largest, whose matrix has 4096 x 4096 numbers."""
+BELONGS = {
+    "order": ("hadamard", "single-pixel"),
+    "block": ("gaussian",),
+    "mask": ("dct", "fourier"),
+}
+"""The kinds that an option is of; it means nothing to others."""
 FIELDS = ("kind", "size", "seed", "order", "block", "mask", "noise", "ratio", "channels")
 """What an .npz may tell beside `y`."""
 
@@ -106,6 +113,16 @@ def check_kind(kind: str) -> None:
         raise nearest(kind, LAYOUTS, "kind of compressed sensing")
 
 
+def check_belongs(kind: str, given: Iterable[str]) -> None:
+    """Raise InvdiffError for an option that means nothing to the kind."""
+    for name in given:
+        if kind not in BELONGS.get(name, (kind,)):
+            raise InvdiffError(
+                f"--{name} does not belong to {kind}, but to {' and '.join(BELONGS[name])}; "
+                "leave it out."
+            )
+
+
 def read_sensed(path: str, options: Mapping[str, Any]) -> Sensed:
     """The numbers in an .npz (array `y`) or .npy file, with their description.
 
@@ -131,6 +148,7 @@ def read_sensed(path: str, options: Mapping[str, Any]) -> Sensed:
         raise InvdiffError(f"{path} does not tell its kind; give --kind, of {', '.join(LAYOUTS)}.")
     kind = told["kind"]
     check_kind(kind)
+    check_belongs(kind, options)
     y = _numbers(path, array, kind)
     s = _operator(path, kind, y, told)
     want = s.operator.y_shape((len(y), *s.size))
@@ -224,8 +242,8 @@ def _numbers(path: str, array: np.ndarray, kind: str) -> Tensor:
 def _operator(path: str, kind: str, y: Tensor, told: Mapping[str, Any]) -> Sensed:
     """The measurement that the description tells of."""
     block, order = told.get("block", BLOCK), told.get("order", "sequency")
-    if block < 1:
-        raise InvdiffError(f"The side of a block is at least 1 pixel, found {block}.")
+    if not 1 <= block <= LARGEST:
+        raise InvdiffError(f"The side of a block is from 1 to {LARGEST} pixels, found {block}.")
     drawn = kind == "gaussian" or (kind in ("hadamard", "single-pixel") and order == "random")
     if drawn and "seed" not in told:
         raise InvdiffError(
