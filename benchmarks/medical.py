@@ -108,7 +108,7 @@ def ct(truth: Tensor, sigma: float) -> Iterator[Scan]:
     size = (int(truth.shape[-2]), int(truth.shape[-1]))
     for views in (23, 60):
         unscaled = Radon(sparse_view(views), size)
-        A = Radon(sparse_view(views), size, pixel=1 / norm(unscaled), cg_iterations=20)
+        A = Radon(sparse_view(views), size, pixel=1 / norm(unscaled, (1, *size)), cg_iterations=20)
         yield Scan(f"{views} views", measured(A, truth, sigma), False)
 
 

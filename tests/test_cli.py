@@ -401,6 +401,20 @@ def test_overwrite(here: Path, quick_figures: None) -> None:
     assert (out / "mine.png").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a file system that takes no folders")
+def test_a_place_that_takes_no_folder_is_told_before_the_run(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """/proc says that it is writable to the superuser, and is not."""
+    monkeypatch.setattr(restore_command, "solve", lambda *_: pytest.fail("it ran"))
+    for out in ("/proc/x", "/proc/x/y"):
+        restore("--out", out, code=2)
+        assert "cannot be made, because /proc is not writable" in capsys.readouterr().err
+    before = names(here)
+    restore("--out", "missing/a", photo="no.png", code=2)
+    assert names(here) == before
+
+
 def test_a_failure_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")

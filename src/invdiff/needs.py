@@ -81,7 +81,7 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
         found.add(Need.OPERATOR_VJP)
     if isinstance(problem.noise, Gaussian):
         found |= {Need.GAUSSIAN, Need.NOISELESS if problem.noise.sigma == 0 else Need.NOISY}
-    if isinstance(problem.noise, Poisson):
+    if type(problem.noise) is Poisson:  # read noise is in no Poisson loss
         found.add(Need.POISSON)
     if problem.noise.has_density:
         found.add(Need.DENSITY)

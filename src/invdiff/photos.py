@@ -92,6 +92,14 @@ def damaged(
     y = y - beyond(A, (channels, *size), prior.image_range)
     if "peak" in options:
         how = f"that of {options['peak']:g} photons in a white pixel"
+        if "readout" in options:
+            how += f", and read noise of {options['readout']:g} photons"
+        elif bool((photo.pixels < 0).any()):
+            raise InvdiffError(
+                f"{int((photo.pixels < 0).sum())} values of the picture are below black, which "
+                "photons cannot make; tell the read noise with --readout, or raise the picture so "
+                "that black is 0."
+            )
     return Damaged(Problem(y, A, noise, (channels, *size)), grey, level, how, tuple(notes))
 
 

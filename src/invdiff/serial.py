@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,10 @@ def check_folder(folder: Path, overwrite: bool, marker: str) -> None:
             "overwritten; choose another folder."
         )
     parent = next(p for p in folder.absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InvdiffError(f"{folder} cannot be made, because {parent} is not writable.")
+    try:  # what access(2) allows a file system may still refuse
+        os.rmdir(tempfile.mkdtemp(prefix=".invdiff-", dir=parent))
+    except OSError:
+        raise InvdiffError(f"{folder} cannot be made, because {parent} is not writable.") from None
 
 
 def check_apart(folder: Path, *inputs: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from invdiff.core import InvdiffError, nearest
-from invdiff.noise import Gaussian, Noise, Poisson
+from invdiff.noise import Gaussian, Noise, Poisson, PoissonGaussian
 from invdiff.operators.base import Identity, Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import blur
@@ -33,7 +33,13 @@ def _gaussian(sigma: float, options: Options, value_range: Range, repeats: int =
 
 
 def _photons(sigma: float, options: Options, value_range: Range, repeats: int = 1) -> Noise:
-    return Poisson(options["peak"] / repeats, *value_range)
+    """Equal channels share the photons and the variance of the read noise: each of `repeats` has
+    that many times the variance of the pixel."""
+    peak = options["peak"] / repeats
+    if "readout" not in options:
+        return Poisson(peak, *value_range)
+    read_sigma = options["readout"] / math.sqrt(repeats)
+    return PoissonGaussian(peak, *value_range, read_sigma=read_sigma)
 
 
 @dataclass(frozen=True)
@@ -170,9 +176,13 @@ PHOTO_TASKS = (
     ),
     Task(
         "low-light",
-        "remove the photon noise of a dark photograph",
+        "remove the photon noise of a dark photograph, and the read noise of its sensor",
         lambda size, o: Identity(),
-        options={"peak": "photons in a white pixel"},
+        options={
+            "peak": "photons in a white pixel",
+            "readout": "standard deviation of the read noise in photons (electrons); none without",
+        },
+        defaults={"readout": ""},
         noise=_photons,
         level=False,
     ),
@@ -192,6 +202,28 @@ SCAN_TASKS = (
             "oversample": "without masks, by how much the picture is padded: 4 doubles each side",
         },
         making_defaults={"masks": "2", "oversample": 4.0},
+    ),
+    Task(
+        "compressed-sensing",
+        "find a picture from few coefficients of it, or from readings of a single pixel",
+        form="sensing",
+        options={
+            "kind": "hadamard, gaussian, dct, fourier or single-pixel",
+            "size": "of the picture, WIDTHxHEIGHT",
+            "order": "of Walsh-Hadamard patterns: sequency, natural or random",
+            "pattern-seed": "of random patterns, that of `degrade`",
+            "block": "side of the blocks of gaussian, in pixels; 32 unless told",
+            "mask": "file (.npy) with 1 where a coefficient of dct or fourier was measured; "
+            "without it, where it is not 0",
+        },
+        defaults=dict.fromkeys(("kind", "size", "order", "pattern-seed", "block", "mask"), ""),
+        making={
+            "kind": "hadamard, gaussian, dct, fourier or single-pixel",
+            "ratio": "measured coefficients for each pixel",
+            "order": "of Walsh-Hadamard patterns: sequency (coarse ones first), natural or random",
+            "block": "side of the blocks of gaussian, in pixels",
+        },
+        making_defaults={"kind": "hadamard", "ratio": 0.25, "order": "sequency", "block": 32},
     ),
     Task(
         "mri",
@@ -233,6 +265,8 @@ SCAN_TASKS = (
             "pixel": "width of a bin at the axis of rotation, in the unit of length (mm)",
             "water": "attenuation of water per unit of length: then results are in HU",
             "kind": "counts, transmission or integrals, where the file does not tell",
+            "weights": "of rays: photons, or equal; photons where the file has counts and there is "
+            "no --noise",
             "outliers": "keep, or replace: counts far above all neighbours; needs many views",
             "join": "make one bin of so many neighbours",
             "slice": "detector row, from 0; the middle one without it",
@@ -244,7 +278,7 @@ SCAN_TASKS = (
             **dict.fromkeys(
                 ("geometry", "source", "angles", "views", "side", "pixel", "water", "kind"), ""
             ),
-            **dict.fromkeys(("join", "slice", "key"), ""),
+            **dict.fromkeys(("join", "slice", "key", "weights"), ""),
         },
         making={
             "views": "how many there are",

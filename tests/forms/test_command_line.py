@@ -17,7 +17,7 @@ from invdiff.cli import main
 from invdiff.commands import outputs
 from invdiff.commands import restore as restore_command
 from invdiff.io import read_photo
-from invdiff.noise import Poisson
+from invdiff.noise import DiagonalGaussian, Gaussian, Poisson, PoissonGaussian
 from invdiff.operators.mri import as_channels
 from invdiff.operators.radon import Radon
 from invdiff.priors.photo import save_weights
@@ -29,14 +29,21 @@ from invdiff.run import solve as real_solve
 
 SIZE = (21, 27)  # no multiple of 8
 QUICK = ["--steps", "2", "--samples", "2", "--quiet"]
+SENSING = ["compressed-sensing", "--kind"]
 CASES = {
     "jpeg": ["jpeg", "--quality", "10"],
     "jpeg-444": ["jpeg", "--quality", "30", "--subsampling", "4:4:4"],
     "demosaic": ["demosaic", "--pattern", "GBRG"],
     "hdr": ["hdr", "--gain", "3"],
     "low-light": ["low-light", "--peak", "30"],
+    "read-noise": ["low-light", "--peak", "60", "--readout", "3"],
     "coded": ["phase-retrieval", "--masks", "1", "--noise", "0.01"],
     "padded": ["phase-retrieval", "--masks", "0", "--oversample", "2"],
+    "hadamard": [*SENSING, "hadamard", "--ratio", "0.5", "--order", "random", "--noise", "0.01"],
+    "blocks": [*SENSING, "gaussian", "--block", "5", "--noise", "0.02"],
+    "dct": [*SENSING, "dct", "--noise", "0"],
+    "fourier": [*SENSING, "fourier", "--ratio", "0.4", "--noise", "0.01"],
+    "single-pixel": [*SENSING, "single-pixel", "--noise", "0.001"],
     "mri": ["mri", "--noise", "0.01"],
     "coils": ["mri", "--coils", "3", "--sampling", "poisson", "--accel", "2", "--noise", "0.01"],
     "ct": ["ct", "--views", "12", "--photons", "1e7"],
@@ -76,6 +83,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(colours).save(folder / "plain.jpg", quality=20)
     Image.fromarray(colours).save(folder / "turned.jpg", quality=20, exif=exif)
     Image.fromarray(colours[..., 0]).save(folder / "grey.jpg", quality=20)
+    sensed = {"kind": "hadamard", "size": (16, 16), "noise": 0.1, "order": "random", "seed": 3}
+    np.savez(folder / "sensed.npz", y=np.ones((3, 64), np.float32), **sensed)
+    np.savez(folder / "cut.npz", y=np.ones((3, 64), np.float32), ratio=0.5, **sensed)
+    np.savez(folder / "kind.npz", y=np.ones((3, 64)), kind=7)
+    np.savez(folder / "large.npz", y=np.ones((3, 64)), kind="hadamard", size=(4, 4), noise=0.1)
+    np.save(folder / "blocks.npy", np.ones((3, 5, 2, 2)))
+    np.save(folder / "few.npy", np.ones((2, 64)))
     np.save(folder / "real.npy", np.zeros((8, 8)))
     np.save(folder / "negative.npy", -np.ones((8, 8)))
     np.save(folder / "number.npy", np.array(3.0))
@@ -140,10 +154,13 @@ def truth(task: str, problem_scale: float) -> Tensor:
 def allowed(case: str, result: Result) -> float:
     """Root mean square of y - A(truth) that noise and rounding explain, with a tenth to spare."""
     problem, rounding = result.problem(), 2 / 255 / 12**0.5
-    if case == "low-light":
+    if case in ("low-light", "read-noise"):
         noise = problem.noise
         assert isinstance(noise, Poisson)
         rate = noise.rate(problem.A(truth("low-light", 1)))
+        if case == "read-noise":
+            assert isinstance(noise, PoissonGaussian) and noise.read_sigma == 3
+            rate = rate + 9
         return 1.1 * float((rate.mean() / noise.gain**2).sqrt())
     if case in ("demosaic", "hdr"):
         return 1.1 * rounding
@@ -176,6 +193,18 @@ def test_the_measurement_is_that_of_the_truth(
     assert len(shown) >= 4 and names(here / "a") == names(here / "b")
     assert all((here / "a" / n).read_bytes() == (here / "b" / n).read_bytes() for n in shown)
     assert not np.array_equal(array(here / "a/sample-1.png"), array(here / "a/sample-2.png"))
+
+
+def test_a_scan_without_noise_is_restored_by_the_command_that_is_told(
+    here: Path, quick_figures: None
+) -> None:
+    """An estimate would take the outermost signal for noise."""
+    for coils in ("1", "3"):
+        options = ["--coils", coils, "--out", coils]
+        assert main(["degrade", "photo.png", "--task", "mri", *options]) == 0
+        words = shlex.split(json.loads(Path(coils, "degrade.json").read_text())["restore"])
+        assert main([*words[1:], *prior("mri"), *QUICK, "--out", f"r{coils}"]) == 0
+        assert Result.load(f"r{coils}").problem().sigma_y == 0
 
 
 def test_units_are_those_of_the_data(here: Path, quick_figures: None) -> None:
@@ -339,6 +368,37 @@ def test_a_file_tells_of_its_fan(
     assert "center of a fan as a number" in capsys.readouterr().err
 
 
+def test_the_noise_of_rays(here: Path, quick_figures: None, capsys: pytest.CaptureFixture) -> None:
+    """That of the photons of each ray by default, of all on average, or a level that is told."""
+    args = degraded("ct")
+    told = {
+        "rays": ([], DiagonalGaussian, "each ray its own, "),
+        "equal": (["--weights", "equal"], Gaussian, "of the photons, on average"),
+        "level": (["--noise", "0.1"], Gaussian, "0.1 of the line integrals: as given"),
+    }
+    levels = {}
+    for name, (options, law, words) in told.items():
+        capsys.readouterr()
+        assert main([*args, *options, "--out", name]) == 0
+        assert words in capsys.readouterr().out
+        noise = Result.load(name).problem().noise
+        assert isinstance(noise, law)
+        levels[name] = noise.sigmas if isinstance(noise, DiagonalGaussian) else noise.sigma_y
+    with np.load("d/sinogram.npz") as file:
+        counts = torch.from_numpy(file["counts"])[None, None]
+    sigmas = levels["rays"]
+    assert isinstance(sigmas, Tensor)
+    ratio = sigmas * counts.sqrt()
+    assert torch.allclose(ratio, ratio.mean().expand_as(ratio), rtol=1e-3)
+    assert levels["equal"] == pytest.approx(float(sigmas.square().mean().sqrt()), rel=1e-3)
+
+
+@pytest.mark.parametrize("solver", ["dps", "mcg", "dds", "pigdm", "score-medical"])
+def test_solvers_of_ct_take_the_noise_of_rays(solver: str, here: Path, quick_figures: None) -> None:
+    assert main([*degraded("ct"), "--solver", solver, "--out", "a"]) == 0
+    assert isinstance(Result.load("a").problem().noise, DiagonalGaussian)
+
+
 def test_small_angles_stay_degrees(here: Path, quick_figures: None) -> None:
     """A file without units would be read as radians."""
     angles = ["--views", "3", "--angles", "-3,3"]
@@ -349,9 +409,88 @@ def test_small_angles_stay_degrees(here: Path, quick_figures: None) -> None:
     assert isinstance(found, Radon) and np.allclose(found.angles, (-3, -1, 1))
 
 
+def test_what_a_file_of_coefficients_tells_may_be_told(here: Path, quick_figures: None) -> None:
+    """An .npy with options poses the problem of the .npz that describes itself."""
+    told = {
+        "hadamard": ["--size", "16x16", "--order", "random", "--pattern-seed", "0"],
+        "blocks": ["--block", "5", "--pattern-seed", "0"],
+        "dct": ["--mask", "m.npy"],
+        "fourier": [],
+        "single-pixel": ["--size", "16x16"],
+    }
+    for case, options in told.items():
+        args = degraded(case)
+        assert main([*args, "--out", "a"]) == 0
+        with np.load("d/measurement.npz") as file:
+            np.save("y.npy", file["y"])
+            np.save("m.npy", file.get("mask", np.zeros(1)))
+            options = [*options, "--kind", str(file["kind"]), "--noise", str(float(file["noise"]))]
+        args[args.index("d/measurement.npz")] = "y.npy"
+        assert main([*args, *options, "--out", "b"]) == 0
+        a, b = (Result.load(name) for name in "ab")
+        assert torch.equal(a.problem().y, b.problem().y)
+        assert torch.equal(a.samples, b.samples)
+        for name in "dab":
+            (here / name).rename(here / f"{case}-{name}")
+
+
+def test_a_grey_picture_has_one_channel_of_coefficients(here: Path, quick_figures: None) -> None:
+    """It is repeated in those of a colour prior, whose noise is that of three equal readings."""
+    for channels in (1, 3):
+        args = degraded("hadamard", "grey.png")
+        args[args.index("--prior") + 1] = f"tiny{channels}.safetensors"
+        assert main([*args, "--out", f"{channels}"]) == 0
+        assert array(here / f"{channels}/mean.png").shape == (16, 16)
+        problem = Result.load(f"{channels}").problem()
+        assert problem.sigma_y == pytest.approx(0.02 * channels**0.5)
+        assert problem.y.shape == (1, channels, 128)
+        (here / "d").rename(here / f"d{channels}")
+
+
+@pytest.mark.parametrize("readout", [[], ["--readout", "3"]])
+def test_a_grey_picture_in_little_light(
+    readout: list[str], here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+) -> None:
+    """Three equal channels count as one: each has three times the variance of the pixel."""
+    args = ["degrade", "grey.png", "--task", "low-light", "--peak", "20", *readout, "--out", "d"]
+    assert main(args) == 0
+    words = shlex.split(json.loads(Path("d/degrade.json").read_text())["restore"])
+    variances = []
+    for channels in ("1", "3"):
+        args = [*words[1:], "--prior", f"tiny{channels}.safetensors", *QUICK, "--out", channels]
+        assert main(args) == 0
+        noise = Result.load(channels).problem().noise
+        assert isinstance(noise, Poisson)
+        z = torch.linspace(-0.9, 1, 5)
+        read = noise.read_sigma if isinstance(noise, PoissonGaussian) else 0.0
+        variances.append((noise.rate(z) + read**2) / noise.gain**2)
+    assert torch.allclose(3 * variances[0], variances[1])
+    assert ("read noise of 3 photons" in capsys.readouterr().out) == bool(readout)
+    assert (float(np.load("d/measurement.npy").min()) < 0) == bool(readout)
+
+
+def test_the_dark_current_of_a_single_pixel_does_not_count(here: Path, quick_figures: None) -> None:
+    """It is the same through a pattern and its complement; but more light is more light."""
+    args = degraded("single-pixel")
+    problems = []
+    for name, dark, gain in (("a", 0, 1), ("b", 5, 1), ("c", 0, 1.5)):
+        with np.load("d/measurement.npz") as file:
+            arrays = dict(file)
+        np.savez("dark.npz", **{**arrays, "y": gain * arrays["y"] + dark})
+        args[args.index(args[1])] = "dark.npz"
+        assert main([*args, "--out", name]) == 0
+        problems.append(Result.load(name).problem().y)
+    assert torch.allclose(problems[0], problems[1], atol=1e-3)
+    assert not torch.allclose(problems[0], problems[2], atol=1e-1)
+
+
 J = ["restore", "plain.jpg", "--task", "jpeg", *prior("jpeg"), *QUICK]
 PHASE = ["--task", "phase-retrieval", *prior("phase"), *QUICK]
 MRI = ["--task", "mri", *prior("mri"), *QUICK]
+READ = ["restore", "negative.npy", "--task", "low-light", "--peak", "9", "--readout", "2"]
+READ += [*prior(""), *QUICK]
+CS = ["--task", "compressed-sensing", *prior("")]
+HADAMARD = [*CS, "--kind", "hadamard", "--noise", "0.1"]
 CT = ["restore", "sino.npy", "--task", "ct", *prior("ct"), *QUICK]
 TURN = [*CT, "--angles", "0,180"]
 FAN = ["--task", "ct", "--geometry", "fan", "--out", "o"]
@@ -371,6 +510,28 @@ BAD = {
     "gain": (["restore", "photo.png", "--task", "hdr", "--gain", "-2", *prior("")], "above 0"),
     "no peak": (["restore", "photo.png", "--task", "low-light", *prior("")], "needs --peak"),
     "peak": (["restore", "photo.png", "--task", "low-light", "--peak", "0", *prior("")], "above 0"),
+    "readout": (
+        [
+            "restore",
+            "photo.png",
+            "--task",
+            "low-light",
+            "--peak",
+            "9",
+            "--readout",
+            "0",
+            *prior(""),
+        ],
+        "read noise, in counts, is a finite number above 0",
+    ),
+    "negative light": (
+        ["restore", "negative.npy", "--task", "low-light", "--peak", "30", *prior("")],
+        "64 values .* below black, .* --readout",
+    ),
+    "read noise": (
+        [*READ, "--solver", "dps", "--solver.loss", "poisson_diag"],
+        "needs Poisson noise and the noise is PoissonGaussian. These can: .*dps.*score-prior",
+    ),
     "magnitudes": (["restore", "k.npy", *PHASE], "k.npy holds complex64"),
     "magnitude axes": (["restore", "cube.npy", *PHASE], "has shape"),
     "oversample": (["restore", "sino.npy", *PHASE, "--oversample", "8"], "No image has magnit"),
@@ -397,6 +558,51 @@ BAD = {
         ["degrade", "photo.png", "--task", "denoise", "--sigma", "1", "--noise", "1", "--out", "o"],
         "from --sigma; leave --noise out",
     ),
+    "no kind": (["restore", "few.npy", *CS], "does not tell its kind; give --kind"),
+    "sensed kind": (["restore", "few.npy", *CS, "--kind", "fourer"], "did you mean fourier"),
+    "kind twice": (["restore", "sensed.npz", *CS, "--kind", "dct"], "kind, hadamard; leave --kind"),
+    "size twice": (["restore", "sensed.npz", *CS, "--size", "8x32"], "size, 16 x 16; leave --size"),
+    "kind of a number": (["restore", "kind.npz", *CS], "kind in kind.npz is not a text"),
+    "cut short": (["restore", "cut.npz", *CS], "said to measure 0.5 .* holds 0.25"),
+    "too many": (["restore", "large.npz", *CS], "from 1 to 16, found 64"),
+    "no size": (["restore", "few.npy", *HADAMARD], "size of its picture; give --size"),
+    "size text": (["restore", "few.npy", *HADAMARD, "--size", "16"], "WIDTHxHEIGHT"),
+    "no power": (["restore", "few.npy", *HADAMARD, "--size", "16x24"], "powers of two"),
+    "channels": (["restore", "few.npy", *HADAMARD, "--size", "16x16"], "2 channels, but .* has 3"),
+    "no pattern seed": (
+        ["restore", "few.npy", *HADAMARD, "--size", "16x16", "--order", "random"],
+        "give --pattern-seed",
+    ),
+    "order": (["restore", "few.npy", *HADAMARD, "--size", "16x16", "--order", "paley"], "natural"),
+    "sensed axes": (["restore", "k.npy", *CS, "--kind", "dct"], "complex64 .* of dct are"),
+    "sensed mask": (
+        ["restore", "k.npy", *CS, "--kind", "fourier", "--mask", "mask.npy"],
+        "mask is for 9 x 8 coefficients, but k.npy holds 8 x 8",
+    ),
+    "nothing sensed": (["restore", "real.npy", *CS, "--kind", "dct"], "nothing was measured"),
+    "sensed picture": (["restore", "photo.png", *CS], "none of the endings of compressed"),
+    "sensed estimate": (["restore", "sensed.npz", *CS, "--noise", "estimate"], "not estimated"),
+    "ratio": (
+        ["degrade", "photo.png", "--task", *SENSING, "dct", "--ratio", "2", "--out", "o"],
+        "above 0 to 1, found 2",
+    ),
+    "block": (
+        ["degrade", "photo.png", "--task", *SENSING, "gaussian", "--out", "o"],
+        "smaller side of the picture, 21, found 32",
+    ),
+    "large block": (
+        ["restore", "blocks.npy", *CS, "--kind", "gaussian", "--block", "999"],
+        "from 1 to 64 pixels, found 999",
+    ),
+    "block of no kind": (
+        ["restore", "sensed.npz", *CS, "--block", "8"],
+        "does not belong to hadamard, but to gaussian",
+    ),
+    "order of no kind": (
+        ["degrade", "photo.png", "--task", *SENSING, "dct", "--order", "random", "--out", "o"],
+        "does not belong to dct, but to hadamard and single-pixel",
+    ),
+    "made kind": (["degrade", "photo.png", "--task", *SENSING, "dc", "--out", "o"], "mean dct"),
     "k-space": (["restore", "photo.png", *MRI], "none of the endings of k-space"),
     "real k-space": (["restore", "real.npy", *MRI], "not complex"),
     "broken k-space": (["restore", "broken.npy", *MRI], "broken.npy"),
@@ -407,8 +613,12 @@ BAD = {
     "one slice": (["restore", "k.npy", *MRI, "--slice", "4"], "has 1 slice, .* no slice 4"),
     "no names": (["restore", "k.npy", *MRI, "--key", "kspace"], "leave the key out"),
     "no name": ([*TURN, "--key", "data"], "leave the key out"),
-    "rows": (["restore", "k.npy", *MRI, "--rows", "9"], "8 rows; from 1 to 8"),
-    "mri prior": (["restore", "k.npy", "--task", "mri", *prior("ct"), *QUICK], "tiny1|channel"),
+    "rows": (["restore", "k.npy", *MRI, "--noise", "1", "--rows", "9"], "8 rows; from 1 to 8"),
+    "few samples": (["restore", "k.npy", *MRI], "too few to estimate the noise .* give --noise"),
+    "mri prior": (
+        ["restore", "k.npy", "--task", "mri", "--noise", "1", *prior("ct"), *QUICK],
+        "tiny1|channel",
+    ),
     "coils": (["degrade", "photo.png", "--task", "mri", "--coils", "0", "--out", "o"], "at least"),
     "sampling": (
         ["degrade", "photo.png", "--task", "mri", "--sampling", "spiral", "--out", "o"],
@@ -449,6 +659,13 @@ BAD = {
     "water": ([*TURN, "--water", "-1"], "water is a number above 0"),
     "kind": ([*TURN, "--kind", "photons"], "counts, transmission or integrals"),
     "outliers": ([*TURN, "--outliers", "maybe"], "keep or replace"),
+    "weights": ([*TURN, "--weights", "counts"], "photons or equal, found counts"),
+    "weights and noise": (
+        [*TURN, "--weights", "photons", "--noise", "0.1"],
+        "leave it or --weights photons out",
+    ),
+    "weights of no counts": ([*TURN, "--weights", "photons"], "has no counts"),
+    "no noise": (["restore", "few.npy", *HADAMARD[:-2], "--size", "16x16"], "tell its noise; give"),
     "other task": ([*TURN, "--gain", "2"], "--gain does not belong to ct"),
     "photons": (
         ["degrade", "photo.png", "--task", "ct", "--photons", "0", "--out", "o"],

@@ -210,7 +210,7 @@ def test_sensitivities_are_estimated(tmp_path: Path) -> None:
 def test_the_noise_is_estimated_and_rows_are_kept(tmp_path: Path) -> None:
     write_radial(tmp_path / "r.h5", sigma=0.5)
     k = read_noncartesian(tmp_path / "r.h5")
-    n = 2 * 48 * 64 / 20  # as for noise_level: the rim of this smooth image is dark
+    n = 2 * 48 * 64 / 20  # as for noise_from_kspace: the rim of this smooth image is dark
     assert abs(noncartesian_problem(k).sigma / 0.5 - 1) < 5 * 1.17 / math.sqrt(n)
     m = noncartesian_problem(k, rows=16)
     assert m.problem.x_shape == (2, 16, 14) and m.problem.y.shape[-1] < k.data.shape[1] * 0.6

@@ -33,7 +33,7 @@ def test_the_sample_of_k_space(
     problem, image = names["problem"], names["image"]
     residual = torch.view_as_real(problem.residual(image))[problem.y != 0]  # type: ignore[attr-defined]
     share = float(residual.square().mean()) / problem.sigma_y**2  # type: ignore[attr-defined]
-    assert f"{share:.1f}" == "0.7" and "leaves 0.7 of its square" in PAGE
+    assert f"{share:.1f}" == "0.6" and "leaves 0.6 of its square" in PAGE
 
 
 def test_the_sample_of_a_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """From scans to problems: scales, units, noise, and what does not fit."""
 
+import dataclasses
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from invdiff.operators import Fourier, Radon, Sense, ring_maps
 from invdiff.operators.coils import root_sum_of_squares
 from invdiff.operators.mri import as_complex
 from invdiff.operators.radon import sparse_view
+from invdiff.operators.white import whitened
 from invdiff.rng import Rng
 from invdiff.scans import KSpace, Sinogram
 from invdiff.scans.problems import ct_problem, middle, mri_problem, norm
@@ -59,6 +61,14 @@ def test_the_noise_of_k_space_is_estimated() -> None:
     assert 5 * (1 - 5 * 1.17 / math.sqrt(n)) < whole < 10
     # the middle, where the signal is, has the same noise
     assert mri_problem(scanned(1, sigma=5.0)[0], rows=8).sigma < 10
+
+
+def test_too_few_samples_tell_no_noise() -> None:
+    k, _ = scanned(1)
+    small = middle(k, 8)
+    with pytest.raises(InvdiffError, match=r"too few to estimate the noise from; give --noise"):
+        mri_problem(small)
+    assert mri_problem(small, sigma=0.5).sigma == 0.5
 
 
 def test_the_middle_of_k_space() -> None:
@@ -114,7 +124,29 @@ def test_a_ct_problem_is_in_hounsfield_units(trusted: bool, views: int | None) -
     assert c.sigma == pytest.approx(0.01) and "photons" in c.how
     inner = c.problem.A if trusted else c.problem.A.inner  # type: ignore[attr-defined]
     assert len(inner.angles) == (views or 60)
-    assert norm(inner) == pytest.approx(1.0, rel=0.01)
+    assert norm(inner, (1, SIDE, SIDE)) == pytest.approx(1.0, rel=0.01)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_every_ray_has_the_noise_of_its_photons(trusted: bool) -> None:
+    """The likelihood is that of the line integrals; whitened, the operator has norm 1."""
+    s, A = turned(trusted)
+    assert s.variance is not None
+    photons = 1e4 * (-s.integrals.clamp(0, 3)).exp()
+    s = dataclasses.replace(s, variance=1 / photons)
+    c = ct_problem(s, A, water=WATER)
+    assert norm(whitened(c.problem).linear, (1, SIDE, SIDE)) == pytest.approx(1.0, rel=0.01)
+    a, b = disc(), disc() + 20 * torch.linspace(-1, 1, SIDE)
+    z = [A(WATER * (1 + hu / 1000))[0, 0] for hu in (a, b)]
+    misfit = [((s.integrals - t).square() * photons / 2)[s.trusted].sum() for t in z]
+    log_p = [c.problem.noise.log_prob(c.problem.y, c.problem.A(c.to_x(hu))) for hu in (a, b)]
+    assert float(misfit[1] - misfit[0]) > 1
+    assert float(log_p[0] - log_p[1]) == pytest.approx(float(misfit[1] - misfit[0]), rel=1e-3)
+    assert "each ray its own, 0.01 to " in c.how
+    equal = ct_problem(s, A, water=WATER, equal=True)
+    assert isinstance(equal.problem.noise, Gaussian) and equal.how.startswith("of the photons")
+    assert equal.sigma == c.sigma == pytest.approx(float((1 / photons)[s.trusted].mean().sqrt()))
+    assert isinstance(ct_problem(s, A, water=WATER, sigma=0.1).problem.noise, Gaussian)
 
 
 def test_filtered_back_projection_is_in_units_too() -> None:

@@ -195,6 +195,37 @@ def test_zingers_and_dead_bins_are_filled_in(tmp_path: Path) -> None:
     assert "0 zingers" in told(read_sinogram(tmp_path / "c.npz"))
 
 
+def channels(views: int, bins: int) -> np.ndarray:
+    """Line integrals of a block with thin channels on a spiral, (views, bins), over half a turn."""
+    angles = np.radians(180 * np.arange(views) / views)[:, None]
+    s = np.arange(bins) - (bins - 1) / 2
+    out = np.full((views, bins), 3.0)
+    for k in range(12):
+        r, phi = bins / 2 * (0.1 + 0.07 * k), 2.4 * k
+        out -= 1.5 * np.exp(-0.5 * (s - r * np.cos(angles - phi)) ** 2)
+    return out.clip(0)
+
+
+@pytest.mark.parametrize(("views", "bins", "join"), [(10, 64, 1), (40, 256, 1), (40, 256, 4)])
+def test_zingers_are_not_told_from_edges_where_views_are_far_apart(
+    tmp_path: Path, views: int, bins: int, join: int
+) -> None:
+    """18 degrees at 64 bins, 4.5 at 256; the same 4.5 degrees are near at 64 joined bins."""
+    z = channels(views, bins)
+    data, white, dark = counts_of(z, 1e4)
+    np.savez(tmp_path / "s.npz", counts=data[:, 0], white=white[:, 0], dark=dark[:, 0],
+             theta=180 * np.arange(views) / views)  # fmt: skip
+    s = read_sinogram(tmp_path / "s.npz", join=join)
+    near = join == 4
+    kept = f"zingers kept: views {180 / views:.3g} degrees apart"
+    assert (kept in told(s)) == (not near) and ("filled in" in told(s)) == near
+    assert bool(s.trusted.all()) or near
+    asked = read_sinogram(tmp_path / "s.npz", join=join, zingers=True)
+    assert "zingers filled in" in told(asked)
+    if not near:  # the negative twin: asked for, channels are taken for zingers
+        assert int((~asked.trusted).sum()) > 10
+
+
 def test_a_ray_that_lost_all_photons_stays_finite(tmp_path: Path) -> None:
     counts = np.full((3, 8), 100.0)
     counts[1, 4] = -3

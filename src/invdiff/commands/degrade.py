@@ -27,7 +27,9 @@ and truth.png. PHOTO may also be a complex .npy (height, width) for mri, and for
 Hounsfield units: .npy, .npz, .tif or DICOM.
 
 --mask may be random:SHARE (of pixels that are missing) or box:TOP,LEFT,HEIGHT,WIDTH. Noise levels
-are on the scale where black is 0 and white is 1; of mri, per real part of k-space."""
+are on the scale where black is 0 and white is 1; of mri, per real part of k-space; of
+compressed-sensing, of a coefficient (per real part of fourier), or of a reading of single-pixel,
+which is 1 for a white picture and all mirrors on."""
 
 
 def run(name: str, args: list[str]) -> int:

@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 Given = dict[str, Any]
 Level = float | Literal["estimate"]
-WHOLE = ("scale", "quality", "slice", "rows", "views", "side", "coils", "join")
-REAL = ("gain", "peak", "oversample", "photons", "accel", "pixel", "water", "source")
+WHOLE = ("scale", "quality", "slice", "rows", "views", "side", "coils", "join", "block")
+REAL = (
+    *("gain", "peak", "readout", "oversample", "photons", "accel", "pixel", "water", "source"),
+    "ratio",
+)
 TYPES: dict[str, Any] = {
-    **dict.fromkeys(WHOLE, int),
+    **dict.fromkeys((*WHOLE, "pattern-seed"), int),
     **dict.fromkeys(REAL, float),
     **dict.fromkeys(("sigma", "center"), Level),
 }

@@ -28,12 +28,14 @@ ABOUT = """Restore an image from a measurement: draw samples of what it may have
 
 FILE is a photo for most tasks: any picture that Pillow reads, or a .npy array (height, width) or
 (height, width, 3) on [0, 1]. Size, orientation and transparency are kept. For jpeg it is the JPEG
-file itself, for mri k-space, for ct a sinogram, for phase-retrieval magnitudes (.npy); `invdiff
-tasks` tells what each must be told. `invdiff degrade` makes a measurement of any of these kinds.
+file itself, for mri k-space, for ct a sinogram, for phase-retrieval magnitudes (.npy), for
+compressed-sensing coefficients (.npz, .npy); `invdiff tasks` tells what each must be told.
+`invdiff degrade` makes a measurement of any of these kinds.
 
 A mask of inpaint is WHITE where pixels are to be restored and black where they are kept. Noise
-levels are on the scale where black is 0 and white is 1, and for mri and ct in the units of the
-data. Results appear in a folder when they are complete; Ctrl-C leaves a checkpoint."""
+levels are on the scale where black is 0 and white is 1, for mri and ct in the units of the data,
+and for compressed-sensing those of a coefficient, or reading, of a picture on that scale. Results
+appear in a folder when they are complete; Ctrl-C leaves a checkpoint."""
 
 
 def run(name: str, args: list[str]) -> int:

@@ -93,7 +93,8 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
     check_pixels((side, side), "The slice")
     A = dataclasses.replace(s.radon((side, side), shift), pixel=options.get("pixel", 1.0))
     sigma = None if noise in (None, "estimate") else float(noise)
-    c = ct_problem(s, A, options.get("water"), sigma, options.get("views"))
+    equal = _equal(options.get("weights"), sigma, s)
+    c = ct_problem(s, A, options.get("water"), sigma, options.get("views"), equal=equal)
     black, white = WINDOW if c.units == "HU" else (c.low, c.high)
     view = FloatView(c.first, c.low, c.high, c.units, black, white)
     notes = [*s.facts, told, rays]
@@ -105,6 +106,20 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
     views, bins = s.integrals.shape
     about = f"sinogram, {views} views of {bins} bins"
     return Measured(c.problem, view, about, line, tuple(notes))
+
+
+def _equal(told: str | None, sigma: float | None, s: Sinogram) -> bool:
+    """Whether all rays have the same noise. Raises InvdiffError where they cannot have another."""
+    if told not in (None, "photons", "equal"):
+        raise InvdiffError(f"--weights is photons or equal, found {told}.")
+    if told == "photons" and sigma is not None:
+        raise InvdiffError("--noise is the same for all rays; leave it or --weights photons out.")
+    if told == "photons" and s.variance is None:
+        raise InvdiffError(
+            "The file has no counts, from which rays get the noise of their photons; leave "
+            "--weights out."
+        )
+    return told == "equal" or s.variance is None
 
 
 def _sinogram(path: str, options: Mapping[str, Any], kind: Any) -> Sinogram:

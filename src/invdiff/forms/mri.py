@@ -177,7 +177,7 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
 
     told = f"{coils} coil{'s' * (coils > 1)}, {words(size)} samples of k-space, true acceleration "
     told += f"{acceleration(mask)[0]:.2f}, noise {noise:g} per real part"
-    flags = {"noise": str(noise)} if noise > 0 else {}
+    flags = {"noise": str(noise)}  # an estimate would take signal for it
     return Made(about, told, "kspace.npy", flags, files, write, notes)
 
 

@@ -2,7 +2,7 @@
 
 from invdiff.scans.centre import centre_of_rotation
 from invdiff.scans.dicom import Slices, read_dicom
-from invdiff.scans.kspace import KSpace, noise_level
+from invdiff.scans.kspace import KSpace
 from invdiff.scans.kspace_files import read_kspace
 from invdiff.scans.noncartesian import NonCartesianKSpace, is_noncartesian, read_noncartesian
 from invdiff.scans.sinogram import Sinogram
@@ -16,7 +16,6 @@ __all__ = [
     "Slices",
     "centre_of_rotation",
     "is_noncartesian",
-    "noise_level",
     "read_dicom",
     "read_kspace",
     "read_noncartesian",

@@ -15,6 +15,8 @@ DEAD = 0.05
 """A bin whose beam is below this share of the median beam counts as dead."""
 OUTLIER = 8.0
 """A count that exceeds those of the neighbouring views by so many deviations is a zinger."""
+SEARCHED = 2
+"""Bins to both sides in the neighbouring views that a zinger has to exceed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +69,10 @@ def _zingers(share: Tensor) -> Tensor:
     share: (views, bins). By OUTLIER deviations above the 5 nearest bins of both neighbouring views;
     a deviation is that from the median of 3 x 5, robust, and grows as the root of the transmission.
     """
-    if share.shape[0] < 3 or share.shape[1] < 5:
+    if share.shape[0] < 3 or share.shape[1] <= 2 * SEARCHED:
         return torch.zeros_like(share, dtype=torch.bool)
-    around = F.pad(share[None, None], (2, 2, 1, 1), mode="reflect")[0, 0]
-    windows = around.unfold(0, 3, 1).unfold(1, 5, 1)
+    around = F.pad(share[None, None], (SEARCHED, SEARCHED, 1, 1), mode="reflect")[0, 0]
+    windows = around.unfold(0, 3, 1).unfold(1, 2 * SEARCHED + 1, 1)
     middle = windows.flatten(2).median(-1).values
     root = middle.clamp_min(1e-3).sqrt()
     scale = 1.4826 * float(((share - middle) / root).abs().median())

@@ -1,4 +1,4 @@
-"""k-space of one slice: what a file gave, the noise that it shows, and its oversampled readout."""
+"""k-space of one slice: what a file gave, and its oversampled readout."""
 
 from __future__ import annotations
 
@@ -42,18 +42,6 @@ class KSpace:
     def acceleration(self) -> float:
         """The true one: all samples / samples taken."""
         return acceleration(self.sampling)[0]
-
-
-def noise_level(k: KSpace) -> float:
-    """Noise per real part, from the outermost twentieth of the samples: median size / 0.6745.
-
-    There is hardly any signal there, and what there is makes the estimate too large.
-    """
-    h, w = k.mask.shape
-    rows, columns = ((2 * torch.arange(n) - n) / n for n in (h, w))
-    far = torch.hypot(rows[:, None], columns)[k.mask]
-    outer = k.data[:, k.mask][:, far >= far.quantile(0.95)]
-    return float(torch.view_as_real(outer.contiguous()).abs().median() / 0.6745)
 
 
 def without_oversampling(k: KSpace, recon: tuple[int, int] | None) -> KSpace:

@@ -61,7 +61,7 @@ def noncartesian_problem(
 
 
 def _noise(k: NonCartesianKSpace) -> float:
-    """Noise per real part, from the outermost twentieth of the samples; as `noise_level`."""
+    """Noise per real part, from the outermost twentieth of the samples; as `noise_from_kspace`."""
     far = (k.uv[0] / torch.tensor([k.size[1], k.size[0]])).norm(dim=1)
     # not torch.quantile, which refuses more than 2^24 values
     edge = far.kthvalue(max(1, math.floor(0.95 * len(far)))).values

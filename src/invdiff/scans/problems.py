@@ -11,17 +11,20 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem
-from invdiff.noise import Gaussian
+from invdiff.noise import DiagonalGaussian, Gaussian, noise_from_kspace
 from invdiff.operators.base import Linear
 from invdiff.operators.coils import espirit, mvue_scale
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.mri import Fourier, Sense
 from invdiff.operators.radon import Radon
 from invdiff.operators.tomography import fbp
+from invdiff.operators.white import whitened
 from invdiff.priors.units import HU_WINDOW
-from invdiff.scans.kspace import KSpace, noise_level
+from invdiff.scans.kspace import KSpace
 from invdiff.scans.sinogram import Sinogram
 
+ITERATIONS = 20
+"""Bound on the conjugate gradients of a CT problem; weights of rays make its spectrum wider."""
 COIL_ITERATIONS = 10
 """Bound on the conjugate gradients of a multi-coil problem; enough for samplers."""
 
@@ -47,12 +50,12 @@ def mri_problem(
 
     maps: coil sensitivities (coils, H, W), complex; None estimates those of several coils by
     ESPIRiT. sigma: noise per real part in the units of the file; None estimates it from the
-    outermost samples of all k-space. rows: only the middle of k-space, so many rows and columns in
-    proportion: larger voxels, and the same noise. The scale is that of Jalal et al. 2021
-    (`mvue_scale`).
-    Raises InvdiffError when maps do not fit, or cannot be estimated.
+    outermost samples of all k-space by `noise_from_kspace`. rows: only the middle of k-space, so
+    many rows and columns in proportion: larger voxels, and the same noise. The scale is that of
+    Jalal et al. 2021 (`mvue_scale`).
+    Raises InvdiffError when maps do not fit, or they or the noise cannot be estimated.
     """
-    level = noise_level(k) if sigma is None else Gaussian(sigma).sigma
+    level = _kspace_noise(k) if sigma is None else Gaussian(sigma).sigma
     if rows is not None:
         k = middle(k, rows)
     coils, *size = k.data.shape
@@ -69,6 +72,14 @@ def mri_problem(
     if maps is not None:
         A = Sense(maps[None].to(k.data.dtype), k.sampling, cg_iterations=COIL_ITERATIONS)
     return MRI(Problem(k.y / scale, A, Gaussian(level / scale), (2, *size)), scale, level)
+
+
+def _kspace_noise(k: KSpace) -> float:
+    """Noise per real part. Raises InvdiffError where there are too few samples to tell."""
+    try:
+        return noise_from_kspace(k.data).sigma
+    except InvdiffError as error:
+        raise InvdiffError(f"{str(error).rstrip('.')}; give --noise with its level.") from None
 
 
 def middle(k: KSpace, rows: int) -> KSpace:
@@ -112,16 +123,19 @@ def ct_problem(
     water: float | None = None,
     sigma: float | None = None,
     views: int | None = None,
-    iterations: int = 20,
+    iterations: int | None = None,
+    equal: bool = False,
 ) -> CT:
     """The problem of reconstructing a slice from a sinogram.
 
     A: the geometry, of all views, for images of attenuation; `pixel` is its unit of length.
     water: attenuation of water per unit of length: then values are Hounsfield units. Without it
     they are attenuation, from 0 to just above the brightest of the back-projection.
-    sigma: noise of the line integrals; None takes the typical one of the photons, or where there
-    are no counts what the finest differences along the detector show, an upper bound.
-    views: use so many of them, in equal steps. iterations: bound for every solve and pinv.
+    sigma: noise of the line integrals, the same for all; None takes for each ray that of its
+    photons, or where there are no counts what the finest differences along the detector show, an
+    upper bound. equal: without sigma, all rays have the noise that they have on average.
+    views: use so many of them, in equal steps. iterations: bound for every solve and pinv;
+    None takes ITERATIONS, and twice as many where rays have noise of their own.
     Bins that are not trusted are left out of the measurement.
     """
     reference = fbp(s.y, A)[0]
@@ -145,7 +159,11 @@ def ct_problem(
         reference = fbp(s.y, A)[0]
     level, how = _noise(s, sigma)
     mask = None if bool(s.trusted.all()) else Inpaint(s.trusted[None, None])
+    rays = sigma is None and not equal and s.variance is not None
+    iterations = iterations or ITERATIONS * (2 if rays else 1)
     problem = on_unit_norm(s.y, A, bottom, top, level, mask, iterations)
+    if rays:
+        problem, how = _weighted(problem, s), f"on average; {_spread(s)}, from its photons"
     first = low + (reference - bottom) * ((high - low) / (top - bottom))
     return CT(problem, low, high, units, first, level, how)
 
@@ -157,7 +175,7 @@ def on_unit_norm(
     top: float,
     sigma: float,
     mask: Inpaint | None = None,
-    iterations: int = 20,
+    iterations: int = ITERATIONS,
 ) -> Problem:
     """Line integrals y = A(attenuation) + noise as a problem in x, with an operator of norm 1.
 
@@ -166,13 +184,30 @@ def on_unit_norm(
     """
     half = (top - bottom) / 2
     offset = A(torch.full((1, 1, *A.size), bottom + half))
-    unit = 1 / norm(A)
+    unit = 1 / norm(A, (1, *A.size))
     scaled: Linear = dataclasses.replace(A, pixel=A.pixel * unit, cg_iterations=iterations)
     if mask is not None:
         scaled = cast(Linear, mask @ scaled)
     return Problem(
         (y - offset) * (unit / half), scaled, Gaussian(sigma * unit / half), (1, *A.size)
     )
+
+
+def _weighted(problem: Problem, s: Sinogram) -> Problem:
+    """The problem with the noise of each ray; whitened, its operator has norm 1 again."""
+    assert s.variance is not None
+    level = problem.sigma_y / float(s.variance[s.trusted].mean().sqrt())
+    sigmas = torch.where(s.trusted, level * s.variance.sqrt(), math.inf)[None, None]
+    noise = DiagonalGaussian(sigmas)
+    gain = norm(whitened(dataclasses.replace(problem, noise=noise)).linear, problem.x_shape)
+    return dataclasses.replace(problem, noise=DiagonalGaussian(sigmas, level=noise.level / gain))
+
+
+def _spread(s: Sinogram) -> str:
+    """The range of the noise of the rays, in words."""
+    assert s.variance is not None
+    each = s.variance[s.trusted].sqrt()
+    return f"each ray its own, {float(each.min()):.2g} to {float(each.max()):.2g}"
 
 
 def _noise(s: Sinogram, sigma: float | None) -> tuple[float, str]:
@@ -189,9 +224,9 @@ def _noise(s: Sinogram, sigma: float | None) -> tuple[float, str]:
     return level, "from the finest differences along the detector, an upper bound"
 
 
-def norm(A: Radon) -> float:
+def norm(A: Linear, x_shape: tuple[int, ...]) -> float:
     """The largest singular value, by power iteration; images have smooth leading modes."""
-    x = torch.ones(1, 1, *A.size)
+    x = torch.ones(1, *x_shape)
     for _ in range(8):
         x = A.adjoint(A(x / x.norm()))
     return math.sqrt(float(x.norm()))

@@ -15,7 +15,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.io import check_file, read_array
 from invdiff.scans.files import Npz, dataset, guarded, hdf5, taken
-from invdiff.scans.flatfield import Corrected, corrected
+from invdiff.scans.flatfield import SEARCHED, Corrected, corrected
 from invdiff.scans.sinogram import Sinogram
 
 Kind = Literal["counts", "transmission", "integrals"]
@@ -31,7 +31,7 @@ def read_sinogram(
     unit: Unit | None = None,
     kind: Kind | None = None,
     join: int = 1,
-    zingers: bool = True,
+    zingers: bool | None = None,
 ) -> Sinogram:
     """The sinogram of one detector row from a file; the format is told by its ending.
 
@@ -49,7 +49,9 @@ def read_sinogram(
     `transmission` becomes its -log, `integrals` are taken as they are. By default counts where
     there are white fields; in numpy files without, integrals unless they are whole numbers.
     join: so many bins become one: counts are added, and all else is averaged. zingers: whether
-    bright outliers of counts are replaced. Facts tell what was done.
+    bright outliers of counts are replaced, by default where neighbouring views are near enough to
+    compare: a point half way between the axis and the rim moves by at most the SEARCHED bins.
+    Facts tell what was done.
     Raises InvdiffError, one sentence that names the file.
     """
     path = Path(path)
@@ -64,7 +66,7 @@ def read_sinogram(
         found = readers[ending](path, key, row)
         degrees, told = _degrees(path, found, angles, unit)
         kind, how = _kind(path, found, kind)
-        result = _integrals(path, found, kind, join, zingers)
+        result = _integrals(path, found, kind, join, zingers, _step(degrees))
     views, bins = result.integrals.shape
     facts = (*found.facts, f"{views} views of {bins} bins", how, told, *result.facts)
     source = None if found.source is None else found.source / join
@@ -236,8 +238,18 @@ def _kind(path: Path, found: Found, kind: Kind | None) -> tuple[Kind, str]:
     )
 
 
-def _integrals(path: Path, found: Found, kind: Kind, join: int, zingers: bool) -> Corrected:
-    """Line integrals with their variance."""
+def _step(degrees: tuple[float, ...]) -> float:
+    """The angle between a view and the next one, in degrees: the median."""
+    if len(degrees) < 2:
+        return 180.0
+    turns = np.abs(np.diff(degrees)) % 360
+    return float(np.median(np.minimum(turns, 360 - turns)))
+
+
+def _integrals(
+    path: Path, found: Found, kind: Kind, join: int, zingers: bool | None, step: float
+) -> Corrected:
+    """Line integrals with their variance. step: between neighbouring views, in degrees."""
     data = found.data.astype(np.float64)
     if not np.isfinite(data).all():
         bad = int((~np.isfinite(data)).sum())
@@ -265,6 +277,10 @@ def _integrals(path: Path, found: Found, kind: Kind, join: int, zingers: bool) -
     if kind == "counts":
         white = joined(found.white, "white")
         assert white is not None
+        if zingers is None:
+            zingers = math.radians(step) * values.shape[1] / 4 <= SEARCHED
+            apart = f"zingers kept: views {step:.3g} degrees apart are too different to tell them"
+            told += (apart,) * (not zingers)
         result = corrected(values, white, joined(found.dark, "dark"), zingers, str(path))
         return dataclasses.replace(result, facts=(*told, *result.facts))
     if kind == "transmission":
