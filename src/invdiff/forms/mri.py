@@ -91,9 +91,8 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
     maps = None if named == "espirit" else _maps(named)
     sigma = None if noise in (None, "estimate") else float(noise)
     m = mri_problem(k, maps, sigma, options.get("rows"))
-    where = "as given" if sigma is not None else "estimated from the outermost samples"
     told = f"{m.sigma:.4g} per real part in the units of the k-space, {m.problem.sigma_y:.4f} "
-    told += f"where the image is about 0 to 1: {where}"
+    told += f"where the image is about 0 to 1: {m.how}"
     notes = list(k.facts)
     if len(k.data) > 1:
         notes.append(

@@ -2,8 +2,10 @@
 
 from invdiff.scans.centre import centre_of_rotation
 from invdiff.scans.dicom import Slices, read_dicom
+from invdiff.scans.drift import excess, without_drift, without_rings
 from invdiff.scans.kspace import KSpace, noise_level
 from invdiff.scans.kspace_files import read_kspace
+from invdiff.scans.redundancy import noise_from_coils
 from invdiff.scans.sinogram import Sinogram
 from invdiff.scans.sinogram_files import read_sinogram
 from invdiff.scans.tiff import read_tiff, write_tiff
@@ -13,10 +15,14 @@ __all__ = [
     "Sinogram",
     "Slices",
     "centre_of_rotation",
+    "excess",
+    "noise_from_coils",
     "noise_level",
     "read_dicom",
     "read_kspace",
     "read_sinogram",
     "read_tiff",
+    "without_drift",
+    "without_rings",
     "write_tiff",
 ]

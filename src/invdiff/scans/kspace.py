@@ -47,13 +47,18 @@ class KSpace:
 def noise_level(k: KSpace) -> float:
     """Noise per real part, from the outermost twentieth of the samples: median size / 0.6745.
 
-    There is hardly any signal there, and what there is makes the estimate too large.
+    There is hardly any signal there, and what there is makes the estimate too large: for several
+    coils, `noise_from_coils` is nearer.
     """
-    h, w = k.mask.shape
-    rows, columns = ((2 * torch.arange(n) - n) / n for n in (h, w))
-    far = torch.hypot(rows[:, None], columns)[k.mask]
+    far = radius(k.mask)[k.mask]
     outer = k.data[:, k.mask][:, far >= far.quantile(0.95)]
     return float(torch.view_as_real(outer.contiguous()).abs().median() / 0.6745)
+
+
+def radius(mask: Tensor) -> Tensor:
+    """Distance from the zero frequency, (H, W): 1 where an axis ends."""
+    rows, columns = ((2 * torch.arange(n) - n) / n for n in mask.shape)
+    return torch.hypot(rows[:, None], columns)
 
 
 def without_oversampling(k: KSpace, recon: tuple[int, int] | None) -> KSpace:

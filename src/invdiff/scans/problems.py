@@ -20,6 +20,7 @@ from invdiff.operators.radon import Radon
 from invdiff.operators.tomography import fbp
 from invdiff.priors.units import HU_WINDOW
 from invdiff.scans.kspace import KSpace, noise_level
+from invdiff.scans.redundancy import level_of
 from invdiff.scans.sinogram import Sinogram
 
 COIL_ITERATIONS = 10
@@ -33,11 +34,13 @@ class MRI:
     """A problem for a prior of magnitudes of about 0 to 1, real and imaginary part as channels.
 
     scale: x times scale is in the units of the file. sigma: noise per real part in these units.
+    how: where sigma comes from.
     """
 
     problem: Problem
     scale: float
     sigma: float
+    how: str
 
 
 def mri_problem(
@@ -46,13 +49,14 @@ def mri_problem(
     """The problem of reconstructing an image from k-space.
 
     maps: coil sensitivities (coils, H, W), complex; None estimates those of several coils by
-    ESPIRiT. sigma: noise per real part in the units of the file; None estimates it from the
-    outermost samples of all k-space. rows: only the middle of k-space, so many rows and columns in
-    proportion: larger voxels, and the same noise. The scale is that of Jalal et al. 2021
-    (`mvue_scale`).
+    ESPIRiT. sigma: noise per real part in the units of the file; None takes the smaller of two
+    upper bounds, of the outermost samples of all k-space (`noise_level`) and of what several coils
+    show and no image explains (`noise_from_coils`). rows: only the middle of k-space, so many rows
+    and columns in proportion: larger voxels, and the same noise. The scale is that of Jalal et
+    al. 2021 (`mvue_scale`).
     Raises InvdiffError when maps do not fit, or cannot be estimated.
     """
-    level = noise_level(k) if sigma is None else Gaussian(sigma).sigma
+    rim = noise_level(k) if sigma is None else 0.0
     if rows is not None:
         k = middle(k, rows)
     coils, *size = k.data.shape
@@ -63,12 +67,17 @@ def mri_problem(
         )
     if maps is None and coils > 1:
         maps = espirit(k.y, crop=0)[0]
+    level, how = rim, "from the outermost samples, an upper bound"
+    if sigma is not None:
+        level, how = Gaussian(sigma).sigma, "as given"
+    elif maps is not None:
+        level, how = level_of(k, maps, rim)
     alone = torch.ones(k.data.shape, dtype=k.data.dtype)
     scale = float(mvue_scale(k.y, (alone if maps is None else maps)[None]))
     A: Linear = Fourier(k.sampling)
     if maps is not None:
         A = Sense(maps[None].to(k.data.dtype), k.sampling, cg_iterations=COIL_ITERATIONS)
-    return MRI(Problem(k.y / scale, A, Gaussian(level / scale), (2, *size)), scale, level)
+    return MRI(Problem(k.y / scale, A, Gaussian(level / scale), (2, *size)), scale, level, how)
 
 
 def middle(k: KSpace, rows: int) -> KSpace:
