@@ -130,8 +130,10 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("mri", "diffpir"): lambda s: DiffPIR(zeta=1.0, path=_start(5.0, 40)),
     ("mri", "mmps"): lambda s: MMPS(path=_start(5.0, 30)),
     ("mri", "score-mri"): lambda s: ScoreMRI(path=VE(75, 20.0, 0.01)),
+    ("mri", "score-medical"): lambda s: ScoreMedical(lam=0.5, final="none", path=_start(20.0, 60)),
     ("mri", "csgm"): lambda s: CSGM(final="denoised", path=VE(600, 1.232, 0.004)),
     ("ct", "diffpir"): lambda s: DiffPIR(lam=0.5, zeta=1.0, path=_start(20.0, 60)),
+    ("ct", "mmps"): lambda s: MMPS(iterations=12, path=_start(20.0, 30)),
     ("ct", "score-medical"): lambda s: ScoreMedical(
         lam=0.8, snr=0.45, final="none", path=_start(20.0, 60)
     ),
