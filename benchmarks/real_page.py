@@ -77,7 +77,7 @@ what was told. As the told variance is the larger by about two, an answer that f
 {few}
 
 - From all views diffpir leaves 1.06 of what it was told, mmps and score-medical 1.5 to 1.6, mcg
-  3.3: with so many rays, 12, 6 and 4 iterations stop short of the data.
+  3.3: with so many rays, 12, 6 and 4 iterations probably stop short of the data.
 - With 30 views, diffpir leaves what it was told, and mmps nearly. They predict the 151 other
   views to {best} variances: eight times nearer than least squares, which fits the 30 views
   perfectly and nothing else.
@@ -118,9 +118,12 @@ two tissues of even grey with sharp borders, and the two wide cracks that all 18
 the upper left and at the right. The thin cracks at the lower left, seen from 181 views, are faint
 or missing. score-medical and mcg keep thin straight lines through the tooth and in the air;
 diffpir and mmps hardly do. In back-projection these lines are bright or dark rays of single bins,
-outliers that were not marked; the uncertainty of diffpir lies along the borders and does not show
-them. From all views the lines of outliers are still there in back-projection, with faint rings of
-the beam's pattern in the air.""",
+probably outliers that were not marked; the uncertainty of diffpir lies along the borders and does
+not show them. From all views back-projection has a line through the air, too, in the direction of
+the crack at the upper left, and a faint ring. There diffpir and score-medical, and mmps less,
+draw fine waves along the borders and in the darker tissue, which mcg and back-projection do not
+have: pixels of four detector pixels do not describe the edges as exactly as the data do, and the
+fit shows it.""",
 }
 
 
