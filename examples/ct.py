@@ -120,7 +120,7 @@ def chest(case: str, views: int, photons: float, file: Path) -> Scan:
 # -------------------------------------------------------------------------------------- measured
 
 
-def tooth(views: int, file: Path, bins: int = 2, side: int = 176) -> Scan:
+def tooth(views: int, file: Path, bins: int = 2, side: int = 192) -> Scan:
     """The measured tooth from `views` of its 181 views; `bins` detector pixels are joined to one.
 
     The axis of rotation is found from all views, by their centres of mass.

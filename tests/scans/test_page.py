@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from invdiff import operators as ops
+from invdiff.noise import Gaussian
 from invdiff.operators import kept
+from invdiff.rng import Rng
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "mri-and-ct.md").read_text(encoding="utf-8")
@@ -33,7 +35,11 @@ def test_the_sample_of_k_space(
     problem, image = names["problem"], names["image"]
     residual = torch.view_as_real(problem.residual(image))[problem.y != 0]  # type: ignore[attr-defined]
     share = float(residual.square().mean()) / problem.sigma_y**2  # type: ignore[attr-defined]
-    assert f"{share:.1f}" == "0.6" and "leaves 0.6 of its square" in PAGE
+    assert f"{share:.1f}" == "0.9" and "leaves 0.9 of its square" in PAGE
+    A = problem.A  # type: ignore[attr-defined]
+    n = A.restrict(Gaussian(1.0).sample(torch.zeros_like(problem.y), Rng.of(0)))  # type: ignore[attr-defined]
+    left = torch.view_as_real(n - A(A.solve(A.adjoint(n), 0.02)))[n != 0].square().mean()
+    assert f"{float(left):.1f}" == "0.5" and "of white noise it leaves 0.5" in PAGE
 
 
 def test_the_sample_of_a_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:

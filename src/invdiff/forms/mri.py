@@ -94,7 +94,7 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
             raise InvdiffError(f"{path} is not sampled on a grid, so it has no mask; leave it out.")
         s = read_noncartesian(path, options.get("key"), options.get("slice"), unit)
         m = noncartesian_problem(s, maps, sigma, options.get("rows"))
-        return _measured(task, m, s.facts, len(s.data), s.size, named, sigma, prior)
+        return _measured(task, m, s.facts, len(s.data), s.size, named, prior)
     if unit is not None:
         raise InvdiffError(f"{path} holds no trajectory; leave --trajectory-unit out.")
     k = read_kspace(
@@ -105,7 +105,7 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
     )
     m = mri_problem(k, maps, sigma, options.get("rows"))
     size = (int(k.mask.shape[0]), int(k.mask.shape[1]))
-    return _measured(task, m, k.facts, len(k.data), size, named, sigma, prior)
+    return _measured(task, m, k.facts, len(k.data), size, named, prior)
 
 
 def _measured(
@@ -115,13 +115,11 @@ def _measured(
     coils: int,
     size: tuple[int, int],
     named: str,
-    sigma: float | None,
     prior: Prior,
 ) -> Measured:
     """The problem, and what was found and decided in words."""
-    where = "as given" if sigma is not None else "estimated from the outermost samples"
     told = f"{m.sigma:.4g} per real part in the units of the k-space, {m.sigma / m.scale:.4f} "
-    told += f"where the image is about 0 to 1: {where}"
+    told += f"where the image is about 0 to 1: {m.how}"
     notes = list(facts)
     if coils > 1:
         how = "by ESPIRiT, from the calibration region" if named == "espirit" else named

@@ -44,6 +44,12 @@ class KSpace:
         return acceleration(self.sampling)[0]
 
 
+def radius(mask: Tensor) -> Tensor:
+    """Distance from the zero frequency, (H, W): 1 where an axis ends."""
+    rows, columns = ((2 * torch.arange(n) - n) / n for n in mask.shape)
+    return torch.hypot(rows[:, None], columns)
+
+
 def without_oversampling(k: KSpace, recon: tuple[int, int] | None) -> KSpace:
     """k with the rows of the image that the scanner throws away removed, where that is exact."""
     rows = k.mask.any(1)

@@ -39,7 +39,9 @@ def noncartesian_problem(
     gridding gives, the operator has norm 1, and its density is that of gridding.
     Raises InvdiffError when maps do not fit, or cannot be estimated.
     """
-    level = _noise(k) if sigma is None else Gaussian(sigma).sigma
+    level, how = _noise(k), "from the outermost samples, an upper bound"
+    if sigma is not None:
+        level, how = Gaussian(sigma).sigma, "as given"
     if rows is not None:
         k = _middle(k, rows)
     coils = len(k.data)
@@ -57,7 +59,7 @@ def noncartesian_problem(
     unit = 1 / _norm(A)
     scaled = dataclasses.replace(A, maps=A._as("maps", k.y) * unit, density=density / unit**2)
     problem = Problem(k.y * (unit / scale), scaled, Gaussian(level * unit / scale), (2, *k.size))
-    return MRI(problem, scale, level)
+    return MRI(problem, scale, level, how)
 
 
 def _noise(k: NonCartesianKSpace) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem
-from invdiff.noise import DiagonalGaussian, Gaussian, noise_from_kspace
+from invdiff.noise import DiagonalGaussian, Gaussian
 from invdiff.operators.base import Linear
 from invdiff.operators.coils import espirit, mvue_scale
 from invdiff.operators.inpaint import Inpaint
@@ -21,6 +21,7 @@ from invdiff.operators.tomography import fbp
 from invdiff.operators.white import whitened
 from invdiff.priors.units import HU_WINDOW
 from invdiff.scans.kspace import KSpace
+from invdiff.scans.redundancy import level_of
 from invdiff.scans.sinogram import Sinogram
 
 ITERATIONS = 20
@@ -36,11 +37,13 @@ class MRI:
     """A problem for a prior of magnitudes of about 0 to 1, real and imaginary part as channels.
 
     scale: x times scale is in the units of the file. sigma: noise per real part in these units.
+    how: where sigma comes from.
     """
 
     problem: Problem
     scale: float
     sigma: float
+    how: str
 
 
 def mri_problem(
@@ -49,13 +52,13 @@ def mri_problem(
     """The problem of reconstructing an image from k-space.
 
     maps: coil sensitivities (coils, H, W), complex; None estimates those of several coils by
-    ESPIRiT. sigma: noise per real part in the units of the file; None estimates it from the
-    outermost samples of all k-space by `noise_from_kspace`. rows: only the middle of k-space, so
-    many rows and columns in proportion: larger voxels, and the same noise. The scale is that of
-    Jalal et al. 2021 (`mvue_scale`).
+    ESPIRiT. sigma: noise per real part in the units of the file; None takes the smaller of two
+    upper bounds: `noise_from_kspace` of the outermost samples of all k-space, and for several coils
+    `noise_from_coils`. rows: only the middle of k-space, so many rows and columns in proportion:
+    larger voxels, and the same noise. The scale is that of Jalal et al. 2021 (`mvue_scale`).
     Raises InvdiffError when maps do not fit, or they or the noise cannot be estimated.
     """
-    level = _kspace_noise(k) if sigma is None else Gaussian(sigma).sigma
+    whole = k.data
     if rows is not None:
         k = middle(k, rows)
     coils, *size = k.data.shape
@@ -66,20 +69,16 @@ def mri_problem(
         )
     if maps is None and coils > 1:
         maps = espirit(k.y, crop=0)[0]
+    if sigma is None:
+        level, how = level_of(k, maps, whole)
+    else:
+        level, how = Gaussian(sigma).sigma, "as given"
     alone = torch.ones(k.data.shape, dtype=k.data.dtype)
     scale = float(mvue_scale(k.y, (alone if maps is None else maps)[None]))
     A: Linear = Fourier(k.sampling)
     if maps is not None:
         A = Sense(maps[None].to(k.data.dtype), k.sampling, cg_iterations=COIL_ITERATIONS)
-    return MRI(Problem(k.y / scale, A, Gaussian(level / scale), (2, *size)), scale, level)
-
-
-def _kspace_noise(k: KSpace) -> float:
-    """Noise per real part. Raises InvdiffError where there are too few samples to tell."""
-    try:
-        return noise_from_kspace(k.data).sigma
-    except InvdiffError as error:
-        raise InvdiffError(f"{str(error).rstrip('.')}; give --noise with its level.") from None
+    return MRI(Problem(k.y / scale, A, Gaussian(level / scale), (2, *size)), scale, level, how)
 
 
 def middle(k: KSpace, rows: int) -> KSpace:

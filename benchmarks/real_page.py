@@ -1,0 +1,174 @@
+"""The page of real measurements: what is told of them, and their tables."""
+
+from __future__ import annotations
+
+HEAD = """# Real measurements
+
+Made by `python benchmarks/real.py mri` and `ct`, from the files in
+[examples](../examples/README.md). How they are read is told in [mri-and-ct.md](mri-and-ct.md).
+There is no truth, so two things are asked:
+
+- chi-square: the mean of residual^2 / variance over the numbers that were used. A sample of the
+  posterior leaves as much as the truth does: 1, if model and noise are right. The mean of the
+  samples leaves less, by what was fitted. Below 1, noise was copied; far above, the answer has
+  not arrived at the data, or the model is wrong.
+- held out: the same of numbers that no answer saw. It is 1 plus what could not be predicted, and
+  the honest figure; a single sample predicts worse than the mean.
+
+Cells are `mean / one sample` where there are several. Seconds are of one thread of a busy CPU,
+for all samples: compare them with care. The network runs in bfloat16.
+"""
+
+BRAIN = """
+## A head, eight coils, 12.4 % of k-space
+
+The middle 128 rows; {samples:.0f} samples of k-space are used and {held:.0f}, a random tenth, are
+held out (none of the 24 x 24 for calibration, from which the coil maps come).
+
+Noise. The rim of k-space gives {rim:.4f}. What eight coils show and no image explains gives
+{coils:.4f} (and {full:.4f} from all rows), and falls no further towards the rim: the rim still
+holds signal. The solvers are told the {coils:.4f}.
+
+{table}
+
+- diffpir, mmps and score-mri explain the data, with chi-square within 7 % of 1. Within 0.2 of the
+  way to the rim all of them leave about 2: there the signal is 20 to 170 times the noise, so that
+  small errors of the coil maps, from 24 x 24 samples, count. SENSE shows the same, so it is the
+  model and no solver; more steps do not help, and telling all samples a larger noise would blur
+  the rest, which is at 0.8 to 0.9.
+- Held-out samples are predicted best by mmps. Total variation, its weight chosen so that
+  chi-square is below 1, is as good as the solvers here. SENSE and the zero-filled image are far
+  behind.
+- score-medical takes y for noiseless. Its paper's strength lam = 1 leaves 0.7 and 4.9 held out:
+  noise is copied into the result. The preset lam = 0.5 leaves more and predicts much better.
+- dps and csgm leave 1.7 to 2.7. The steps of dps have a fixed length, so it stops short with zeta
+  3 and swings about the centre of k-space with zeta 8 (25 there, but 1.4 elsewhere). csgm is an
+  annealed walk of 600 steps in place of 3465; a lower last level did not help.
+
+![the head, by every answer](images/real-brain.webp)
+
+{seen}
+"""
+
+TOOTH = """
+## A tooth, 181 views of 640 pixels
+
+Two detector pixels are joined to a bin and the picture has 192 x 192 pixels, for 30 views; four
+and 96 x 96 for all views. (With 176 pixels, the corners of the tooth lie outside, which is an
+error of the model.) Rays beyond it are left out. Of 30 views, the other 151 judge the answers;
+only the axis of rotation is found from all.
+
+Noise. The variance 1 / photons is right: second differences from view to view leave 1.00 to 1.07
+of it in air. The model is not: in air beside the tooth line integrals are off by more than the
+photons' noise, since the pattern of the beam moved after the white fields were taken. Rings
+(`scans.without_rings`, from the views in use) and the drift of each view (`scans.without_drift`)
+are taken off; what air still shows beyond its photons (`scans.excess`), {excess:.4f} beside
+{photon:.4f}, is added to the variance that the solvers are told. A user of the command line says
+`--noise {total:.4f}`. The tables give chi-square over 1 / photons, as the file has it, and over
+what was told. As the told variance is the larger by about two, an answer that fits perfectly has
+2 in the first column and 1 in the second.
+
+### All 181 views, four pixels to a bin
+
+{every}
+
+### 30 views, two pixels to a bin
+
+{few}
+
+- From all views diffpir leaves 1.06 of what it was told, mmps and score-medical 1.5 to 1.6, mcg
+  3.3: with so many rays, 12, 6 and 4 iterations probably stop short of the data.
+- With 30 views, diffpir leaves what it was told, and mmps nearly. They predict the 151 other
+  views to {best} variances: eight times nearer than least squares, which fits the 30 views
+  perfectly and nothing else.
+- score-medical and mcg take y for noiseless. With few iterations of the pseudo-inverse their
+  chi-square comes near 1 over 1 / photons, which is below what model errors alone leave: they fit
+  these errors too, and predict less well than diffpir.
+- Held-out views are not at 1 for anyone: 30 views do not determine the picture, edges above all.
+- Without the corrections, and told 1 / photons alone, diffpir leaves {raw} of it, but one sample
+  predicts the other views less well, {rawheld} in place of {one}: it draws the error of the model
+  into the picture.
+- dps is not shown: its preset, made for simulated chests, leaves more than 60, and larger steps
+  diverge. sigpy's total variation has not converged in 400 iterations of each weight, so its row
+  says nothing of the method.
+
+![the tooth from 181 views](images/real-tooth-181.webp)
+
+![the tooth from 30 views](images/real-tooth-30.webp)
+
+{seen}
+"""
+
+SEEN = {
+    "brain": """\
+What is seen: the zero-filled image is a blur with ripples. SENSE has every fold of the cortex,
+under fine grain that covers the air too. Total variation, diffpir, mmps, score-mri and
+score-medical look alike at this size: dark air, a sharp skull, the same ventricles, folds and
+small vessels, so that none of these was invented by one prior. Total variation paints small flat
+patches in the grey matter; score-medical keeps some of the grain. dps is plainly smoother, with
+the folds at the rim washed together, and csgm a little. A dark patch at the left and a bright dot
+beside the skull at the right are in every picture, so they are in the data. The uncertainty of
+diffpir is about 0.01 inside, and 0.02 in the scalp and skull, where the contrast is; it has no
+structure that hints at a doubtful fold. Along the border of the picture there are a few restless
+pixels.""",
+    "tooth": """\
+What is seen: back-projection of 30 views is covered with streaks, and least squares and total
+variation keep them, weaker and blurred. All solvers show the tooth without streaks: black air,
+two tissues of even grey with sharp borders, and the two wide cracks that all 181 views show, at
+the upper left and at the right. The thin cracks at the lower left, seen from 181 views, are faint
+or missing. score-medical and mcg keep thin straight lines through the tooth and in the air;
+diffpir and mmps hardly do. In back-projection these lines are bright or dark rays of single bins,
+probably outliers that were not marked; the uncertainty of diffpir lies along the borders and does
+not show them. From all views back-projection has a line through the air, too, in the direction of
+the crack at the upper left, and a faint ring. There diffpir and score-medical, and mmps less,
+draw fine waves along the borders and in the darker tissue, which mcg and back-projection do not
+have: pixels of four detector pixels do not describe the edges as exactly as the data do, and the
+fit shows it.""",
+}
+
+
+def cell(values: list[float | None]) -> str:
+    """mean / one sample."""
+    return " / ".join("-" if v is None else f"{v:.2f}" if v < 100 else f"{v:.0f}" for v in values)
+
+
+def table(rows: list[dict], columns: dict[str, str]) -> str:
+    """Markdown; columns: key of a record to its heading."""
+    lines = ["| answer | NFE | seconds | " + " | ".join(columns.values()) + " |"]
+    lines += ["|---|---|---|" + "---|" * len(columns)]
+    for r in rows:
+        cells = [cell(r[k] if isinstance(r[k], list) else [r[k]]) for k in columns]
+        seconds = f"{r['seconds']:.0f}" if r["seconds"] >= 0.5 else "< 1"
+        lines.append(f"| {r['answer']} | {r['cost']} | {seconds} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def page(record: dict) -> str:
+    """All of it, in Markdown, as far as it was measured."""
+    text = HEAD
+    if "mri 0" in record:
+        found = record["mri 0"]
+        facts = found["facts"]
+        columns = {
+            "chi2": "chi-square", "centre": "one, centre", "rest": "one, elsewhere",
+            "held": "held out",
+        }  # fmt: skip
+        text += BRAIN.format(
+            **{k: facts[k] for k in ("samples", "held", "rim", "coils")},
+            full=facts["coils, full"], table=table(found["rows"], columns), seen=SEEN["brain"],
+        )  # fmt: skip
+    if all(f"ct {n}" in record for n in range(3)):
+        every, few, raw = (record[f"ct {n}"] for n in range(3))
+        both = {"chi2": "over 1 / photons", "told": "over what was told"}
+        held = both | {"held": "151 other views"}
+        facts = few["facts"]
+        best, one = {r["answer"]: r for r in few["rows"]}["diffpir"]["held"]
+        left = {r["answer"]: r for r in raw["rows"]}["diffpir"]
+        text += TOOTH.format(
+            excess=facts["excess"], photon=facts["photon noise"],
+            total=(facts["excess"] ** 2 + facts["photon noise"] ** 2) ** 0.5,
+            every=table(every["rows"], both), few=table(few["rows"], held), best=f"{best:.1f}",
+            one=f"{one:.2f}",
+            raw=cell(left["chi2"][:1]), rawheld=cell(left["held"][:1]), seen=SEEN["tooth"],
+        )  # fmt: skip
+    return text.rstrip() + "\n"
