@@ -5,7 +5,7 @@
 
 The data are what the prior was trained on; the slices that its recipe held out are measured here.
 MRI is simulated with lines of a 128 x 128 k-space, for one coil and for eight, with a random smooth
-phase; CT with parallel rays. Total variation is sigpy's (primal-dual), with its weight chosen with
+phase; CT with parallel rays. Total variation is sigpy's, with its weight chosen with
 the truth in hand. PSNR and SSIM are of magnitudes on [0, 1] (MRI) and of -1024..1500 HU (CT);
 `misfit` is the mean square of the residual over the variance of the noise, which is near 1 for an
 image that explains the measurement and no more. Solvers run with their presets of `invdiff.zoo`,

@@ -85,13 +85,19 @@ def patches(images: list[np.ndarray], r: Recipe, side: int, count: int) -> Tenso
     """`count` images or pieces of images as the prior was trained on them, side x side."""
     from dataclasses import replace
 
-    n = min(64, count)
-    sampler = PatchSampler(images, replace(r, patch=side, batch=n, scales=(1,), halves=0.0), "cpu")
-    return torch.cat([sampler(k) for k in range(-(-count // n))])[:count]
+    sampler = PatchSampler(images, replace(r, patch=side, batch=64, scales=(1,), halves=0.0), "cpu")
+    n = len(sampler(0))  # two items make one clip
+    x = torch.cat([sampler(k) for k in range(-(-count // n))])[:count]
+    return x if r.shape is None else x.reshape(count, *(s or side for s in r.shape))
 
 
 def nearest(x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance of every x to the nearest of known, per pixel (root mean square), and its index."""
+    """Distance of every x to the nearest of known, per pixel (root mean square), and its index.
+
+    Complex images are compared by their magnitude.
+    """
+    if x.shape[1] == 2:
+        x, known = visible(x), visible(known)
     d = torch.cdist(x.flatten(1), known.flatten(1)) / x[0].numel() ** 0.5
     return d.min(dim=1).values, d.argmin(dim=1)
 
@@ -110,8 +116,13 @@ def sheet(x: Tensor, near: Tensor, columns: int = 12) -> Tensor:
 
 
 def clouds(a: Tensor, b: Tensor) -> float:
-    """Sliced Wasserstein distance per root of the number of values, of equally many of each."""
+    """Sliced Wasserstein distance of equally many of each, times the root of the number of values.
+
+    Complex images are compared by their magnitude.
+    """
     n = min(len(a), len(b))
+    if a.shape[1] == 2:
+        a, b = visible(a), visible(b)
     return sliced_wasserstein(a[:n], b[:n], 500) * a[0].numel() ** 0.5
 
 

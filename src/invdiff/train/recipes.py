@@ -32,8 +32,8 @@ BRAIN = Recipe(
     net=PhotoNetConfig(
         channels=2,
         widths=(32, 64, 128, 160),
-        blocks=(2, 2, 2, 2),
-        up_blocks=(2, 2, 2),
+        blocks=(3, 3, 3, 2),
+        up_blocks=(3, 3, 2),
         embedding=64,
         sigma_data=0.18,
     ),
@@ -65,7 +65,7 @@ BRAIN = Recipe(
     p_mean=-2.0,
     patch=128,
     batch=12,
-    steps=5500,
+    steps=3200,
     warmup=200,
     grad_clip=1.5,
 )
