@@ -11,6 +11,7 @@ Every operator is a frozen dataclass over image shapes, batch first. What a rung
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import admit, narrower
 from invdiff.operators.krylov import conjugate_gradients, least_squares
 
 
@@ -33,6 +35,25 @@ class Operator:
 
     batched: ClassVar[tuple[str, ...]] = ()
     differentiable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        admit(self)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let a `__post_init__` of the subclass find fields that are what they are annotated as."""
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("__post_init__")
+        if own is not None:
+
+            @functools.wraps(own)
+            def admitting(self: Operator) -> None:
+                try:
+                    admit(self)
+                except InvdiffError as error:
+                    raise narrower(error, lambda: own(self)) from None
+                own(self)
+
+            cls.__post_init__ = admitting  # type: ignore[method-assign]
 
     def __call__(self, x: Tensor) -> Tensor:
         """A(x)."""

@@ -14,6 +14,9 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Spectral
 
+LONGEST_SIDE = 1_000_000
+"""Pixels of a side, and bins of a detector, at most."""
+
 
 def whole(n: Any) -> bool:
     """Whether n is a whole number above 0."""
@@ -23,11 +26,23 @@ def whole(n: Any) -> bool:
 def checked_size(size: Any) -> tuple[int, int]:
     """size as (height, width); InvdiffError unless it is two whole numbers from 1 to a million."""
     size = tuple(size)
-    if len(size) != 2 or not all(whole(n) and n <= 1_000_000 for n in size):
+    if len(size) != 2 or not all(whole(n) and n <= LONGEST_SIDE for n in size):
         raise InvdiffError(
             f"An image size is (height, width) in whole pixels, 1 to 1000000, found {size}."
         )
     return int(size[0]), int(size[1])
+
+
+def check_count(what: str, n: Any, most: int = 100_000) -> None:
+    """Raise InvdiffError unless n, a number of `what`, is a whole number from 1 to `most`."""
+    if not whole(n) or n > most:
+        raise InvdiffError(f"A number of {what} is a whole number from 1 to {most}, found {n}.")
+
+
+def check_iterations(n: int) -> None:
+    """Raise InvdiffError unless n, a bound on iterations, is a whole number above 0."""
+    if not whole(n):
+        raise InvdiffError(f"cg_iterations is a whole number above 0, found {n}.")
 
 
 def check_image(name: str, size: tuple[int, int], x_shape: tuple[int, ...]) -> None:
