@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Linear, Spectral
-from invdiff.operators.sparse import Csr, product, sparse, transposed
+from invdiff.operators.sparse import Csr, product, sparse_pair, transposed
 
 SMALL = 4096
 """Numbers of an image up to which `from_matrix` decomposes: V then takes 128 MiB in float64."""
@@ -228,12 +228,10 @@ class SparseMatrix(Linear):
 
     def _pair(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """M and its transpose in the precision and on the device of like."""
-        casts = self.__dict__.setdefault("_casts", {})
-        key = ("pair", like.dtype, like.device)
-        if key not in casts:
+
+        def made() -> tuple[Tensor, Tensor]:
             n = math.prod(self.shape_y), math.prod(self.x_shape)
             forward: Csr = (self.pointers, self.columns, self.values.to(like.dtype))
-            back = transposed(forward, n[1])
-            casts[key] = sparse(forward, n, like.device), sparse(back, n[::-1], like.device)
-        pair: tuple[Tensor, Tensor] = casts[key]
-        return pair
+            return sparse_pair(forward, transposed(forward, n[1]), n, like.device)
+
+        return self._once("pair", like, made)

@@ -6,13 +6,15 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.admit import admit, narrower
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,13 +148,18 @@ class Operator:
 
     def _as(self, name: str, like: Tensor) -> Tensor:
         """The real tensor attribute `name` in the precision and on the device of like, kept."""
-        casts = self.__dict__.setdefault("_casts", {})
+
+        def cast() -> Tensor:
+            value: Tensor = getattr(self, name)
+            dtype = like.real.dtype if like.is_complex() else like.dtype
+            return value.to(like.device, dtype.to_complex() if value.is_complex() else dtype)
+
+        return self._once(name, like, cast)
+
+    def _once(self, name: str, like: Tensor, make: Callable[[], T]) -> T:
+        """What make() gives for the precision and device of like, kept under `name`."""
+        casts: dict[object, T] = self.__dict__.setdefault("_casts", {})
         key = (name, like.dtype, like.device)
         if key not in casts:
-            value = getattr(self, name)
-            dtype = like.real.dtype if like.is_complex() else like.dtype
-            if value.is_complex():
-                dtype = dtype.to_complex()
-            casts[key] = value.to(like.device, dtype)
-        kept: Tensor = casts[key]
-        return kept
+            casts[key] = make()
+        return casts[key]

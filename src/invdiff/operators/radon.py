@@ -38,7 +38,7 @@ from invdiff.operators.sparse import (
     by_rays_back,
     joseph,
     mapped,
-    sparse,
+    sparse_pair,
     transposed,
 )
 
@@ -204,17 +204,13 @@ class Radon(Linear):
 
     def _pair(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """A and its transpose as sparse matrices in the precision and on the device of like."""
-        casts = self.__dict__.setdefault("_casts", {})
-        key = ("pair", like.dtype, like.device)
-        if key not in casts:
+
+        def made() -> tuple[Tensor, Tensor]:
             n = math.prod(self._y), math.prod(self.size)
             parts = kept("radon", f"{self._geometry}/{like.dtype}", lambda: self._built(like.dtype))
-            casts[key] = (
-                sparse(_side(parts, "forward"), n, like.device),
-                sparse(_side(parts, "back"), n[::-1], like.device),
-            )
-        pair: tuple[Tensor, Tensor] = casts[key]
-        return pair
+            return sparse_pair(_side(parts, "forward"), _side(parts, "back"), n, like.device)
+
+        return self._once("pair", like, made)
 
     @property
     def _geometry(self) -> tuple[object, ...]:

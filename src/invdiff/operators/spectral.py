@@ -54,24 +54,22 @@ class Spectral(Linear):
 
         n is the longest side of the coefficient array; this is the usual rank decision of pinv.
         """
-        casts = self.__dict__.setdefault("_casts", {})
-        key = ("spectrum", like.dtype, like.device)
-        if key not in casts:
+
+        def cut() -> Tensor:
             s = self.s
-            cut = s.max() * torch.finfo(like.dtype).eps * max(s.shape)
-            casts[key] = torch.where(s > cut, s, 0.0).to(like.device, like.dtype.to_real())
-        kept: Tensor = casts[key]
-        return kept
+            least = s.max() * torch.finfo(like.dtype).eps * max(s.shape)
+            return torch.where(s > least, s, 0.0).to(like.device, like.dtype.to_real())
+
+        return self._once("spectrum", like, cut)
 
     def inverse_spectrum(self, like: Tensor) -> Tensor:
         """1 / s, and 0 where s is numerically zero: the singular values of A^+."""
-        casts = self.__dict__.setdefault("_casts", {})
-        key = ("inverse", like.dtype, like.device)
-        if key not in casts:
+
+        def inverse() -> Tensor:
             s = self.spectrum(like)
-            casts[key] = torch.where(s > 0, 1 / torch.where(s > 0, s, 1.0), 0.0)
-        kept: Tensor = casts[key]
-        return kept
+            return torch.where(s > 0, 1 / torch.where(s > 0, s, 1.0), 0.0)
+
+        return self._once("inverse spectrum", like, inverse)
 
     def rank(self, x_shape: tuple[int, ...]) -> int:
         """Singular values above 0 for one image of x_shape, by the rank decision of float32; the
