@@ -11,7 +11,7 @@ from invdiff import run
 from invdiff.core import InvdiffError, Problem
 from invdiff.needs import missing
 from invdiff.noise import Gaussian
-from invdiff.operators import Inpaint
+from invdiff.operators import Identity, Inpaint
 from invdiff.paths import VP
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.result import Result
@@ -155,3 +155,8 @@ def test_inputs_in_the_results_folder_are_refused(tmp_path: Path) -> None:
     check_apart(tmp_path / "b", str(tmp_path / "a.png"), "gaussian:2")
     with pytest.raises(InvdiffError, match="lies in"):
         check_apart(tmp_path, str(tmp_path / "a.png"))
+
+
+def test_files_that_name_where_operators_stood_are_read() -> None:
+    found = decode({"type": "invdiff.operators.base:Identity", "fields": {}}, {})
+    assert isinstance(found, Identity)

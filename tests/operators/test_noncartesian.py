@@ -161,7 +161,7 @@ def test_trajectories() -> None:
         (lambda: ops.NonCartesian(torch.zeros(1, 3, 2), SIZE, density=torch.ones(1, 4)), "weight"),
         (lambda: ops.NonCartesian(torch.zeros(1, 3, 2), SIZE).y_shape((2, 5, 6)), "images"),
         (lambda: ops.NonCartesian(torch.zeros(1, 3, 2), SIZE).y_shape((3, 6, 5)), "images"),
-        (lambda: ops.radial_uv(0, 8, SIZE), "whole numbers"),
+        (lambda: ops.radial_uv(0, 8, SIZE), "number of lines is a whole number"),
         (lambda: ops.spiral_uv(1, 8, SIZE, turns=-1.0), "turns"),
     ],
 )

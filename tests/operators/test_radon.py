@@ -237,10 +237,10 @@ def test_sets_of_angles() -> None:
     ("change", "sentence"),
     [
         ({"angles": ()}, "at least one angle"),
-        ({"angles": (float("nan"),)}, "finite angles"),
+        ({"angles": (float("nan"),)}, "angles.* must be a finite number"),
         ({"pitch": 0.0}, "above 0"),
         ({"pixel": -1.0}, "above 0"),
-        ({"detectors": -3}, "whole number of bins"),
+        ({"detectors": -3}, "1 to 1000000 bins"),
         ({"source": 3.0}, "inside an image of 6 x 5"),
         ({"size": (6, 0)}, "whole pixels"),
         ({"angles": tuple(range(180)), "size": (10000, 10000), "mode": "matrix"}, "32-bit indices"),

@@ -44,6 +44,7 @@ from invdiff.operators.latent import decoded
 from invdiff.paths import VP
 from invdiff.priors.base import Prior, eps_from
 from invdiff.priors.hub import load_diffusers
+from invdiff.priors.load import load_prior
 from invdiff.run import solve
 from invdiff.solvers import registry
 from invdiff.steps import ddim
@@ -273,6 +274,9 @@ def test_classes(tmp_path: Path) -> None:
     assert guided.fingerprint not in [p.fingerprint for p in priors]
     wrong = {"class_label": 0, "guidance": 2.0}
     sentence(lambda: load_diffusers(tmp_path, **wrong), "null_label", "from 0 to 4")
+    wrong = {"class_label": 0, "null_label": 4}
+    sentence(lambda: load_diffusers(tmp_path, **wrong), "null_label", "give guidance")
+    sentence(lambda: load_prior(tmp_path, label=0, null_label=4), "null_label", "give guidance")
 
 
 def test_guidance_needs_something_to_guide(model: Path) -> None:

@@ -301,6 +301,7 @@ def test_guidance(tmp_path: Path) -> None:
     sentence(lambda: load_prior(path, null_label=5, **wrong), "from 0 to 4")
     sentence(lambda: load_prior(path, null_label=-1, **wrong), "0 or more")
     sentence(lambda: load_prior(path, guidance=2.0, **ADM), "label")
+    sentence(lambda: load_prior(path, label=1, null_label=4, **ADM), "null_label", "give guidance")
     sentence(lambda: load_prior(path, label=1, guidance=math.nan, **ADM), "guidance")
     sentence(lambda: load_prior(make_adm(tmp_path / "u.pt"), label=1, **ADM), "no classes")
     sentence(lambda: load_prior("photo", label=1), "takes no label")

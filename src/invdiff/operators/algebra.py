@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
 from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
 
 
@@ -149,12 +149,20 @@ class Stack(Linear):
         return torch.cat([v.flatten(1) for v in parts], dim=1)
 
 
+def _check_scale(scale: float) -> None:
+    if scale == 0:
+        raise InvdiffError("A scale is a finite number that is not 0, found 0.")
+
+
 @dataclass(frozen=True, eq=False)
 class Scaled(Linear):
     """scale * base(x), scale != 0."""
 
     base: Linear
     scale: float
+
+    def __post_init__(self) -> None:
+        _check_scale(self.scale)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.scale * self.base(x)
@@ -184,6 +192,9 @@ class ScaledSpectral(Spectral):
 
     base: Spectral
     scale: float
+
+    def __post_init__(self) -> None:
+        _check_scale(self.scale)
 
     __call__ = Scaled.__call__
     adjoint = Scaled.adjoint
@@ -220,10 +231,9 @@ class ScaledSpectral(Spectral):
         return c if self.scale > 0 else -c
 
 
+@checked
 def scaled(base: Linear, scale: float) -> Linear:
     """scale * base, on the same rung of the ladder as base; scale must not be 0, and finite."""
-    if scale == 0 or not math.isfinite(scale):
-        raise InvdiffError(f"A scale is a finite number that is not 0, found {scale}.")
     return ScaledSpectral(base, scale) if isinstance(base, Spectral) else Scaled(base, scale)
 
 
@@ -251,15 +261,21 @@ class Affine(PseudoInvertible):
         return self.linear.one_to_one(x_shape)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return self.linear.y_shape(x_shape)
+        y_shape, have = self.linear.y_shape(x_shape), tuple(self.offset.shape)
+        pairs = zip(reversed(have[-len(y_shape) :]), reversed(y_shape), strict=False)
+        if len(have) > 1 + len(y_shape) or 0 in have or any(m not in (1, n) for m, n in pairs):
+            raise InvdiffError(
+                f"An offset of shape {have} cannot be added to measurements of shape "
+                f"{tuple(y_shape)} each; give one number, or one for each."
+            )
+        return y_shape
 
     def restrict(self, y: Tensor) -> Tensor:
         return self.linear.restrict(y)
 
 
+@checked
 def affine(base: Linear, scale: float, offset: float) -> Operator:
     """scale * base(x) + offset: for example a sensor that counts from 0, a prior on [-1, 1]."""
     linear = scaled(base, scale)
-    if not math.isfinite(offset):
-        raise InvdiffError(f"An offset is a finite number, found {offset}.")
     return Affine(linear, torch.tensor(offset, dtype=torch.float64)) if offset else linear

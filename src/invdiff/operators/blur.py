@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
 from invdiff.operators.base import Linear, Spectral
 from invdiff.operators.separable import (
     SeparableBlur,
@@ -44,6 +45,7 @@ WIDEST = 500.0
 """Pixels: kernels that reach farther are refused, for they would not fit into memory."""
 
 
+@checked
 def gaussian_kernel(sigma: float) -> Tensor:
     """Gaussian of standard deviation sigma (pixels, > 0), cut at ceil(4 sigma); sum 1, float64."""
     if not 0 < sigma <= WIDEST:
@@ -55,6 +57,7 @@ def gaussian_kernel(sigma: float) -> Tensor:
     return torch.outer(taps, taps) / taps.sum() ** 2
 
 
+@checked
 def motion_kernel(length: float, angle_degrees: float) -> Tensor:
     """A straight motion of `length` pixels (>= 1), antialiased; odd sides, sum 1, float64.
 
@@ -271,6 +274,7 @@ class Blur(Linear):
         return tuple(x_shape)
 
 
+@checked
 def blur(kernel: Tensor, size: tuple[int, int], boundary: str = "reflect") -> Linear:
     """Convolution with kernel (h, w) on the highest rung of the ladder that it allows.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
 from invdiff.operators.algebra import Affine, scaled
 from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible
 
@@ -135,6 +136,7 @@ class Bracket(PseudoInvertible):
         return (len(self.exposures), *x_shape)
 
 
+@checked
 def to_photons(peak: float, base: Linear | None = None) -> Operator:
     """Expected photon counts, peak (z + 1) / 2 for z = base(x) on [-1, 1]; base: nothing at all.
 

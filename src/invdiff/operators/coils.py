@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
 from invdiff.operators.mri import as_channels, as_complex, ifft2c
+from invdiff.operators.separable import check_count, checked_size
 
 
 def normalised(maps: Tensor) -> Tensor:
@@ -22,6 +24,7 @@ def normalised(maps: Tensor) -> Tensor:
     return torch.where(total > 0, maps / torch.where(total > 0, total, 1.0), 0.0)
 
 
+@checked
 def ring_maps(coils: int, size: tuple[int, int], distance: float = 2.0) -> Tensor:
     """Smooth synthetic sensitivities of `coils` small coils around the image, normalised.
 
@@ -29,10 +32,10 @@ def ring_maps(coils: int, size: tuple[int, int], distance: float = 2.0) -> Tenso
     `distance` (above sqrt 2, the corners): strength and phase fall off as near a short wire.
     size: (H, W). Returns (1, coils, H, W), complex128.
     """
-    if coils < 1 or not distance > math.sqrt(2):
-        raise InvdiffError(
-            f"Coils number at least 1 and stand at more than 1.42, found {coils} at {distance}."
-        )
+    check_count("coils", coils, 1000)
+    size = checked_size(size)
+    if not distance > math.sqrt(2):
+        raise InvdiffError(f"Coils stand at a distance above 1.42, found {distance}.")
     rows, cols = (2 * (torch.arange(n).double() + 0.5) / n - 1 for n in size)
     z = torch.complex(cols[None, :].expand(size), rows[:, None].expand(size))
     angle = 2 * math.pi * torch.arange(coils).double() / coils

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
 from invdiff.operators.base import Spectral
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.separable import checked_size, whole
@@ -48,6 +49,7 @@ class DCTSubsampling(Spectral):
         return Inpaint(self.mask)
 
     @classmethod
+    @checked
     def random(
         cls, size: tuple[int, int], keep: float, seed: int, low: int = 0, batch: int = 1
     ) -> DCTSubsampling:
@@ -61,6 +63,7 @@ class DCTSubsampling(Spectral):
         return cls(mask)
 
     @classmethod
+    @checked
     def lowest(cls, size: tuple[int, int], count: int) -> DCTSubsampling:
         """The count x count lowest frequencies of images of size (H, W)."""
         size = checked_size(size)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
 from invdiff.operators.base import Spectral
-from invdiff.operators.separable import checked_size, whole
+from invdiff.operators.separable import check_count, checked_size, whole
 from invdiff.rng import Rng
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -40,7 +41,7 @@ class Inpaint(Spectral):
                 "A mask has shape (batch or 1, channels or 1, height, width), found "
                 f"{tuple(self.mask.shape)}; add the missing axes."
             )
-        if not bool(((self.mask == 0) | (self.mask == 1)).all()):
+        if self.mask.is_complex() or not bool(((self.mask == 0) | (self.mask == 1)).all()):
             raise InvdiffError("A mask holds only 1 (known) and 0 (missing); threshold it first.")
         empty = (~self.mask.bool().flatten(1).any(1)).nonzero().flatten().tolist()
         if empty or self.mask.shape[0] == 0:
@@ -50,6 +51,7 @@ class Inpaint(Spectral):
             )
 
     @classmethod
+    @checked
     def box(cls, size: tuple[int, int], top: int, left: int, height: int, width: int) -> Inpaint:
         """A box of pixels is MISSING, everything around it is known.
 
@@ -70,6 +72,7 @@ class Inpaint(Spectral):
         return cls(mask)
 
     @classmethod
+    @checked
     def random(cls, size: tuple[int, int], keep: float, seed: int, batch: int = 1) -> Inpaint:
         """Exactly round(keep H W) randomly placed pixels are known, the same in all channels.
 
@@ -79,8 +82,7 @@ class Inpaint(Spectral):
         """
         if not 0 < keep <= 1:
             raise InvdiffError(f"The fraction of known pixels lies in (0, 1], found {keep}.")
-        if not whole(batch):
-            raise InvdiffError(f"A batch holds at least 1 mask, found {batch}.")
+        check_count("masks", batch)
         size = checked_size(size)
         n = size[0] * size[1]
         draws = Rng.of(range(seed, seed + batch)).uniform(torch.empty(batch, n), "mask")

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
 from invdiff.operators.base import Linear
-from invdiff.operators.stations import check_array
+from invdiff.operators.separable import check_count, checked_size
+from invdiff.operators.stations import check_radius
 
 Size = tuple[int, int]
 
@@ -47,8 +49,7 @@ class Interferometry(Linear):
                 "Frequencies have shape (batch or 1, count, 2), real, found "
                 f"{tuple(uv.shape)} of {uv.dtype}."
             )
-        if not bool(torch.isfinite(uv).all()):
-            raise InvdiffError("Frequencies are finite numbers, but some of these are not.")
+        object.__setattr__(self, "size", checked_size(self.size))
 
     def _phases(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """exp(-2 pi i v q / H) / sqrt(H), (B, M, H), and the same for u, (B, M, W)."""
@@ -80,6 +81,7 @@ class Interferometry(Linear):
         return (x_shape[0], self.uv.shape[1])
 
 
+@checked
 def grid_uv(mask: Tensor) -> Tensor:
     """The frequencies, (1, M, 2), float64, that are marked in a centred Fourier plane.
 
@@ -95,8 +97,10 @@ def grid_uv(mask: Tensor) -> Tensor:
     return uv[None].double()
 
 
+@checked
 def low_frequencies(size: Size, count: int) -> Tensor:
     """A mask (H, W) of the count x count lowest frequencies of the centred Fourier plane."""
+    size = checked_size(size)
     if not 1 <= count <= min(size):
         raise InvdiffError(f"An image of {size} has no {count} x {count} lowest frequencies.")
     mask = torch.zeros(size, dtype=torch.bool)
@@ -105,9 +109,13 @@ def low_frequencies(size: Size, count: int) -> Tensor:
     return mask
 
 
+@checked
 def random_uv(count: int, radius: float, seed: int = 0) -> Tensor:
     """`count` frequencies (1, count, 2), uniform in a disc of the given radius, float64."""
-    check_array(count, radius)
+    check_count("frequencies", count, 10_000_000)
+    check_radius(radius)
+    if seed < 0:
+        raise InvdiffError(f"A seed of frequencies is 0 or more, found {seed}.")
     rng = np.random.default_rng(seed)
     r, angle = radius * np.sqrt(rng.random(count)), 2 * math.pi * rng.random(count)
     return torch.from_numpy(np.stack([r * np.cos(angle), r * np.sin(angle)], axis=1))[None]

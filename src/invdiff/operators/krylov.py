@@ -36,9 +36,10 @@ def conjugate_gradients(
     x = torch.zeros_like(b) if start is None else start
     r = b if start is None else b - apply(x)
     p = r
-    rr = batch_dot(r, r).double()
-    floor = max(tol, torch.finfo(b.dtype).eps) ** 2 * batch_dot(b, b).double()
-    for _ in range(iterations):
+    bb = batch_dot(b, b).double()
+    rr = bb if start is None else batch_dot(r, r).double()
+    floor = max(tol, torch.finfo(b.dtype).eps) ** 2 * bb
+    for k in range(iterations):
         active = rr > floor
         if b.device.type == "cpu" and not bool(active.any()):
             break
@@ -47,6 +48,8 @@ def conjugate_gradients(
         go = active & (pq > 0)
         step = torch.where(go, rr / torch.where(go, pq, 1.0), 0.0)
         x = x + step.to(b.dtype) * p
+        if k == iterations - 1:
+            break
         r = r - step.to(b.dtype) * q
         new = batch_dot(r, r).double()
         ratio = torch.where(go, new / torch.where(go, rr, 1.0), 0.0)

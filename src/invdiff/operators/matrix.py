@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Linear, Spectral
-from invdiff.operators.sparse import Csr, product, sparse, transposed
+from invdiff.operators.sparse import Csr, product, sparse_pair, transposed
 
 SMALL = 4096
 """Numbers of an image up to which `from_matrix` decomposes: V then takes 128 MiB in float64."""
@@ -64,11 +64,6 @@ def _check(shape: tuple[int, ...], x_shape: tuple[int, ...], shape_y: tuple[int,
         )
 
 
-def _check_finite(values: Tensor) -> None:
-    if not bool(torch.isfinite(values).all()):
-        raise InvdiffError("The matrix holds NaN or infinite numbers.")
-
-
 def _y_shape(A: Matrix | MatrixProduct | SparseMatrix, x_shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of y, or InvdiffError for images of another shape than A's."""
     if tuple(x_shape) != A.x_shape:
@@ -93,7 +88,6 @@ class Matrix(Spectral):
         _check(tuple(self.matrix.shape), self.x_shape, self.shape_y)
         if self.matrix.is_complex():
             raise InvdiffError("A complex matrix has no real decomposition; take MatrixProduct.")
-        _check_finite(self.matrix)
 
     y_shape = _y_shape
 
@@ -152,7 +146,6 @@ class MatrixProduct(Linear):
 
     def __post_init__(self) -> None:
         _check(tuple(self.matrix.shape), self.x_shape, self.shape_y)
-        _check_finite(self.matrix)
 
     y_shape = _y_shape
 
@@ -163,6 +156,14 @@ class MatrixProduct(Linear):
     def adjoint(self, y: Tensor) -> Tensor:
         x = y.flatten(1) @ self._as("matrix", y).conj()
         return (x.real if x.is_complex() else x).reshape(-1, *self.x_shape)
+
+
+def _fit(ends: Tensor, places: Tensor, n: int) -> bool:
+    """Whether rows that end there hold all entries, at places of n columns."""
+    if ends.is_meta:
+        return True
+    rising = int(ends[0]) == 0 and int(ends[-1]) == len(places) and bool((ends.diff() >= 0).all())
+    return rising and (not len(places) or (int(places.min()) >= 0 and int(places.max()) < n))
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +186,16 @@ class SparseMatrix(Linear):
                 "A sparse matrix of complex numbers is taken by Linear.from_scipy, as a "
                 "scipy.sparse.linalg.aslinearoperator."
             )
-        _check_finite(self.values)
+        m, n = math.prod(self.shape_y), math.prod(self.x_shape)
+        ends, places = self.pointers, self.columns
+        whole = not any(t.is_floating_point() or t.is_complex() for t in (ends, places))
+        flat = ends.ndim == places.ndim == self.values.ndim == 1 and len(ends) == m + 1
+        if not (whole and flat and len(places) == len(self.values) and _fit(ends, places, n)):
+            raise InvdiffError(
+                f"Compressed rows of a matrix of {m} x {n} have {m + 1} pointers that rise from 0 "
+                f"to the number of values, and a column below {n} for each value; these are no "
+                "such rows, so make them by SparseMatrix.from_csr."
+            )
 
     @classmethod
     def from_csr(
@@ -218,12 +228,10 @@ class SparseMatrix(Linear):
 
     def _pair(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """M and its transpose in the precision and on the device of like."""
-        casts = self.__dict__.setdefault("_casts", {})
-        key = ("pair", like.dtype, like.device)
-        if key not in casts:
+
+        def made() -> tuple[Tensor, Tensor]:
             n = math.prod(self.shape_y), math.prod(self.x_shape)
             forward: Csr = (self.pointers, self.columns, self.values.to(like.dtype))
-            back = transposed(forward, n[1])
-            casts[key] = sparse(forward, n, like.device), sparse(back, n[::-1], like.device)
-        pair: tuple[Tensor, Tensor] = casts[key]
-        return pair
+            return sparse_pair(forward, transposed(forward, n[1]), n, like.device)
+
+        return self._once("pair", like, made)

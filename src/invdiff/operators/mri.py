@@ -19,6 +19,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Linear, Operator, Spectral
+from invdiff.operators.separable import check_iterations
 
 AXES = (-2, -1)
 
@@ -54,7 +55,7 @@ def check_sampling(mask: Tensor) -> None:
             "A sampling mask has shape (batch or 1, 1, height, width), found "
             f"{tuple(mask.shape)}; all coils are sampled alike."
         )
-    if not bool(((mask == 0) | (mask == 1)).all()):
+    if mask.is_complex() or not bool(((mask == 0) | (mask == 1)).all()):
         raise InvdiffError("A sampling mask holds only 1 (sampled) and 0; threshold it first.")
     if mask.shape[0] == 0 or not bool(mask.bool().flatten(1).any(1).all()):
         raise InvdiffError("A sampling mask samples nothing at all; mark samples with 1.")
@@ -207,6 +208,7 @@ class Sense(_Sampled, Linear):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_iterations(self.cg_iterations)
         if not self.maps.is_complex() or self.maps.ndim != self.mask.ndim:
             raise InvdiffError(
                 "Coil sensitivities are complex, (batch or 1, coils, height, width), found "

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
 from invdiff.operators.base import Linear
 from invdiff.operators.krylov import least_squares
 from invdiff.operators.mri import as_channels, as_complex
-from invdiff.operators.separable import checked_size, whole
+from invdiff.operators.separable import check_count, check_iterations, checked_size
 
 Size = tuple[int, int]
 GOLDEN = math.pi * (math.sqrt(5) - 1) / 2
@@ -60,18 +61,22 @@ class NonCartesian(Linear):
                 "A trajectory has shape (batch or 1, samples, 2), real, found "
                 f"{tuple(uv.shape)} of {uv.dtype}."
             )
-        if not bool(torch.isfinite(uv).all()):
-            raise InvdiffError("A trajectory is of finite numbers, but some of these are not.")
         if not 1e-14 <= self.eps <= 0.1:
             raise InvdiffError(f"eps lies between 1e-14 and 0.1, found {self.eps}.")
         if maps is not None and (
-            maps.ndim != 4 or tuple(maps.shape[2:]) != self.size or not maps.is_complex()
+            maps.ndim != 4
+            or 0 in maps.shape
+            or tuple(maps.shape[2:]) != self.size
+            or not maps.is_complex()
         ):
             raise InvdiffError(
                 f"Coil sensitivities are complex, (batch or 1, coils, {self.size[0]}, "
                 f"{self.size[1]}), found {tuple(maps.shape)} of {maps.dtype}."
             )
-        if density is not None and tuple(density.shape[1:]) != (uv.shape[1],):
+        check_iterations(self.cg_iterations)
+        if density is not None and (
+            tuple(density.shape[1:]) != (uv.shape[1],) or not len(density) or density.is_complex()
+        ):
             raise InvdiffError(
                 f"A density has a weight for each of {uv.shape[1]} samples, (batch or 1, samples), "
                 f"found {tuple(density.shape)}."
@@ -162,6 +167,7 @@ def _finufft() -> Any:
     return finufft
 
 
+@checked
 def radial_uv(spokes: int, samples: int, size: Size, golden: bool = True) -> Tensor:
     """Frequencies (1, spokes * samples, 2), float64, of diameters through the centre of k-space.
 
@@ -178,6 +184,7 @@ def radial_uv(spokes: int, samples: int, size: Size, golden: bool = True) -> Ten
     return uv.reshape(1, -1, 2)
 
 
+@checked
 def spiral_uv(arms: int, samples: int, size: Size, turns: float | None = None) -> Tensor:
     """Frequencies (1, arms * samples, 2), float64, of interleaved Archimedean spirals.
 
@@ -197,6 +204,7 @@ def spiral_uv(arms: int, samples: int, size: Size, turns: float | None = None) -
     return uv.reshape(1, -1, 2)
 
 
+@checked
 def density_compensation(uv: Tensor, size: Size, iterations: int = 30) -> Tensor:
     """Weights (1 or B, M), float64, of samples: small where a trajectory is dense.
 
@@ -205,6 +213,7 @@ def density_compensation(uv: Tensor, size: Size, iterations: int = 30) -> Tensor
     the transform of a triangle over all distances between two pixels. The scale brings A^H W A
     nearest to the identity, on noise.
     """
+    check_count("iterations", iterations, 10_000)
     A = NonCartesian(uv, size)
     wide = NonCartesian(2 * uv, (2 * A.size[0], 2 * A.size[1]))
     rows, columns = (1 - (torch.arange(2 * n).double() - n).abs() / n for n in A.size)
@@ -222,8 +231,5 @@ def density_compensation(uv: Tensor, size: Size, iterations: int = 30) -> Tensor
 
 
 def _check_trajectory(lines: int, samples: int) -> None:
-    if not (whole(lines) and whole(samples)):
-        raise InvdiffError(
-            f"A trajectory has whole numbers of lines and samples above 0, found {lines} and "
-            f"{samples}."
-        )
+    check_count("lines", lines)
+    check_count("samples", samples)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
 from invdiff.operators.base import Operator
 from invdiff.operators.separable import checked_size, whole
 from invdiff.rng import Rng
@@ -84,6 +85,7 @@ class CodedDiffraction(Operator):
             )
 
     @classmethod
+    @checked
     def random(cls, size: tuple[int, int], count: int, seed: int) -> CodedDiffraction:
         """count masks for images of size (H, W); each pixel is 1, i, -1 or -i with equal chances.
 

@@ -19,9 +19,17 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
 from invdiff.operators.base import Linear
 from invdiff.operators.kept import kept
-from invdiff.operators.separable import check_image, checked_size, whole
+from invdiff.operators.separable import (
+    LONGEST_SIDE,
+    check_count,
+    check_image,
+    check_iterations,
+    checked_size,
+    whole,
+)
 from invdiff.operators.sparse import (
     Csr,
     Map,
@@ -30,7 +38,7 @@ from invdiff.operators.sparse import (
     by_rays_back,
     joseph,
     mapped,
-    sparse,
+    sparse_pair,
     transposed,
 )
 
@@ -43,19 +51,20 @@ NAMES = ("ends", "places", "values")
 """Parts of a sparse matrix, as they are kept."""
 
 
+@checked
 def sparse_view(views: int, span: float = 180.0) -> tuple[float, ...]:
     """`views` angles in equal steps over [0, span) degrees; span itself is not repeated."""
-    if not whole(views):
-        raise InvdiffError(f"A number of views is a whole number above 0, found {views}.")
+    check_count("views", views)
     return tuple(span * k / views for k in range(views))
 
 
+@checked
 def limited_angle(degrees: float, step: float = 1.0) -> tuple[float, ...]:
     """Angles 0, step, 2 step, ... below `degrees`: the rest of the half circle is never seen."""
-    if not (0 < step <= degrees <= 360):
+    if not (0 < step <= degrees <= 360 and degrees / step <= 100_000):
         raise InvdiffError(
             f"An arc of {degrees} degrees in steps of {step} is no set of angles; give "
-            "0 < step <= degrees <= 360."
+            "0 < step <= degrees <= 360, and 100000 angles at most."
         )
     return tuple(step * k for k in range(math.ceil(degrees / step - 1e-9)))
 
@@ -99,14 +108,11 @@ class Radon(Linear):
         changes = {"size": size, "detectors": bins, "angles": tuple(map(float, self.angles))}
         for name, value in changes.items():
             object.__setattr__(self, name, value)
-        if not self.angles or not all(map(math.isfinite, (*self.angles, self.shift))):
+        if not self.angles:
+            raise InvdiffError("A projection needs at least one angle, found none.")
+        if not (whole(bins) and bins <= LONGEST_SIDE and self.pitch > 0 and self.pixel > 0):
             raise InvdiffError(
-                "A projection needs at least one angle, and finite angles and shift, found "
-                f"{len(self.angles)} angles and shift {self.shift}."
-            )
-        if not (whole(bins) and 0 < self.pitch < math.inf and 0 < self.pixel < math.inf):
-            raise InvdiffError(
-                "A detector has a whole number of bins, and pitch and pixel are above 0, found "
+                f"A detector has 1 to {LONGEST_SIDE} bins, and pitch and pixel are above 0, found "
                 f"{bins} bins, pitch {self.pitch} and pixel {self.pixel}."
             )
         if self.source is not None and not self.source > math.hypot(*size) / 2:
@@ -114,8 +120,7 @@ class Radon(Linear):
                 f"The source is {self.source} pixels from the axis, inside an image of {size[0]} x "
                 f"{size[1]} pixels; move it out, or give none for parallel rays."
             )
-        if self.mode not in ("auto", "matrix", "rays"):
-            raise InvdiffError(f"A mode is auto, matrix or rays, found {self.mode!r}.")
+        check_iterations(self.cg_iterations)
         if self.mode == "matrix" and self.nonzeros >= INDICES:
             raise InvdiffError(
                 f"{len(self.angles)} views of {bins} bins on {size[0]} x {size[1]} pixels need a "
@@ -199,17 +204,13 @@ class Radon(Linear):
 
     def _pair(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """A and its transpose as sparse matrices in the precision and on the device of like."""
-        casts = self.__dict__.setdefault("_casts", {})
-        key = ("pair", like.dtype, like.device)
-        if key not in casts:
+
+        def made() -> tuple[Tensor, Tensor]:
             n = math.prod(self._y), math.prod(self.size)
             parts = kept("radon", f"{self._geometry}/{like.dtype}", lambda: self._built(like.dtype))
-            casts[key] = (
-                sparse(_side(parts, "forward"), n, like.device),
-                sparse(_side(parts, "back"), n[::-1], like.device),
-            )
-        pair: tuple[Tensor, Tensor] = casts[key]
-        return pair
+            return sparse_pair(_side(parts, "forward"), _side(parts, "back"), n, like.device)
+
+        return self._once("pair", like, made)
 
     @property
     def _geometry(self) -> tuple[object, ...]:
@@ -265,6 +266,7 @@ def _side(parts: dict[str, Tensor], side: str) -> Csr:
     return ends, places, values
 
 
+@checked
 def largest_side(views: int, dtype: torch.dtype = torch.float32) -> int:
     """The largest n for which so many parallel views of n x n pixels are kept as a matrix."""
     low, high = 1, 2**16

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.separable import checked_size
+from invdiff.operators.admit import checked
+from invdiff.operators.separable import check_count, checked_size
 from invdiff.rng import Rng
 
 
+@checked
 def acceleration(mask: Tensor) -> list[float]:
     """The true acceleration of every mask of a batch: all samples / samples taken."""
     return [1 / float(share) for share in mask.double().flatten(1).mean(1)]
@@ -29,6 +31,7 @@ def center_lines(n: int, accel: float) -> int:
     return math.floor((0.08 if accel <= 6 else 0.04) * n)
 
 
+@checked
 def equispaced(
     size: tuple[int, int], accel: float, center: int | None = None, adjusted: bool = True
 ) -> Tensor:
@@ -41,6 +44,8 @@ def equispaced(
     """
     height, width = checked_size(size)
     c, (first, last) = _block(width, accel, center)
+    if accel > width:
+        raise InvdiffError(f"Of {width} columns not every {accel:g}th can be taken; lower accel.")
     if adjusted:
         if c * accel >= width:
             raise InvdiffError(
@@ -58,6 +63,7 @@ def equispaced(
     return _from_columns(columns[None], height)
 
 
+@checked
 def random_lines(
     size: tuple[int, int], accel: float, seed: int, center: int | None = None, batch: int = 1
 ) -> Tensor:
@@ -66,6 +72,7 @@ def random_lines(
     return _from_columns(_drawn(torch.ones(width), accel, seed, center, batch), height)
 
 
+@checked
 def gaussian_lines(
     size: tuple[int, int],
     accel: float,
@@ -83,6 +90,7 @@ def gaussian_lines(
     return _from_columns(_drawn(_bell(width, std), accel, seed, center, batch), height)
 
 
+@checked
 def gaussian_points(
     size: tuple[int, int],
     accel: float,
@@ -101,6 +109,7 @@ def gaussian_points(
     return _weighted(density, square, _wanted(height * width, accel, square), seed, batch)[:, None]
 
 
+@checked
 def poisson_disc(
     size: tuple[int, int], accel: float, seed: int, center: int | None = None, batch: int = 1
 ) -> Tensor:
@@ -116,6 +125,7 @@ def poisson_disc(
     wanted = _wanted(height * width, accel, square)
     rows, cols = (2 * (torch.arange(n).double() - n // 2) / n for n in (height, width))
     far = torch.hypot(rows[:, None], cols[None, :]).numpy()
+    check_count("masks", batch)
     masks = []
     for k in range(batch):
         draws = Rng.of(seed + k).uniform(torch.empty(1, height * width), "mask")
@@ -202,6 +212,7 @@ def _weighted(density: Tensor, block: Tensor, wanted: int, seed: int, batch: int
 
     The smallest of -ln(u) / density (Efraimidis and Spirakis 2006).
     """
+    check_count("masks", batch)
     n = density.numel()
     u = Rng.of(range(seed, seed + batch)).uniform(torch.empty(batch, n), "mask").double()
     keys = torch.where(block.flatten(), -1.0, -torch.log(1 - u) / density.double().flatten())

@@ -14,6 +14,9 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Spectral
 
+LONGEST_SIDE = 1_000_000
+"""Pixels of a side, and bins of a detector, at most."""
+
 
 def whole(n: Any) -> bool:
     """Whether n is a whole number above 0."""
@@ -23,11 +26,23 @@ def whole(n: Any) -> bool:
 def checked_size(size: Any) -> tuple[int, int]:
     """size as (height, width); InvdiffError unless it is two whole numbers from 1 to a million."""
     size = tuple(size)
-    if len(size) != 2 or not all(whole(n) and n <= 1_000_000 for n in size):
+    if len(size) != 2 or not all(whole(n) and n <= LONGEST_SIDE for n in size):
         raise InvdiffError(
             f"An image size is (height, width) in whole pixels, 1 to 1000000, found {size}."
         )
     return int(size[0]), int(size[1])
+
+
+def check_count(what: str, n: Any, most: int = 100_000) -> None:
+    """Raise InvdiffError unless n, a number of `what`, is a whole number from 1 to `most`."""
+    if not whole(n) or n > most:
+        raise InvdiffError(f"A number of {what} is a whole number from 1 to {most}, found {n}.")
+
+
+def check_iterations(n: int) -> None:
+    """Raise InvdiffError unless n, a bound on iterations, is a whole number above 0."""
+    if not whole(n):
+        raise InvdiffError(f"cg_iterations is a whole number above 0, found {n}.")
 
 
 def check_image(name: str, size: tuple[int, int], x_shape: tuple[int, ...]) -> None:
@@ -77,8 +92,9 @@ def times(a: Tensor, b: Tensor) -> Tensor:
 
     Plane by plane: where `@` makes one product of a whole batch, its rounding depends on the batch.
     """
-    batch = (a if a.ndim > 2 else b).shape[:-2]
-    left, right = (t.expand(*batch, *t.shape[-2:]).flatten(0, -3) for t in (a, b))
+    planes, batch = (a, a.shape[:-2]) if a.ndim > 2 else (b, b.shape[:-2])
+    planes = planes.flatten(0, -3)
+    left, right = (planes if t.ndim > 2 else t.expand(len(planes), *t.shape) for t in (a, b))
     return torch.bmm(left, right).reshape(*batch, a.shape[-2], b.shape[-1])
 
 
@@ -86,17 +102,19 @@ class Banded:
     """A matrix (m, n), float64, as blocks of rows that skip the zeros on either side.
 
     Decimation and blur touch few samples, so most of L x R^T is multiplication by 0. The matrix
-    stays whole where blocks would save less than half of it, and on devices other than the CPU,
-    where one large product is faster than several small ones.
+    stays whole where blocks would save less than half of it, where it is `SMALL`, and on devices
+    other than the CPU: there one large product is faster than several small ones.
     """
 
     ROWS = 16
+    SMALL = 2**12
 
     def __init__(self, matrix: Tensor, like: Tensor) -> None:
         m, n = matrix.shape
         cuts = [slice(i, i + self.ROWS) for i in range(0, m, self.ROWS)]
         spans = [self._span(matrix[cut]) for cut in cuts]
-        if like.device.type != "cpu" or 2 * sum(hi - lo for lo, hi in spans) > len(spans) * n:
+        saved = len(spans) * n - 2 * sum(hi - lo for lo, hi in spans)
+        if like.device.type != "cpu" or saved < 0 or m * n < self.SMALL:
             cuts, spans = [slice(0, m)], [(0, n)]
         cast = matrix.to(like.device, like.dtype)
         self.spans = spans
@@ -113,12 +131,12 @@ class Banded:
     def rows(self, x: Tensor) -> Tensor:
         """M x along the axis -2."""
         done = [times(m, x[..., a:b, :]) for m, (a, b) in zip(self.parts, self.spans, strict=True)]
-        return torch.cat(done, dim=-2)
+        return done[0] if len(done) == 1 else torch.cat(done, dim=-2)
 
     def columns(self, x: Tensor) -> Tensor:
         """x M^T along the axis -1."""
         done = [times(x[..., a:b], m.mT) for m, (a, b) in zip(self.parts, self.spans, strict=True)]
-        return torch.cat(done, dim=-1)
+        return done[0] if len(done) == 1 else torch.cat(done, dim=-1)
 
 
 @dataclass(frozen=True, eq=False)

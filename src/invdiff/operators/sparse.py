@@ -67,6 +67,13 @@ def sparse(matrix: Csr, shape: Sequence[int], device: torch.device) -> Tensor:
         )
 
 
+def sparse_pair(
+    forward: Csr, back: Csr, shape: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """A matrix of `shape` and its transpose as sparse tensors."""
+    return sparse(forward, shape, device), sparse(back, shape[::-1], device)
+
+
 def by_matrix(matrix: Tensor) -> Map:
     """x to M x for every row."""
     return lambda x: (matrix @ x.T).T

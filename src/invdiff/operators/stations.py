@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
+from invdiff.operators.separable import check_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,7 @@ def independent_quadrangles(n: int) -> tuple[tuple[tuple[int, int], ...], ...]:
     return tuple(found)
 
 
+@checked
 def earth_rotation(
     stations: int,
     times: int,
@@ -116,7 +119,11 @@ def earth_rotation(
     (u, v) = (b . east, b . north), east and north being those of the sky at s.
     Raises InvdiffError when no pair sees the source.
     """
-    check_array(stations, radius)
+    check_count("stations", stations, 1000)
+    check_count("times", times)
+    check_radius(radius)
+    if seed < 0:
+        raise InvdiffError(f"A seed of an array is 0 or more, found {seed}.")
     rng = np.random.default_rng(seed)
     place = rng.standard_normal((stations, 3))
     place /= np.linalg.norm(place, axis=1, keepdims=True)
@@ -145,6 +152,7 @@ def earth_rotation(
     return TelescopeArray(scaled, torch.tensor(pairs), torch.tensor(when))
 
 
+@checked
 def earth_rotation_uv(
     stations: int,
     times: int,
@@ -158,9 +166,7 @@ def earth_rotation_uv(
     return earth_rotation(stations, times, radius, seed, hours, declination, elevation).uv
 
 
-def check_array(count: int, radius: float) -> None:
-    """Raise InvdiffError unless an array has a member and a radius above 0."""
-    if count < 1 or not 0 < radius < math.inf:
-        raise InvdiffError(
-            f"An array has at least 1 member and a radius above 0, found {count} and {radius}."
-        )
+def check_radius(radius: float) -> None:
+    """Raise InvdiffError unless radius is above 0."""
+    if not 0 < radius < math.inf:
+        raise InvdiffError(f"An array has a finite radius above 0, found {radius}.")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import checked
 from invdiff.operators.base import Linear
 from invdiff.operators.blur import WIDEST, Blur, CircularBlur, gaussian_kernel
 from invdiff.operators.separable import check_boundary, check_image, check_kernel, checked_size
@@ -90,6 +91,7 @@ class TiledBlur(Linear):
         return tuple(x_shape)
 
 
+@checked
 def lens_kernels(grid: tuple[int, int], centre: float = 0.5, corner: float = 2.0) -> Tensor:
     """Kernels of a simple lens for `TiledBlur`: sharp in the middle, smeared outwards at the edge.
 
@@ -139,10 +141,9 @@ class Warp(Linear):
                 "Displacements have shape (batch or 1, 2, height, width), real, found "
                 f"{tuple(d.shape)} of {d.dtype}."
             )
-        if not bool(torch.isfinite(d).all()):
-            raise InvdiffError("Displacements are finite numbers, but some of these are not.")
 
     @classmethod
+    @checked
     def turbulence(
         cls, size: tuple[int, int], strength: float = 1.5, scale: float = 8.0, seed: int = 0
     ) -> Warp:

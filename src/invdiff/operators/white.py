@@ -31,10 +31,10 @@ class Weighted(Spectral):
 
     def __post_init__(self) -> None:
         w = self.weights
-        if w.ndim < 2 or w.is_complex() or not bool(((w >= 0) & w.isfinite()).all()):
+        if w.ndim < 2 or w.numel() == 0 or w.is_complex() or not bool((w >= 0).all()):
             raise InvdiffError(
-                "Weights are finite real numbers of at least 0 in an array with the axes of the "
-                "images, batch first; some are not."
+                "Weights are real numbers of at least 0 in an array with the axes of the images, "
+                f"batch first, found shape {tuple(w.shape)} of {w.dtype}."
             )
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -206,8 +206,12 @@ def _check_network(config: dict[str, Any], class_label: int | None, name: str) -
 def _check_guidance(
     config: dict[str, Any], label: int | None, null: int | None, guidance: float, name: str
 ) -> None:
-    """Raise InvdiffError when there is guidance, and nothing to guide to or from."""
+    """Raise InvdiffError where guidance has nothing to go to or from, or null_label no guidance."""
     if guidance == 1:
+        why = (
+            "null_label counts with a guidance other than 1 alone; give guidance, or leave it out."
+        )
+        require(null is None, why)
         return
     why = "Guidance needs a model with classes or text"
     require(label is not None, f"{why}, and {name} has neither; leave guidance out.")

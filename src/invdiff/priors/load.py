@@ -199,6 +199,10 @@ def _published(
         return network.prior(c, found.net, k, options.any_size, name, found.source).to(device)
 
     if guidance is None:
+        if options.null_label is not None:
+            raise InvdiffError(
+                "null_label counts with guidance alone; give guidance, or leave it out."
+            )
         return of(label)
     null = c.null if options.null_label is None else options.null_label
     return Guided(of(label), of(_null(null, name)), guidance)

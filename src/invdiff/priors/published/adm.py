@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.priors.published import unet2d
-from invdiff.priors.published.base import Converted, Options, Weights, undecided
+from invdiff.priors.published.base import Converted, Options, Weights, mover, undecided
 
 MARK = "input_blocks.0.0.weight"
 RES = {
@@ -159,16 +159,7 @@ def _moved(
     """The tensors in UNet2DModel's names."""
     levels, blocks = len(plan.widths), plan.blocks
     out: dict[str, Tensor] = {}
-
-    def move(src: str, dst: str) -> None:
-        for leaf in ("weight", "bias"):
-            out[f"{dst}.{leaf}"] = w.take(f"{src}.{leaf}")
-
-    def res(src: str, dst: str) -> None:
-        for a, b in RES.items():
-            move(f"{src}.{a}", f"{dst}.{b}")
-        if w.has(f"{src}.skip_connection.weight"):
-            move(f"{src}.skip_connection", f"{dst}.conv_shortcut")
+    move, res = mover(w, out, RES, ("skip_connection", "conv_shortcut"))
 
     def attend(src: str, dst: str) -> None:
         move(f"{src}.norm", f"{dst}.group_norm")

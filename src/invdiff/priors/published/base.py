@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -148,6 +149,27 @@ class Weights:
                 f"{len(self.left)} tensors, {name} among them, have no place in a {self.what} "
                 "network; it is of another kind than its names say."
             )
+
+
+def mover(
+    w: Weights, out: dict[str, Tensor], names: Mapping[str, str], skip: tuple[str, str]
+) -> tuple[Callable[[str, str], None], Callable[[str, str], None]]:
+    """Two functions that take a layer, and a residual block, from w into out under other names.
+
+    names: of a block's layers there, to those here; skip: those of its skip connection, if any.
+    """
+
+    def move(src: str, dst: str) -> None:
+        for leaf in ("weight", "bias"):
+            out[f"{dst}.{leaf}"] = w.take(f"{src}.{leaf}")
+
+    def block(src: str, dst: str) -> None:
+        for a, b in names.items():
+            move(f"{src}.{a}", f"{dst}.{b}")
+        if w.has(f"{src}.{skip[0]}.weight"):
+            move(f"{src}.{skip[0]}", f"{dst}.{skip[1]}")
+
+    return move, block
 
 
 def undecided(what: str, option: str, choices: str) -> InvdiffError:

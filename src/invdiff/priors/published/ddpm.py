@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.priors.published import unet2d
-from invdiff.priors.published.base import Converted, Options, Weights
+from invdiff.priors.published.base import Converted, Options, Weights, mover
 
 MARK = "down.0.block.0.norm1.weight"
 ATTENTION_SIZE = 16
@@ -26,16 +26,7 @@ def convert(tensors: dict[str, Tensor], options: Options) -> Converted:
     w.skip("logvar")  # of its variance, never used here
     levels, blocks = len(w.indices("down.")), len(w.indices("down.0.block."))
     out: dict[str, Tensor] = {}
-
-    def move(src: str, dst: str) -> None:
-        for leaf in ("weight", "bias"):
-            out[f"{dst}.{leaf}"] = w.take(f"{src}.{leaf}")
-
-    def res(src: str, dst: str) -> None:
-        for a, b in RES.items():
-            move(f"{src}.{a}", f"{dst}.{b}")
-        if w.has(f"{src}.nin_shortcut.weight"):
-            move(f"{src}.nin_shortcut", f"{dst}.conv_shortcut")
+    move, res = mover(w, out, RES, ("nin_shortcut", "conv_shortcut"))
 
     def attend(src: str, dst: str) -> None:
         for a, b in ATTENTION.items():

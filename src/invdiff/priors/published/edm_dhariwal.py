@@ -9,8 +9,8 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.priors.published import unet2d
-from invdiff.priors.published.base import Options, Weights
-from invdiff.priors.published.edm_names import Layout, has_attention, mover
+from invdiff.priors.published.base import Options, Weights, mover
+from invdiff.priors.published.edm_names import Layout, has_attention
 
 HEAD_WIDTH = 64
 """Channels of an attention head of DhariwalUNet, in every published configuration."""
@@ -25,7 +25,7 @@ TO_UNET2D = {
 
 def convert(w: Weights, layout: Layout, options: Options) -> dict[str, Any]:
     out: dict[str, Tensor] = {}
-    move, block = mover(w, out, TO_UNET2D, "conv_shortcut")
+    move, block = mover(w, out, TO_UNET2D, ("skip", "conv_shortcut"))
     levels, blocks = len(layout.sides), layout.blocks
     head_width = options.head_channels or HEAD_WIDTH
 

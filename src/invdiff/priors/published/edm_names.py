@@ -1,12 +1,8 @@
-"""What the two networks of EDM share: the names of their feature maps, and how tensors move."""
+"""What the two networks of EDM share: the names of their feature maps."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.priors.published.base import Weights
@@ -34,22 +30,6 @@ class Layout:
 
     def at(self, level: int) -> str:
         return f"{self.sides[level]}x{self.sides[level]}"
-
-
-def mover(w: Weights, out: dict[str, Tensor], names: Mapping[str, str], skip: str) -> Any:
-    """Two functions, move and block: from a name of EDM to one of ours."""
-
-    def move(src: str, dst: str) -> None:
-        for leaf in ("weight", "bias"):
-            out[f"{dst}.{leaf}"] = w.take(f"{src}.{leaf}")
-
-    def block(src: str, dst: str) -> None:
-        for a, b in names.items():
-            move(f"{src}.{a}", f"{dst}.{b}")
-        if w.has(f"{src}.skip.weight"):
-            move(f"{src}.skip", f"{dst}.{skip}")
-
-    return move, block
 
 
 def has_attention(w: Weights, src: str) -> bool:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.priors.published import unet2d
-from invdiff.priors.published.base import Options, Weights
-from invdiff.priors.published.edm_names import Layout, has_attention, mover
+from invdiff.priors.published.base import Options, Weights, mover
+from invdiff.priors.published.edm_names import Layout, has_attention
 from invdiff.priors.published.song import SongConfig
 
 TO_SONG = {
@@ -26,7 +26,7 @@ TO_SONG = {
 
 def convert(w: Weights, layout: Layout, options: Options) -> dict[str, Any]:
     out: dict[str, Tensor] = {}
-    move, plain = mover(w, out, TO_SONG, "skip")
+    move, plain = mover(w, out, TO_SONG, ("skip", "skip"))
     levels, blocks = len(layout.sides), layout.blocks
     if options.heads not in (None, 1) or options.head_channels:
         raise InvdiffError("SongUNet has one attention head; leave heads and head_channels out.")

@@ -1,0 +1,165 @@
+"""The lowest rung: any map from images to measurements, with its gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from invdiff.core import InvdiffError
+from invdiff.operators.admit import admit, narrower
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """A map from images (B, *x_shape) to measurements (B, *y_shape).
+
+    batched: names of the tensor fields whose first axis is the batch (or 1, shared by all rows).
+    differentiable: False where no gradient passes (real JPEG, quantisation).
+    """
+
+    batched: ClassVar[tuple[str, ...]] = ()
+    differentiable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        admit(self)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let a `__post_init__` of the subclass find fields that are what they are annotated as."""
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("__post_init__")
+        if own is not None:
+
+            @functools.wraps(own)
+            def admitting(self: Operator) -> None:
+                try:
+                    admit(self)
+                except InvdiffError as error:
+                    raise narrower(error, lambda: own(self)) from None
+                own(self)
+
+            cls.__post_init__ = admitting  # type: ignore[method-assign]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """A(x)."""
+        raise NotImplementedError
+
+    @staticmethod
+    def from_function(
+        function: Callable[..., Any],
+        vjp: Callable[..., Any] | None = None,
+        differentiable: bool = True,
+        numpy: bool = False,
+    ) -> Operator:
+        """y = function(x), any function of the user's own; its gradient by automatic
+        differentiation, unless `vjp` is given.
+
+        function: from a batch of images (B, *x_shape) to a batch of measurements, row by row;
+        with numpy = True, from the numpy array of one image to that of one measurement.
+        vjp(x, v): (dA/dx)^T v, of the same kind of arrays; a function of numpy has no other.
+        differentiable: False where no gradient passes.
+        """
+        from invdiff.operators.custom import FromFunction
+
+        return FromFunction(function, vjp, differentiable, numpy)
+
+    @staticmethod
+    def from_deepinv(physics: Any, x_shape: tuple[int, ...], check: bool = True) -> Operator:
+        """The operator of a deepinv `Physics`: Linear of a `LinearPhysics`, with its A_adjoint.
+
+        x_shape: of one image. check: the dot test, in float32. The noise model of the physics is
+        not taken: give a `Problem` its own. Where an operator of invdiff does the same, it offers
+        more: deepinv's decompositions and pseudo-inverses are not used. A copy of the physics is
+        kept for each precision and device.
+        Raises InvdiffError when it is no Physics, the dot test fails or deepinv is not there.
+        """
+        from invdiff.operators.adapters import from_deepinv
+
+        return from_deepinv(physics, x_shape, check)
+
+    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
+        """(dA/dx)^T v at x; shapes of x, of A(x), result like x. By automatic differentiation.
+
+        Raises InvdiffError where the operator is not differentiable.
+        """
+        if not self.differentiable:
+            raise InvdiffError(
+                f"No gradient passes through {type(self).__name__}; take a solver that needs none."
+            )
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self(x), x, v)[0]
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of one measurement of an image of shape x_shape, both without the batch axis.
+
+        Raises InvdiffError when images of this shape do not fit the operator.
+        """
+        return tuple(self(torch.zeros(1, *x_shape)).shape[1:])
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """y with the entries that were never measured set to zero."""
+        return y
+
+    def rows(self, index: Tensor) -> Self:
+        """The operator of the batch rows index (rows may repeat)."""
+        return self._map(
+            lambda name, t: t[index] if name in self.batched and t.shape[0] > 1 else t,
+            lambda op: op.rows(index),
+        )
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
+        """The operator with its tensors on another device; real floating ones in dtype if given."""
+
+        def move(_: str, t: Tensor) -> Tensor:
+            return t.to(device, dtype if dtype and t.is_floating_point() else t.dtype)
+
+        return self._map(move, lambda op: op.to(device, dtype))
+
+    def __matmul__(self, inner: Operator) -> Operator:
+        """self after inner."""
+        from invdiff.operators.algebra import compose
+
+        return compose(self, inner)
+
+    def _map(
+        self, tensor: Callable[[str, Tensor], Tensor], operator: Callable[[Operator], Operator]
+    ) -> Self:
+        changes: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                changes[f.name] = tensor(f.name, value)
+            elif isinstance(value, Operator):
+                changes[f.name] = operator(value)
+            elif isinstance(value, tuple) and value and isinstance(value[0], Operator):
+                parts = tuple(operator(v) for v in value)
+                same = all(a is b for a, b in zip(parts, value, strict=True))
+                changes[f.name] = value if same else parts
+        new = any(value is not getattr(self, name) for name, value in changes.items())
+        return dataclasses.replace(self, **changes) if new else self
+
+    def _as(self, name: str, like: Tensor) -> Tensor:
+        """The real tensor attribute `name` in the precision and on the device of like, kept."""
+
+        def cast() -> Tensor:
+            value: Tensor = getattr(self, name)
+            dtype = like.real.dtype if like.is_complex() else like.dtype
+            return value.to(like.device, dtype.to_complex() if value.is_complex() else dtype)
+
+        return self._once(name, like, cast)
+
+    def _once(self, name: str, like: Tensor, make: Callable[[], T]) -> T:
+        """What make() gives for the precision and device of like, kept under `name`."""
+        casts: dict[object, T] = self.__dict__.setdefault("_casts", {})
+        key = (name, like.dtype, like.device)
+        if key not in casts:
+            casts[key] = make()
+        return casts[key]
