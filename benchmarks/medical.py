@@ -189,6 +189,7 @@ def markdown(found: list[dict], args: argparse.Namespace, slices: int) -> str:
     """The table: a row for each answer, three columns for each measurement."""
     scans = list(dict.fromkeys(f["scan"] for f in found))
     solvers = list(dict.fromkeys(f["solver"] for f in found))
+    solvers.sort(key=lambda name: name in registry())  # first those without a prior
     lines = [
         f"Made by `python benchmarks/medical.py {args.task} --data PATH`: {slices} held-out "
         f"slices, noise {args.sigma:g} per real number, mean of {args.samples} samples; PSNR in "

@@ -35,7 +35,7 @@ from tv import total_variation
 
 SOLVERS = {
     "mri": ("diffpir", "mmps", "score-mri", "score-medical", "dps", "csgm"),
-    "ct": ("diffpir", "mmps", "score-medical", "mcg"),
+    "ct": ("diffpir", "pigdm", "mmps", "score-medical", "mcg"),
 }
 BOUND = {"score-medical": 6, "mcg": 4}
 """Iterations of the pseudo-inverse of CT: more would put the noise into the result."""
@@ -96,7 +96,7 @@ def by_discrepancy(real: Real) -> Tensor:
     """
     white = whitened(real.problem)
     for step in range(8):
-        x = total_variation(white, white.sigma_y * 3 * 0.5**step, 400)
+        x = total_variation(white, white.sigma_y * 3 * 0.5**step)
         if real.told(x) < 1:
             break
     return x

@@ -285,7 +285,7 @@ def test_kernel_files(tmp_path: Path) -> None:
         ("gaussian:1,2", "takes numbers, gaussian:SIGMA"),
         ("gaussian:abc", "takes numbers"),
         ("gaussian:-1", "above 0"),
-        ("gaussian:nan", "above 0"),
+        ("gaussian:nan", "takes numbers"),
         ("gaussian:1e9", "larger than the image"),
         ("gaussian:3", "larger than the image"),
         ("motion:5", "takes numbers, motion:LENGTH,DEGREES"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,7 @@ def _shaped(word: str, rest: str, size: tuple[int, int]) -> Tensor:
         numbers = [float(text) for text in rest.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != len(form.split(",")):
+    if len(numbers) != len(form.split(",")) or not all(map(math.isfinite, numbers)):
         raise InvdiffError(f"{word}:{rest} is not a kernel; it takes numbers, {word}:{form}.")
     if numbers[0] > 2 * max(size):
         raise _too_large(f"{numbers[0]:g} pixels", size)

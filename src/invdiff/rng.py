@@ -86,26 +86,17 @@ class Rng:
     def _box_muller(self, n: int, role: str) -> Tensor:
         """(rows, n) float32 normals from 32-bit words: two words make two numbers, |z| < 6.7.
 
-        All rows at once, which is cheaper than numpy's own normals; numpy's log, cos and sin of
-        float32 take a third of the time of torch's.
+        All rows at once, which is cheaper than numpy's own normals.
         """
         half = (n + 1) // 2
         words = np.empty((len(self.seeds), half), np.uint64)
         for row, generator in zip(words, self._generators(role), strict=True):
             row[:] = generator.bit_generator.random_raw(half)
-        bits = words.view(np.int32)
-        radius = (bits[:, :half] & 0x7FFFFFFF).astype(np.float32)
-        radius += np.float32(0.5)
-        radius *= np.float32(2.0**-31)
-        np.log(radius, out=radius)
-        radius *= np.float32(-2)
-        np.sqrt(radius, out=radius)
-        angle = bits[:, half:].astype(np.float32)
-        angle *= np.float32(math.pi * 2.0**-31)
-        z = np.empty((len(words), 2 * half), np.float32)
-        np.multiply(radius, np.cos(angle), out=z[:, :half])
-        np.multiply(radius, np.sin(angle, out=angle), out=z[:, half:])
-        return torch.from_numpy(z)[:, :n]
+        bits = torch.from_numpy(words.view(np.int32))
+        radius = (bits[:, :half] & 0x7FFFFFFF).float().add_(0.5).mul_(2.0**-31)
+        radius = radius.log_().mul_(-2).sqrt_()
+        angle = bits[:, half:].float().mul_(math.pi * 2.0**-31)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :n]
 
     def uniform(self, like: Tensor, role: str) -> Tensor:
         """U[0, 1) of the shape, dtype and device of like, drawn on the CPU."""

@@ -147,6 +147,8 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("ct", "diffpir"): lambda s: DiffPIR(lam=0.5, zeta=1.0, path=_start(20.0, 60)),
     ("ct", "mmps"): lambda s: MMPS(iterations=12, path=_start(20.0, 30)),
     ("ct", "daps"): lambda s: DAPS(centre="tweedie", data_std=0.05, path=_start(20.0, 60, 0.01)),
+    ("ct", "dds"): lambda s: DDS(gamma=10.0, path=_start(20.0, 50, 0.01)),
+    ("ct", "csgm"): lambda s: CSGM(final="denoised", path=VE(400, 5.0, 0.01)),
     ("ct", "pigdm"): lambda s: PiGDM(path=_start(5.0, 50, 0.01)),
     ("ct", "reddiff"): lambda s: REDDiff(sigma_floor=0.05, path=VP(200)),
     ("ct", "score-medical"): lambda s: ScoreMedical(

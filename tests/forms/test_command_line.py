@@ -96,6 +96,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "arrays.npz", counts=np.ones((5, 9)), theta=np.ones(5))
     k = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype(np.float32)
     np.save(folder / "k.npy", k.view(np.complex64)[..., 0])
+    np.save(folder / "coil.npy", k.view(np.complex64)[0, ..., 0])
     np.save(folder / "mask.npy", np.ones((8, 9)))
     np.save(folder / "sino.npy", np.ones((5, 9), np.float32))
     np.save(folder / "cube.npy", np.ones((2, 2, 2, 9, 9)))
@@ -614,12 +615,12 @@ BAD = {
     "no names": (["restore", "k.npy", *MRI, "--key", "kspace"], "leave the key out"),
     "no name": ([*TURN, "--key", "data"], "leave the key out"),
     "rows": (["restore", "k.npy", *MRI, "--noise", "1", "--rows", "9"], "8 rows; from 1 to 8"),
-    "few samples": (["restore", "k.npy", *MRI], "too few to estimate the noise .* give --noise"),
+    "few samples": (["restore", "coil.npy", *MRI], "too few to estimate the noise .* give --noise"),
     "mri prior": (
         ["restore", "k.npy", "--task", "mri", "--noise", "1", *prior("ct"), *QUICK],
         "tiny1|channel",
     ),
-    "coils": (["degrade", "photo.png", "--task", "mri", "--coils", "0", "--out", "o"], "at least"),
+    "coils": (["degrade", "photo.png", "--task", "mri", "--coils", "0", "--out", "o"], "1 to 1000"),
     "sampling": (
         ["degrade", "photo.png", "--task", "mri", "--sampling", "spiral", "--out", "o"],
         "no sampling called 'spiral'",
