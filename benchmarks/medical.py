@@ -2,14 +2,13 @@
 
     python benchmarks/medical.py mri --data brain128.tar [--out docs/mri.md]
     python benchmarks/medical.py ct --data chestct256_hu.npz [--out docs/ct.md]
+    python benchmarks/medical.py ct --data PATH --slices 1 --scans 0 --picture FILE.webp
 
 The data are what the prior was trained on; the slices that its recipe held out are measured here.
 MRI is simulated with lines of a 128 x 128 k-space, for one coil and for eight, with a random smooth
-phase; CT with parallel rays. Total variation is sigpy's, with its weight chosen with
-the truth in hand. PSNR and SSIM are of magnitudes on [0, 1] (MRI) and of -1024..1500 HU (CT);
-`misfit` is the mean square of the residual over the variance of the noise, which is near 1 for an
-image that explains the measurement and no more. Solvers run with their presets of `invdiff.zoo`,
-the others with at most --steps steps of their paper's path.
+phase; CT with parallel rays. Total variation is sigpy's, with its weight chosen with the truth in
+hand. PSNR and SSIM are of magnitudes on [0, 1] (MRI) and of -1024..1500 HU (CT). Solvers run with
+their presets of `invdiff.zoo`, the others with at most --steps steps of their paper's path.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from invdiff import zoo
 from invdiff.core import Case, InvdiffError, Problem
+from invdiff.figures import overview
 from invdiff.metrics import psnr, ssim
 from invdiff.needs import missing
 from invdiff.noise import Gaussian
@@ -152,7 +152,7 @@ def configured(task: str, name: str, problem: Problem, steps: int) -> zoo.Solver
 
 
 def rows(task: str, scan: Scan, prior: Prior, args: argparse.Namespace) -> Iterator[dict]:
-    """A record for each answer to one measurement."""
+    """A record for each answer to one measurement; what it shows of the first slice is in it."""
 
     def record(name: str, cost: str, x: Tensor, began: float) -> dict:
         quality, structure = scan.score(x)
@@ -161,7 +161,7 @@ def rows(task: str, scan: Scan, prior: Prior, args: argparse.Namespace) -> Itera
             "misfit": scan.misfit(x), "seconds": time.perf_counter() - began,
         }  # fmt: skip
         print(json.dumps(found), file=sys.stderr, flush=True)
-        return found
+        return found | {"shown": scan.shown(x)[0]}
 
     began = time.perf_counter()
     name, x = first_guess(scan)
@@ -185,15 +185,41 @@ def rows(task: str, scan: Scan, prior: Prior, args: argparse.Namespace) -> Itera
         yield record(name, cost, result.mean, began)
 
 
+HEADS = {
+    "mri": """# MRI from few samples
+
+Magnitudes of {slices} slices of heads that the prior `brain` was not trained on, 128 x 128, with a
+random smooth phase, from lines of k-space (8 or 4 % of them in the middle). R is the true
+acceleration.""",
+    "ct": """# CT from few views
+
+{slices} slices of 256 x 256 that the prior `ct` was not trained on, on -1024 to 1500 HU, from
+parallel rays over half a turn.""",
+}
+READING = """\
+Cells are PSNR in dB / SSIM / misfit, of the mean of {samples} samples. The misfit is the mean
+square of the residual over the variance of the noise: near 1 for an image that explains the
+measurement and no more, far above 1 where an answer has not arrived at the data, near 0 where the
+noise was copied; the mean of samples leaves less than a sample does. The weight of total variation
+(sigpy, converged) is the best of five, chosen with the truth in hand; nothing of the solvers is.
+Solvers have the few knobs that `invdiff.zoo` presets for the task, and at most {steps} steps where
+it has none: what needs the 1000 steps and more of its paper would do better with them. Cost is
+evaluations of the network, and vector-Jacobian products through it."""
+
+
 def markdown(found: list[dict], args: argparse.Namespace, slices: int) -> str:
-    """The table: a row for each answer, three columns for each measurement."""
+    """The page: a row for each answer, a column for each measurement."""
     scans = list(dict.fromkeys(f["scan"] for f in found))
     solvers = list(dict.fromkeys(f["solver"] for f in found))
     solvers.sort(key=lambda name: name in registry())  # first those without a prior
     lines = [
-        f"Made by `python benchmarks/medical.py {args.task} --data PATH`: {slices} held-out "
-        f"slices, noise {args.sigma:g} per real number, mean of {args.samples} samples; PSNR in "
-        "dB / SSIM / misfit.",
+        HEADS[args.task].format(slices=slices),
+        f"Noise: {args.sigma:g} in each real number, with an operator of norm 1.",
+        "",
+        READING.format(samples=args.samples, steps=args.steps),
+        "",
+        f"Made by `python benchmarks/medical.py {args.task} --data PATH --slices {slices} "
+        f"--samples {args.samples} --steps {args.steps} --precision {args.precision}`.",
         "",
         "| answer | cost | " + " | ".join(scans) + " |",
         "|---|---|" + "---|" * len(scans),
@@ -208,7 +234,24 @@ def markdown(found: list[dict], args: argparse.Namespace, slices: int) -> str:
         cost = next(iter(mine.values()))["cost"]
         lines.append(f"| {s} | {cost} | " + " | ".join(cells) + " |")
     left = "; ".join(f"`{name}`: {why}" for name, why in LEFT_OUT.items())
-    return "\n".join([*lines, "", f"Left out: {left}."]) + "\n"
+    lines += ["", f"Left out: {left}."]
+    if any(t not in {f["scan"] for f in found if f["solver"] == s} for s in solvers for t in scans):
+        lines += ["`-`: the solver cannot (`invdiff solvers` says why), or it is another baseline."]
+    picture = f"images/medical-{args.task}.webp"
+    if args.out and (args.out.parent / picture).is_file():
+        lines += ["", f"![one slice, by every answer]({picture})"]
+    return "\n".join(lines) + "\n"
+
+
+def draw(title: str, panels: list[tuple[str, Tensor]], file: Path) -> None:
+    """One slice by every answer."""
+    from PIL import Image
+
+    sheet = file.with_suffix(".png")
+    overview(panels, None, sheet, title)
+    with Image.open(sheet) as image:
+        image.convert("RGB").save(file, quality=80, method=6)
+    sheet.unlink()
 
 
 def main() -> None:
@@ -221,15 +264,23 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=100, help="at most, where there is no preset")
     p.add_argument("--sigma", type=float, default=0.01, help="noise of a real number of y")
     p.add_argument("--solvers", nargs="*", default=None)
+    p.add_argument("--scans", type=int, nargs="*", help="numbers of the measurements; all of them")
     p.add_argument("--precision", default="float32")
+    p.add_argument("--picture", type=Path, help="draw the first slice of the last measurement")
     p.add_argument("--out", type=Path, default=None)
     args = p.parse_args()
     name = {"mri": "brain", "ct": "ct"}[args.task]
     truth = centre_crops(read(args.data, recipe(name))[1], recipe(name), args.slices)
     assert truth is not None, "no held-out slice is large enough"
     prior = load_prior(name, precision=args.precision)
-    scans = {"mri": mri, "ct": ct}[args.task](truth, args.sigma)
+    scans = list({"mri": mri, "ct": ct}[args.task](truth, args.sigma))
+    scans = scans if args.scans is None else [scans[k] for k in args.scans]
     found = [row for scan in scans for row in rows(args.task, scan, prior, args)]
+    if args.picture:
+        last = scans[-1]
+        panels = [(f["solver"], f["shown"]) for f in found if f["scan"] == last.title]
+        first = [("truth", last.shown(last.case.truth)[0])]
+        draw(f"{last.title}, means of {args.samples} samples", first + panels, args.picture)
     text = markdown(found, args, len(truth))
     print(text)
     if args.out:

@@ -34,6 +34,7 @@ from invdiff.operators.base import Linear
 from invdiff.operators.coils import ring_maps
 from invdiff.operators.radon import sparse_view
 from invdiff.operators.sampling import gaussian_lines, poisson_disc
+from make_docs import bound, gap, rung, summary
 
 SHIFT = 0.01
 Map = Callable[[Tensor], Tensor]
@@ -323,24 +324,34 @@ def agree(name: str, what: str, a: Tensor, b: Tensor, tolerance: float) -> None:
         sys.exit(f"{name}: the plain {what} differs from ours by {gap:.2g} of its norm.")
 
 
-def markdown(found: dict[str, dict[str, float]], side: int) -> str:
+def described(row: Row) -> list[str]:
+    """What an operator measures, its shapes, its rung, and how exact its adjoint is."""
+    A = row.A
+    shapes = [" x ".join(map(str, s)) for s in (row.x_shape, A.y_shape(row.x_shape))]
+    gaps = [bound(gap(A, t, row.x_shape), t) for t in (torch.float32, torch.float64)]
+    return [summary(type(A)), " to ".join(shapes), rung(A), *gaps]
+
+
+def markdown(found: dict[str, dict[str, float]], cells: dict[str, list[str]], side: int) -> str:
     """The table as the docs show it."""
-    head = ["operator"] + [f"{what}: {who}" for what in ("A and Aᵀ", "proximal step")
-                           for who in ("invdiff", "plain torch", "deepinv")]  # fmt: skip
+    head = ["operator", "what it measures", "x to y", "rung", "gap, float32", "gap, float64"]
+    head += [f"{what}: {who}" for what in ("A and Aᵀ", "proximal step")
+             for who in ("invdiff", "plain torch", "deepinv")]  # fmt: skip
     lines = [
         f"Milliseconds of processor time on one thread, one image of {side} x {side}, made by",
-        "`python benchmarks/operator_speed.py`, which says what is timed.",
+        "`python benchmarks/operator_speed.py`, which says what is timed. The gap is that of",
+        "[operators.md](operators.md), of four images of this size.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
     ]
     for name, t in found.items():
-        cells = [
+        times = [
             f"{t[f'{who} {what}']:.3g}" if f"{who} {what}" in t else "-"
             for what in ("both", "solve")
             for who in ("ours", "plain", "deepinv")
         ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join([*cells[name], *times]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -370,16 +381,18 @@ def main() -> int:
     p.add_argument("--out", type=Path, default=None, help="write the table to this file")
     args = p.parse_args()
     torch.set_num_threads(1)
-    physics, found, wrong = peers(), {}, []
+    physics, found, cells, wrong = peers(), {}, {}, []
     for row in rows(args.side):
         if args.only and not row.name.startswith(tuple(args.only)):
             continue
         found[row.name] = measure(row, physics, args.rounds)
+        cells[row.name] = described(row)
         wrong += missed(row, found[row.name])
         print(row.name, {k: round(v, 3) for k, v in found[row.name].items()}, file=sys.stderr)
-    print(markdown(found, args.side))
+    text = markdown(found, cells, args.side)
+    print(text)
     if args.out:
-        args.out.write_text(markdown(found, args.side))
+        args.out.write_text(text)
     for line in wrong:
         print("missed: " + line, file=sys.stderr)
     return int(bool(wrong))
