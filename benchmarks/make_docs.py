@@ -37,7 +37,7 @@ from invdiff.operators.kernel_network import expected
 from invdiff.operators.latent import decoded
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.priors.load import FORMATS, SOURCES
+from invdiff.priors.load import BUILT_IN, FORMATS, SOURCES
 from invdiff.priors.published.base import Options as PriorOptions
 from invdiff.rng import Rng
 from invdiff.run import solve
@@ -439,9 +439,10 @@ class Pairs(Operator):
         return self.base.vjp(x, torch.view_as_complex(v.contiguous()) if pairs else v)
 
 
-def gap(A: Operator, dtype: torch.dtype) -> float:
+def gap(A: Operator, dtype: torch.dtype, shape: tuple[int, ...] = ()) -> float:
     """|<A x - A 0, v> - <x, A^T v>| / (|A x - A 0| |v|), products in float64; NaN if not affine."""
-    shape, A, rows = SHAPES.get(type(A), RGB), Pairs(A.to("cpu", dtype)), Rng.of(range(4))
+    shape = shape or SHAPES.get(type(A), RGB)
+    A, rows = Pairs(A.to("cpu", dtype)), Rng.of(range(4))
     x = rows.normal(torch.empty(4, *shape, dtype=dtype), "x")
     v = rows.normal(torch.empty(4, *A.y_shape(shape), dtype=dtype), "v")
     zero = A(torch.zeros_like(x))
@@ -557,6 +558,17 @@ def operators_page() -> str:
 # ------------------------------------------------------------------------------------------- priors
 
 
+def _own(name: str) -> list[str]:
+    """A prior of the package, and links to what is told of it."""
+    table_of = "restoration.md" if name == "photo" else f"restoration-{name}.md"
+    return [
+        f"`{name}`",
+        f"[card](../src/invdiff/priors/weights/{name}.md)",
+        f"[page](priors/{name}.md)",
+        f"[table]({table_of})" if (DOCS / table_of).is_file() else "-",
+    ]
+
+
 def priors_page() -> str:
     """docs/priors.md."""
     lines = [
@@ -570,6 +582,15 @@ def priors_page() -> str:
         "",
         "Only `OWNER/NAME` that is no local path reaches the internet. What loading costs was",
         "measured: [loading.md](loading.md).",
+        "",
+        "## Our own, measured",
+        "",
+        "The card tells what a prior was trained on, how, and how well it denoises. The page",
+        "compares it with library denoisers, and its samples with images that it never saw: how",
+        "far apart they are, and whether it repeats what it was trained on. `invdiff train NAME",
+        "--data PATH` trains each of them again.",
+        "",
+        *table(["prior", "card", "measured", "restoration"], map(_own, BUILT_IN)),
         "",
         "## Published weights",
         "",

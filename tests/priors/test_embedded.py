@@ -25,7 +25,10 @@ from invdiff.train.become import moving_clips, random_phase
 from invdiff.train.recipes import RECIPES
 
 WEIGHTS = Path(invdiff.priors.__file__).parent / "weights"
-MEGABYTES = {"photo": 20, "brain": 6, "ct": 4, "fashion28": 2, "moving-fashion": 5, "multiscale": 6}
+MEGABYTES = {
+    "photo": 20, "brain": 8, "ct": 4, "faces64": 20, "fashion28": 2, "moving-fashion": 5,
+    "multiscale": 6,
+}  # fmt: skip
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 every_prior = pytest.mark.parametrize("name", BUILT_IN)
 
@@ -174,6 +177,7 @@ SCENES = {
     "ct": chest,
     "fashion28": shirt,
     "moving-fashion": clip,
+    "faces64": lambda: portrait(64),
     "multiscale": lambda: portrait(64),
 }
 

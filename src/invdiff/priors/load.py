@@ -40,6 +40,7 @@ SOURCES = (
     _embedded("ct", "CT slices in Hounsfield units from -1024 to 1500, best near 256 x 256"),
     _embedded("fashion28", "clothes and shoes of Fashion-MNIST, grey, 28 x 28"),
     _embedded("moving-fashion", "clips of moving clothes and shoes, 8 frames of 32 x 32"),
+    _embedded("faces64", "portraits in colour, 64 x 64"),
     _embedded("multiscale", "portraits in colour at 64 x 64, 32 x 32 and 16 x 16"),
     Source("FILE.safetensors", "a denoiser that `invdiff train` made, or published weights"),
     Source("FILE.pt", "published weights: .pt, .pth, .ckpt, .bin, .safetensors or EDM's .pkl"),
