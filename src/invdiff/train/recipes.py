@@ -52,8 +52,8 @@ BRAIN = Recipe(
     limits=(
         "The magnitudes are rounded, compressed and were windowed for viewing, some with a small "
         "inscription: this is no measured MR data. It is not for diagnosis. Samples that it draws "
-        "without a measurement (50 steps) have outlines of heads and smooth phases, but blurred "
-        "and wrong anatomy within, and a few are almost empty."
+        "without a measurement (50 steps) are heads with a skull and smooth phases, but blurred and "
+        "wrong anatomy within."
     ),
     mode="L",
     hold_out=("",),
