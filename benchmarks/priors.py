@@ -39,6 +39,9 @@ from invdiff.train.wiener import Wiener
 SIDE = {"photo": 64, "ct": 128}
 """Side of samples, where it is not that of the recipe's validation images."""
 
+UNLICENSED = {"brain", "faces64", "multiscale"}
+"""Trained on collections whose licence is not named, or not confirmed: none of it is copied."""
+
 
 def channels_last(x: Tensor) -> np.ndarray:
     """(C, H, W) as (H, W, C) float64."""
@@ -102,11 +105,11 @@ def nearest(x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     return d.min(dim=1).values, d.argmin(dim=1)
 
 
-def sheet(x: Tensor, near: Tensor, columns: int = 12) -> Tensor:
-    """Rows of samples, each above the row of their nearest training images, (C, H, W)."""
+def sheet(x: Tensor, near: Tensor | None, columns: int = 12) -> Tensor:
+    """Rows of samples, each above the row of their nearest training images, if any, (C, H, W)."""
     rows = []
     for k in range(0, len(x), columns):
-        for part in (x[k : k + columns], near[k : k + columns]):
+        for part in (y[k : k + columns] for y in (x, near) if y is not None):
             cells = torch.nn.functional.pad(visible(part), (2, 2, 2, 2), value=1.0)
             rows.append(torch.cat(list(cells), dim=-1))
         rows.append(torch.ones_like(rows[-1][:, :6]))
@@ -139,7 +142,13 @@ def page(name: str, data: Path, out: Path, count: int, steps: int, known_count: 
     d_drawn, index = nearest(drawn, known)
     d_fresh, _ = nearest(fresh, known)
     shown = min(24, count)
-    save_picture(out / f"{name}.png", sheet(drawn[:shown], known[index[:shown]]))
+    near = None if name in UNLICENSED else known[index[:shown]]
+    save_picture(out / f"{name}.png", sheet(drawn[:shown], near))
+    beside = ", each above the nearest training image:"
+    if near is None:
+        beside = (
+            ". The nearest training images are not shown, as their collection names no licence:"
+        )
     lines = [
         f"# Prior `{name}`, measured", "",
         f"Made by `python benchmarks/priors.py {name} --data PATH`. The card is "
@@ -163,7 +172,7 @@ def page(name: str, data: Path, out: Path, count: int, steps: int, known_count: 
         "| of | smallest | median |", "|---|---|---|",
         f"| samples | {d_drawn.min():.3f} | {d_drawn.median():.3f} |",
         f"| held-out images | {d_fresh.min():.3f} | {d_fresh.median():.3f} |", "",
-        f"Samples without a measurement ({steps} steps), each above the nearest training image:",
+        f"Samples without a measurement ({steps} steps){beside}",
         "", f"![samples]({name}.png)", "",
     ]  # fmt: skip
     return "\n".join(lines)
