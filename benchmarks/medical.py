@@ -213,8 +213,8 @@ def markdown(found: list[dict], args: argparse.Namespace, slices: int) -> str:
     solvers = list(dict.fromkeys(f["solver"] for f in found))
     solvers.sort(key=lambda name: name in registry())  # first those without a prior
     lines = [
-        HEADS[args.task].format(slices=slices),
-        f"Noise: {args.sigma:g} in each real number, with an operator of norm 1.",
+        HEADS[args.task].format(slices=slices)
+        + f" Noise: {args.sigma:g} in each real number, with an operator of norm 1.",
         "",
         READING.format(samples=args.samples, steps=args.steps),
         "",
