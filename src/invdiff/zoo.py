@@ -162,7 +162,7 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     **{(t.name, "snips"): lambda s: _short_snips() for t in PHOTO_TASKS},
 }
 """Knobs for photographs were found by `benchmarks/tune.py`, on pictures that the prior was not
-trained on; those of mri and ct by the measurements that `AUTO` tells of.
+trained on; those of mri and ct on single slices.
 
 For tasks with few unknowns (super-resolution, deblurring) the grid starts at sigma 1, where the
 measurement already fixes the coarse picture; holes and colours need a start above the images' own
@@ -197,16 +197,15 @@ AUTO: dict[str, tuple[str, str]] = {
     "low-light": ("dps", "it gains 8.6 dB at 30 photons; its losses for photons gain less"),
     "phase-retrieval": ("dps", "starts from noise, of which one random mask lets most succeed"),
     "compressed-sensing": ("diffpir", "its mean is up to 0.3 dB above that of ddrm, at its cost"),
-    "mri": ("diffpir", "within 0.2 dB of mmps or better, in less than half the time"),
-    "ct": ("diffpir", "from 30 views, 20 % less error than score-medical, 26 % less than mcg"),
+    "mri": ("mmps", "its mean is 0.3 to 1.3 dB above that of diffpir, in up to 3 times its time"),
+    "ct": ("diffpir", "the best mean of all that can, 0.3 dB above mmps in less time"),
 }
 """Solver for a task, and why it. The first four were measured by `benchmarks/tune.py`; those of
 demosaic, jpeg, hdr and low-light on four of its photographs, cut to 128 pixels; compressed sensing
 on three of them, a quarter of the coefficients with noise 0.01, mean of 2 samples: 32.59 dB
 (hadamard), 29.51 (gaussian), 24.15 (dct), 34.70 (fourier), where ddrm has 32.51, 29.46, 24.12 and
-34.45, and the pseudo-inverse 27.73, 11.18, 19.80 and 29.15; mri on one head,
-with one coil at 4 and four coils at 8 times fewer samples; ct on one chest from 30 views. No
-numbers are kept of colorize and phase-retrieval."""
+34.45, and the pseudo-inverse 27.73, 11.18, 19.80 and 29.15; mri and ct by `benchmarks/medical.py`
+(docs/mri.md, docs/ct.md). No numbers are kept of colorize and phase-retrieval."""
 
 
 def auto(task_name: str, problem: Problem) -> tuple[Solver, str]:

@@ -52,8 +52,8 @@ BRAIN = Recipe(
     limits=(
         "The magnitudes are rounded, compressed and were windowed for viewing, some with a small "
         "inscription: this is no measured MR data. It is not for diagnosis. Samples that it draws "
-        "without a measurement (50 steps) are heads with a skull and smooth phases, but blurred and "
-        "wrong anatomy within."
+        "without a measurement (50 steps) are heads with a skull and smooth phases, but blurred "
+        "and wrong anatomy within."
     ),
     mode="L",
     hold_out=("",),
@@ -215,8 +215,8 @@ FACES = Recipe(
     ),
     limits=(
         "It knows official portraits, face-on and centred, and little else; it must not be used to "
-        "identify anyone. Its samples without a measurement (50 steps) are faces with eyes, nose and "
-        "mouth in their places, some of them soft, uneven or half dissolved."
+        "identify anyone. Its samples without a measurement (50 steps) are faces with eyes, nose "
+        "and mouth in their places, some of them soft, uneven or half dissolved."
     ),
     shape=(3, 64, 64),
     hold_out=("",),
