@@ -139,8 +139,8 @@ def page(table: list[Row], runs: int) -> str:
         "",
         f"Made by `python benchmarks/loading.py`: medians of {runs} fresh processes on one thread "
         f"of a CPU, torch {torch.__version__}, in seconds of the clock and of the processor. "
-        "On an idle machine both are about equal, when files are in memory; other programs lengthen "
-        "the clock's. A bar is the longest processor time that is allowed.",
+        "On an idle machine both are about equal, when files are in memory; other programs "
+        "lengthen the clock's. A bar is the longest processor time that is allowed.",
         "",
         "| | clock | processor | bar |",
         "|---|---|---|---|",
