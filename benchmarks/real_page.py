@@ -32,10 +32,9 @@ holds signal. The solvers are told the {coils:.4f}.
 {table}
 
 - diffpir, mmps and score-mri explain the data, with chi-square within 15 % of 1. Within 0.2 of the
-  way to the rim all of them leave about 2: there the signal is 20 to 170 times the noise, so that
-  small errors of the coil maps, from 24 x 24 samples, count. SENSE shows the same, so it is the
-  model and no solver; more steps do not help, and telling all samples a larger noise would blur
-  the rest, which is at 0.8 to 1.
+  way to the rim all of them leave about 2: the signal is strongest there, so that small errors of
+  the coil maps, from 24 x 24 samples, count. SENSE shows the same, so it is the model and no
+  solver.
 - Held-out samples are predicted best by mmps, then by score-mri. Total variation, its weight chosen
   so that chi-square is below 1, is not far behind: 12.4 % of k-space from eight coils leave little
   to a prior. SENSE and the zero-filled image are far behind.

@@ -196,16 +196,14 @@ AUTO: dict[str, tuple[str, str]] = {
     "hdr": ("reddiff", "it gains about 5 dB over y / gain, where dps gains 2.7"),
     "low-light": ("dps", "it gains 8.6 dB at 30 photons; its losses for photons gain less"),
     "phase-retrieval": ("dps", "starts from noise, of which one random mask lets most succeed"),
-    "compressed-sensing": ("diffpir", "its mean is up to 0.3 dB above that of ddrm, at its cost"),
+    "compressed-sensing": ("diffpir", "its mean was as good as that of ddrm, at its cost"),
     "mri": ("mmps", "its mean is 0.3 to 1.3 dB above that of diffpir, in up to 3 times its time"),
     "ct": ("diffpir", "the best mean of all that can, 0.3 dB above mmps in less time"),
 }
 """Solver for a task, and why it. The first four were measured by `benchmarks/tune.py`; those of
-demosaic, jpeg, hdr and low-light on four of its photographs, cut to 128 pixels; compressed sensing
-on three of them, a quarter of the coefficients with noise 0.01, mean of 2 samples: 32.59 dB
-(hadamard), 29.51 (gaussian), 24.15 (dct), 34.70 (fourier), where ddrm has 32.51, 29.46, 24.12 and
-34.45, and the pseudo-inverse 27.73, 11.18, 19.80 and 29.15; mri and ct by `benchmarks/medical.py`
-(docs/mri.md, docs/ct.md). No numbers are kept of colorize and phase-retrieval."""
+demosaic, jpeg, hdr and low-light on four of its photographs, cut to 128 pixels; mri and ct by
+`benchmarks/medical.py` (docs/mri.md, docs/ct.md). No numbers are kept of colorize, phase-retrieval
+and compressed-sensing."""
 
 
 def auto(task_name: str, problem: Problem) -> tuple[Solver, str]:

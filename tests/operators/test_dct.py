@@ -60,8 +60,8 @@ def test_errors_are_sentences():
         DCTSubsampling(torch.zeros(1, 1, 4, 4))
     with pytest.raises(InvdiffError, match="only 1 .known. and 0"):
         DCTSubsampling(torch.full((1, 1, 4, 4), 0.5))
-    for count in (0, 9, 2.5):
-        with pytest.raises(InvdiffError, match="lowest frequencies|a whole number"):
+    for count, words in ((0, "lowest frequencies"), (9, "lowest frequencies"), (2.5, "a whole")):
+        with pytest.raises(InvdiffError, match=words):
             DCTSubsampling.lowest((8, 6), count)
     with pytest.raises(InvdiffError, match="does not fit"):
         DCTSubsampling.lowest((8, 6), 2).y_shape((1, 6, 8))

@@ -69,8 +69,9 @@ def test_errors_are_sentences() -> None:
         Inpaint(torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1).expand(2, 1, 4, 4))
     with pytest.raises(InvdiffError, match="add the missing axes"):
         Inpaint(torch.ones(4, 4))
-    for keep in (0, -0.1, 1.5, float("nan")):
-        with pytest.raises(InvdiffError, match="fraction|keep must be a finite"):
+    wrong = {0: "fraction", -0.1: "fraction", 1.5: "fraction", float("nan"): "must be a finite"}
+    for keep, words in wrong.items():
+        with pytest.raises(InvdiffError, match=words):
             Inpaint.random((4, 4), keep, seed=0)
     with pytest.raises(InvdiffError, match="knows no pixel"):
         Inpaint.random((4, 4), 0.001, seed=0)
@@ -96,7 +97,5 @@ def test_restriction_by_bits_keeps_known_values_and_passes_gradients(dtype: torc
 
 
 def test_a_batch_of_no_masks_is_refused():
-    with pytest.raises(
-        InvdiffError, match="number of masks is a whole number from 1|batch must be a whole number"
-    ):
+    with pytest.raises(InvdiffError, match="number of masks is a whole number from 1"):
         Inpaint.random((4, 4), 0.5, 0, batch=0)

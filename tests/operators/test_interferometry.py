@@ -131,7 +131,7 @@ def test_refusals():
         grid_uv(torch.zeros(3, 3))
     with pytest.raises(InvdiffError, match="no 7 x 7 lowest"):
         low_frequencies((5, 6), 7)
-    with pytest.raises(InvdiffError, match="number of frequencies is .* from 1|radius"):
+    with pytest.raises(InvdiffError, match="number of frequencies is .* from 1"):
         random_uv(0, 1.0)
     with pytest.raises(InvdiffError, match="No two of the 2 stations"):
         earth_rotation_uv(2, 4, 1.0, elevation=89.0)
