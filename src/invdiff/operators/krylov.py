@@ -46,15 +46,15 @@ def conjugate_gradients(
         q = apply(p)
         pq = batch_dot(p, q).double()
         go = active & (pq > 0)
-        step = torch.where(go, rr / torch.where(go, pq, 1.0), 0.0)
-        x = x + step.to(b.dtype) * p
+        step = torch.where(go, rr / torch.where(go, pq, 1.0), 0.0).to(b.dtype)
+        x = torch.addcmul(x, step, p)
         if k == iterations - 1:
             break
-        r = r - step.to(b.dtype) * q
+        r = torch.addcmul(r, step, q, value=-1)
         new = batch_dot(r, r).double()
-        ratio = torch.where(go, new / torch.where(go, rr, 1.0), 0.0)
-        p = r + ratio.to(b.dtype) * p
-        rr = torch.where(go, new, 0.0 * rr)
+        ratio = torch.where(go, new / torch.where(go, rr, 1.0), 0.0).to(b.dtype)
+        p = torch.addcmul(r, ratio, p)
+        rr = torch.where(go, new, 0.0)
     return x
 
 

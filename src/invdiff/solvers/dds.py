@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from invdiff import steps
@@ -52,9 +53,11 @@ class DDS(Solver):
         """The correction solves a system with A^T (y - A x0) on its right, from 0."""
         A = problem.linear
         r = A.adjoint(problem.residual(x0))
-        gamma, own = (self.gamma, 1.0) if problem.sigma_y else (1.0, 0.0)
+        noisy = problem.sigma_y > 0
+        gamma = self.gamma if noisy else 1.0
 
         def system(u: Tensor) -> Tensor:
-            return own * u + gamma * A.adjoint(A(u))
+            seen = A.adjoint(A(u))
+            return torch.add(u, seen, alpha=gamma) if noisy else seen
 
         return x0 + conjugate_gradients(system, gamma * r, self.iterations)

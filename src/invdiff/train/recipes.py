@@ -27,6 +27,13 @@ PHOTO = Recipe(
     "held.",
 )
 
+HEADS = (
+    "Slices of 128 x 128 pixels (T1, contrast-enhanced T1, T2, FLAIR; three orientations; many "
+    "with tumours; a few are CT), 8-bit from JPEG. The collection is named CC0 at second hand, "
+    "which is unconfirmed."
+)
+PATIENTS = "Slices of one patient may be on both sides of the hold-out rule."
+
 BRAIN = Recipe(
     name="brain",
     net=PhotoNetConfig(
@@ -43,11 +50,8 @@ BRAIN = Recipe(
         "[0, 1], so both lie on [-1, 1]"
     ),
     attribution=(
-        "Slices of 128 x 128 pixels (T1, contrast-enhanced T1, T2, FLAIR; three orientations; many "
-        "with tumours; a few are CT), 8-bit from JPEG. The collection is named CC0 at second hand, "
-        "which is unconfirmed. The files are magnitudes: the phase is synthetic, a random constant "
-        "plus a random polynomial of degree 3, drawn anew whenever an image is used. Slices of one "
-        "patient may be on both sides of the hold-out rule."
+        f"{HEADS} The files are magnitudes: the phase is synthetic, a random constant plus a "
+        f"random polynomial of degree 3, drawn anew whenever an image is used. {PATIENTS}"
     ),
     limits=(
         "The magnitudes are rounded, compressed and were windowed for viewing, some with a small "
@@ -66,6 +70,40 @@ BRAIN = Recipe(
     patch=128,
     batch=12,
     steps=8000,
+    warmup=200,
+    grad_clip=1.5,
+)
+
+MAGNITUDE = Recipe(
+    name="brain-magnitude",
+    net=PhotoNetConfig(
+        channels=1,
+        widths=(32, 64, 128, 160),
+        blocks=(2, 3, 3, 2),
+        up_blocks=(2, 3, 2),
+        embedding=64,
+        sigma_data=0.76,
+    ),
+    about=(
+        "magnitudes of MR images of the head, of any size but meant for about 128 x 128 pixels "
+        "that show the whole head, on [-1, 1], black being -1"
+    ),
+    attribution=f"{HEADS} {PATIENTS}",
+    limits=(
+        "The magnitudes are rounded, compressed and were windowed for viewing, some with a small "
+        "inscription: this is no measured MR data. For k-space take `brain`, whose images are "
+        "complex. It is not for diagnosis."
+    ),
+    mode="L",
+    hold_out=("",),
+    hold_out_one_in=50,
+    validation=128,
+    halves=0.0,
+    symmetries="mirror",
+    p_mean=-1.2,
+    patch=128,
+    batch=12,
+    steps=6000,
     warmup=200,
     grad_clip=1.5,
 )
@@ -116,7 +154,7 @@ MOVING = Recipe(
     name="moving-fashion",
     net=PhotoNetConfig(
         channels=8,
-        widths=(64, 96, 128),
+        widths=(96, 144, 192),
         blocks=(3, 2, 2),
         up_blocks=(3, 2),
         embedding=96,
@@ -149,7 +187,7 @@ MOVING = Recipe(
     p_mean=-0.8,
     patch=28,
     batch=64,
-    steps=5000,
+    steps=7500,
     warmup=200,
     lr=5e-4,
     grad_clip=1.5,
@@ -272,7 +310,7 @@ CT = Recipe(
     grad_clip=1.5,
 )
 
-RECIPES = {r.name: r for r in (PHOTO, BRAIN, FASHION, MOVING, MULTISCALE, FACES, CT)}
+RECIPES = {r.name: r for r in (PHOTO, BRAIN, MAGNITUDE, FASHION, MOVING, MULTISCALE, FACES, CT)}
 
 
 def recipe(name: str) -> Recipe:
