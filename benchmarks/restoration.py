@@ -109,6 +109,11 @@ def biharmonic(case: Case) -> Tensor:
 
 def best_nlm(case: Case) -> Tensor:
     """Non-local means, best filter strength."""
+    return best(case, nlm_answers(case))
+
+
+def nlm_answers(case: Case) -> list[Tensor]:
+    """Non-local means with filters of several strengths, in units of the noise."""
     from skimage.restoration import denoise_nl_means
 
     sigma = case.problem.sigma_y
@@ -128,7 +133,7 @@ def best_nlm(case: Case) -> Tensor:
         ]
         images = np.stack(done).reshape(-1, *case.truth.shape[-2:], case.truth.shape[1])
         answers.append(torch.from_numpy(images).permute(0, 3, 1, 2).float())
-    return best(case, answers)
+    return answers
 
 
 def rows() -> list[Row]:

@@ -146,17 +146,22 @@ def noise_from_kspace(kspace: Tensor, share: float = 0.1) -> Estimate:
         (torch.arange(n, device=kspace.device) - n // 2).abs() / (n / 2) for n in (h, w)
     )
     outer = torch.maximum(rows[:, None], columns[None, :]) >= 1 - share
-    power = kspace.abs().square()[outer.expand(kspace.shape)].double()
-    power = power[power > 0]
-    n = power.numel()
+    samples = kspace[outer.expand(kspace.shape)]
+    samples = samples[samples != 0]
+    n = samples.numel()
     if n < FEWEST:
         raise InvdiffError(f"{n} samples lie that far out, too few to estimate the noise from.")
-    sigma = math.sqrt(float(power.median()) / (2 * math.log(2)))
+    sigma = median_level(samples)
     how = (
         f"median power of {n} samples in the outermost {100 * share:g} % of k-space, an upper "
         "bound, as signal there counts as noise"
     )
     return Estimate(sigma, 0.5 / (math.log(2) * math.sqrt(n)), how)
+
+
+def median_level(samples: Tensor) -> float:
+    """Sigma of a real part of complex noise, whose median power is 2 sigma^2 ln 2."""
+    return math.sqrt(float(samples.abs().double().square().median()) / (2 * math.log(2)))
 
 
 def noise_from_scan(scan: Tensor, axis: int = 0) -> Estimate:

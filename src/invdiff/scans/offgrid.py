@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem
 from invdiff.noise import Gaussian
+from invdiff.noise.estimate import median_level
 from invdiff.operators.coils import espirit, normalised, root_sum_of_squares
 from invdiff.operators.mri import as_complex, fft2c
 from invdiff.operators.noncartesian import NonCartesian, density_compensation
@@ -67,8 +68,7 @@ def _noise(k: NonCartesianKSpace) -> float:
     far = (k.uv[0] / torch.tensor([k.size[1], k.size[0]])).norm(dim=1)
     # not torch.quantile, which refuses more than 2^24 values
     edge = far.kthvalue(max(1, math.floor(0.95 * len(far)))).values
-    outer = k.data[:, far >= edge]
-    return float(torch.view_as_real(outer.contiguous()).abs().median() / 0.6745)
+    return median_level(k.data[:, far >= edge])
 
 
 def _middle(k: NonCartesianKSpace, rows: int) -> NonCartesianKSpace:
