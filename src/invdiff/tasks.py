@@ -268,13 +268,15 @@ SCAN_TASKS = (
             "weights": "of rays: photons, or equal; photons where the file has counts and there is "
             "no --noise",
             "outliers": "keep, or replace: counts far above all neighbours; needs many views",
+            "rings": "keep, or remove: what each bin adds in all views, as a bad flat field does",
+            "drift": "keep, or remove: a line through the air beside the object, view by view",
             "join": "make one bin of so many neighbours",
             "slice": "detector row, from 0; the middle one without it",
             "key": "name of the array in the file",
         },
         defaults={
             "center": 0.0,
-            "outliers": "keep",
+            **dict.fromkeys(("outliers", "rings", "drift"), "keep"),
             **dict.fromkeys(
                 ("geometry", "source", "angles", "views", "side", "pixel", "water", "kind"), ""
             ),

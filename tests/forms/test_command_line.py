@@ -26,6 +26,8 @@ from invdiff.priors.units import hu_to_x
 from invdiff.result import Result
 from invdiff.run import Snapshot
 from invdiff.run import solve as real_solve
+from invdiff.scans.drift import without_drift, without_rings
+from invdiff.scans.sinogram import Sinogram
 
 SIZE = (21, 27)  # no multiple of 8
 QUICK = ["--steps", "2", "--samples", "2", "--quiet"]
@@ -400,6 +402,35 @@ def test_solvers_of_ct_take_the_noise_of_rays(solver: str, here: Path, quick_fig
     assert isinstance(Result.load("a").problem().noise, DiagonalGaussian)
 
 
+def test_rings_and_drift_are_removed_on_demand(
+    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+) -> None:
+    """The flags pose the problem of a file that was corrected before: a bin that adds 0.02 in all
+    views, and every other view lying 0.02 higher, are gone."""
+    angles, bins = torch.arange(12)[:, None] * 15.0, torch.arange(64)
+    far = bins - 31.5 - 4 * angles.deg2rad().cos()
+    clean = (1 - (far / 12).square()).clamp_min(0).sqrt()
+    spoiled = clean + 0.02 * (bins == 20) + 0.02 * (torch.arange(12) % 2)[:, None]
+    degrees = tuple(angles.flatten().tolist())
+    s = Sinogram(spoiled, degrees, None, torch.ones_like(spoiled, dtype=torch.bool))
+    found = without_drift(without_rings(s)).integrals
+    assert float((found - clean).abs().max()) < 0.015 < float((spoiled - clean).abs().max())
+    told = {}
+    for name, z, options in (
+        ("flags", spoiled, ["--rings", "remove", "--drift", "remove"]),
+        ("before", found, []),
+    ):
+        np.savez(f"{name}.npz", sinogram=z.numpy(), angles=np.array(degrees))
+        args = ["restore", f"{name}.npz", "--task", "ct", "--kind", "integrals", *prior("ct")]
+        capsys.readouterr()
+        assert main([*args, *QUICK, "--noise", "0.01", *options, "--out", name]) == 0
+        told[name] = capsys.readouterr().out
+    assert "rings of" in told["flags"] and "beam drift of" in told["flags"]
+    assert "rings of" not in told["before"] and "beam drift of" not in told["before"]
+    a, b = (Result.load(name).problem().y for name in ("flags", "before"))
+    torch.testing.assert_close(a, b)
+
+
 def test_small_angles_stay_degrees(here: Path, quick_figures: None) -> None:
     """A file without units would be read as radians."""
     angles = ["--views", "3", "--angles", "-3,3"]
@@ -660,6 +691,9 @@ BAD = {
     "water": ([*TURN, "--water", "-1"], "water is a number above 0"),
     "kind": ([*TURN, "--kind", "photons"], "counts, transmission or integrals"),
     "outliers": ([*TURN, "--outliers", "maybe"], "keep or replace"),
+    "rings": ([*TURN, "--rings", "replace"], "--rings is keep or remove, found replace"),
+    "drift": ([*TURN, "--drift", "yes"], "--drift is keep or remove, found yes"),
+    "no air": ([*TURN, "--drift", "remove"], "air on both sides"),
     "weights": ([*TURN, "--weights", "counts"], "photons or equal, found counts"),
     "weights and noise": (
         [*TURN, "--weights", "photons", "--noise", "0.1"],

@@ -23,6 +23,7 @@ from invdiff.operators.radon import Radon
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
 from invdiff.scans import centre_of_rotation, read_dicom, read_sinogram, read_tiff, write_tiff
+from invdiff.scans.drift import without_drift, without_rings
 from invdiff.scans.files import Npz
 from invdiff.scans.problems import ct_problem
 from invdiff.scans.sinogram import Sinogram
@@ -80,12 +81,16 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
     """The problem of reconstructing a slice from a sinogram; `ct_problem` tells how."""
     if prior.image_range != (-1.0, 1.0):
         raise InvdiffError(f"ct needs a prior on [-1, 1], not on {prior.image_range}.")
-    if options["outliers"] not in ("keep", "replace"):
-        raise InvdiffError(f"--outliers is keep or replace, found {options['outliers']}.")
+    for name, other in (("outliers", "replace"), ("rings", "remove"), ("drift", "remove")):
+        if options[name] not in ("keep", other):
+            raise InvdiffError(f"--{name} is keep or {other}, found {options[name]}.")
     kind = options.get("kind")
     if kind not in (None, "counts", "transmission", "integrals"):
         raise InvdiffError(f"--kind is counts, transmission or integrals, found {kind}.")
-    s, rays = _rays(_sinogram(path, options, kind), options)
+    s = _sinogram(path, options, kind)
+    s = without_rings(s) if options["rings"] == "remove" else s
+    s = without_drift(s) if options["drift"] == "remove" else s
+    s, rays = _rays(s, options)
     shift, told = _centre(s, options["center"])
     side = options.get("side", s.integrals.shape[1])
     if side < 1:
