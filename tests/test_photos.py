@@ -186,3 +186,10 @@ def test_auto_knows_every_task() -> None:
     for name in zoo.TASKS:
         solver, reason = zoo.auto(name, zoo.example(name))
         assert solver.num_steps > 0 and (solver.name, reason) == zoo.AUTO[name]
+
+
+def test_auto_spares_large_pictures_gradients_through_tiles() -> None:
+    for name in zoo.TILED:
+        for side, expected in ((16, zoo.AUTO), (770, zoo.TILED)):
+            solver, reason = zoo.auto(name, zoo.example(name, (side, side)))
+            assert (solver.name, reason) == expected[name]

@@ -26,8 +26,8 @@ from invdiff.train.recipes import RECIPES
 
 WEIGHTS = Path(invdiff.priors.__file__).parent / "weights"
 MEGABYTES = {
-    "photo": 20, "brain": 8, "ct": 4, "faces64": 20, "fashion28": 2, "moving-fashion": 5,
-    "multiscale": 6,
+    "photo": 20, "brain": 8, "brain-magnitude": 6, "ct": 4, "faces64": 20, "fashion28": 2,
+    "moving-fashion": 10, "multiscale": 6,
 }  # fmt: skip
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 every_prior = pytest.mark.parametrize("name", BUILT_IN)
@@ -174,6 +174,7 @@ def clip() -> Tensor:
 SCENES = {
     "photo": lambda: portrait(64),
     "brain": head,
+    "brain-magnitude": lambda: 2 * head().square().sum(1, keepdim=True).sqrt() - 1,
     "ct": chest,
     "fashion28": shirt,
     "moving-fashion": clip,

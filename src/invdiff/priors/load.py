@@ -37,6 +37,7 @@ def _embedded(name: str, summary: str) -> Source:
 SOURCES = (
     _embedded("photo", "colour photographs of any size"),
     _embedded("brain", "complex MR images of the head (real, imaginary), best near 128 x 128"),
+    _embedded("brain-magnitude", "magnitudes of MR images of the head, best near 128 x 128"),
     _embedded("ct", "CT slices in Hounsfield units from -1024 to 1500, best near 256 x 256"),
     _embedded("fashion28", "clothes and shoes of Fashion-MNIST, grey, 28 x 28"),
     _embedded("moving-fashion", "clips of moving clothes and shoes, 8 frames of 32 x 32"),

@@ -172,8 +172,8 @@ MOVING = Recipe(
     ),
     limits=(
         "It knows this toy world only, in clips of 8 frames, and no real video. Its samples "
-        "without a measurement (50 steps) are bright shapes of the right size that move steadily, "
-        "but whose form changes on the way and is no recognisable piece of clothing."
+        "without a measurement (50 steps) move steadily, and many a frame looks like a shoe, a "
+        "shirt or trousers, but the form changes on the way."
     ),
     shape=(1, 8, 32, 32),
     mode="L",
