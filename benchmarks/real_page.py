@@ -62,10 +62,10 @@ is not right: in air beside the tooth line integrals are off by more than the ph
 the pattern of the beam moved after the white fields were taken. Rings
 (`scans.without_rings`, from the views in use) and the drift of each view (`scans.without_drift`)
 are taken off; what air still shows beyond its photons (`scans.excess`), {excess:.4f} beside
-{photon:.4f}, is added to the variance that the solvers are told. A user of the command line says
-`--noise {total:.4f}`. The tables give chi-square over 1 / photons, as the file has it, and over
-what was told. As the told variance is the larger by about two, an answer that fits perfectly has
-2 in the first column and 1 in the second.
+{photon:.4f}, is added to the variance that the solvers are told. On the command line this is
+`--rings remove --drift remove --noise {total:.4f}`. The tables give chi-square over 1 / photons,
+as the file has it, and over what was told. As the told variance is the larger by about two, an
+answer that fits perfectly has 2 in the first column and 1 in the second.
 
 ### All 181 views, four pixels to a bin
 
@@ -78,7 +78,7 @@ what was told. As the told variance is the larger by about two, an answer that f
 - From all views diffpir comes nearest to what it was told, then pigdm; mmps, score-medical and mcg
   leave more: with so many rays, their 12, 6 and 4 iterations stop short of the data.
 - With 30 views, diffpir and pigdm leave what they were told, and mmps nearly. They predict the 151
-  other views to {best} variances or less: three times nearer than total variation, eight times
+  other views to {best} variances or less: three times nearer than total variation, nine times
   nearer than least squares, which fits the 30 views perfectly and nothing else.
 - score-medical and mcg take y for noiseless. With few iterations of the pseudo-inverse their
   chi-square comes near 1 over 1 / photons, which is below what model errors alone leave: they fit

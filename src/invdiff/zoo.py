@@ -218,7 +218,7 @@ AUTO: dict[str, tuple[str, str]] = {
     "phase-retrieval": ("dps", "starts from noise, of which one random mask lets most succeed"),
     "compressed-sensing": ("diffpir", "its mean was as good as that of ddrm, at its cost"),
     "mri": ("mmps", "its mean is 0.3 to 1.3 dB above that of diffpir, in up to 3 times its time"),
-    "ct": ("diffpir", "the best mean of all that can, 0.3 dB above mmps in less time"),
+    "ct": ("diffpir", "its mean is within 0.3 dB of that of mmps, or above it, in less time"),
 }
 """Solver for a task, and why it. The first four were measured by `benchmarks/tune.py`; those of
 demosaic, jpeg, hdr and low-light on four of its photographs, cut to 128 pixels; mri and ct by
