@@ -118,12 +118,19 @@ def _short_snips() -> Solver:
     return SNIPS(c=0.15, K=2, final="denoised", path=VE(400, 3.0, 0.02))
 
 
+def _short_daps(data_std: float, top: float) -> Solver:
+    """One evaluation a step, in place of the five of its flow, and 60 steps."""
+    return DAPS(centre="tweedie", data_std=data_std, path=_start(top, 60, 0.01))
+
+
 TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("inpaint", "ddrm"): lambda s: DDRM(eta_prop=1.0, path=_start(5.0, 100, 0.01)),
     ("inpaint", "diffpir"): lambda s: DiffPIR(zeta=1.0, path=_start(5.0, 100, 0.01)),
     ("inpaint", "mmps"): lambda s: MMPS(path=_start(5.0, 20)),
     ("inpaint", "pigdm"): lambda s: PiGDM(path=_start(5.0, 50, 0.01)),
     ("super-resolution", "ddrm"): lambda s: DDRM(eta_prop=0.95, path=_start(1.0, 20)),
+    ("inpaint", "daps"): lambda s: _short_daps(0.02, 5.0),
+    ("super-resolution", "daps"): lambda s: _short_daps(0.05, 20.0),
     ("super-resolution", "diffpir"): lambda s: DiffPIR(zeta=1.0, path=_start(1.0, 20)),
     ("super-resolution", "ddnm+"): lambda s: DDNMPlus(path=_start(1.0, 20)),
     ("super-resolution", "dds"): lambda s: DDS(gamma=10.0, path=_start(1.0, 20)),
@@ -132,8 +139,10 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("denoise", "ddrm"): lambda s: DDRM(path=_noise_path(s, 8)),
     ("colorize", "ddrm"): lambda s: DDRM(eta_prop=0.95, path=_start(10.0, 40)),
     ("deblur", "diffpir"): lambda s: DiffPIR(lam=2.0, zeta=1.0, path=_start(0.5, 20)),
+    ("deblur", "daps"): lambda s: _short_daps(0.05, 20.0),
     ("deblur", "dds"): lambda s: DDS(gamma=10.0, path=_start(1.0, 20)),
     ("deblur", "mmps"): lambda s: MMPS(path=_start(3.0, 12)),
+    ("demosaic", "daps"): lambda s: _short_daps(0.02, 5.0),
     ("demosaic", "mmps"): lambda s: MMPS(path=_start(3.0, 12, 0.01)),
     ("demosaic", "diffpir"): lambda s: DiffPIR(zeta=1.0, path=_start(3.0, 80, 0.01)),
     ("demosaic", "ddrm"): lambda s: DDRM(eta_prop=1.0, path=_start(5.0, 40, 0.01)),
@@ -149,7 +158,7 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("mri", "ddnm+"): lambda s: DDNMPlus(path=_start(5.0, 50, 0.01)),
     ("mri", "dds"): lambda s: DDS(path=_start(5.0, 50, 0.01)),
     ("mri", "pigdm"): lambda s: PiGDM(path=_start(5.0, 50, 0.01)),
-    ("mri", "daps"): lambda s: DAPS(centre="tweedie", data_std=0.05, path=_start(20.0, 60, 0.01)),
+    ("mri", "daps"): lambda s: _short_daps(0.05, 20.0),
     ("mri", "reddiff"): lambda s: REDDiff(sigma_floor=0.05, path=VP(200)),
     ("mri", "mmps"): lambda s: MMPS(path=_start(5.0, 30)),
     ("mri", "snips"): lambda s: SNIPS(c=0.15, K=1, final="denoised", path=VE(400, 3.0, 0.01)),
@@ -158,7 +167,7 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("mri", "csgm"): lambda s: CSGM(final="denoised", path=VE(600, 1.232, 0.004)),
     ("ct", "diffpir"): lambda s: DiffPIR(lam=0.5, zeta=1.0, path=_start(20.0, 60)),
     ("ct", "mmps"): lambda s: MMPS(iterations=12, path=_start(20.0, 30)),
-    ("ct", "daps"): lambda s: DAPS(centre="tweedie", data_std=0.05, path=_start(20.0, 60, 0.01)),
+    ("ct", "daps"): lambda s: _short_daps(0.05, 20.0),
     ("ct", "dds"): lambda s: DDS(gamma=10.0, path=_start(20.0, 50, 0.01)),
     ("ct", "csgm"): lambda s: CSGM(final="denoised", path=VE(400, 5.0, 0.01)),
     ("ct", "pigdm"): lambda s: PiGDM(path=_start(5.0, 50, 0.01)),
