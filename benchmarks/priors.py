@@ -39,7 +39,7 @@ from invdiff.train.wiener import Wiener
 SIDE = {"photo": 64, "ct": 128}
 """Side of samples, where it is not that of the recipe's validation images."""
 
-UNLICENSED = {"brain", "faces64", "multiscale"}
+UNLICENSED = {"brain", "brain-magnitude", "faces64", "multiscale"}
 """Trained on collections whose licence is not named, or not confirmed: none of it is copied."""
 
 

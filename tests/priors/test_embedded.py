@@ -26,7 +26,7 @@ from invdiff.train.recipes import RECIPES
 
 WEIGHTS = Path(invdiff.priors.__file__).parent / "weights"
 MEGABYTES = {
-    "photo": 20, "brain": 8, "brain-magnitude": 6, "ct": 4, "faces64": 20, "fashion28": 2,
+    "photo": 20, "brain": 8, "brain-magnitude": 7, "ct": 4, "faces64": 20, "fashion28": 2,
     "moving-fashion": 10, "multiscale": 6,
 }  # fmt: skip
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
