@@ -146,7 +146,7 @@ def best_total_variation(scan: Scan) -> Tensor:
 def configured(task: str, name: str, problem: Problem, steps: int) -> zoo.Solver:
     """The preset of a solver for a task, else its paper's path with at most `steps` steps."""
     solver = zoo.configured(task, name, problem)
-    if (task, name) in zoo.TUNED or solver.num_steps <= steps:
+    if (task, name) in zoo.TUNED | zoo.SIZED or solver.num_steps <= steps:
         return solver
     return solver.with_steps(steps)
 
