@@ -236,7 +236,10 @@ AUTO: dict[str, tuple[str, str]] = {
     "demosaic": ("mmps", "its mean is 1.4 dB above that of ddrm, in 1.5 times its time"),
     "jpeg": ("ddrm-jpeg", "it gains 1.2 dB at quality 10, where pigdm gains 0.1"),
     "hdr": ("reddiff", "it gains 5 dB over y / gain"),
-    "low-light": ("dps", "it gains 8.6 dB at 30 photons; its losses for photons gain less"),
+    "low-light": (
+        "dps",
+        "it gains 9 dB at 30 photons, 1 dB more than non-local means of the counts",
+    ),
     "phase-retrieval": ("dps", "starts from noise, of which one random mask lets most succeed"),
     "compressed-sensing": ("diffpir", "the best mean of all that can, just above that of ddrm"),
     "mri": ("mmps", "its mean is 0.3 to 1.3 dB above that of diffpir, in up to 3 times its time"),
