@@ -1,4 +1,4 @@
-"""Every task of photographs by every solver that can, beside a classical answer: what `auto` knows.
+"""Every task of photographs by many solvers, beside a classical answer: what `auto` knows.
 
     python benchmarks/photographs.py [--tasks NAME ...] [--solvers NAME ...]
     python benchmarks/photographs.py --page          docs/photographs.md again, from the .json
@@ -24,7 +24,7 @@ import restoration
 from invdiff import zoo
 from invdiff.core import Case, InvdiffError, Problem
 from invdiff.metrics import align, best_by_residual, psnr, ssim
-from invdiff.needs import missing
+from invdiff.needs import Need, missing
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators.base import Operator
 from invdiff.operators.bayer import Bayer
@@ -200,19 +200,20 @@ def measure(row: Row, prior: Prior, args: argparse.Namespace) -> Iterator[dict]:
 # ----------------------------------------------------------------------------------------- the page
 
 HEAD = """\
-# Photographs, by every solver that can
+# Photographs, by solver
 
 Four photographs that the prior `photo` was not trained on, the middle 128 x 128 pixels. PSNR in dB
 and SSIM of the mean of {samples} samples, and PSNR of one sample. The misfit is that of one sample:
 the mean square of its residual over the variance of the noise, near 1 where it explains the
-measurement and no more. Bold is what `auto` takes. Constants of classical answers are chosen with
-the truth in hand; nothing of the solvers is. They have the few knobs that `invdiff.zoo` presets for
-the task, and at most {steps} steps where it has none: what needs the 1000 steps and more of its
-paper would do better with them. Cost is evaluations of the network, and vector-Jacobian products
-through it. The mean of more samples is better: [restoration.md](restoration.md) takes 8.
+measurement and no more. Bold is what `auto` takes. Constants of classical answers are the best for
+each table, chosen with the truth in hand. Knobs of solvers are those that `invdiff.zoo` presets for
+the task, which were found by trials on photographs of this benchmark, these among them; where there
+is no preset, they are the paper's, with at most {steps} steps: what needs its 1000 steps and more
+would do better with them. Cost is evaluations of the network, and vector-Jacobian products through
+it. The mean of more samples is better: [restoration.md](restoration.md) takes 8.
 
-Made by `python benchmarks/photographs.py --samples {samples} --steps {steps}`.
-"""
+Made by `python benchmarks/photographs.py --samples {samples} --steps {steps} --solvers ...`; a
+solver without a row in a table cannot (`invdiff solvers --task NAME` says why), or is named below."""
 
 
 def page(found: list[dict], facts: dict) -> str:
@@ -237,7 +238,10 @@ def page(found: list[dict], facts: dict) -> str:
             mean = f"{f['mean'][0]:.2f} / {f['mean'][1]:.3f}"
             parts.append(f"| {name} | {f['cost']} | {mean} | {one} | {seen} |")
     left = "; ".join(f"`{name}`: {why}" for name, why in LEFT_OUT.items())
-    return "\n".join([*parts, "", f"Left out: {left}."]) + "\n"
+    rows = {f["answer"] for f in found}
+    others = (n for n, cls in registry().items() if Need.AUTOENCODER not in cls.needs)
+    absent = ", ".join(f"`{n}`" for n in others if n not in rows | set(LEFT_OUT))
+    return "\n".join([*parts, "", f"Left out: {left}.", f"Not measured: {absent}."]) + "\n"
 
 
 def main() -> None:

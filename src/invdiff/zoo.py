@@ -227,12 +227,12 @@ TILED = {
 AUTO: dict[str, tuple[str, str]] = {
     "inpaint": (
         "ddrm",
-        "the best mean of all that can, and it fills holes, where mmps leaves grey",
+        "the best mean of those measured, and it fills holes, where mmps leaves grey",
     ),
     "super-resolution": ("ddrm", "a better mean than mmps and pigdm, in less time"),
     "deblur": ("ddrm", "a better mean than diffpir at the same cost"),
     "denoise": ("ddrm", "it starts at the photo's own noise, so 8 evaluations are enough"),
-    "colorize": ("ddrm", "calm colours, and a mean within 0.2 dB of the best of all that can"),
+    "colorize": ("ddrm", "calm colours, and a mean within 0.2 dB of the best of those measured"),
     "demosaic": ("mmps", "its mean is 1.4 dB above that of ddrm, in 1.5 times its time"),
     "jpeg": ("ddrm-jpeg", "it gains 1.2 dB at quality 10, where pigdm gains 0.1"),
     "hdr": ("reddiff", "it gains 5 dB over y / gain"),
@@ -241,7 +241,7 @@ AUTO: dict[str, tuple[str, str]] = {
         "it gains 9 dB at 30 photons, 1 dB more than non-local means of the counts",
     ),
     "phase-retrieval": ("dps", "starts from noise, of which one random mask lets most succeed"),
-    "compressed-sensing": ("diffpir", "the best mean of all that can, just above that of ddrm"),
+    "compressed-sensing": ("diffpir", "the best mean of those measured, just above that of ddrm"),
     "mri": ("mmps", "its mean is 0.3 to 1.3 dB above that of diffpir, in up to 3 times its time"),
     "ct": ("diffpir", "its mean is within 0.3 dB of that of mmps, or above it, in less time"),
 }
