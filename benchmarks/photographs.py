@@ -213,7 +213,8 @@ would do better with them. Cost is evaluations of the network, and vector-Jacobi
 it. The mean of more samples is better: [restoration.md](restoration.md) takes 8.
 
 Made by `python benchmarks/photographs.py --samples {samples} --steps {steps} --solvers ...`; a
-solver without a row in a table cannot (`invdiff solvers --task NAME` says why), or is named below."""
+solver without a row in a table cannot (`invdiff solvers --task NAME` says why), or is named
+below."""
 
 
 def page(found: list[dict], facts: dict) -> str:
