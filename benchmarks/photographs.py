@@ -29,6 +29,7 @@ from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators.base import Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import gaussian_kernel
+from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.phase import CodedDiffraction
@@ -73,7 +74,9 @@ def bilinear(case: Case) -> Tensor:
 
 def unclipped(case: Case) -> Tensor:
     """y / gain: right where nothing was clipped."""
-    return case.problem.y / 2.0
+    A = case.problem.A
+    assert isinstance(A, HDR)
+    return case.problem.y / A.gain
 
 
 def stabilised(case: Case) -> Tensor:
@@ -125,7 +128,7 @@ def _of(name: str, **options: object) -> Callable[[], Operator]:
 ROWS = (
     Row("inpaint", "half of the pixels at random are missing",
         lambda: Inpaint.random(SIZE, 0.5, seed=0), "biharmonic", restoration.biharmonic),
-    Row("super-resolution", "x4, antialiased bicubic, noise 0.01",
+    Row("super-resolution", "antialiased bicubic x4, noise 0.01",
         _of("super-resolution", scale=4), "bicubic", restoration.bicubic, 0.01),
     Row("deblur", "Gaussian blur of 2 pixels, noise 0.02",
         _of("deblur", kernel=gaussian_kernel(2.0)), "Wiener", restoration.best_wiener, 0.02),
@@ -210,16 +213,20 @@ each table, chosen with the truth in hand. Knobs of solvers are those that `invd
 the task, which were found by trials on photographs of this benchmark, these among them; where there
 is no preset, they are the paper's, with at most {steps} steps: what needs its 1000 steps and more
 would do better with them. Cost is evaluations of the network, and vector-Jacobian products through
-it. The mean of more samples is better: [restoration.md](restoration.md) takes 8.
+it. The network runs in {precision}. The mean of more samples is better:
+[restoration.md](restoration.md) takes 8. A solver without a row in a table cannot (`invdiff solvers
+--task NAME` says why), or is named below. Made by
 
-Made by `python benchmarks/photographs.py --samples {samples} --steps {steps} --solvers ...`; a
-solver without a row in a table cannot (`invdiff solvers --task NAME` says why), or is named
-below."""
+    python benchmarks/photographs.py --samples {samples} --steps {steps} --precision {precision} \\
+        --solvers {solvers}
+"""
 
 
 def page(found: list[dict], facts: dict) -> str:
     """The page: a table for each task."""
-    parts = [HEAD.format(**facts)]
+    rows = {f["answer"] for f in found}
+    measured = " ".join(n for n in registry() if n in rows)
+    parts = [HEAD.format(solvers=measured, **facts)]
     for row in ROWS:
         mine = [f for f in found if f["task"] == row.task]
         if not mine:
@@ -239,7 +246,6 @@ def page(found: list[dict], facts: dict) -> str:
             mean = f"{f['mean'][0]:.2f} / {f['mean'][1]:.3f}"
             parts.append(f"| {name} | {f['cost']} | {mean} | {one} | {seen} |")
     left = "; ".join(f"`{name}`: {why}" for name, why in LEFT_OUT.items())
-    rows = {f["answer"] for f in found}
     others = (n for n, cls in registry().items() if Need.AUTOENCODER not in cls.needs)
     absent = ", ".join(f"`{n}`" for n in others if n not in rows | set(LEFT_OUT))
     return "\n".join([*parts, "", f"Left out: {left}.", f"Not measured: {absent}."]) + "\n"
@@ -255,7 +261,7 @@ def main() -> None:
     p.add_argument("--precision", default="bfloat16")
     p.add_argument("--page", action="store_true", help="measure nothing")
     args = p.parse_args()
-    facts = {"samples": args.samples, "steps": args.steps}
+    facts = {"samples": args.samples, "steps": args.steps, "precision": args.precision}
     kept = json.loads(RECORD.read_text()) if RECORD.is_file() else {"facts": facts, "rows": []}
     if not args.page and kept["facts"] != facts:
         kept["rows"] = []  # of other budgets

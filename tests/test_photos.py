@@ -1,5 +1,6 @@
 """From photographs to problems: ranges, noise levels, grey pictures, boundaries."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from invdiff.noise import Gaussian
 from invdiff.operators import Bayer, Grayscale, blur, gaussian_kernel
 from invdiff.photos import ROUNDING, Damaged, beyond, damaged, estimate_sigma, shown
 from invdiff.priors.base import Denoiser, Prior
+from invdiff.priors.photo import PhotoPrior
 from invdiff.rng import Rng
 
 
@@ -189,6 +191,7 @@ def test_auto_knows_every_task() -> None:
 
 
 def test_auto_spares_large_pictures_gradients_through_tiles() -> None:
+    assert inspect.signature(PhotoPrior).parameters["tile"].default ** 2 == zoo.LARGE
     for side, expected in ((768, zoo.AUTO), (770, zoo.TILED)):
         p = Problem(torch.zeros(1, 1, side, side), Bayer(), Gaussian(0.02), (3, side, side))
         solver, reason = zoo.auto("demosaic", p)

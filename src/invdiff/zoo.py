@@ -182,7 +182,8 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     **{(t.name, "replacement"): lambda s: Replacement(path=_start(20.0, 60)) for t in PHOTO_TASKS},
     **{(t.name, "snips"): lambda s: _short_snips() for t in PHOTO_TASKS},
 }
-"""Knobs for photographs were found by `benchmarks/tune.py`, on pictures that the prior was not
+"""Knobs for photographs were found by trials on those of `benchmarks/tune.py` and
+`benchmarks/photographs.py`, on pictures that the prior was not
 trained on; those of mri and ct on single slices.
 
 For tasks with few unknowns (super-resolution, deblurring) the grid starts at sigma 1, where the
@@ -217,10 +218,13 @@ LATENT = ("psld", "the prior is of latents, and psld uses the encoder too; not m
 """What `auto` takes for a prior of latents."""
 
 LARGE = 768**2
-"""Pixels beyond which a network runs in tiles."""
+"""Pixels beyond which `PhotoPrior` runs in tiles."""
 
 TILED = {
-    "demosaic": ("ddrm", "the picture is denoised in tiles, through which gradients cost too much"),
+    "demosaic": (
+        "ddrm",
+        "the picture is denoised in tiles, and a gradient computes each tile again",
+    ),
 }
 """What `auto` takes for such pictures."""
 
@@ -233,7 +237,10 @@ AUTO: dict[str, tuple[str, str]] = {
     "deblur": ("ddrm", "a better mean than diffpir at the same cost"),
     "denoise": ("ddrm", "it starts at the photo's own noise, so 8 evaluations are enough"),
     "colorize": ("ddrm", "calm colours, and a mean within 0.2 dB of the best of those measured"),
-    "demosaic": ("mmps", "its mean is 1.4 dB above that of ddrm, in 1.5 times its time"),
+    "demosaic": (
+        "mmps",
+        "its mean is 1.4 dB above that of ddrm, by 12 evaluations and 48 gradients",
+    ),
     "jpeg": ("ddrm-jpeg", "it gains 1.2 dB at quality 10, where pigdm gains 0.1"),
     "hdr": ("reddiff", "it gains 5 dB over y / gain"),
     "low-light": (

@@ -104,8 +104,8 @@ def _ends(s: Sinogram, left: int | None, right: int | None) -> Tensor:
     if min(left, right) < FEWEST or left + right > bins:
         raise InvdiffError(
             f"The drift of the beam is found in air on both sides of the object, at least "
-            f"{FEWEST} of {bins} bins each; found {left} and {right}. Give left and right, or keep "
-            "the drift."
+            f"{FEWEST} of {bins} bins each; found {left} and {right}. Keep the drift, or in "
+            "Python give left and right."
         )
     seen = torch.ones(bins, dtype=torch.bool)
     seen[left : bins - right] = False

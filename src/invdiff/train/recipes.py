@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from invdiff.core import InvdiffError
 from invdiff.priors.photo_net import PhotoNetConfig
 from invdiff.priors.units import HU_WINDOW
@@ -74,7 +76,8 @@ BRAIN = Recipe(
     grad_clip=1.5,
 )
 
-MAGNITUDE = Recipe(
+MAGNITUDE = replace(
+    BRAIN,
     name="brain-magnitude",
     net=PhotoNetConfig(
         channels=1,
@@ -95,18 +98,9 @@ MAGNITUDE = Recipe(
         "complex. It is not for diagnosis. Samples that it draws without a measurement (50 steps) "
         "are heads with a skull and coarse anatomy, blurred and wrong in its details."
     ),
-    mode="L",
-    hold_out=("",),
-    hold_out_one_in=50,
-    validation=128,
-    halves=0.0,
-    symmetries="mirror",
+    become="",
     p_mean=-1.2,
-    patch=128,
-    batch=12,
     steps=6000,
-    warmup=200,
-    grad_clip=1.5,
 )
 
 FASHION_MNIST = (
@@ -231,7 +225,7 @@ MULTISCALE = Recipe(
     scales=(1, 2, 4),
     patch=64,
     batch=32,
-    steps=6000,
+    steps=11_000,
     warmup=200,
     grad_clip=1.5,
 )
@@ -306,7 +300,7 @@ CT = Recipe(
     p_mean=-1.2,
     patch=128,
     batch=12,
-    steps=3000,
+    steps=9000,
     warmup=200,
     grad_clip=1.5,
 )
