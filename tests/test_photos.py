@@ -12,12 +12,15 @@ from torch import Tensor
 from invdiff import zoo
 from invdiff.core import InvdiffError, Problem
 from invdiff.io import Photo, luma, save_picture, to_range
+from invdiff.kernels import read_kernel
 from invdiff.noise import Gaussian
 from invdiff.operators import Bayer, Grayscale, blur, gaussian_kernel
+from invdiff.operators.blur import margins
 from invdiff.photos import ROUNDING, Damaged, beyond, damaged, estimate_sigma, shown
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.photo import PhotoPrior
 from invdiff.rng import Rng
+from invdiff.tasks import without_margin
 
 
 def prior(channels: int = 3, value_range: tuple[float, float] = (-1.0, 1.0)) -> Prior:
@@ -196,3 +199,21 @@ def test_auto_spares_large_pictures_gradients_through_tiles() -> None:
         p = Problem(torch.zeros(1, 1, side, side), Bayer(), Gaussian(0.02), (3, side, side))
         solver, reason = zoo.auto("demosaic", p)
         assert (solver.name, reason) == expected["demosaic"]
+
+
+@pytest.mark.parametrize("kernel", ["gaussian:1.2", "motion:7,30"])
+def test_a_blurred_cut_out_is_explained_by_the_larger_picture(kernel: str) -> None:
+    """By default nothing is supposed beyond the edge: the residual of the truth is round-off."""
+    taps = read_kernel(kernel, (40, 44))
+    large = picture(3, 40, 44)
+    (above, below), (left, right) = margins(taps)
+    blurred = blur(taps, (40, 44), "zero")(large[None])[0]
+    cut = blurred[:, above : 40 - below, left : 44 - right]
+    d = make(Photo(cut), "deblur", {"kernel": kernel})
+    assert d.margin == (above, below, left, right) and d.problem.x_shape == (3, 40, 44)
+    assert d.problem.residual(to_range(large, (-1, 1))[None]).abs().max() < 1e-5
+    assert torch.equal(without_margin(large, d.margin), large[:, above : 40 - below, left:-right])
+    # a reflected edge does not explain it
+    again = make(Photo(cut), "deblur", {"kernel": kernel, "boundary": "reflect"})
+    inner = to_range(without_margin(large, d.margin), (-1, 1))[None]
+    assert again.margin == (0, 0, 0, 0) and again.problem.residual(inner).abs().max() > 0.01

@@ -16,7 +16,7 @@ from invdiff.kernels import read_kernel
 from invdiff.noise import Gaussian, noise_from_detail
 from invdiff.operators.base import Operator
 from invdiff.priors.base import Prior
-from invdiff.tasks import check_level, check_options
+from invdiff.tasks import Margin, check_level, check_options, with_margin
 from invdiff.tasks import task as task_called
 
 ROUNDING = 1 / (255 * math.sqrt(12))
@@ -28,6 +28,7 @@ class Damaged:
     """A photograph as a measurement.
 
     problem: in the prior's range. grey: whether samples are to be shown without colour.
+    margin: pixels of the unknown image around those to be shown.
     sigma: noise level on [0, 1]; how: where it comes from. notes: what was decided on the way.
     """
 
@@ -36,6 +37,7 @@ class Damaged:
     sigma: float
     how: str
     notes: tuple[str, ...] = ()
+    margin: Margin = (0, 0, 0, 0)
 
     @property
     def noise(self) -> str:
@@ -80,9 +82,10 @@ def damaged(
         raise InvdiffError(
             f"A scale of {options['scale']} is larger than the image of {words(photo.size)} pixels."
         )
-    size = kind.image_size(photo.size, options)
-    check_pixels(size, "The restored picture")
     values = read_options(options, photo.size)
+    margin = kind.margin(values)
+    size = with_margin(kind.image_size(photo.size, options), margin)
+    check_pixels(size, "The restored picture")
     A = kind.operator(size, values)
     known = values["mask"][0, 0] if "mask" in values else None
     check_level(kind, sigma)
@@ -100,7 +103,8 @@ def damaged(
                 "photons cannot make; tell the read noise with --readout, or raise the picture so "
                 "that black is 0."
             )
-    return Damaged(Problem(y, A, noise, (channels, *size)), grey, level, how, tuple(notes))
+    problem = Problem(y, A, noise, (channels, *size))
+    return Damaged(problem, grey, level, how, tuple(notes), margin)
 
 
 def prior_channels(prior: Prior) -> int:

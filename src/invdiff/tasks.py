@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from invdiff.core import InvdiffError, nearest
 from invdiff.noise import Gaussian, Noise, Poisson, PoissonGaussian
 from invdiff.operators.base import Identity, Operator
 from invdiff.operators.bayer import Bayer
-from invdiff.operators.blur import blur
+from invdiff.operators.blur import blur, margins
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic
 from invdiff.operators.hdr import HDR
@@ -21,6 +23,8 @@ from invdiff.operators.inpaint import Inpaint
 Size = tuple[int, int]
 Options = Mapping[str, Any]
 Range = tuple[float, float]
+Margin = tuple[int, int, int, int]
+"""Pixels above, below, left and right of a photograph."""
 
 
 def _by_its_form(size: Size, options: Options) -> Operator:
@@ -53,7 +57,9 @@ class Task:
     other things, with making_defaults.
     level: whether there is Gaussian noise whose level may be told.
     For the form `photo`: operator(size, options) is A for images (H, W); image_size(y_size,
-    options): size of the unknown image for a measurement of y_size; channels: of the measurement;
+    options): size of the unknown image for a measurement of y_size, both without the margin;
+    margin(options): pixels around the photograph that are restored with it, because the measurement
+    depends on them, and are cut off at the end; channels: of the measurement;
     luma: whether it may be the luma of a picture in colour; centred: whether A knows images on
     [-1, 1] only, where it is not linear; noise(sigma on [0, 1], options, the
     prior's range, equal channels): what lies between A(x) and the measurement.
@@ -63,6 +69,7 @@ class Task:
     summary: str
     operator: Callable[[Size, Options], Operator] = _by_its_form
     image_size: Callable[[Size, Options], Size] = lambda size, options: size
+    margin: Callable[[Options], Margin] = lambda options: (0, 0, 0, 0)
     channels: int = 3
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     defaults: Options = dataclasses.field(default_factory=dict)
@@ -105,6 +112,31 @@ def _deblur(size: Size, options: Options) -> Operator:
     return blur(options["kernel"], size, options.get("boundary", "reflect"))
 
 
+def _beyond_the_edge(options: Options) -> Margin:
+    """What the kernel reads of an unknown boundary."""
+    if options.get("boundary") != "unknown":
+        return 0, 0, 0, 0
+    (above, below), (left, right) = margins(options["kernel"])
+    return above, below, left, right
+
+
+def with_margin(size: Size, margin: Margin) -> Size:
+    """(height, width) of a photograph together with its margin."""
+    above, below, left, right = margin
+    return size[0] + above + below, size[1] + left + right
+
+
+def without_margin(pixels: Tensor, margin: Margin) -> Tensor:
+    """Pixels (..., H, W) with their margin cut off."""
+    above, below, left, right = margin
+    return pixels[..., above : pixels.shape[-2] - below, left : pixels.shape[-1] - right]
+
+
+_DEBLUR = {
+    "kernel": "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file with the kernel",
+    "boundary": "what lies beyond the edge: unknown (a margin is restored too, and cut off), "
+    "reflect, zero or circular",
+}
 PHOTO_TASKS = (
     Task(
         "inpaint",
@@ -127,11 +159,11 @@ PHOTO_TASKS = (
         "deblur",
         "undo a known blur",
         _deblur,
-        options={
-            "kernel": "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file with the kernel",
-            "boundary": "what lies beyond the edge: reflect, zero or circular",
-        },
-        defaults={"boundary": "reflect"},
+        margin=_beyond_the_edge,
+        options=_DEBLUR,
+        defaults={"boundary": "unknown"},
+        making=_DEBLUR,
+        making_defaults={"boundary": "reflect"},
     ),
     Task(
         "denoise",

@@ -184,6 +184,8 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("blur-reflect", ops.Blur(rough(5, 3), (12, 10), "reflect"), RGB),
     ("blur-zero", ops.Blur(rough(4, 3), (13, 7), "zero"), (1, 13, 7)),
     ("blur-motion", ops.Blur(sharp(ops.motion_kernel(4, 30)), (7, 8), "reflect"), (1, 7, 8)),
+    ("separable-unknown", ops.SeparableBlur(*TAPS, (13, 11), "unknown"), (1, 13, 11)),
+    ("blur-unknown", ops.Blur(rough(4, 3), (13, 7), "unknown"), (1, 13, 7)),
     ("blur-video", ops.Blur(rough(3, 3), (6, 5), "reflect"), (2, 3, 6, 5)),
     ("gray", ops.Grayscale(), RGB),
     ("gray-negative", ops.Grayscale((-0.5, 0.0, 2.0)), (3, 4, 5)),

@@ -17,6 +17,7 @@ from invdiff.operators import (
     gaussian_kernel,
     motion_kernel,
 )
+from invdiff.operators.blur import margins
 
 torch.set_num_threads(1)
 
@@ -81,6 +82,43 @@ def test_the_classes_agree(boundary: str) -> None:
         assert type(blur(torch.ones(3, 5, dtype=torch.int64), size, boundary)) is SeparableBlur
 
 
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        gaussian_kernel(0.8),
+        motion_kernel(5, 30),
+        torch.arange(1.0, 13.0).double().reshape(3, 4).square(),  # even, of rank above 1
+        torch.eye(5).double()[3:4] + 0.0 * torch.ones(1, 5).double(),  # a shift by one pixel
+        torch.nn.functional.pad(torch.ones(2, 3).double(), (3, 0, 1, 4)),  # off its centre
+    ],
+)
+def test_an_unknown_boundary_is_a_cut_out_of_a_larger_picture(kernel: torch.Tensor) -> None:
+    """What is measured does not depend on what a known boundary supposes, and all of it is there.
+
+    Beyond one pixel more the three known boundaries differ, so that no pixel was left out.
+    """
+    size = (14, 15)
+    x = torch.randn(1, 2, *size, dtype=torch.float64)
+    (above, below), (left, right) = margins(kernel)
+    rows, columns = slice(above, size[0] - below), slice(left, size[1] - right)
+    A = blur(kernel, size, "unknown")
+    known = [blur(kernel, size, b)(x) for b in ("zero", "reflect", "circular")]
+    for whole in known:
+        same(A(x), whole[..., rows, columns])
+    same(A(x), Blur(kernel, size, "unknown")(x))
+    assert tuple(A(x).shape[1:]) == A.y_shape((2, *size))
+    for edge in (above - 1, size[0] - below):
+        if 0 <= edge < size[0]:
+            assert (known[0] - known[2])[..., edge, :].abs().max() > 1e-6
+
+
+def test_a_kernel_may_reach_too_far_for_an_unknown_boundary() -> None:
+    for kernel in (gaussian_kernel(2), motion_kernel(17, 45)):
+        with pytest.raises(InvdiffError, match="nothing is measured"):
+            blur(kernel, (12, 30), "unknown")
+    assert blur(gaussian_kernel(2), (17, 17), "unknown").y_shape((1, 17, 17)) == (1, 1, 1)
+
+
 def test_constants_pass() -> None:
     ones = torch.ones(1, 1, 12, 11, dtype=torch.float64)
     for boundary in ("circular", "reflect"):
@@ -117,9 +155,9 @@ def test_bad_kernels(kernel: torch.Tensor) -> None:
 
 def test_errors_are_sentences() -> None:
     kernel = gaussian_kernel(1)
-    with pytest.raises(InvdiffError, match="known are circular, reflect, zero"):
+    with pytest.raises(InvdiffError, match="known are circular, reflect, unknown, zero"):
         blur(kernel, (5, 5), "periodic")
-    with pytest.raises(InvdiffError, match="known are reflect, zero"):
+    with pytest.raises(InvdiffError, match="known are reflect, zero, unknown"):
         Blur(kernel, (5, 5), "circular")
     for boundary in ("circular", "reflect", "zero"):
         for k in (kernel, motion_kernel(5, 30)):

@@ -95,11 +95,10 @@ def fresh(given: Given) -> Job:
     samples, stem = given.get("samples", 4), Path(given["photo"]).stem
     batch = given.get("batch", min(samples, default_batch(solver, m.problem)))
     told = ", ".join([name, *(f"{key} {value}" for key, value in values.items())])
-    height, width = m.problem.x_shape[-2:]
     lines = [
         ("photo" if task.form == "photo" else "file", f"{given['photo']} ({m.about})"),
         *(("", note) for note in m.notes),
-        ("task", f"{told}, to {words((height, width))} pixels"),
+        ("task", f"{told}, to {words(m.view.size(m.problem.x_shape))} pixels"),
         ("noise", m.noise),
         ("solver", f"{solver.name}, {solver.num_steps} steps ({why})"),
         ("samples", f"{samples}, {batch} at a time, on {device}, prior {named}"),

@@ -42,6 +42,10 @@ class View:
         """What lies beside the pictures, in words; "" for nothing."""
         return ""
 
+    def size(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
+        """(height, width) of what is saved, for an unknown image of x_shape."""
+        return x_shape[-2], x_shape[-1]
+
     def values(self, x: Tensor) -> Tensor:
         """Samples (K, C, H, W) in the units that are saved, (K, C', H', W')."""
         raise NotImplementedError

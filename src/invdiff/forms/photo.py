@@ -18,7 +18,7 @@ from invdiff.operators.inpaint import Inpaint
 from invdiff.photos import beyond, damaged, read_options, shown
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
-from invdiff.tasks import Task
+from invdiff.tasks import Margin, Task, without_margin
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,8 @@ class PhotoView(View):
     """Samples as pictures, with what of the photo is put into them as it is.
 
     grey: without colour. alpha: transparency, (H, W) uint8. icc: the colour profile, bytes as
-    uint8. turn: the EXIF orientation by which results are turned upright.
+    uint8. turn: the EXIF orientation by which results are turned upright. margin: pixels around the
+    photo that are restored with it and cut off.
     """
 
     value_range: Range = (-1.0, 1.0)
@@ -34,8 +35,14 @@ class PhotoView(View):
     alpha: Tensor | None = None
     icc: Tensor | None = None
     turn: int = 1
+    margin: Margin = (0, 0, 0, 0)
+
+    def size(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
+        above, below, left, right = self.margin
+        return x_shape[-2] - above - below, x_shape[-1] - left - right
 
     def values(self, x: Tensor) -> Tensor:
+        x = without_margin(x, self.margin)
         return upright(shown(x, self.grey, self.value_range), self.turn)
 
     def picture(self, values: Tensor) -> Tensor:
@@ -75,7 +82,8 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
     """The problem of restoring a photograph; `photos.damaged` tells how."""
     photo = read_photo(path)
     d = damaged(photo, task.name, options, noise, prior)
-    view = PhotoView(prior.image_range, d.grey, photo.alpha, profile(photo, d.problem, d.grey))
+    icc = profile(photo, d.problem, d.grey)
+    view = PhotoView(prior.image_range, d.grey, photo.alpha, icc, margin=d.margin)
     return Measured(d.problem, view, photo.about, d.noise, d.notes)
 
 
@@ -91,6 +99,7 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
     A, model = task.operator(size, read), task.noise(noise, read, (0.0, 1.0), 1)
     A.y_shape(tuple(truth.shape))  # refuses a grey picture where colours are needed
     z = A(truth[None]) if not task.centred else (A(2 * truth[None] - 1) + 1) / 2
+    truth = without_margin(truth, task.margin(read))
     y = model.sample(z, Rng.of(seed))[0]
     files = {"mask": "mask.png", "kernel": "kernel.npy"}
 

@@ -6,7 +6,10 @@ the one after the middle. All taps are used. Beyond the edge the image goes on a
   circular   a b c d | a b c d | a b c d
   reflect    d c b a | a b c d | d c b a   (half-sample symmetric)
   zero       0 0 0 0 | a b c d | 0 0 0 0
-and a kernel larger than the image meets as many copies as it reaches.
+and a kernel larger than the image meets as many copies as it reaches. Where the boundary is
+  unknown    ? ? ? ? | a b c d | ? ? ? ?
+the measurement holds those pixels only that read nothing beyond the edge: it is smaller than the
+image. A picture cut out of a larger blurred one is such a measurement.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ from invdiff.operators.separable import (
     check_boundary,
     check_image,
     check_kernel,
+    check_reach,
     checked_size,
+    reach,
 )
 
 __all__ = [
@@ -37,6 +42,7 @@ __all__ = [
     "blur",
     "check_kernel",
     "gaussian_kernel",
+    "margins",
     "motion_kernel",
 ]
 
@@ -78,6 +84,12 @@ def motion_kernel(length: float, angle_degrees: float) -> Tensor:
     along = (x * dx + y * dy).clamp(-half, half)
     kernel = (1 - torch.hypot(x - along * dx, y - along * dy)).clamp_min(0)
     return kernel / kernel.sum()
+
+
+def margins(kernel: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+    """((above, below), (left, right)): how many pixels around a pixel a kernel (h, w) reads."""
+    size = kernel.detach().abs()
+    return reach(size.amax(1)), reach(size.amax(0))
 
 
 def wrapped(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -188,7 +200,8 @@ class CircularBlur(Spectral):
 class Blur(Linear):
     """Convolution with any kernel where the image does not repeat.
 
-    kernel: (h, w), real, of any size. size: (H, W) of the image. boundary: "reflect" or "zero".
+    kernel: (h, w), real, of any size. size: (H, W) of the image. boundary: "reflect", "zero" or
+    "unknown", with which y holds the pixels only that read nothing beyond the edge.
     The image is continued onto a periodic grid just large enough, convolved there by FFT and
     cropped; the adjoint undoes these steps in reverse, so it is exact.
     """
@@ -199,8 +212,10 @@ class Blur(Linear):
 
     def __post_init__(self) -> None:
         check_kernel(self.kernel)
-        check_boundary(self.boundary, ("reflect", "zero"))
+        check_boundary(self.boundary, ("reflect", "zero", "unknown"))
         object.__setattr__(self, "size", checked_size(self.size))
+        if self.boundary == "unknown":
+            check_reach(margins(self.kernel), self.size)
 
     @property
     def _mirrored_once(self) -> bool:
@@ -212,6 +227,8 @@ class Blur(Linear):
         """Size of the periodic grid: room for what the kernel reaches on either side of the image,
         or (2 H, 2 W) for a reflection that it reaches beyond."""
         (height, width), (h, w) = self.size, self.kernel.shape
+        if self.boundary == "unknown":
+            return quick(height), quick(width)
         if self.boundary == "zero":
             return quick(height + h // 2), quick(width + w // 2)
         if not self._mirrored_once:
@@ -223,13 +240,32 @@ class Blur(Linear):
         """The convolution on the grid."""
         return CircularBlur(self.kernel, self.grid)
 
+    @cached_property
+    def _rows(self) -> tuple[int, int, int, int]:
+        """Where y lies on the grid: rows from, to, columns from, to."""
+        (height, width), around = self.size, ((0, 0), (0, 0))
+        if self.boundary == "unknown":
+            around = margins(self.kernel)
+        (above, below), (left, right) = around
+        return above, height - below, left, width - right
+
     def _padded(self, x: Tensor) -> Tensor:
         """x continued by zeros onto the grid."""
-        return F.pad(x, (0, self.grid[1] - self.size[1], 0, self.grid[0] - self.size[0]))
+        return F.pad(x, (0, self.grid[1] - x.shape[-1], 0, self.grid[0] - x.shape[-2]))
 
     def _cropped(self, z: Tensor) -> Tensor:
         """The image's part of the grid: the transpose of _padded."""
         return z[..., : self.size[0], : self.size[1]]
+
+    def _spread(self, y: Tensor) -> Tensor:
+        """y at its place on the grid, zeros elsewhere."""
+        top, bottom, left, right = self._rows
+        return F.pad(y, (left, self.grid[1] - right, top, self.grid[0] - bottom))
+
+    def _measured(self, z: Tensor) -> Tensor:
+        """The measurement's part of the grid: the transpose of _spread."""
+        top, bottom, left, right = self._rows
+        return z[..., top:bottom, left:right]
 
     def _margins(self, axis: int) -> tuple[int, int]:
         """Mirrored samples that the convolution reads after and before the image."""
@@ -238,7 +274,7 @@ class Blur(Linear):
 
     def _continued(self, x: Tensor) -> Tensor:
         """x continued onto the grid as the boundary says."""
-        if self.boundary == "zero":
+        if self.boundary in ("zero", "unknown"):
             return self._padded(x)
         for axis in (-2, -1):
             after, before = self._margins(axis)
@@ -252,7 +288,7 @@ class Blur(Linear):
 
     def _folded(self, z: Tensor) -> Tensor:
         """The transpose of _continued."""
-        if self.boundary == "zero":
+        if self.boundary in ("zero", "unknown"):
             return self._cropped(z)
         for axis in (-1, -2):
             after, before = self._margins(axis)
@@ -264,14 +300,15 @@ class Blur(Linear):
         return z
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._cropped(self.periodic(self._continued(x)))
+        return self._measured(self.periodic(self._continued(x)))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self._folded(self.periodic.adjoint(self._padded(y)))
+        return self._folded(self.periodic.adjoint(self._spread(y)))
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         check_image(type(self).__name__, self.size, x_shape)
-        return tuple(x_shape)
+        top, bottom, left, right = self._rows
+        return (*x_shape[:-2], bottom - top, right - left)
 
 
 @checked
@@ -279,10 +316,11 @@ def blur(kernel: Tensor, size: tuple[int, int], boundary: str = "reflect") -> Li
     """Convolution with kernel (h, w) on the highest rung of the ladder that it allows.
 
     circular: CircularBlur. Otherwise SeparableBlur where the kernel has rank 1 in the precision of
-    its dtype (Gaussian, box), and Blur where it has not.
+    its dtype (Gaussian, box), and Blur where it has not. size: (H, W) of the image; with the
+    boundary "unknown" the measurement is smaller by the kernel's `margins`.
     """
     check_kernel(kernel)
-    check_boundary(boundary, ("circular", "reflect", "zero"))
+    check_boundary(boundary, ("circular", "reflect", "unknown", "zero"))
     if boundary == "circular":
         return CircularBlur(kernel, size)
     u, s, vt = torch.linalg.svd(kernel.detach().cpu().double(), full_matrices=False)

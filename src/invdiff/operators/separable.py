@@ -270,15 +270,39 @@ class Separable(Spectral):
         return F.pad(times(times(left.mT, y), right), pad)
 
 
+def reach(taps: Tensor) -> tuple[int, int]:
+    """How many samples before and after a sample its convolution with taps (k,) reads.
+
+    Both are at least 0. Taps at the ends that are below 1e-10 of the largest one read nothing.
+    """
+    size = taps.detach().cpu().double().abs()
+    used = (size > 1e-10 * size.max()).nonzero().flatten() - len(taps) // 2
+    return max(int(used[-1]), 0), max(-int(used[0]), 0)
+
+
+def check_reach(margins: tuple[tuple[int, int], ...], size: tuple[int, int]) -> None:
+    """Raise InvdiffError when no sample of size has all that it reads within the image."""
+    if any(sum(margin) >= n for margin, n in zip(margins, size, strict=True)):
+        raise InvdiffError(
+            f"The kernel reads beyond the edge for every pixel of an image of {size[0]} x "
+            f"{size[1]} pixels; with an unknown boundary nothing is measured then."
+        )
+
+
 def blur_matrix(taps: Tensor, n: int, boundary: str) -> Tensor:
-    """Convolution of n samples with taps (k,), shape (n, n), float64."""
+    """Convolution of n samples with taps (k,), float64, shape (n, n).
+
+    With an unknown boundary there are rows only for samples that read nothing beyond the edge.
+    """
     taps = taps.detach().cpu().double()
-    index = torch.arange(n)[:, None] - (torch.arange(len(taps)) - len(taps) // 2)[None, :]
-    weight = taps.expand(n, -1)
-    if boundary == "zero":
+    before, after = reach(taps) if boundary == "unknown" else (0, 0)
+    at = torch.arange(before, n - after)
+    index = at[:, None] - (torch.arange(len(taps)) - len(taps) // 2)[None, :]
+    weight = taps.expand(len(at), -1)
+    if boundary in ("zero", "unknown"):
         weight = torch.where((index >= 0) & (index < n), weight, 0.0)
     index = reflected(index, n) if boundary == "reflect" else index % n
-    return torch.zeros(n, n, dtype=torch.float64).scatter_add_(1, index, weight)
+    return torch.zeros(len(at), n, dtype=torch.float64).scatter_add_(1, index, weight)
 
 
 def check_boundary(boundary: str, known: tuple[str, ...]) -> None:
@@ -292,7 +316,8 @@ class SeparableBlur(Separable):
     """Convolution with the kernel outer(kernel_rows, kernel_cols).
 
     kernel_rows, kernel_cols: taps along the height and along the width, 1-D, of any length.
-    size: (H, W) of the image. boundary: "reflect", "zero" or "circular".
+    size: (H, W) of the image. boundary: "reflect", "zero", "circular" or "unknown", with which y
+    holds the pixels only that read nothing beyond the edge.
     """
 
     kernel_rows: Tensor
@@ -303,8 +328,10 @@ class SeparableBlur(Separable):
     def __post_init__(self) -> None:
         check_kernel(self.kernel_rows, ndim=1)
         check_kernel(self.kernel_cols, ndim=1)
-        check_boundary(self.boundary, ("reflect", "zero", "circular"))
+        check_boundary(self.boundary, ("reflect", "zero", "circular", "unknown"))
         object.__setattr__(self, "size", checked_size(self.size))
+        if self.boundary == "unknown":
+            check_reach((reach(self.kernel_rows), reach(self.kernel_cols)), self.size)
 
     @cached_property
     def left(self) -> Tensor:
