@@ -16,7 +16,8 @@ from invdiff.kernels import read_kernel
 from invdiff.noise import Gaussian
 from invdiff.operators import Bayer, Grayscale, blur, gaussian_kernel
 from invdiff.operators.blur import margins
-from invdiff.photos import ROUNDING, Damaged, beyond, damaged, estimate_sigma, shown
+from invdiff.photo_noise import ROUNDING, estimate_sigma
+from invdiff.photos import Damaged, beyond, damaged, shown
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.photo import PhotoPrior
 from invdiff.rng import Rng
@@ -107,8 +108,13 @@ def test_beyond_the_edge_is_black(boundary: str, value_range: tuple[float, float
 
 
 def test_default_noise_is_rounding() -> None:
-    d = make(Photo(picture()), "super-resolution", {"scale": 2}, None)
-    assert d.sigma == ROUNDING == pytest.approx(0.00113, abs=1e-5) and "rounding" in d.how
+    photo = Photo((picture() * 255).round() / 255)
+    d = make(photo, "super-resolution", {"scale": 2}, None)
+    assert (
+        d.sigma == pytest.approx(ROUNDING)
+        and ROUNDING == pytest.approx(0.00113, abs=1e-5)
+        and "rounding" in d.how
+    )
     x = picture(3, 200, 200)
     rounded = (x * 255).round() / 255
     assert float((rounded - x).std()) == pytest.approx(ROUNDING, rel=0.02)

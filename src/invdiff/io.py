@@ -40,12 +40,14 @@ class Photo:
     pixels: (C, H, W) float32 on [0, 1]; C is 1 for a grey picture, 3 for one in colour.
     alpha: (H, W) uint8, 255 is opaque; None where there is no transparency.
     icc: the colour profile of the file, to be written again. about: format and size in words.
+    path: the file, where it is a picture.
     """
 
     pixels: Tensor
     alpha: Tensor | None = None
     icc: bytes | None = None
     about: str = ""
+    path: Path | None = None
 
     @property
     def grey(self) -> bool:
@@ -101,7 +103,7 @@ def read_photo(path: str | Path) -> Photo:
     icc = image.info.get("icc_profile") if image.mode in ("L", "LA", "P", "RGB", "RGBA") else None
     if pixels.shape[0] == 3 and bool((pixels == pixels[:1]).all()):
         pixels, icc, about = pixels[:1].clone(), None, f"{about} (grey)"
-    return Photo(pixels, alpha, icc if isinstance(icc, bytes) else None, about)
+    return Photo(pixels, alpha, icc if isinstance(icc, bytes) else None, about, path)
 
 
 def open_image(path: Path) -> tuple[Image.Image, str]:

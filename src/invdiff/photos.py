@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,12 @@ from torch import Tensor
 from invdiff.core import InvdiffError, Problem
 from invdiff.io import Photo, Range, check_pixels, from_range, luma, read_mask, to_range, words
 from invdiff.kernels import read_kernel
-from invdiff.noise import Gaussian, noise_from_detail
+from invdiff.noise import Gaussian
 from invdiff.operators.base import Operator
+from invdiff.photo_noise import supposed
 from invdiff.priors.base import Prior
 from invdiff.tasks import Margin, check_level, check_options, with_margin
 from invdiff.tasks import task as task_called
-
-ROUNDING = 1 / (255 * math.sqrt(12))
-"""Standard deviation on [0, 1] of the error that 8-bit rounding makes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +50,8 @@ def damaged(
     """The problem of restoring a photograph.
 
     options: of the task, as users write them: mask (a file), scale, downsampling, kernel (a spec or
-    file), boundary. sigma: noise level on [0, 1]; "estimate" measures it; None is what rounding to
-    8 bits makes.
+    file), boundary. sigma: noise level on [0, 1]; "estimate" measures it; None takes what
+    `photo_noise.supposed` tells.
     A grey photograph is repeated in the three channels of a colour prior. Its noise is then the
     same in all of them, which counts as noise of sqrt(3) sigma that is different in each: for grey
     images the two have the same likelihood.
@@ -87,9 +84,10 @@ def damaged(
     size = with_margin(kind.image_size(photo.size, options), margin)
     check_pixels(size, "The restored picture")
     A = kind.operator(size, values)
-    known = values["mask"][0, 0] if "mask" in values else None
     check_level(kind, sigma)
-    level, how = noise_level(sigma, pixels[:1] if repeats > 1 else pixels, known)
+    found = supposed(photo, pixels[:1] if repeats > 1 else pixels, kind, values, sigma)
+    level, how = found.sigma, found.how
+    notes += found.notes
     noise = kind.noise(level, options, prior.image_range, repeats)
     y = to_range(pixels, prior.image_range)[None].contiguous()
     y = y - beyond(A, (channels, *size), prior.image_range)
@@ -139,28 +137,6 @@ def read_options(options: Mapping[str, Any], size: tuple[int, int]) -> dict[str,
     if isinstance(values.get("kernel"), str):
         values["kernel"] = read_kernel(values["kernel"], size)
     return values
-
-
-def noise_level(
-    sigma: float | str | None, pixels: Tensor, known: Tensor | None
-) -> tuple[float, str]:
-    """Noise level on [0, 1], and where it comes from in words."""
-    if sigma is None:
-        return ROUNDING, "rounding to 8 bits; if the photo is noisier, give --noise estimate"
-    if sigma == "estimate":
-        return max(estimate_sigma(pixels, known), ROUNDING), "estimated from the photo"
-    return Gaussian(float(sigma)).sigma, "as given"
-
-
-def estimate_sigma(pixels: Tensor, known: Tensor | None = None) -> float:
-    """Noise level of (C, H, W) by `noise_from_detail`; known: (H, W), the measured pixels.
-
-    Raises InvdiffError, with the flag to give, where there are fewer than 64 blocks of pixels.
-    """
-    try:
-        return noise_from_detail(pixels, known).sigma
-    except InvdiffError as error:
-        raise InvdiffError(str(error).replace("give its", "give --noise with its")) from None
 
 
 def shown(x: Tensor, grey: bool, value_range: Range) -> Tensor:

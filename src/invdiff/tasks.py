@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, nearest
 from invdiff.noise import Gaussian, Noise, Poisson, PoissonGaussian
 from invdiff.operators.base import Identity, Operator
 from invdiff.operators.bayer import Bayer
-from invdiff.operators.blur import blur, margins
+from invdiff.operators.blur import blur, margins, wrapped
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic
 from invdiff.operators.hdr import HDR
@@ -55,7 +56,10 @@ class Task:
     options: names and meanings of what `restore` must be told. defaults: of the options that may be
     left out; "" where nothing stands for them. making: the same for `degrade`, where it is told
     other things, with making_defaults.
-    level: whether there is Gaussian noise whose level may be told.
+    level: whether there is Gaussian noise whose level may be told. least: the lowest level, on
+    [0, 1], that is supposed where none is told. texture(options): how much of a sharp photograph's
+    finest texture the measurement keeps, 1 for all; None where the detail of a photograph tells
+    nothing about noise that is to be removed. stride: pixels of one colour are so many apart.
     For the form `photo`: operator(size, options) is A for images (H, W); image_size(y_size,
     options): size of the unknown image for a measurement of y_size, both without the margin;
     margin(options): pixels around the photograph that are restored with it, because the measurement
@@ -79,6 +83,9 @@ class Task:
     making_defaults: Options = dataclasses.field(default_factory=dict)
     noise: Callable[[float, Options, Range, int], Noise] = _gaussian
     level: bool = True
+    least: float = 0.0
+    texture: Callable[[Options], float | None] = lambda options: 1.0
+    stride: int = 1
     luma: bool = True
     centred: bool = False
 
@@ -120,6 +127,17 @@ def _beyond_the_edge(options: Options) -> Margin:
     return above, below, left, right
 
 
+def _left_by_blur(options: Options) -> float:
+    """Gain of a kernel in the band of the finest diagonal Haar details, over photographs, whose
+    power falls as 1 / f^2."""
+    transfer = torch.fft.fft2(wrapped(options["kernel"], (64, 64))).abs().square()
+    f = torch.fft.fftfreq(64, dtype=torch.float64)
+    square = f[:, None] ** 2 + f[None, :] ** 2
+    band = torch.outer(torch.sin(math.pi * f) ** 2, torch.sin(math.pi * f) ** 2)
+    weight = torch.where(square > 0, band / square.clamp_min(1e-9), 0.0)
+    return math.sqrt(float((weight * transfer).sum() / weight.sum()))
+
+
 def with_margin(size: Size, margin: Margin) -> Size:
     """(height, width) of a photograph together with its margin."""
     above, below, left, right = margin
@@ -142,6 +160,7 @@ PHOTO_TASKS = (
         "inpaint",
         "fill in pixels that are missing or unwanted",
         _inpaint,
+        texture=lambda options: None,
         options={"mask": "a picture of the same size that marks the pixels to restore"},
     ),
     Task(
@@ -160,6 +179,8 @@ PHOTO_TASKS = (
         "undo a known blur",
         _deblur,
         margin=_beyond_the_edge,
+        least=0.003,
+        texture=_left_by_blur,
         options=_DEBLUR,
         defaults={"boundary": "unknown"},
         making=_DEBLUR,
@@ -186,6 +207,8 @@ PHOTO_TASKS = (
         options={"pattern": "colours of the upper left 2 x 2 pixels: RGGB, BGGR, GRBG or GBRG"},
         defaults={"pattern": "RGGB"},
         luma=False,
+        texture=lambda options: 2.0,
+        stride=2,
     ),
     Task(
         "jpeg",

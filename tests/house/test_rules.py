@@ -20,7 +20,7 @@ LAYERS = [
     {"solvers"},
     {"serial", "result", "run"},
     {"metrics", "tasks", "zoo"},
-    {"train", "audit", "io", "scans", "photos", "figures", "kernels", "forms"},
+    {"train", "audit", "io", "scans", "photos", "photo_noise", "figures", "kernels", "forms"},
     {"cli", "commands", "__main__"},
 ]
 """From the bottom up; a module imports from its own layer and from those below."""

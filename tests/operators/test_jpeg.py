@@ -15,7 +15,7 @@ from torch import Tensor
 import invdiff.operators as ops
 from helpers import seeded
 from invdiff.core import InvdiffError
-from invdiff.operators.jpeg import _blocks, _image, _pixels, _planes
+from invdiff.operators.jpeg import _image, _pixels, _planes, blocks
 from invdiff.result import Result
 from invdiff.serial import decode, encode
 
@@ -262,7 +262,7 @@ def test_on_a_photograph_twice_is_nearly_once(quality: int, subsampling) -> None
 def test_the_transform_is_the_cosine_transform() -> None:
     """Against the formula of the standard (ITU T.81, A.3.3), in plain loops, at 17 x 10."""
     plane = 50 * seeded(1, 17, 10)
-    c = _blocks(plane)
+    c = blocks(plane)
     assert c.shape == (1, 3, 2, 8, 8)
     filled = np.pad(plane[0].numpy(), ((0, 7), (0, 6)), mode="edge")
     for r, k in ((0, 0), (2, 1)):
@@ -304,10 +304,10 @@ def test_the_projection_meets_every_cell_and_leaves_what_is_inside(channels: int
     other = 0.5 * seeded(3, channels, 16, 24, seed=1)
     p = A.project(other, y)
     for channel in range(channels):
-        index = (_blocks(_planes(y)[:, channel]) / 40).round()
-        off = _blocks(_planes(p)[:, channel]) / 40 - index
+        index = (blocks(_planes(y)[:, channel]) / 40).round()
+        off = blocks(_planes(p)[:, channel]) / 40 - index
         assert float(off.abs().max()) <= 0.5 + 1e-12
-        before = _blocks(_planes(other)[:, channel]) / 40 - index
+        before = blocks(_planes(other)[:, channel]) / 40 - index
         inside = before.abs() <= 0.5
         assert 0.1 < float(inside.double().mean()) < 0.9
         torch.testing.assert_close(off[inside], before[inside], rtol=0, atol=1e-12)

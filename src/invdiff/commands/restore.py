@@ -143,7 +143,8 @@ def _parse(name: str, args: list[str]) -> Given:
     known = ", ".join(registry())
     add = to.add_argument
     add("--noise", type=options.Level, help="noise level on [0, 1], or `estimate`; without it, "
-        "what rounding to 8 bits makes (0.0011). Of mri per real part of k-space, of ct that of "
+        "what the file tells: its rounding, its flattest parts, its JPEG tables; see "
+        "docs/noise.md. Of mri per real part of k-space, of ct that of "
         "line integrals; both are estimated without it")  # fmt: skip
     add("--solver.name", type=str, help=f"auto, or one of {known}; its knobs are set by "
         "--solver.KNOB, and told by `--solver NAME --help`")  # fmt: skip

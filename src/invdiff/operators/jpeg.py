@@ -147,8 +147,8 @@ class JPEG(PseudoInvertible):
         tables = torch.tensor(self._tables()).reshape(-1, 8, 8).to(x.device, x.dtype)
         for channel in range(min(seen, x.shape[1])):
             q = tables[min(channel, len(tables) - 1)]
-            index = (_blocks(known[:, channel]) / q).round()
-            c = torch.minimum(torch.maximum(_blocks(planes[:, channel]), (index - 0.5) * q),
+            index = (blocks(known[:, channel]) / q).round()
+            c = torch.minimum(torch.maximum(blocks(planes[:, channel]), (index - 0.5) * q),
                               (index + 0.5) * q)  # fmt: skip
             planes[:, channel] = _image(c, height, width)
         return _pixels(planes)
@@ -221,7 +221,7 @@ def _pixels(planes: Tensor) -> Tensor:
     return planes / 127.5 - 1
 
 
-def _blocks(plane: Tensor) -> Tensor:
+def blocks(plane: Tensor) -> Tensor:
     """DCT coefficients of (B, H, W), (B, rows, columns, 8, 8); the border fills the last blocks."""
     height, width = plane.shape[1:]
     padded = F.pad(plane[:, None], (0, -width % 8, 0, -height % 8), mode="replicate")
@@ -232,6 +232,6 @@ def _blocks(plane: Tensor) -> Tensor:
 
 
 def _image(c: Tensor, height: int, width: int) -> Tensor:
-    """The inverse of `_blocks`: (B, height, width)."""
+    """The inverse of `blocks`: (B, height, width)."""
     T = _dct().to(c)
     return (T.mT @ c @ T).transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :height, :width]

@@ -1,0 +1,144 @@
+"""What is supposed of the noise of a photograph, by default."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from invdiff.io import Photo, read_photo, save_picture
+from invdiff.kernels import read_kernel
+from invdiff.noise import Gaussian
+from invdiff.operators import Bayer
+from invdiff.photo_noise import FLOAT, ROUNDING, SHARP, Supposed, noise_floor, supposed
+from invdiff.rng import Rng
+from invdiff.tasks import task
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "alpacas.webp"
+
+
+def rounded(pixels: Tensor, bits: int = 8) -> Tensor:
+    levels = 2**bits - 1
+    return (pixels * levels).round().clamp(0, levels) / levels
+
+
+def noisy(pixels: Tensor, sigma: float, seed: int = 1) -> Tensor:
+    return rounded(Gaussian(sigma).sample(pixels[None], Rng.of(seed))[0])
+
+
+def scene(side: int = 128) -> Tensor:
+    """The middle of a photograph, (3, side, side)."""
+    pixels = read_photo(EXAMPLE).pixels
+    top, left = ((n - side) // 2 for n in pixels.shape[1:])
+    return pixels[:, top : top + side, left : left + side]
+
+
+def smooth(side: int = 128) -> Tensor:
+    """A slow ramp in each colour, nowhere clipped."""
+    y, x = torch.linspace(0.3, 0.5, side)[:, None], torch.linspace(0, 0.2, side)[None]
+    return torch.stack([y + x, y + 0.1 - x / 2, 0.8 - y / 2 - 0.3 * x])
+
+
+def ask(pixels: Tensor, name: str, told: float | str | None = None, **options: object) -> Supposed:
+    if isinstance(options.get("kernel"), str):
+        options["kernel"] = read_kernel(str(options["kernel"]), (64, 64))
+    return supposed(Photo(pixels), pixels, task(name), options, told)
+
+
+def test_the_depth_is_read_off_the_values() -> None:
+    """8 bits, 16 bits, or neither; also where a 16-bit file holds 8 bits only."""
+    ramp = torch.linspace(0, 1, 3 * 40 * 40).reshape(3, 40, 40)
+    for bits, level in ((8, ROUNDING), (16, ROUNDING / 257)):
+        found = ask(rounded(ramp, bits), "super-resolution", scale=2)
+        assert found.sigma == pytest.approx(level) and f"{bits} bits" in found.how
+        error = rounded(ramp.double(), bits) - ramp.double()
+        assert float(error.std()) == pytest.approx(level, rel=0.03)
+    found = ask(ramp, "super-resolution", scale=2)
+    assert found.sigma == FLOAT and "no rounding to 8 bits" in found.how
+
+
+def test_a_clean_photograph_is_not_called_noisy() -> None:
+    """Neither sharp, nor made small, nor through a mosaic does texture become noise."""
+    small = torch.nn.functional.interpolate(
+        scene(256)[None], scale_factor=0.5, mode="bicubic", antialias=True
+    )[0]
+    for pixels in (scene(), rounded(small), scene().mean(0, keepdim=True)):
+        for name in ("super-resolution", "colorize"):
+            assert ask(rounded(pixels), name).sigma < 0.006, name
+    for pixels in (scene(), scene(256)):
+        mosaic = Bayer("RGGB")(rounded(pixels)[None])[0]
+        assert ask(mosaic, "demosaic").sigma < 0.006
+    # taken for a grey picture, the colours of its pixels are detail
+    assert ask(Bayer("RGGB")(rounded(smooth())[None])[0], "colorize").sigma > 0.03
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.03, 0.08])
+@pytest.mark.parametrize("name", ["super-resolution", "colorize", "demosaic", "hdr"])
+def test_noise_is_seen_by_every_task(name: str, sigma: float) -> None:
+    """White noise of a picture with flat parts, within a fifth of its level."""
+    clean = Bayer("RGGB")(smooth()[None])[0] if name == "demosaic" else smooth()
+    found = ask(noisy(clean, sigma), name)
+    assert found.sigma == pytest.approx(sigma, rel=0.2), found.how
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.03])
+def test_noise_of_a_photograph_is_seen(sigma: float) -> None:
+    assert noise_floor(noisy(scene(), sigma)) == pytest.approx(sigma, rel=0.15)
+    assert ask(noisy(scene(), sigma), "super-resolution").sigma == pytest.approx(sigma, rel=0.3)
+
+
+def test_detail_counts_as_noise_where_the_kernel_left_no_texture() -> None:
+    """The wider the kernel, the more of the detail is believed."""
+    pixels = noisy(scene(), 0.02)
+    wide, narrow = (ask(pixels, "deblur", kernel=k) for k in ("gaussian:2", "gaussian:0.2"))
+    assert wide.sigma > 0.02 and "detail" in wide.how
+    assert narrow.sigma == pytest.approx(0.02, rel=0.2) and "flattest" in narrow.how
+    kernels = ("gaussian:0.01", "gaussian:0.5", "gaussian:1", "gaussian:2", "motion:9,0")
+    gain = [task("deblur").texture({"kernel": read_kernel(k, (64, 64))}) or 0 for k in kernels]
+    assert gain[0] == pytest.approx(1) and gain[1:4] == sorted(gain[1:4], reverse=True)
+    assert gain[3] * SHARP < 0.002 and gain[4] < 0.2
+
+
+def test_deblurring_has_a_floor() -> None:
+    pixels = rounded(smooth())
+    found = ask(pixels, "deblur", kernel="gaussian:2")
+    assert found.sigma == 0.003 and "deblur" in found.how and "rounding to 8 bits" in found.how
+    assert ask(pixels, "deblur", 0.0005, kernel="gaussian:2").sigma == 0.0005
+    assert ask(pixels, "deblur", "estimate", kernel="gaussian:2").sigma < 0.003
+
+
+def test_masks_keep_what_is_known() -> None:
+    """Known pixels stay as they are, noise included, unless an estimate is asked for."""
+    mask = torch.ones(1, 1, 128, 128)
+    mask[..., 30:60, 40:50] = 0
+    pixels = noisy(smooth(), 0.05)
+    assert ask(pixels, "inpaint", mask=mask).sigma == pytest.approx(ROUNDING)
+    assert ask(pixels, "inpaint", "estimate", mask=mask).sigma == pytest.approx(0.05, rel=0.1)
+    junk = torch.where(mask[0].bool(), pixels, torch.tensor(0.1234567))
+    assert ask(junk, "inpaint", mask=mask).sigma == pytest.approx(ROUNDING)
+
+
+@pytest.mark.parametrize("told", [None, "estimate"])
+def test_a_jpeg_tells_its_error(tmp_path: Path, told: str | None) -> None:
+    save_picture(tmp_path / "a.png", scene())
+    Image.open(tmp_path / "a.png").save(tmp_path / "a.jpg", quality=85)
+    levels = {}
+    for end in ("png", "jpg"):
+        photo = read_photo(tmp_path / f"a.{end}")
+        found = supposed(photo, photo.pixels, task("super-resolution"), {"scale": 2}, told)
+        levels[end] = found
+    assert 0.02 < levels["jpg"].sigma < 0.035 and "JPEG" in levels["jpg"].how
+    assert "JPEG file" not in levels["png"].how
+    assert (levels["png"].sigma < 0.005) == (told is None)
+    photo = read_photo(tmp_path / "a.jpg")
+    assert supposed(photo, photo.pixels, task("inpaint"), {}, 0.001).sigma == 0.001
+
+
+def test_small_and_flat_pictures_have_a_level() -> None:
+    for pixels in (torch.zeros(3, 1, 1), torch.ones(1, 5, 7), rounded(smooth(12))):
+        found = ask(pixels, "super-resolution")
+        assert math.isfinite(found.sigma) and found.sigma == pytest.approx(ROUNDING)
