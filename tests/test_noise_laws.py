@@ -22,6 +22,7 @@ from invdiff.noise import (
     Poisson,
     PoissonGaussian,
     Rician,
+    StationaryGaussian,
     StudentT,
 )
 from invdiff.operators import Identity
@@ -44,6 +45,8 @@ REAL: dict[str, Noise] = {
     "correlated": CorrelatedGaussian(FACTOR @ FACTOR.mT),
     "correlated-rows": CorrelatedGaussian(torch.eye(4).double() + 0.3, axis=3),
     "correlated-all": CorrelatedGaussian(torch.eye(24).double() / 4 + 0.1, axis=None),
+    "stationary": StationaryGaussian((0.1, 0.3, 0.5), ((0.9, 0.5, 0.2),)),
+    "stationary-colours": StationaryGaussian((0.2, 0.6), ((0.4, 0.1), (0.7, 0.5))),
 }
 TWO_PARTS: dict[str, Noise] = {
     "laplace": Laplace(0.2),
@@ -54,6 +57,33 @@ TWO_PARTS: dict[str, Noise] = {
 }
 each = pytest.mark.parametrize("noise", REAL.values(), ids=REAL)
 each_complex = pytest.mark.parametrize("noise", TWO_PARTS.values(), ids=TWO_PARTS)
+
+
+def field_covariance(noise: StationaryGaussian) -> np.ndarray:
+    """Covariance (24, 24) of SHAPE's entries by sums over frequencies, one cosine after the other.
+
+    Two rows of sigmas: that of brightness is shared by all channels, that of differences not.
+    """
+    h, w = SHAPE[2:]
+    kernels = []
+    for row in noise.sigmas:
+        c = np.zeros((h, w))
+        for k in range(h):
+            for m in range(w):
+                f = math.hypot(min(k, h - k) / h, min(m, w - m) / w)
+                logs = np.interp(math.log(max(f, 1e-9)), np.log(noise.frequencies), np.log(row))
+                for i in range(h):
+                    for j in range(w):
+                        c[i, j] += math.exp(2 * logs) * math.cos(
+                            2 * math.pi * (k * i / h + m * j / w)
+                        )
+        kernels.append(c / (h * w))
+    shared = kernels[0] - kernels[-1] if len(kernels) == 2 else 0 * kernels[0]
+    cov = np.zeros((3, h, w, 3, h, w))
+    for a, i, j, b, k, m in np.ndindex(cov.shape):
+        lag = ((i - k) % h, (j - m) % w)
+        cov[a, i, j, b, k, m] = shared[lag] / 3 + (kernels[-1][lag] if a == b else 0)
+    return cov.reshape(24, 24)
 
 
 def density(name: str, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -68,6 +98,9 @@ def density(name: str, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         return stats.norm(z, np.sqrt(rate + 4.0) / 15.0).logpdf(y).reshape(2, -1).sum(1)
     if name == "diagonal":
         return stats.norm(z, SIGMAS.numpy()).logpdf(y).reshape(2, -1).sum(1)
+    if name.startswith("stationary"):
+        law = stats.multivariate_normal(np.zeros(24), field_covariance(REAL[name]))
+        return law.logpdf((y - z).reshape(2, -1))
     cov = REAL[name].cov.numpy()
     r = {
         "correlated": (y - z).transpose(0, 2, 3, 1).reshape(-1, 3),
@@ -367,3 +400,41 @@ def test_noise_can_be_written_and_read(noise):
 def test_a_file_that_names_the_former_module_is_read():
     form = {"type": "invdiff.noise:Gaussian", "fields": {"sigma": 0.25}}
     assert decode(form, {}) == Gaussian(0.25)
+
+
+def test_a_stationary_field_has_its_spectrum():
+    """Power at each frequency of many draws, and white noise where all sigmas are equal."""
+    noise = StationaryGaussian((0.05, 0.25, 0.6), ((1.0, 0.5, 0.1), (0.3, 0.3, 0.2)))
+    n = noise.sample(torch.zeros(400, 3, 8, 9, dtype=torch.float64), Rng.of(range(400)))
+    power = torch.fft.fft2(noise.turned(n), norm="ortho").abs().square().mean(0)
+    ratio = power / noise.spectrum((8, 9)).square()
+    # each is a mean of 400 chi-squares of 1 or 2 degrees of freedom, 216 of them
+    assert float((ratio - 1).abs().max()) < 4.5 * math.sqrt(2 / 400)
+    assert noise.level == 1.0
+    white = StationaryGaussian((0.1, 0.5), ((0.3, 0.3),))
+    y, z = seeded(2, 3, 8, 9), seeded(2, 3, 8, 9, seed=4)
+    torch.testing.assert_close(white.log_prob(y, z), Gaussian(0.3).log_prob(y, z))
+    torch.testing.assert_close(white.whiten(y), y / 0.3)
+    torch.testing.assert_close(noise.scaled(2.0).whiten(y), noise.whiten(y) / 2)
+
+
+@pytest.mark.parametrize(
+    ("frequencies", "sigmas", "sentence"),
+    [
+        ((0.2, 0.1), ((1.0, 1.0),), "rise"),
+        ((0.0, 0.1), ((1.0, 1.0),), "rise"),
+        ((0.1, 0.2), ((1.0,),), "rows of 1"),
+        ((0.1,), ((1.0,),) * 3, "One or two rows"),
+        ((0.1,), ((0.0,),), "above 0"),
+    ],
+)
+def test_bad_spectra(frequencies, sigmas, sentence):
+    with pytest.raises(InvdiffError, match=sentence):
+        StationaryGaussian(frequencies, sigmas)
+
+
+def test_stationary_noise_of_other_measurements():
+    two = StationaryGaussian((0.1,), ((1.0,), (0.5,)))
+    for y in (torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4), torch.zeros(1, 3, 4, 4) + 0j):
+        with pytest.raises(InvdiffError):
+            Problem(y, Identity(), two, tuple(y.shape[1:]))

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.io import Photo
-from invdiff.noise import Gaussian, noise_from_detail
+from invdiff.noise import Gaussian, StationaryGaussian, noise_from_detail
+from invdiff.noise.bands import correlated_floors, noise_spectrum
 from invdiff.noise.flat import colour_axes, noise_floors, unclipped
 from invdiff.operators.jpeg_error import noise_from_tables
 from invdiff.tasks import Task
@@ -34,11 +35,15 @@ Told = float | str | None
 
 @dataclass(frozen=True)
 class Supposed:
-    """A noise level on [0, 1], where it comes from in words, and what else was seen."""
+    """A noise level on [0, 1], where it comes from in words, and what else was seen.
+
+    field: correlated noise, which stands in place of white noise of sigma.
+    """
 
     sigma: float
     how: str
     notes: tuple[str, ...] = ()
+    field: StationaryGaussian | None = None
 
 
 def supposed(
@@ -49,9 +54,12 @@ def supposed(
     pixels: (1 or 3, H, W) on [0, 1], as they are measured. options: of the task, mask and kernel
     read. told: a level on [0, 1]; "estimate" asks for `noise_from_detail`, texture and all; None
     takes the largest of what rounding, the detail beyond a sharp photograph's own texture, the
-    tables of a JPEG file and the task's own floor say.
+    tables of a JPEG file and the task's own floor say. "correlated" takes `noise_spectrum`.
+    Raises InvdiffError where that has no place.
     """
     known = options["mask"][0, 0] if "mask" in options else None
+    if told == "correlated":
+        return _correlated(pixels, task)
     if told is not None and told != "estimate":
         return Supposed(Gaussian(float(told)).sigma, "as given")
     terms = [_rounding(photo.pixels, known)]
@@ -67,7 +75,34 @@ def supposed(
         terms.append((task.least, f"the least that is supposed for {task.name}, as no model fits"))
     terms.sort(key=lambda term: -term[0])
     others = "".join(f"; {how}: {sigma:.4f}" for sigma, how in terms[1:])
-    return Supposed(terms[0][0], terms[0][1] + others)
+    return Supposed(terms[0][0], terms[0][1] + others, _warned(pixels, task))
+
+
+def _correlated(pixels: Tensor, task: Task) -> Supposed:
+    """Noise by its spectrum."""
+    if not task.stationary:
+        raise InvdiffError(
+            f"{task.name} cannot take correlated noise, which is alike in all pixels and measured "
+            "in all; give --noise with a level, or `estimate`."
+        )
+    field = noise_spectrum(pixels)
+    scales = ", ".join(f"1/{round(1 / f)}" for f in field.frequencies)
+    rows = [", ".join(f"{s:.4f}" for s in row) for row in field.sigmas]
+    how = f"correlated, {rows[0]} at {scales} cycles per pixel"
+    how += f" in brightness, {rows[1]} in colour differences" if len(rows) > 1 else ""
+    return Supposed(field.level, how + "; from the photo's flattest parts", (), field)
+
+
+def _warned(pixels: Tensor, task: Task) -> tuple[str, ...]:
+    """The note that the noise is correlated, where it is and the task can take it."""
+    floors = correlated_floors(pixels) if task.stationary else None
+    if floors is None:
+        return ()
+    flag = "--sigma" if "sigma" in task.options else "--noise"
+    return (
+        f"the noise looks correlated: {floors[0]:.4f} at the finest scale, but {floors[1]:.4f} at "
+        f"twice that scale; {flag} correlated treats it as such",
+    )
 
 
 def _rounding(pixels: Tensor, known: Tensor | None) -> tuple[float, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +51,8 @@ def damaged(
     """The problem of restoring a photograph.
 
     options: of the task, as users write them: mask (a file), scale, downsampling, kernel (a spec or
-    file), boundary. sigma: noise level on [0, 1]; "estimate" measures it; None takes what
-    `photo_noise.supposed` tells.
+    file), boundary. sigma: noise level on [0, 1]; "estimate" measures it, "correlated"
+    its spectrum; None takes what `photo_noise.supposed` tells.
     A grey photograph is repeated in the three channels of a colour prior. Its noise is then the
     same in all of them, which counts as noise of sqrt(3) sigma that is different in each: for grey
     images the two have the same likelihood.
@@ -89,6 +90,9 @@ def damaged(
     level, how = found.sigma, found.how
     notes += found.notes
     noise = kind.noise(level, options, prior.image_range, repeats)
+    if found.field is not None:
+        low, high = prior.image_range
+        noise = found.field.scaled((high - low) * math.sqrt(repeats))
     y = to_range(pixels, prior.image_range)[None].contiguous()
     y = y - beyond(A, (channels, *size), prior.image_range)
     if "peak" in options:

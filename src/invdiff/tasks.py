@@ -56,10 +56,13 @@ class Task:
     options: names and meanings of what `restore` must be told. defaults: of the options that may be
     left out; "" where nothing stands for them. making: the same for `degrade`, where it is told
     other things, with making_defaults.
-    level: whether there is Gaussian noise whose level may be told. least: the lowest level, on
+    level: whether there is Gaussian noise whose level may be told. unit: whether that is on the
+    scale where black is 0 and white is 1, so that none is above 1. least: the lowest level, on
     [0, 1], that is supposed where none is told. texture(options): how much of a sharp photograph's
     finest texture the measurement keeps, 1 for all; None where the detail of a photograph tells
-    nothing about noise that is to be removed. stride: pixels of one colour are so many apart.
+    nothing about noise that is to be removed. stationary: whether noise that is correlated between
+    pixels can be told, for which all of them are measured alike. stride: pixels of one colour are
+    so many apart.
     For the form `photo`: operator(size, options) is A for images (H, W); image_size(y_size,
     options): size of the unknown image for a measurement of y_size, both without the margin;
     margin(options): pixels around the photograph that are restored with it, because the measurement
@@ -83,8 +86,10 @@ class Task:
     making_defaults: Options = dataclasses.field(default_factory=dict)
     noise: Callable[[float, Options, Range, int], Noise] = _gaussian
     level: bool = True
+    unit: bool = True
     least: float = 0.0
     texture: Callable[[Options], float | None] = lambda options: 1.0
+    stationary: bool = False
     stride: int = 1
     luma: bool = True
     centred: bool = False
@@ -173,12 +178,14 @@ PHOTO_TASKS = (
             "downsampling": "how the small picture came about: bicubic (antialiased) or mean",
         },
         defaults={"downsampling": "bicubic"},
+        stationary=True,
     ),
     Task(
         "deblur",
         "undo a known blur",
         _deblur,
         margin=_beyond_the_edge,
+        stationary=True,
         least=0.003,
         texture=_left_by_blur,
         options=_DEBLUR,
@@ -190,14 +197,19 @@ PHOTO_TASKS = (
         "denoise",
         "remove Gaussian noise",
         lambda size, o: Identity(),
-        options={"sigma": "noise level where black is 0 and white is 1, or `estimate`"},
-        making={"sigma": "noise level where black is 0 and white is 1"},
+        options={
+            "sigma": "noise level where black is 0 and white is 1, as 0.1 or 25/255, "
+            "or `estimate`, or `correlated`, which estimates its spectrum"
+        },
+        making={"sigma": "noise level where black is 0 and white is 1, as 0.1 or 25/255"},
+        stationary=True,
     ),
     Task(
         "colorize",
         "give a grey photograph plausible colours",
         lambda size, o: Grayscale(REC601),
         channels=1,
+        stationary=True,
     ),
     Task(
         "demosaic",
@@ -284,6 +296,7 @@ SCAN_TASKS = (
         "mri",
         "reconstruct an image from k-space (.npy, .npz, .h5, .mrd, .cfl)",
         form="mri",
+        unit=False,
         prior="brain",
         options={
             "mask": "file (.npy) with 1 where k-space was sampled; without it, where it is not 0",
@@ -309,6 +322,7 @@ SCAN_TASKS = (
         "ct",
         "reconstruct a slice from a sinogram (.h5, .npz, .npy)",
         form="ct",
+        unit=False,
         prior="ct",
         options={
             "geometry": "parallel or fan; without it as the file says, or else parallel",
@@ -370,9 +384,16 @@ def task(name: str) -> Task:
 
 
 def check_level(kind: Task, sigma: float | str | None) -> None:
-    """Raise InvdiffError when a noise level is told to a task that has none."""
+    """Raise InvdiffError when a noise level is told to a task that has none, or is on [0, 255]."""
     if sigma is not None and not kind.level:
         raise InvdiffError(f"{kind.name} has no Gaussian noise; leave --noise out.")
+    if kind.unit and isinstance(sigma, int | float) and 1 < sigma < math.inf:
+        flag = "--sigma" if "sigma" in kind.options else "--noise"
+        raise InvdiffError(
+            f"A noise level of {sigma:g} is more than the whole range from black, which is 0, to "
+            f"white, which is 1; if it is on the scale from 0 to 255, give {flag} {sigma:g}/255, "
+            f"which is {sigma / 255:.2g}."
+        )
 
 
 def check_options(kind: Task, given: Options, making: bool = False) -> dict[str, Any]:

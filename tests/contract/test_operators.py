@@ -15,6 +15,7 @@ from torch import Tensor
 
 import invdiff.operators as ops
 from invdiff.core import InvdiffError
+from invdiff.noise import StationaryGaussian
 from invdiff.operators import Linear, Operator, Spectral
 
 torch.set_num_threads(1)
@@ -186,6 +187,11 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("blur-motion", ops.Blur(sharp(ops.motion_kernel(4, 30)), (7, 8), "reflect"), (1, 7, 8)),
     ("separable-unknown", ops.SeparableBlur(*TAPS, (13, 11), "unknown"), (1, 13, 11)),
     ("blur-unknown", ops.Blur(rough(4, 3), (13, 7), "unknown"), (1, 13, 7)),
+    (
+        "whitening",
+        ops.Whitening(StationaryGaussian((0.1, 0.5), ((1.0, 0.2), (0.5, 0.4))), (12, 10)),
+        RGB,
+    ),
     ("blur-video", ops.Blur(rough(3, 3), (6, 5), "reflect"), (2, 3, 6, 5)),
     ("gray", ops.Grayscale(), RGB),
     ("gray-negative", ops.Grayscale((-0.5, 0.0, 2.0)), (3, 4, 5)),

@@ -19,6 +19,7 @@ from invdiff.noise import (
     Laplace,
     Noise,
     Poisson,
+    StationaryGaussian,
 )
 from invdiff.operators import (
     JPEG,
@@ -73,6 +74,14 @@ CASES: dict[str, tuple[Operator, Coloured]] = {
         Grayscale(),
         CorrelatedGaussian((seeded(16, 16) @ seeded(16, 16).mT) / 16 + torch.eye(16), axis=None),
     ),
+}
+FIELD = StationaryGaussian((0.1, 0.4), ((0.9, 0.2),))
+COLOURS = StationaryGaussian((0.1, 0.4), ((0.9, 0.2), (0.5, 0.4)))
+CASES |= {
+    "field": (Identity(), FIELD),
+    "field-colours": (Identity(), COLOURS),
+    "field-blur": (CircularBlur(gaussian_kernel(0.6), (4, 4)), COLOURS),
+    "field-pool": (affine(AveragePool(2, (4, 4)), 0.5, 0.25), FIELD),
 }
 each = pytest.mark.parametrize(("A", "noise"), CASES.values(), ids=CASES)
 
@@ -310,3 +319,10 @@ def test_an_axis_that_is_none_is_refused():
     for axis in (0, 4):
         with pytest.raises(InvdiffError, match=f"no axis {axis}"):
             Mixed(torch.eye(3), axis).y_shape(X)
+
+
+def test_stationary_noise_keeps_the_decomposition_of_denoising():
+    """And a measurement with gaps is refused."""
+    assert Need.SVD in offers(problem_of(Identity(), COLOURS))
+    with pytest.raises(InvdiffError, match="all of them were measured"):
+        whitened(problem_of(Inpaint(MASK), FIELD))

@@ -42,7 +42,7 @@ def run(name: str, args: list[str]) -> int:
     task_name, values = options.task_options(given, making=True)
     task = zoo.task(task_name)
     told = options.noise_told(task, given)
-    if told == "estimate":
+    if isinstance(told, str):
         raise InvdiffError("A clean picture has no noise to estimate; give its level as a number.")
     sigma, out, seed = Gaussian(float(told or 0)).sigma, Path(given["out"]), given.get("seed", 0)
     overwrite = given.get("overwrite", False)
@@ -69,7 +69,9 @@ def _parse(name: str, args: list[str]) -> Given:
     to = options.parser(name, USAGE, ABOUT)
     to.add_argument("photo", nargs="?", type=str, help="a clean picture")
     options.add_task_options(to, making=True)
-    to.add_argument("--noise", type=float, help="noise level to add, on [0, 1]; none without it")
+    to.add_argument(
+        "--noise", type=options.Noise, help="level to add on [0, 1], as 0.1 or 25/255; without it 0"
+    )
     to.add_argument("--seed", type=int, help="of the noise and of random masks, 0 by default")
     to.add_argument("--out", type=str, help="folder for the measurement")
     to.add_argument("--overwrite", action="store_true", help="replace an earlier measurement")

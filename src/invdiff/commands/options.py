@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Given = dict[str, Any]
 Level = float | Literal["estimate"]
+Noise = float | str
+"""A noise level: a number, a fraction such as 25/255, or a word of `WORDS`."""
+WORDS = ("estimate", "correlated")
+"""What may stand for a noise level."""
 WHOLE = ("scale", "quality", "slice", "rows", "views", "side", "coils", "join", "block")
 REAL = (
     *("gain", "peak", "readout", "oversample", "photons", "accel", "pixel", "water", "source"),
@@ -28,7 +32,8 @@ REAL = (
 TYPES: dict[str, Any] = {
     **dict.fromkeys((*WHOLE, "pattern-seed"), int),
     **dict.fromkeys(REAL, float),
-    **dict.fromkeys(("sigma", "center"), Level),
+    "sigma": Noise,
+    "center": Level,
 }
 """Types of the tasks' options; all others are text."""
 FILES = ("mask", "kernel", "masks", "coil_maps", "angles")
@@ -92,14 +97,31 @@ def task_options(given: Given, making: bool = False) -> tuple[str, dict[str, Any
 def noise_told(kind: Task, given: Given) -> Any:
     """What was told of the noise of a task, by --sigma or --noise; None for nothing.
 
-    Raises InvdiffError for --noise where it has no place.
+    Raises InvdiffError for --noise where it has no place, and for what is no noise level.
     """
-    check_level(kind, given.get("noise"))
-    if "sigma" not in kind.options:
-        return given.get("noise")
-    if "noise" in given:
+    flag = "sigma" if "sigma" in kind.options else "noise"
+    if flag == "sigma" and "noise" in given:
         raise InvdiffError(f"{kind.name} takes its noise level from --sigma; leave --noise out.")
-    return given["sigma"]
+    told = noise_level(given[flag], flag) if flag in given else None
+    check_level(kind, told)
+    if told == "correlated" and not kind.stationary:
+        able = ", ".join(t.name for t in TASKS.values() if t.stationary)
+        raise InvdiffError(f"{kind.name} takes no correlated noise; these do: {able}.")
+    return told
+
+
+def noise_level(value: float | str, flag: str) -> float | str:
+    """A number, the value of a fraction, or one of `WORDS`. Raises InvdiffError for others."""
+    if not isinstance(value, str) or value in WORDS:
+        return value
+    top, slash, bottom = value.partition("/")
+    try:
+        return float(top) / float(bottom) if slash else float(value)
+    except (ValueError, ZeroDivisionError):
+        raise InvdiffError(
+            f"--{flag} expects a number, as 0.1 or 25/255, or "
+            f"{' or '.join(f'`{word}`' for word in WORDS)}, found {value}."
+        ) from None
 
 
 def files(given: Given) -> list[str]:

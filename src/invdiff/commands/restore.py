@@ -142,7 +142,8 @@ def _parse(name: str, args: list[str]) -> Given:
     options.add_task_options(to)
     known = ", ".join(registry())
     add = to.add_argument
-    add("--noise", type=options.Level, help="noise level on [0, 1], or `estimate`; without it, "
+    add("--noise", type=options.Noise, help="noise level on [0, 1], as 0.1 or 25/255, or "
+        "`estimate`, or `correlated`; without it, "
         "what the file tells: its rounding, its flattest parts, its JPEG tables; see "
         "docs/noise.md. Of mri per real part of k-space, of ct that of "
         "line integrals; both are estimated without it")  # fmt: skip

@@ -12,6 +12,7 @@ from invdiff.noise.estimate import (
 )
 from invdiff.noise.gaussian import NOISELESS, Gaussian
 from invdiff.noise.heavy import Laplace, Rician, StudentT
+from invdiff.noise.stationary import StationaryGaussian
 
 __all__ = [
     "NOISELESS",
@@ -25,6 +26,7 @@ __all__ = [
     "Poisson",
     "PoissonGaussian",
     "Rician",
+    "StationaryGaussian",
     "StudentT",
     "noise_from_background",
     "noise_from_detail",

@@ -117,6 +117,13 @@ def filtered(x: Tensor, transfer: Tensor) -> Tensor:
     return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[-2:])
 
 
+def hartley(x: Tensor) -> Tensor:
+    """Re F x - Im F x over the last two axes, F the orthonormal Fourier transform: real,
+    orthonormal, symmetric and its own inverse."""
+    f = torch.fft.fft2(x, norm="ortho")
+    return f.real - f.imag
+
+
 @dataclass(frozen=True, eq=False)
 class CircularBlur(Spectral):
     """Convolution of a periodic image with any kernel.
@@ -179,8 +186,7 @@ class CircularBlur(Spectral):
         return filtered(y, self._as("transfer", y).conj() / (self._as("power", y) + shift))
 
     def V(self, c: Tensor) -> Tensor:
-        f = torch.fft.fft2(c, norm="ortho")
-        return f.real - f.imag
+        return hartley(c)
 
     def Vt(self, x: Tensor) -> Tensor:
         return self.V(x)

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem
-from invdiff.noise import Coloured, CorrelatedGaussian, DiagonalGaussian, Gaussian
+from invdiff.noise import (
+    Coloured,
+    CorrelatedGaussian,
+    DiagonalGaussian,
+    Gaussian,
+    StationaryGaussian,
+)
 from invdiff.noise.coloured import along
 from invdiff.operators.algebra import Affine
 from invdiff.operators.base import Identity, Linear, Operator, Spectral
+from invdiff.operators.blur import hartley
 from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.separable import check_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +118,51 @@ class Mixed(Linear):
         return along(self._as("matrix", y).mH.to(y.dtype), y, self.axis)
 
 
+@dataclass(frozen=True, eq=False)
+class Whitening(Spectral):
+    """y = level L^-1 x for stationary noise L n: a filter that makes it white.
+
+    noise: what is made white. size: (H, W) of the images.
+    Decomposition: V is the Hartley transform of the axes of colour, U = V, and
+    s = level / sigma(frequency).
+    """
+
+    noise: StationaryGaussian
+    size: tuple[int, int]
+
+    @cached_property
+    def _s(self) -> Tensor:
+        return self.noise.level / self.noise.spectrum(self.size)
+
+    @property
+    def s(self) -> Tensor:
+        """Singular values, (1 or 3, H, W), float64."""
+        return self._s
+
+    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        check_image(type(self).__name__, self.size, x_shape)
+        self.noise.admit(torch.empty(1, *x_shape, device="meta"))
+        return tuple(x_shape)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.noise.level * self.noise.whiten(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self(y)
+
+    def V(self, c: Tensor) -> Tensor:
+        return self.noise.turned(hartley(c), back=True)
+
+    def Vt(self, x: Tensor) -> Tensor:
+        return hartley(self.noise.turned(x))
+
+    def U(self, c: Tensor) -> Tensor:
+        return self.V(c)
+
+    def Ut(self, y: Tensor) -> Tensor:
+        return self.Vt(y)
+
+
 def centred(problem: Problem) -> Problem:
     """The problem without the offset of an affine operator: the same for additive noise."""
     A = problem.A
@@ -124,8 +178,10 @@ def whitened(problem: Problem) -> Problem:
     c is the noise's `level`; a problem whose noise is not `Coloured` is returned as it is. Entries
     with an infinite standard deviation become entries that were not measured. The operator stays
     linear; `Identity`, `Inpaint` and `Weighted` keep their decomposition where entries of the noise
-    are independent. log p(y | x) changes by a constant, log |det c L^-1|.
-    Raises InvdiffError where correlated noise meets an axis that was measured in part.
+    are independent, and `Identity` where the noise is stationary. log p(y | x) changes by a
+    constant, log |det c L^-1|.
+    Raises InvdiffError where correlated noise meets an axis that was measured in part, and where
+    stationary noise meets a measurement with gaps.
     """
     if not isinstance(problem.noise, Coloured):
         return problem
@@ -136,6 +192,9 @@ def whitened(problem: Problem) -> Problem:
     if isinstance(noise, CorrelatedGaussian):
         _check_whole(problem, noise)
         W = Mixed(noise.level * noise.inverse_factor(y), noise.axis)
+    elif isinstance(noise, StationaryGaussian):
+        _check_all(problem)
+        W = Whitening(noise, (int(y.shape[-2]), int(y.shape[-1])))
     else:
         assert isinstance(noise, DiagonalGaussian)
         W = Weighted((noise.level / noise.sigmas.double()).to(y.device, y.dtype.to_real()))
@@ -160,4 +219,13 @@ def _check_whole(problem: Problem, noise: CorrelatedGaussian) -> None:
         raise InvdiffError(
             "Where noise is correlated along an axis, all of the axis was measured or none; "
             "give the covariance of what was measured, or leave out the rest."
+        )
+
+
+def _check_all(problem: Problem) -> None:
+    """Raise InvdiffError unless all of y was measured."""
+    if not bool(problem.A.restrict(torch.ones_like(problem.y)).all()):
+        raise InvdiffError(
+            "Where noise is correlated between neighbouring pixels all of them were measured; with "
+            "gaps its spectrum tells nothing. Give a level of white noise."
         )
