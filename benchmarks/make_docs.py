@@ -30,7 +30,7 @@ from invdiff import paths, zoo
 from invdiff.audit.distance import CELLS, UNCHANGED, mean_and_error
 from invdiff.core import Problem
 from invdiff.needs import Need, offers, why_not
-from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson, StationaryGaussian
+from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.kept import CACHE
 from invdiff.operators.kernel_network import expected
@@ -362,7 +362,6 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.Identity(),
         ops.Weighted(torch.linspace(0, 1, SIZE[1]).reshape(1, 1, 1, -1)),
         ops.Mixed(0.5 * torch.eye(3) + 0.1),
-        ops.Whitening(StationaryGaussian((0.1, 0.5), ((1.0, 0.3),)), SIZE),
         ops.Matrix(torch.eye(8).roll(1, 0) - torch.eye(8), VECTOR, VECTOR),
         ops.MatrixProduct(torch.ones(5, 8), VECTOR, (5,)),
         ops.SparseMatrix(*steps_of_two(), VECTOR, (4,)),

@@ -22,6 +22,7 @@ from invdiff.needs import Need
 from invdiff.priors.photo import save_weights
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 from invdiff.run import Snapshot
+from invdiff.result import Result
 from invdiff.run import solve as real_solve
 from invdiff.solvers import registry
 from invdiff.zoo import TASKS
@@ -610,6 +611,32 @@ def test_degrade_cuts_to_the_scale(here: Path, capsys: pytest.CaptureFixture) ->
     assert "cut to 24 x 18" in capsys.readouterr().out
     assert array(here / "d/truth.png").shape == (18, 24, 3)
     assert array(here / "d/measurement.png").shape == (6, 8, 3)
+
+
+def test_boundaries_of_a_blur(
+    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+) -> None:
+    """degrade reflects unless told, and says so; restore takes the boundary for unknown.
+
+    A margin is cut off from all pictures, and again where a run is repeated.
+    """
+    args = ["degrade", "photo.png", "--task", "deblur", "--kernel", "gaussian:1.0"]
+    assert main([*args, "--out", "d"]) == 0
+    assert "--boundary reflect" in capsys.readouterr().out
+    assert main([*args, "--boundary", "unknown", "--out", "u"]) == 0
+    command = json.loads((here / "u/degrade.json").read_text())["restore"].split()
+    assert "--boundary" not in command
+    inner = array(here / "photo.png")[4:-4, 4:-4]
+    assert np.array_equal(array(here / "u/truth.png"), inner)
+    capsys.readouterr()
+    assert main([*command[1:], *QUICK, "--out", "a"]) == 0
+    assert "to 16 x 12 pixels" in capsys.readouterr().out
+    assert main(["restore", "--from", "a/run.json", "--out", "b", "--quiet"]) == 0
+    for name in ("mean.png", "sample-1.png"):
+        assert array(here / "a" / name).shape == (12, 16, 3)
+        assert (here / "a" / name).read_bytes() == (here / "b" / name).read_bytes()
+    problem = Result.load("a").problem()
+    assert problem.x_shape == (3, 20, 24) and problem.y.shape == (1, 3, 12, 16)
 
 
 def test_tables(capsys: pytest.CaptureFixture) -> None:

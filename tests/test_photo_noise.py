@@ -10,11 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from invdiff.core import InvdiffError
 from invdiff.io import Photo, read_photo, save_picture
 from invdiff.kernels import read_kernel
-from invdiff.noise import Gaussian
-from invdiff.operators import Bayer
+from invdiff.noise import Gaussian, StationaryGaussian
+from invdiff.noise.bands import correlated_floors, noise_spectrum
+from invdiff.operators import Bayer, CircularBlur, blur, gaussian_kernel, whitened
 from invdiff.photo_noise import FLOAT, ROUNDING, SHARP, Supposed, noise_floor, supposed
+from invdiff.photos import damaged
+from invdiff.priors.base import Denoiser
 from invdiff.rng import Rng
 from invdiff.tasks import task
 
@@ -142,3 +146,75 @@ def test_small_and_flat_pictures_have_a_level() -> None:
     for pixels in (torch.zeros(3, 1, 1), torch.ones(1, 5, 7), rounded(smooth(12))):
         found = ask(pixels, "super-resolution")
         assert math.isfinite(found.sigma) and found.sigma == pytest.approx(ROUNDING)
+
+
+def field(sigma: float, blur: float, side: int = 160) -> Tensor:
+    """Noise of sigma that a Gaussian of `blur` pixels smoothed, (3, side, side)."""
+    n = sigma * Rng.of(5).normal(torch.zeros(1, 3, side, side, dtype=torch.float64), "test")
+    return (CircularBlur(gaussian_kernel(blur), (side, side))(n) if blur else n)[0].float()
+
+
+def phone(pixels: Tensor, folder: Path) -> Tensor:
+    """Photon and read noise, smoothed by 0.7 pixels, and a JPEG of quality 85."""
+    rng = torch.Generator().manual_seed(0)
+    counts = torch.poisson(100 * pixels, rng) + 3 * torch.randn(pixels.shape, generator=rng)
+    smoothed = blur(gaussian_kernel(0.7), (pixels.shape[1], pixels.shape[2]))(counts[None] / 100)[0]
+    save_picture(folder / "p.png", smoothed)
+    Image.open(folder / "p.png").save(folder / "p.jpg", quality=85)
+    return read_photo(folder / "p.jpg").pixels
+
+
+def test_the_noise_of_a_phone_is_told(tmp_path: Path) -> None:
+    """Its level at the second scale is several times that at the finest, and near the truth's."""
+    pixels = phone(smooth(192), tmp_path)
+    floors = correlated_floors(pixels)
+    assert floors is not None and floors[1] > 3 * floors[0]
+    for name, flag in (("denoise", "--sigma"), ("super-resolution", "--noise")):
+        notes = ask(pixels, name, "estimate").notes
+        assert len(notes) == 1 and f"{flag} correlated treats it" in notes[0]
+    # deblurring by a known kernel leaves no texture, so that what is left is seen as well
+    assert ask(pixels, "deblur", kernel="gaussian:2").notes
+    assert not ask(pixels, "hdr").notes  # it cannot be treated there
+    with pytest.raises(InvdiffError, match="cannot take correlated"):
+        ask(pixels, "hdr", "correlated")
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.01, 0.05])
+@pytest.mark.parametrize("name", ["photo", "small", "ramp", "grey"])
+def test_white_noise_and_clean_pictures_are_not_called_correlated(name: str, sigma: float) -> None:
+    whole = read_photo(EXAMPLE).pixels
+    clean = {"photo": whole, "small": whole[:, ::2, ::2], "ramp": smooth(), "grey": whole[:1]}[name]
+    assert correlated_floors(noisy(clean, sigma) if sigma else rounded(clean)) is None
+
+
+@pytest.mark.parametrize("width", [0.0, 0.7])
+def test_the_spectrum_is_that_of_the_noise(width: float) -> None:
+    """sigma(f) = sigma exp(-2 pi^2 width^2 f^2), within a third: three broad bands tell it."""
+    found = noise_spectrum(smooth(160) + field(0.03, width))
+    assert found.frequencies == (0.125, 0.25, 0.5) and len(found.sigmas) == 2
+    for row in found.sigmas:
+        for f, sigma in zip(found.frequencies, row, strict=True):
+            assert sigma == pytest.approx(
+                0.03 * math.exp(-2 * (math.pi * width * f) ** 2), rel=0.33
+            )
+    one = noise_spectrum((smooth(160) + field(0.03, width))[:1])
+    assert len(one.sigmas) == 1 and one.level == pytest.approx(0.03, rel=0.33)
+
+
+def test_the_level_that_noise_is_whitened_to_is_seen_by_the_task() -> None:
+    """In the prior's range, and three times in variance where a grey picture is repeated."""
+    pixels, options = smooth(160) + field(0.03, 0.7), {"kernel": "gaussian:1"}
+    prior = Denoiser(lambda x, sigma: x, (3, None, None), (-1.0, 1.0))
+    for photo, factor in ((Photo(pixels), 2.0), (Photo(pixels[:1]), 2 * math.sqrt(3))):
+        d = damaged(photo, "deblur", options, "correlated", prior)
+        noise = d.problem.noise
+        assert isinstance(noise, StationaryGaussian) and "correlated" in d.noise
+        assert noise.level == pytest.approx(factor * noise_spectrum(photo.pixels).level)
+    white = whitened(damaged(Photo(pixels), "denoise", {}, "correlated", prior).problem)
+    residual = white.y - white.A(2 * smooth(160)[None] - 1)
+    # its spectrum is even now, within the third that is known
+    power = torch.fft.fft2(residual, norm="ortho").abs().square()
+    parts = [float(power[..., a:b, a:b].mean().sqrt()) for a, b in ((2, 20), (20, 40), (40, 70))]
+    assert max(parts) < 1.8 * min(parts)
+    with pytest.raises(InvdiffError, match="too few pixels"):
+        noise_spectrum(smooth(16))

@@ -79,7 +79,6 @@ _HOME = {
         "Upsample",
         "Warp",
         "Weighted",
-        "Whitening",
         "affine",
         "blur",
         "dot_test",

@@ -17,6 +17,7 @@ import invdiff.operators as ops
 from invdiff.core import InvdiffError
 from invdiff.noise import StationaryGaussian
 from invdiff.operators import Linear, Operator, Spectral
+from invdiff.operators.white import Whitening
 
 torch.set_num_threads(1)
 Shape = tuple[int, ...]
@@ -189,7 +190,7 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("blur-unknown", ops.Blur(rough(4, 3), (13, 7), "unknown"), (1, 13, 7)),
     (
         "whitening",
-        ops.Whitening(StationaryGaussian((0.1, 0.5), ((1.0, 0.2), (0.5, 0.4))), (12, 10)),
+        Whitening(StationaryGaussian((0.1, 0.5), ((1.0, 0.2), (0.5, 0.4))), (12, 10)),
         RGB,
     ),
     ("blur-video", ops.Blur(rough(3, 3), (6, 5), "reflect"), (2, 3, 6, 5)),

@@ -79,7 +79,7 @@ from invdiff.operators.stations import TelescopeArray, earth_rotation, earth_rot
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
 from invdiff.operators.varying import TiledBlur, Warp, lens_kernels
 from invdiff.operators.video import Frames, TemporalPool
-from invdiff.operators.white import Mixed, Weighted, Whitening, centred, whitened
+from invdiff.operators.white import Mixed, Weighted, centred, whitened
 
 __all__ = [
     "JPEG",
@@ -140,7 +140,6 @@ __all__ = [
     "TemporalPool",
     "Upsample",
     "Weighted",
-    "Whitening",
     "acceleration",
     "affine",
     "as_channels",
