@@ -21,8 +21,8 @@ from invdiff.io import read_photo
 from invdiff.needs import Need
 from invdiff.priors.photo import save_weights
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
-from invdiff.run import Snapshot
 from invdiff.result import Result
+from invdiff.run import Snapshot
 from invdiff.run import solve as real_solve
 from invdiff.solvers import registry
 from invdiff.zoo import TASKS

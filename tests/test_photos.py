@@ -223,3 +223,16 @@ def test_a_blurred_cut_out_is_explained_by_the_larger_picture(kernel: str) -> No
     again = make(Photo(cut), "deblur", {"kernel": kernel, "boundary": "reflect"})
     inner = to_range(without_margin(large, d.margin), (-1, 1))[None]
     assert again.margin == (0, 0, 0, 0) and again.problem.residual(inner).abs().max() > 0.01
+
+
+def test_a_prior_of_one_size_has_no_room_for_a_margin() -> None:
+    """It restores its own size with a reflected edge, and says so; a smaller cut-out fits."""
+    kernel = {"kernel": "gaussian:1"}
+    fixed = Denoiser(lambda x, sigma: x, (3, 20, 24))
+    d = damaged(Photo(picture()), "deblur", kernel, 0.01, fixed)
+    assert d.problem.x_shape == (3, 20, 24) and d.margin == (0, 0, 0, 0)
+    assert "the edge is reflected" in d.notes[0]
+    assert d.problem.y.shape == (1, 3, 20, 24)
+    inner = damaged(Photo(picture()[:, 4:-4, 4:-4]), "deblur", kernel, 0.01, fixed)
+    assert inner.problem.x_shape == (3, 20, 24) and inner.margin == (4, 4, 4, 4)
+    assert not inner.notes

@@ -81,8 +81,14 @@ def damaged(
             f"A scale of {options['scale']} is larger than the image of {words(photo.size)} pixels."
         )
     values = read_options(options, photo.size)
+    shown_size = kind.image_size(photo.size, options)
     margin = kind.margin(values)
-    size = with_margin(kind.image_size(photo.size, options), margin)
+    if any(margin) and not takes(prior, with_margin(shown_size, margin)):
+        values, margin = {**values, "boundary": "reflect"}, (0, 0, 0, 0)
+        notes.append(
+            f"the prior {prior.name} has no room for an unknown margin: the edge is reflected"
+        )
+    size = with_margin(shown_size, margin)
     check_pixels(size, "The restored picture")
     A = kind.operator(size, values)
     check_level(kind, sigma)
@@ -121,6 +127,14 @@ def prior_channels(prior: Prior) -> int:
             "(colours)."
         )
     return channels
+
+
+def takes(prior: Prior, size: tuple[int, int]) -> bool:
+    """Whether a prior is of pictures of this size: not if it has another, or has latents, whose
+    pictures are multiples of 8 pixels or more."""
+    shape = (prior.image_shape or (None, None, None))[-2:]
+    fits = all(want in (None, have) for want, have in zip(shape, size, strict=True))
+    return fits and prior.autoencoder is None
 
 
 def beyond(A: Operator, x_shape: tuple[int, ...], value_range: Range) -> Tensor:

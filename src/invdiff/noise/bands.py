@@ -18,12 +18,15 @@ from invdiff.noise.stationary import StationaryGaussian
 SCALES = 3
 VISIBLE = 0.012
 """Level at the second scale from which correlated noise is told, on [0, 1]."""
-RISE = 2.0
+RISE = 2.5
 """Ratio of the second floor over the finest from which noise is called correlated: white noise has
-1.0 to 1.4, and noise that a Gaussian of 0.7 pixels smoothed 2.9 to 6."""
+1.0 to 2.4 on photographs, and noise that a Gaussian of 0.7 pixels smoothed 2.9 to 6."""
 FLAT = 3.2
 """Ratio of the third floor over the second up to which that rise is noise: its spectrum is flat
 towards low frequencies, where texture's rises on."""
+LEVELLED = 1.6
+"""Ratio of the third level over the second at most: 1.5 of noise that a Gaussian of 0.7 pixels
+smoothed. What is above is texture, which would be smoothed away."""
 SPAN = 20.0
 """Ratio of the largest sigma of a spectrum over the smallest, at most: what is left of smoothed
 noise at the highest frequencies is rounding, and no solver should trust it."""
@@ -61,7 +64,8 @@ def noise_spectrum(pixels: Tensor) -> StationaryGaussian:
                     "The picture has too few pixels that are neither black nor white to tell the "
                     "spectrum of its noise; give its level with --noise."
                 )
-            rows.append([_middle(floor) for floor in floors])
+            levels = [_middle(floor) for floor in floors[:2]]
+            rows.append([*levels, *(min(f.sigma, LEVELLED * levels[1]) for f in floors[2:])])
     count = min(map(len, rows))
     least = max(map(max, rows)) / SPAN
     fitted = tuple(tuple(_fitted([max(m, least) for m in row[:count]], least)) for row in rows)
