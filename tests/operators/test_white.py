@@ -205,9 +205,10 @@ def test_a_row_is_whitened_alone_as_in_a_batch():
 
 
 def test_the_rungs():
-    """Independent noise keeps a decomposition where V is the identity; all else stays linear."""
+    """Independent noise keeps a decomposition where V is the identity, stationary noise that of the
+    identity itself; all else stays linear."""
     ladder = {Need.SVD, Need.PINV, Need.GENERALISED_INVERSE, Need.OPERATOR_VJP, Need.LINEAR}
-    spectral = {"identity", "identity-gone", "inpaint", "weighted"}
+    spectral = {"identity", "identity-gone", "inpaint", "weighted", "field", "field-colours"}
     for name, (A, noise) in CASES.items():
         offered = offers(problem_of(A, noise))
         assert {Need.GAUSSIAN, Need.NOISY, Need.DENSITY} <= offered, name
