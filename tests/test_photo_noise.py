@@ -171,7 +171,7 @@ def test_the_noise_of_a_phone_is_told(tmp_path: Path) -> None:
     assert floors is not None and floors[1] > 3 * floors[0]
     for name, flag in (("denoise", "--sigma"), ("super-resolution", "--noise")):
         notes = ask(pixels, name, "estimate").notes
-        assert len(notes) == 1 and f"{flag} correlated treats it" in notes[0]
+        assert len(notes) == 1 and f"{flag} correlated supposes" in notes[0]
     # deblurring by a known kernel leaves no texture, so that what is left is seen as well
     assert ask(pixels, "deblur", kernel="gaussian:2").notes
     assert not ask(pixels, "hdr").notes  # it cannot be treated there

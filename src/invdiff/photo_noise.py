@@ -101,7 +101,7 @@ def _warned(pixels: Tensor, task: Task) -> tuple[str, ...]:
     flag = "--sigma" if "sigma" in task.options else "--noise"
     return (
         f"the noise looks correlated: {floors[0]:.4f} at the finest scale, but {floors[1]:.4f} at "
-        f"twice that scale; {flag} correlated treats it as such",
+        f"twice that scale; {flag} correlated supposes its spectrum",
     )
 
 

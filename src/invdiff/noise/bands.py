@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.noise.flat import Floor, colour_axes, noise_floors, unclipped
+from invdiff.noise.flat import colour_axes, noise_floors, unclipped
 from invdiff.noise.stationary import StationaryGaussian
 
 SCALES = 3
@@ -64,17 +64,12 @@ def noise_spectrum(pixels: Tensor) -> StationaryGaussian:
                     "The picture has too few pixels that are neither black nor white to tell the "
                     "spectrum of its noise; give its level with --noise."
                 )
-            levels = [_middle(floor) for floor in floors[:2]]
-            rows.append([*levels, *(min(f.sigma, LEVELLED * levels[1]) for f in floors[2:])])
+            levels = [floor.sigma for floor in floors]
+            rows.append([*levels[:2], *(min(s, LEVELLED * levels[1]) for s in levels[2:])])
     count = min(map(len, rows))
     least = max(map(max, rows)) / SPAN
     fitted = tuple(tuple(_fitted([max(m, least) for m in row[:count]], least)) for row in rows)
     return StationaryGaussian(tuple(0.5**k for k in range(count, 0, -1)), fitted)
-
-
-def _middle(floor: Floor) -> float:
-    """The level by the lower third: nearer to the middle where noise grows with brightness."""
-    return floor.sigma * floor.ratio if floor.sigma > 0 else 0.0
 
 
 def _fitted(measured: list[float], least: float) -> list[float]:
