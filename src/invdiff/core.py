@@ -14,6 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from invdiff.noise import Noise, Poisson
     from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
+    from invdiff.operators.jpeg import JPEG
     from invdiff.operators.latent import Decoded
 
 
@@ -119,6 +120,11 @@ class Problem:
     def spectral(self) -> Spectral:
         """A, typed as Spectral: for solvers that declared SVD, and so were checked."""
         return cast("Spectral", self.A)
+
+    @property
+    def jpeg(self) -> JPEG:
+        """A, typed as JPEG: for solvers that declared CELLS, and so were checked."""
+        return cast("JPEG", self.A)
 
     @property
     def sigma_y(self) -> float:

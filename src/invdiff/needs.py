@@ -33,6 +33,7 @@ class Need(Enum):
     POISSON = "Poisson noise"
     DENSITY = "noise that has a density"
     AUTOENCODER = "an autoencoder"
+    CELLS = "quantised coefficients whose cells are known"
     IMAGE_LINEAR = "an operator that is linear on images"
 
 
@@ -40,6 +41,7 @@ IMPLIES: dict[Need, frozenset[Need]] = {
     Need.SVD: frozenset({Need.PINV}),
     Need.PINV: frozenset({Need.LINEAR, Need.GENERALISED_INVERSE}),
     Need.LINEAR: frozenset({Need.OPERATOR_VJP}),
+    Need.CELLS: frozenset({Need.GENERALISED_INVERSE}),
 }
 
 
@@ -73,6 +75,8 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
         found.add(Need.PINV)
     elif isinstance(A, PseudoInvertible) and (_accepted(A) or A.consistent(problem.x_shape)):
         found.add(Need.GENERALISED_INVERSE)
+    if A.cells:
+        found.add(Need.CELLS)
     if decoded:
         found.add(Need.AUTOENCODER)
     if isinstance(image_A, Linear):

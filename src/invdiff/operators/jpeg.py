@@ -61,6 +61,7 @@ class JPEG(PseudoInvertible):
     tables: tuple[tuple[int, ...], ...] | None = None
 
     differentiable: ClassVar[bool] = False
+    cells: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if (self.quality is None) == (self.tables is None):

@@ -26,11 +26,13 @@ def conjugate_gradients(
     iterations: int,
     tol: float = 0.0,
     start: Tensor | None = None,
+    enough: float = 0.0,
 ) -> Tensor:
     """Solve apply(x) = b for every sample, apply symmetric and positive semidefinite.
 
     b: (B, ...), real or complex. A sample stops changing once its residual is below
-    tol * |b| (or the round-off of its dtype); scalars are float64. Nothing waits for a device:
+    tol * |b| (or the round-off of its dtype), or below `enough` in root mean square over its
+    numbers; scalars are float64. Nothing waits for a device:
     the loop ends early only on the CPU.
     """
     x = torch.zeros_like(b) if start is None else start
@@ -38,7 +40,7 @@ def conjugate_gradients(
     p = r
     bb = batch_dot(b, b).double()
     rr = bb if start is None else batch_dot(r, r).double()
-    floor = max(tol, torch.finfo(b.dtype).eps) ** 2 * bb
+    floor = (max(tol, torch.finfo(b.dtype).eps) ** 2 * bb).clamp_min(enough**2 * b[0].numel())
     for k in range(iterations):
         active = rr > floor
         if b.device.type == "cpu" and not bool(active.any()):

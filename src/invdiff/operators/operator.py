@@ -23,10 +23,12 @@ class Operator:
 
     batched: names of the tensor fields whose first axis is the batch (or 1, shared by all rows).
     differentiable: False where no gradient passes (real JPEG, quantisation).
+    cells: True where the measurement tells an interval for each of its coefficients (JPEG).
     """
 
     batched: ClassVar[tuple[str, ...]] = ()
     differentiable: ClassVar[bool] = True
+    cells: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         admit(self)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invdiff.core import Level
 from invdiff.operators.latent import Autoencoder
+from invdiff.priors.spectrum import ErrorSpectrum
 
 
 class Prior:
@@ -20,6 +21,7 @@ class Prior:
     sigma_min, sigma_max: noise levels at which the denoiser can be trusted.
     differentiable: whether x0_vjp works.
     autoencoder: of a prior of latents, what makes images of them; None for a prior of images.
+    spectrum: covariance of x0 given x, as measured; None where nobody has (`invdiff priors measure`).
     name: what users call it; fingerprint: a hash of its weights.
     """
 
@@ -30,6 +32,7 @@ class Prior:
     sigma_max: float = math.inf
     differentiable: bool = True
     autoencoder: Autoencoder | None = None
+    spectrum: ErrorSpectrum | None = None
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """E[x0 | x0 + sigma eps = x], shape of x (B, ...), sigma >= 0."""
@@ -98,6 +101,7 @@ class Counted(Prior):
         self.name, self.shape, self.value_range = prior.name, prior.shape, prior.value_range
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
         self.differentiable, self.autoencoder = prior.differentiable, prior.autoencoder
+        self.spectrum = prior.spectrum
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         self.nfe += 1

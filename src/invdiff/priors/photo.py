@@ -21,6 +21,7 @@ from invdiff.core import InvdiffError
 from invdiff.priors.base import Prior
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig, channels_last, coordinates
 from invdiff.priors.precond import predicts_edm
+from invdiff.priors.spectrum import beside, load
 
 
 class PhotoPrior(Prior):
@@ -185,6 +186,7 @@ def load_weights(path: Path) -> PhotoPrior:
     prior = PhotoPrior(net, shape=tuple(recipe.get("shape") or ()))
     prior.name = recipe.get("name", path.stem)
     prior.facts = facts
+    prior.spectrum = load(beside(path), prior.fingerprint)
     return prior
 
 

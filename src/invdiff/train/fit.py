@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invdiff.core import InvdiffError
+from invdiff.priors.spectrum import beside, save
 from invdiff.priors.photo import PhotoPrior, load_weights, psnr_by_sigma, save_weights
 from invdiff.train.card import write_card
 from invdiff.train.data import PatchSampler, centre_crops
@@ -25,6 +26,7 @@ from invdiff.train.drawings import draw_curve, draw_samples, read_log
 from invdiff.train.files import read
 from invdiff.train.processes import Processes, launched
 from invdiff.train.recipe import Recipe
+from invdiff.train.spectrum import measured, patches
 from invdiff.train.trainer import Trainer
 from invdiff.train.validation import VALIDATION_SIGMAS, some_of
 from invdiff.train.wiener import Wiener
@@ -51,7 +53,7 @@ def fit(
     """Train until the recipe's last step or for `minutes`; True when training is complete.
 
     data: folder or tar archive of images, or array file. out: receives checkpoint.pt (to resume),
-    log.jsonl, and at the end NAME.safetensors (float16 weights), NAME.md (the card), NAME.json (the
+    log.jsonl, and at the end NAME.safetensors (float16 weights), NAME.spectrum.json (its errors), NAME.md (the card), NAME.json (the
     figures in it), NAME-curve.png and NAME-samples.png (the pictures in it).
     steps, batch, patch, key override the recipe. start: weights of an earlier training to begin
     with, of the same network or one with fewer blocks. device: "auto", "cpu", "cuda".
@@ -127,6 +129,9 @@ def fit(
                 known = centre_crops(train, recipe, 500)
                 facts["others"] = _others(run.prior(), crops, known, recipe)
             _finish(run, out, facts, some)
+            weights = load_weights(out / f"{recipe.name}.safetensors")
+            held_out = patches(weights, recipe, valid or train)
+            save(measured(weights, held_out), beside(out / f"{recipe.name}.safetensors"))
     processes.wait()
     return run.step == recipe.steps
 

@@ -1,0 +1,397 @@
+"""How wrong a prior is: the covariance of x0 given x = x0 + sigma z, as measured on images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from invdiff.core import InvdiffError
+from invdiff.operators.dct import dct2, dct_matrix, idct2
+
+SIGMAS = (0.003, 0.006, 0.012, 0.025, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 2.0, 4.0, 9.0, 20.0)
+"""Noise levels at which errors are measured."""
+EDGES = (0.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 182.0)
+"""Bands of the radial frequency |(k / H, l / W)|, in 128ths; 128 is the finest along an axis."""
+CONTRASTS = tuple(0.003 * 2 ** (0.75 * i) for i in range(12))
+"""Local contrasts of a denoised image, for which errors are told apart: 0.003 to 0.91."""
+WINDOW, SPREAD = 1.0, 2.0
+"""Standard deviations in pixels of the window of the contrast, and of the mean of its effect."""
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorSpectrum:
+    """Cov[x0 | x] of a prior, taken as V = S^(1/2) T^T L T S^(1/2), shape of an image squared.
+
+    T: orthonormal, the DCT-II of the whole image after `channel_basis`. L: diagonal, one value for
+    each band of radial frequencies and group of channels. S: a factor for each pixel, a function of
+    the contrast of the denoised image around it: edges are less certain than plain areas. Both are
+    measured (`measure`), and interpolated linearly in the logarithms of sigma, frequency and
+    contrast; beyond the ends of the tables the value at the end holds.
+
+    bands: (sigmas, groups, bands), L / sigma^2, at most 1. local: (sigmas, contrasts), S. prior:
+    fingerprint of the prior, "" where none is known.
+    Raises InvdiffError for tables of other shapes, and for variances that are not above 0.
+    """
+
+    bands: Tensor
+    local: Tensor
+    sigmas: tuple[float, ...] = SIGMAS
+    prior: str = ""
+
+    def __post_init__(self) -> None:
+        n, b, c = len(self.sigmas), len(EDGES) - 1, len(CONTRASTS)
+        fits = self.bands.ndim == 3 and self.bands.shape[::2] == (n, b)
+        if not fits or tuple(self.local.shape) != (n, c):
+            raise InvdiffError(
+                f"An error spectrum has bands ({n}, groups, {b}) and local factors ({n}, {c}), "
+                f"found {tuple(self.bands.shape)} and {tuple(self.local.shape)}."
+            )
+        if not bool((self.bands > 0).all() and (self.local > 0).all()):
+            raise InvdiffError("Variances of an error spectrum are above 0; some are not.")
+
+    def at(self, sigma: float, x0: Tensor, local: bool = True) -> Covariance:
+        """V at a noise level, around the denoised images x0 (B, C, ..., H, W); local: with S."""
+        factors = None
+        if local:
+            table = self._at(self.local, sigma)
+            where = _place(_contrast(x0).log(), [math.log(c) for c in CONTRASTS])
+            factors = _smooth(_read(table.to(x0), where), SPREAD)
+        return Covariance(self.diagonal(sigma, x0), factors)
+
+    def diagonal(self, sigma: float, like: Tensor) -> Tensor:
+        """L as an array (1, channels, H, W) for images (B, C, ..., H, W), in their precision."""
+        table = self._at(self.bands, sigma)  # (groups, bands)
+        _, groups = channel_basis(tuple(like.shape[1:-2]))
+        if max(groups) >= len(table):
+            raise InvdiffError(
+                f"The prior's error spectrum knows {len(table)} groups of channels, and images of "
+                f"shape {tuple(like.shape[1:])} have {max(groups) + 1}; measure it on such images."
+            )
+        h, w = like.shape[-2:]
+        where = _place(_frequencies(h, w).clamp_min(1e-6).log(), _centres())
+        maps = torch.stack([_read(table[g].log(), where).exp() for g in groups])
+        return (sigma**2 * maps.clamp_max(1.0))[None].to(like)
+
+    def _at(self, table: Tensor, sigma: float) -> Tensor:
+        """A table at a noise level."""
+        where = _place(
+            torch.tensor([math.log(max(sigma, 1e-12))]), [math.log(s) for s in self.sigmas]
+        )
+        lower, share = int(where[0][0]), float(where[1][0])
+        rows = table.double().log()
+        return torch.lerp(rows[lower], rows[lower + 1], share).exp()
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the numbers."""
+        return hashlib.sha256(json.dumps(self.as_dict()).encode()).hexdigest()[:16]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values, of four digits."""
+
+        def rounded(t: Tensor) -> Any:
+            return json.loads(
+                json.dumps(t.tolist()), parse_float=lambda v: float(f"{float(v):.4g}")
+            )
+
+        return {
+            "format": 1,
+            "prior": self.prior,
+            "sigmas": list(self.sigmas),
+            "bands": rounded(self.bands),
+            "local": rounded(self.local),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> ErrorSpectrum:
+        """The inverse of `as_dict`. Raises InvdiffError for anything else."""
+        try:
+            if values["format"] != 1:
+                raise InvdiffError(f"An error spectrum of format {values['format']} is unknown.")
+            bands, local = (
+                torch.tensor(values[k], dtype=torch.float64) for k in ("bands", "local")
+            )
+            sigmas = tuple(float(s) for s in values["sigmas"])
+            return cls(bands, local, sigmas, str(values["prior"]))
+        except (LookupError, TypeError, ValueError) as error:
+            if isinstance(error, InvdiffError):
+                raise
+            raise InvdiffError("These numbers are no error spectrum; measure it anew.") from error
+
+
+def save(spectrum: ErrorSpectrum, path: Path) -> None:
+    """Write a spectrum as JSON, in one move."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(spectrum.as_dict()) + "\n")
+    os.replace(part, path)
+
+
+def beside(weights: Path) -> Path:
+    """Where the spectrum of a file or folder of weights lies."""
+    if weights.is_dir():
+        return weights / "spectrum.json"
+    return weights.with_name(weights.name.removesuffix(weights.suffix) + ".spectrum.json")
+
+
+def load(path: Path, fingerprint: str) -> ErrorSpectrum | None:
+    """The spectrum in a file, None where there is no file.
+
+    Raises InvdiffError when it is broken, or of a prior with another fingerprint.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = ErrorSpectrum.from_dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise InvdiffError(
+            f"{path} is no error spectrum; measure it anew, or delete it."
+        ) from error
+    if found.prior != fingerprint:
+        raise InvdiffError(
+            f"{path} was measured on other weights ({found.prior}, these are {fingerprint}); "
+            "measure it anew with `invdiff priors measure`, or delete it."
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Covariance:
+    """V = S^(1/2) T^T L T S^(1/2): products with it and with a root of it.
+
+    diagonal: L, (1, channels, H, W). factors: S, (B, 1, ..., H, W), or None for S = 1.
+    """
+
+    diagonal: Tensor
+    factors: Tensor | None = None
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """S^(1/2), or 1."""
+        return torch.ones(()).to(self.diagonal) if self.factors is None else self.factors.sqrt()
+
+    @cached_property
+    def deviation(self) -> Tensor:
+        """L^(1/2)."""
+        return self.diagonal.sqrt()
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean variance of a number of an image, (B, 1, ...)."""
+        S = self.scale.square()
+        S = S if self.factors is None else S.flatten(1).mean(1).reshape(-1, *[1] * (S.ndim - 1))
+        return self.diagonal.mean() * S
+
+    def scaled(self, size: Tensor) -> Covariance:
+        """size V, for size (B, 1, ...)."""
+        S = size if self.factors is None else size * self.factors
+        return Covariance(self.diagonal, S)
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """V v for images (B, C, ..., H, W)."""
+        return self.scale * from_modes(self.diagonal * to_modes(self.scale * v), v.shape)
+
+    def root(self, z: Tensor) -> Tensor:
+        """S^(1/2) T^T L^(1/2) T z: of covariance V where z is white."""
+        return self.scale * from_modes(self.deviation * to_modes(z), z.shape)
+
+
+def to_modes(x: Tensor) -> Tensor:
+    """T x: images (B, C, ..., H, W) to coefficients (B, channels, H, W)."""
+    return _mixed(dct2(x.reshape(len(x), -1, *x.shape[-2:])), x.shape, False)
+
+
+def from_modes(c: Tensor, shape: torch.Size) -> Tensor:
+    """T^T c, in the shape of images."""
+    return idct2(_mixed(c, shape, True)).reshape(shape)
+
+
+def _mixed(c: Tensor, shape: torch.Size, back: bool) -> Tensor:
+    """The channels (B, channels, H, W) times `channel_basis`, or its transpose."""
+    M = channel_basis(tuple(shape[1:-2]))[0]
+    if len(M) == 1:
+        return c
+    return ((M.mT if back else M).to(c) @ c.flatten(2)).reshape(c.shape)
+
+
+@lru_cache(maxsize=16)
+def channel_basis(axes: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+    """(orthonormal matrix, group of each of its rows) for channels (C,), or of clips (C, T).
+
+    Three channels are colours: brightness (1, 1, 1) / sqrt(3) is one group, the two differences are
+    another. Other channels, as real and imaginary part, are one group. The frames of a clip are
+    turned into cosines along time, each a group of its own.
+    """
+    if len(axes) == 2:
+        (colours, groups), frames = channel_basis(axes[:1]), axes[1]
+        own = tuple(g * frames + f for g in groups for f in range(frames))
+        return torch.kron(colours, dct_matrix(frames)), own
+    if axes[0] == 3:
+        rows = torch.tensor([[1.0, 1, 1], [1, -1, 0], [1, 1, -2]], dtype=torch.float64)
+        return rows / rows.norm(dim=1, keepdim=True), (0, 1, 1)
+    return torch.eye(axes[0], dtype=torch.float64), (0,) * axes[0]
+
+
+def isotropic(scale: float = 1.0) -> ErrorSpectrum:
+    """What stands for a prior that was not measured: the mean error of photographs, V = r^2 I.
+
+    The ratio r^2 / sigma^2 is that of the prior `photo` for images of range 2; scale multiplies it.
+    """
+    ratio = (
+        0.73,
+        0.60,
+        0.42,
+        0.30,
+        0.21,
+        0.138,
+        0.083,
+        0.053,
+        0.033,
+        0.020,
+        0.0093,
+        0.0041,
+        0.0012,
+        3.5e-4,
+    )
+    bands = torch.tensor(ratio, dtype=torch.float64)[:, None, None] * scale
+    flat = torch.ones(len(SIGMAS), len(CONTRASTS), dtype=torch.float64)
+    return ErrorSpectrum(bands.clamp_max(1).expand(-1, 24, len(EDGES) - 1).clone(), flat)
+
+
+def _frequencies(h: int, w: int) -> Tensor:
+    """Radial frequency of every mode, (H, W), in 128ths."""
+    k, l = torch.arange(h).double() / h, torch.arange(w).double() / w
+    return 128 * torch.hypot(k[:, None], l[None, :])
+
+
+def _band(h: int, w: int) -> Tensor:
+    """Number of the band of every mode, (H, W)."""
+    return torch.bucketize(_frequencies(h, w), torch.tensor(EDGES[1:-1]).double(), right=True)
+
+
+def _centres() -> list[float]:
+    """Logarithms of the middle frequencies of the bands; the first holds the mean alone."""
+    return [math.log(math.sqrt(max(a, 0.5) * b)) for a, b in zip(EDGES, EDGES[1:], strict=False)]
+
+
+def _place(x: Tensor, knots: list[float]) -> tuple[Tensor, Tensor]:
+    """(index of the knot below, share of the next one) for linear interpolation within the ends."""
+    t = torch.tensor(knots, dtype=x.dtype, device=x.device)
+    lower = (torch.bucketize(x, t, right=True) - 1).clamp(0, len(knots) - 2)
+    return lower, ((x - t[lower]) / (t[lower + 1] - t[lower])).clamp(0, 1)
+
+
+def _read(table: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
+    """The table (knots,), interpolated linearly."""
+    lower, share = where
+    return torch.lerp(table[lower], table[lower + 1], share.to(table))
+
+
+def _contrast(x0: Tensor) -> Tensor:
+    """Standard deviation within a Gaussian window of 1 pixel, root mean square over channels."""
+    variance = (_smooth(x0 * x0, WINDOW) - _smooth(x0, WINDOW).square()).clamp_min(0)
+    return variance.mean(1, keepdim=True).sqrt().clamp_min(1e-6)
+
+
+def _smooth(x: Tensor, width: float) -> Tensor:
+    """Gaussian mean over the last two axes, with the border repeated."""
+    r = math.ceil(3 * width)
+    k = torch.exp(-(torch.arange(-r, r + 1).to(x) ** 2) / (2 * width**2))
+    k = k / k.sum()
+    flat = F.pad(x.reshape(-1, 1, *x.shape[-2:]), (r, r, r, r), mode="replicate")
+    flat = F.conv2d(F.conv2d(flat, k[None, None, None]), k[None, None, :, None])
+    return flat.reshape(x.shape)
+
+
+# ------------------------------------------------------------------------------------- measurement
+
+
+@torch.no_grad()
+def measure(
+    denoise: Any, images: Tensor, sigmas: tuple[float, ...] = SIGMAS, seed: int = 0, batch: int = 8
+) -> ErrorSpectrum:
+    """The error spectrum of a denoiser, from its errors on clean images.
+
+    denoise(x, sigma): as `Prior.denoise`. images: (N, C, ..., H, W) in the prior's range, which it
+    was not trained on. One evaluation for each image and sigma. For each sigma the errors are
+    divided by their local factor, and what is left is averaged over bands; the factor is the mean
+    square error by contrast, to the power under which the errors are likeliest as a normal law.
+    """
+    bands, local = [], []
+    for i, sigma in enumerate(sigmas):
+        g = torch.Generator().manual_seed(1_000_003 * seed + i)
+        z = torch.randn(images.shape, generator=g).to(images)
+        found = torch.cat(
+            [
+                denoise(x + sigma * n, sigma)
+                for x, n in zip(images.split(batch), z.split(batch), strict=True)
+            ]
+        )
+        b, s = _level(found - images, found, sigma)
+        bands.append(b)
+        local.append(s)
+    return ErrorSpectrum(torch.stack(bands), torch.stack(local), sigmas)
+
+
+def _level(error: Tensor, found: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """(bands, local) of one noise level."""
+    error = error.double()
+    where = _place(_contrast(found).double().log(), [math.log(c) for c in CONTRASTS])
+    factor = _by_contrast(error.square().mean(1, keepdim=True), where)
+    best: tuple[float, Tensor, Tensor] | None = None
+    for strength in STRENGTHS:
+        table = factor**strength
+        table = table / float(_read(table, where).mean())
+        S = _smooth(_read(table, where), SPREAD)
+        c = to_modes(error / S.sqrt())
+        L = _by_band(c, found.shape)
+        each = _spread_out(L, found.shape)
+        fit = -0.5 * float((each.log() + c.square() / each).mean() + S.log().mean())
+        if best is None or fit > best[0]:
+            best = fit, L, table
+    assert best is not None
+    return (best[1] / sigma**2).clamp(1e-9, 1.0), best[2]
+
+
+def _by_contrast(power: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean of power at each contrast; where there are few pixels, that of the nearest contrast."""
+    lower, share = where
+    near = (lower + (share > 0.5)).flatten()
+    count = torch.zeros(len(CONTRASTS), dtype=torch.float64).index_add_(
+        0, near, torch.ones(near.numel(), dtype=torch.float64)
+    )
+    total = torch.zeros_like(count).index_add_(0, near, power.flatten())
+    enough = (count > 1e-3 * near.numel()).nonzero().flatten()
+    nearest = (torch.arange(len(count))[:, None] - enough).abs().argmin(1)
+    mean = (total / count.clamp_min(1))[enough[nearest]]
+    return mean.clamp_min(1e-12) / float(mean.clamp_min(1e-12).mean())
+
+
+def _by_band(c: Tensor, shape: torch.Size) -> Tensor:
+    """Mean square of coefficients (N, channels, H, W) by group and band; empty bands as the nearest."""
+    band, (_, groups) = _band(*shape[-2:]), channel_basis(tuple(shape[1:-2]))
+    out = torch.full((max(groups) + 1, len(EDGES) - 1), math.nan, dtype=torch.float64)
+    for g in range(max(groups) + 1):
+        power = c[:, [i for i, k in enumerate(groups) if k == g]].square().mean((0, 1))
+        for b in band.unique().tolist():
+            out[g, b] = power[band == b].mean()
+    full = (~out[0].isnan()).nonzero().flatten()
+    nearest = (torch.arange(out.shape[1])[:, None] - full).abs().argmin(1)
+    return out[:, full[nearest]].clamp_min(1e-14)
+
+
+def _spread_out(L: Tensor, shape: torch.Size) -> Tensor:
+    """Bands (groups, bands) as an array of modes (channels, H, W)."""
+    _, groups = channel_basis(tuple(shape[1:-2]))
+    band = _band(*shape[-2:])
+    return torch.stack([L[g][band] for g in groups])

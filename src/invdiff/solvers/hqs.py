@@ -1,0 +1,54 @@
+"""Half-quadratic splitting with a denoiser: one picture, by alternating the data and the prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from invdiff.core import Problem, State
+from invdiff.needs import Need
+from invdiff.paths import VE, Path
+from invdiff.priors.base import Prior
+from invdiff.rng import Rng
+from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.normal import first_mean
+
+
+@dataclass(frozen=True)
+class HQS(Solver):
+    """X = argmin |y - A x|^2 + lam (sigma_y / sigma_k)^2 |x - x0|^2, then x0 = D(X, sigma_k).
+
+    Zhang, Li, Zuo, Zhang, Van Gool, Timofte 2021, "Plug-and-play image restoration with deep
+    denoiser prior" (DPIR), arXiv 2008.13751, eq. 6 and Algorithm 1; lambda -> lam, and alpha_k =
+    lam (sigma_y / sigma_k)^2. No noise is drawn: every sample is the same picture, an estimate.
+    final "denoised" returns the last x0; "data" the X of one more data step, which keeps measured
+    pixels as they are.
+    Deviation: the start is the mean of a normal law with the prior's spectrum (`normal.first_mean`)
+    for every operator, where the paper interpolates.
+    """
+
+    name: ClassVar[str] = "hqs"
+    paper: ClassVar[str] = "Zhang et al. 2021 (DPIR), arXiv 2008.13751, Algorithm 1"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.LINEAR, Need.GAUSSIAN})
+    estimates: ClassVar[bool] = True
+
+    when_it_diverges: ClassVar[str] = "a larger lam"
+
+    lam: float = knob(0.23, "weight of the prior against the data", 1e-6)
+    final: Literal["denoised", "data"] = knob("denoised", "what the last step returns")
+    sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 1e-6, 1)
+    path: Path = field(default_factory=lambda: VE(8, 0.4, 0.02), kw_only=True)
+
+    def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
+        x0 = first_mean(problem, prior, 100, 0.1 * max(problem.sigma_y, self.sigma_floor))
+        return State(0, x0, x0)
+
+    def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
+        level, to = self.levels[state.step], self.levels[state.step + 1]
+        rho = self.lam * (max(problem.sigma_y, self.sigma_floor) / level.sigma) ** 2
+        A = problem.linear
+        X = state.x + A.ridge(problem.residual(state.x), rho)
+        x0 = prior.denoise(X, level.sigma)
+        if to.s == 0 and self.final == "data":
+            x0 = x0 + A.ridge(problem.residual(x0), rho)
+        return State(state.step + 1, x0, x0)

@@ -1,0 +1,41 @@
+"""The denoiser itself: one evaluation at the noise level of the measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from invdiff.core import Problem, State
+from invdiff.needs import Need
+from invdiff.paths import VE, Path
+from invdiff.priors.base import Prior
+from invdiff.rng import Rng
+from invdiff.solvers.base import Solver
+
+
+@dataclass(frozen=True)
+class OneCall(Solver):
+    """x0 = D(h^+(y), sigma), sigma the one level of the path.
+
+    For y = x + sigma n and a path at that level it is the posterior mean, E[x0 | y], as far as the
+    prior knows it (Robbins 1956; Efron 2011 calls it Tweedie's formula). For JPEG, where h^+ is the
+    identity, it takes the error of the codec for white noise of a level that is chosen.
+    No noise is drawn: every sample is the same picture, an estimate.
+    """
+
+    name: ClassVar[str] = "one-call"
+    paper: ClassVar[str] = "Efron 2011, Tweedie's formula, JASA 106"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GENERALISED_INVERSE})
+    estimates: ClassVar[bool] = True
+
+    when_it_diverges: ClassVar[str] = "a level within those of the prior"
+
+    path: Path = field(default_factory=lambda: VE(1, 0.15, 0.15), kw_only=True)
+
+    def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
+        x = problem.invertible.pinv(problem.y)
+        return State(0, x, x)
+
+    def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
+        x0 = prior.denoise(state.x, self.levels[state.step].sigma)
+        return State(state.step + 1, x0, x0)

@@ -1,0 +1,101 @@
+"""Ancestral sampling with x0 drawn given y, its covariance being the prior's own error spectrum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from invdiff.core import InvdiffError, Problem, State
+from invdiff.needs import Need
+from invdiff.paths import Karras, Path
+from invdiff.priors.base import Prior
+from invdiff.rng import Rng
+from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.normal import covariance, first_mean, own_size, weights
+
+
+@dataclass(frozen=True)
+class SpectralAncestral(Solver):
+    """X ~ N(D, V) given y, then x' = X + k (x - X) + sigma' sqrt(1 - k) z, k = (sigma'/sigma)^2.
+
+    D is the denoiser's mean and V = V(sigma) the covariance of its error, measured once for each
+    prior (`priors.spectrum`). The last step returns X, so that samples agree with y to its noise
+    wherever the path ends. For a normal law of that spectrum and a linear A the samples are exact
+    at any number of steps.
+    The reverse variance of Bao et al. 2022 (Analytic-DPM, arXiv 2201.06503), sigma'^2 (1 - k) +
+    (1 - k)^2 tr V / n, is that of these two steps for V = r^2 I without y; a variance for each
+    coordinate is in Bao et al. 2022b (SN-DDPM, arXiv 2206.07309); X drawn given y with V = r^2 I
+    is in DAPS (arXiv 2407.01521). A full V that is measured, with y, is this file's own.
+
+    X = D + e + V A^T (sigma_y^2 I + A V A^T)^-1 (y + sigma_y z2 - A (D + e)), e = V^(1/2) z1, by
+    conjugate gradients in the space of y. The start is the posterior mean under V at a level where
+    nothing is known of x0 yet, plus noise.
+    data "start": y = x0 + sigma_y n is itself the first state, and no step reads it again; for
+    denoising, on a path that begins at sigma_y.
+    """
+
+    name: ClassVar[str] = "spectral-ancestral"
+    paper: ClassVar[str] = (
+        "this project; builds on Bao et al. 2022, arXiv 2201.06503 and 2206.07309"
+    )
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.LINEAR, Need.GAUSSIAN})
+
+    when_it_diverges: ClassVar[str] = "covariance isotropic"
+
+    covariance: Literal["local", "spectral", "isotropic"] = knob(
+        "local", "what is known of V: the spectrum and where edges are, the spectrum, or the mean"
+    )
+    data: Literal["drawn", "start"] = knob(
+        "drawn", "how y enters: in each X, or as the first state"
+    )
+    own_scale: float = knob(0.5, "how far the size of V may be the image's own: relative spread", 0)
+    inflation: float = knob(1.0, "factor on V", 0.1, 10)
+    iterations: int = knob(100, "bound on the conjugate gradients of a step", 1)
+    tol: float = knob(
+        0.05,
+        "where these stop: misfit left over, in units of the noise of y or of the next level",
+        1e-6,
+        1,
+    )
+    path: Path = field(default_factory=lambda: Karras(14, 3.0, 0.01), kw_only=True)
+
+    def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
+        top, like = self.levels[0], problem.x_like
+        z = rng.normal(like, "init")
+        if self.data == "start":
+            return State(0, top.a * self._first(problem), 0.0 * z)
+        enough = self.tol * max(problem.sigma_y, top.sigma)
+        mean = first_mean(problem, prior, self.iterations, enough)
+        return State(0, top.a * mean + top.s * z, mean)
+
+    def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
+        level, to = self.levels[state.step], self.levels[state.step + 1]
+        x0, x = prior.x0(state.x, level), state.x / level.a
+        V = covariance(prior, level.sigma, x0, self.covariance == "local")
+        V = V.scaled(self.inflation * own_size(x - x0, V, level.sigma, self.own_scale))
+        X = x0 + V.root(rng.normal(x0, "x0"))
+        if self.data == "drawn":
+            r = problem.noise.sample(problem.y, rng) - problem.linear(X)
+            enough = self.tol * max(problem.sigma_y, to.sigma)
+            w = weights(r, V, problem, self.iterations, enough)
+            X = X + V(problem.linear.adjoint(w))
+        if to.s == 0:
+            return State(state.step + 1, X, X)
+        k = (to.sigma / level.sigma) ** 2
+        x = X + k * (x - X) + to.sigma * math.sqrt(1 - k) * rng.normal(x0, "step")
+        return State(state.step + 1, to.a * x, x0)
+
+    def _first(self, problem: Problem) -> Tensor:
+        """y as a state of the chain."""
+        if (
+            problem.y.shape != problem.x_like.shape
+            or abs(self.levels[0].sigma / max(problem.sigma_y, 1e-12) - 1) > 0.01
+        ):
+            raise InvdiffError(
+                f"{self.name} can start from y where y is a noisy image and the path begins at its "
+                f"noise, {problem.sigma_y:g}; take data drawn."
+            )
+        return problem.y

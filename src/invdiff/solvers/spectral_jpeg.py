@@ -1,0 +1,95 @@
+"""Ancestral sampling for JPEG: every coefficient is drawn within the cell that the file tells."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from invdiff.core import Problem, State
+from invdiff.needs import Need
+from invdiff.operators.jpeg_cells import LEVELS, block_variance, planes, truncated_normal
+from invdiff.operators.jpeg_cells import Plane
+from invdiff.paths import Karras, Path
+from invdiff.priors.base import Prior
+from invdiff.priors.spectrum import Covariance, channel_basis
+from invdiff.rng import Rng
+from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.normal import covariance, own_size
+
+
+@dataclass(frozen=True)
+class SpectralJPEG(Solver):
+    """X ~ N(D, V), its coefficients drawn anew within their cells; then as `spectral-ancestral`.
+
+    The measurement is no number with noise but a set: the file tells the interval of each quantised
+    coefficient. With W the matrix of brightness and colour differences and W^T = Q R, plane k is
+    R^T u with u = Q^T x, so it is moved along its own axis u_k, planes before it stay. Each of its
+    coefficients is drawn from the normal law with the mean of D on that axis, and V at the block's
+    frequencies, cut to its cell. Coefficients are drawn one by one: neighbours are correlated
+    through D alone. Samples lie in all cells before they are rounded to 8 bits.
+    """
+
+    name: ClassVar[str] = "spectral-jpeg"
+    paper: ClassVar[str] = "this project; the JPEG form of spectral-ancestral"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.CELLS, Need.NOISELESS})
+
+    when_it_diverges: ClassVar[str] = "a lower inflation"
+
+    covariance: Literal["local", "spectral"] = knob(
+        "local", "what is known of V: the spectrum and where edges are, or the spectrum"
+    )
+    own_scale: float = knob(0.5, "how far the size of V may be the image's own: relative spread", 0)
+    inflation: float = knob(1.0, "factor on V", 0.1, 10)
+    path: Path = field(default_factory=lambda: Karras(10, 0.5, 0.01), kw_only=True)
+
+    def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
+        top, z = self.levels[0], rng.normal(problem.x_like, "init")
+        return State(0, top.a * problem.y + top.s * z, problem.y)
+
+    def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
+        level, to = self.levels[state.step], self.levels[state.step + 1]
+        x0, x = prior.x0(state.x, level), state.x / level.a
+        V = covariance(prior, level.sigma, x0, self.covariance == "local")
+        V = V.scaled(self.inflation * own_size(x - x0, V, level.sigma, self.own_scale))
+        X = self._in_cells(x0, x0 + V.root(rng.normal(x0, "x0")), V, problem, rng)
+        if to.s == 0:
+            return State(state.step + 1, X, X)
+        k = (to.sigma / level.sigma) ** 2
+        x = X + k * (x - X) + to.sigma * math.sqrt(1 - k) * rng.normal(x0, "step")
+        return State(state.step + 1, to.a * x, x0)
+
+    def _in_cells(self, x0: Tensor, X: Tensor, V: Covariance, problem: Problem, rng: Rng) -> Tensor:
+        """X with the coefficients of each plane drawn within their cells, about those of x0."""
+        known = planes(problem.jpeg, problem.y)
+        W = torch.stack([plane.weights for plane in known]).to(x0.device)
+        Q, R = torch.linalg.qr(W.mT)  # float64; column k of Q is the axis of plane k
+        _, groups = channel_basis(tuple(x0.shape[1:2]))
+        size = (int(x0.shape[-2]), int(x0.shape[-1]))
+        for k, plane in enumerate(known):
+            axis = Q[:, k].to(x0)
+            off = torch.einsum("c,bchw->bhw", axis, x0 - X)[:, None] * axis[:, None, None]
+            mean = plane.coefficients((X + off).double())
+            spectrum = V.diagonal[0, groups.index(min(k, max(groups)))]
+            std = (R[k, k].abs() * LEVELS) * self._std(spectrum, V, plane, mean)
+            u = rng.uniform(mean.float(), f"plane {k}").double()
+            drawn = truncated_normal(
+                mean, std, (plane.index - 0.5) * plane.steps, (plane.index + 0.5) * plane.steps, u
+            )
+            change = plane.spread(drawn - plane.coefficients(X.double()), size)
+            X = X + (change / (R[k, k] * LEVELS)).to(X)[:, None] * axis[:, None, None]
+        return X
+
+    @staticmethod
+    def _std(spectrum: Tensor, V: Covariance, plane: Plane, like: Tensor) -> Tensor:
+        """Standard deviation of the coefficients along the plane's axis, (B, rows, columns, 8, 8),
+        for an axis of length 1."""
+        std = block_variance(spectrum.double(), plane.factors).sqrt()
+        if V.factors is None:
+            return std.expand_as(like)
+        rows, columns = like.shape[1:3]
+        local = torch.nn.functional.adaptive_avg_pool2d(V.factors[:, 0].double(), (rows, columns))
+        return local.sqrt()[..., None, None] * std

@@ -1,0 +1,77 @@
+"""The error spectrum of a prior, measured on images that it was not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from invdiff.core import InvdiffError, nearest
+from invdiff.priors.base import Prior
+from invdiff.priors.photo_net import PhotoNetConfig
+from invdiff.priors.spectrum import ErrorSpectrum, measure
+from invdiff.train.data import PatchSampler
+from invdiff.train.files import Images, read
+from invdiff.train.recipe import Recipe
+from invdiff.train.recipes import RECIPES
+
+PATCHES, SIDE = 48, 128
+"""Patches that are measured, and their side where the prior takes any size."""
+
+
+def recipe_of(prior: Prior, name: str = "") -> Recipe:
+    """The recipe that says how files become images of the prior: that called name, or its own.
+
+    Other priors take pictures, grey or in colour, scaled to their range. Raises InvdiffError for a
+    prior whose images are neither.
+    """
+    if name and name not in RECIPES:
+        raise nearest(name, RECIPES, "recipe")
+    if name or prior.name in RECIPES:
+        return RECIPES[name or prior.name]
+    channels = (prior.shape or (None,))[0] or 3
+    if prior.autoencoder is not None or channels not in (1, 3) or len(prior.shape or "...") != 3:
+        raise InvdiffError(
+            f"The prior {prior.name} is of images that no picture file holds; tell by --recipe "
+            f"what files become: {', '.join(RECIPES)}."
+        )
+    mode = "L" if channels == 1 else "RGB"
+    return Recipe("", PhotoNetConfig(), "", mode=mode, halves=0.0, patch=1)  # type: ignore[arg-type]
+
+
+def images(
+    prior: Prior, recipe: Recipe, data: Path, count: int = PATCHES, without: Path | None = None
+) -> Tensor:
+    """Patches of what the recipe holds out, (count, *shape) in the prior's range, always the same.
+
+    data: as for training. without: a folder of files that are left out, by their names. Where
+    nothing is held out all images are taken.
+    """
+    if without is not None:
+        names = tuple(sorted(path.name for path in without.iterdir()))
+        recipe = replace(recipe, exclude=(*recipe.exclude, *names))
+    train, valid = read(data, recipe)
+    return patches(prior, recipe, valid or train, count)
+
+
+def patches(prior: Prior, recipe: Recipe, found: Images, count: int = PATCHES) -> Tensor:
+    """Random patches of the size of the prior's images, or of SIDE, in its range."""
+    free = (prior.shape or (None, None, None))[-1] is None and not recipe.become.startswith(
+        "moving"
+    )
+    side = recipe.validation if not free else SIDE
+    side = min(side, *(min(image.shape[:2]) for image in found))
+    plain = replace(
+        recipe, patch=side, batch=count, halves=0.0, symmetries="none", scales=(1,), validation=side
+    )
+    x = PatchSampler(found, plain, "cpu")(0)
+    low, high = prior.value_range
+    return x if recipe.become else (x + 1) / 2 * (high - low) + low
+
+
+def measured(prior: Prior, x: Tensor) -> ErrorSpectrum:
+    """The spectrum on images x, with the fingerprint of the weights that made it."""
+    with torch.no_grad():
+        return replace(measure(prior.denoise, x), prior=prior.fingerprint)
