@@ -31,7 +31,8 @@ class Solver:
     method with one form for noisy and one for noiseless data). claim: what its samples are: `exact`
     posterior samples, `asymptotic` ones as the budget grows, or `heuristic`. coupled: True when
     samples interact, so that a batch must not be split. ignores_y: True for the unconditional
-    sampler alone. when_it_diverges: advice.
+    sampler alone. weighted: True when samples come with weights (`importance.py`), for rows that
+    start from noise alone. when_it_diverges: advice.
     path: the levels along which it travels.
     """
 
@@ -42,6 +43,7 @@ class Solver:
     claim: ClassVar[Claim] = "heuristic"
     coupled: ClassVar[bool] = False
     ignores_y: ClassVar[bool] = False
+    weighted: ClassVar[bool] = False
     when_it_diverges: ClassVar[str] = "a path within the noise levels of the prior"
 
     path: Path = dataclasses.field(default_factory=lambda: VP(100), kw_only=True)
