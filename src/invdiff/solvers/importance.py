@@ -4,6 +4,10 @@ A chain whose steps are N(m, c^2) by the denoiser draws from the prior, up to it
 One that is guided by y steps by N(m + e, c^2) instead. The quotient of the two densities, and
 p(y | x0) at its end, make each row a weighted draw of the posterior of the former chain's law:
 exp(log weight) has the mean p(y). Nothing else in the sampler changes; it costs no evaluation.
+
+Weights are as even as guidance is gentle: where a step moves a row by much more than its noise,
+few rows count. So levels should fall by a steady share, as those of Karras(100, 1000, 0.02) do; a VP
+table with leading spacing ends in a fall that is too steep.
 """
 
 from __future__ import annotations

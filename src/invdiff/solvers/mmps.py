@@ -35,7 +35,7 @@ class MMPS(Solver):
     and exact for white normal images of that deviation. weights: each row carries its log weight
     (`importance.py`), so that weighted rows approach the posterior as rows and steps grow, whatever
     guidance does; the last step then draws from N(D, sigma^2) without guidance. `Result.ess` tells
-    how many rows count: few, where y holds many numbers.
+    how many rows count: few, where y holds many numbers, or a path falls steeply.
     """
 
     name: ClassVar[str] = "mmps"
