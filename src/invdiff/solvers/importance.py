@@ -6,8 +6,8 @@ p(y | x0) at its end, make each row a weighted draw of the posterior of the form
 exp(log weight) has the mean p(y). Nothing else in the sampler changes; it costs no evaluation.
 
 Weights are as even as guidance is gentle: where a step moves a row by much more than its noise,
-few rows count. So levels should fall by a steady share, as those of Karras(100, 1000, 0.02) do; a VP
-table with leading spacing ends in a fall that is too steep.
+few rows count. So levels should fall by a steady share, as those of Karras(100, 1000, 0.02) do; a
+VP table with leading spacing ends in a fall that is too steep.
 """
 
 from __future__ import annotations
