@@ -163,8 +163,10 @@ def cost(solver: Solver) -> str:
 def distance(name: str) -> str:
     """Mean distance to the exact posterior in each cell, as benchmarks/posterior.py found it."""
     record = json.loads((DOCS / "posterior.json").read_text())
-    found = [record[name]["distances"].get(f"{d},{dy}") for d, dy in CELLS]
-    return ", ".join(f"{mean_and_error(rows)[0]:.2f}" if rows else "cannot" for rows in found)
+    found = [record[name]["cells"].get(f"{d},{dy}") for d, dy in CELLS]
+    return ", ".join(
+        f"{mean_and_error(cell['distance'])[0]:.2f}" if cell else "cannot" for cell in found
+    )
 
 
 def needed(solver: Solver) -> str:
@@ -262,8 +264,9 @@ def solvers_page() -> str:
         "- needs: what a problem and a prior must offer; it is checked before the first step.",
         "- cost per step: evaluations of the prior + vector-Jacobian products through it, as",
         "  measured, with all knobs at their defaults.",
-        "- distance: to the exact posterior of two Gaussian-mixture problems, measured; for two",
-        f"  exact clouds it is {distance('exact')}. [posterior.md](posterior.md) tells how.",
+        "- distance: to the exact posterior of two kinds of Gaussian-mixture problems, measured;",
+        f"  of exact clouds it is {distance('exact')}. [posterior.md](posterior.md) tells how, and",
+        "  which differences are significant.",
         "",
         *table(
             [

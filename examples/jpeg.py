@@ -49,7 +49,8 @@ def main() -> None:
 
     panels = []
     path = Karras(args.steps, 1.0, 0.02)  # a JPEG shows the coarse picture: begin half way
-    solvers = {"DDRM-JPEG": DDRMJPEG(path=path), "PiGDM": PiGDM(weight=0.4, path=path)}
+    pigdm = PiGDM(weight=0.4, guidance="paper", path=path)
+    solvers = {"DDRM-JPEG": DDRMJPEG(path=path), "PiGDM": pigdm}
     total = len(args.quality) * len(solvers) * args.steps
     with tqdm(total=total, unit="step") as bar:
         for quality in args.quality:

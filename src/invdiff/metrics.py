@@ -119,18 +119,19 @@ def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 1000, seed: int = 0) 
     return projected_wasserstein(a, b, theta / theta.norm(dim=1, keepdim=True))
 
 
-def projected_wasserstein(a: Tensor, b: Tensor, directions: Tensor) -> float:
+def projected_wasserstein(a: Tensor, b: Tensor, directions: Tensor, order: int = 1) -> float:
     """Mean over the rows of directions (slices, n) of W1 between the clouds projected on them.
 
-    a, b: samples (N, ...) of n numbers each, same shape. Computed in float64, 256 slices at a time.
+    order 2: the root of the mean of squared W2. a, b: samples (N, ...) of n numbers each, same
+    shape. Computed in float64, 256 slices at a time.
     """
     _same(a, b)
     a, b = a.double().flatten(1), b.double().flatten(1)
     total = 0.0
     for part in torch.split(directions.double(), 256):
         sorted_a, sorted_b = ((cloud @ part.mT).sort(dim=0).values for cloud in (a, b))
-        total += float((sorted_a - sorted_b).abs().mean(0).sum())
-    return total / len(directions)
+        total += float((sorted_a - sorted_b).abs().pow(order).mean(0).sum())
+    return float((total / len(directions)) ** (1 / order))
 
 
 def _same(x: Tensor, ref: Tensor) -> None:

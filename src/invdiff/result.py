@@ -15,7 +15,9 @@ from torch import Tensor
 from invdiff import __version__
 from invdiff.core import InvdiffError, Problem
 from invdiff.priors.base import Prior
+from invdiff.rng import Rng
 from invdiff.serial import decode, encode, whole_folder
+from invdiff.solvers import importance
 from invdiff.solvers.base import Solver
 
 
@@ -28,6 +30,8 @@ class Result:
     seconds: wall-clock time. config: problem, prior, solver, seeds and versions, as JSON values.
     tensors: the tensors that config refers to. latents: of a prior of latents, what the samples
     were decoded from, (measurements, samples, *z_shape); None for a prior of images.
+    log_weight: of every sample, (measurements, samples), of a solver that weighs them; else None.
+    Mean and standard deviation are then weighted; the samples are not, until `resampled`.
     """
 
     samples: Tensor
@@ -37,10 +41,13 @@ class Result:
     config: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
     latents: Tensor | None = None
+    log_weight: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
         """Mean of the samples, (measurements, *x_shape): the estimate of least squared error."""
+        if self.log_weight is not None:
+            return importance.moments(self.samples, self.log_weight)[0]
         return self.samples.mean(1)
 
     @property
@@ -48,7 +55,36 @@ class Result:
         """Standard deviation over samples, (measurements, *x_shape); 0 for a single sample."""
         if self.samples.shape[1] == 1:
             return torch.zeros_like(self.mean)
+        if self.log_weight is not None:
+            return importance.moments(self.samples, self.log_weight)[1]
         return self.samples.std(1)
+
+    @property
+    def ess(self) -> Tensor | None:
+        """Effective number of samples, 1 / sum W^2 of each measurement; None without weights."""
+        return None if self.log_weight is None else importance.effective_size(self.log_weight)
+
+    @property
+    def log_evidence(self) -> Tensor | None:
+        """An estimate of log p(y) of each measurement; None without weights.
+
+        y as the solver sees it, its noise white, and y in the sense of a density.
+        """
+        return None if self.log_weight is None else importance.log_evidence(self.log_weight)
+
+    def resampled(self, seed: int = 0) -> Tensor:
+        """As many samples of equal weight, (measurements, samples, *x_shape), some more than once.
+
+        Systematic resampling, in random order: a part of them is a draw too. Without weights, the
+        samples.
+        """
+        if self.log_weight is None:
+            return self.samples
+        rng, rows = Rng.of(seed), torch.arange(len(self.samples))
+        shuffled = rng.uniform(self.log_weight[None], "order")[0].argsort(1)
+        u = rng.uniform(self.log_weight[None, :, 0], "resample")[0]
+        index = importance.systematic(self.log_weight, u).gather(1, shuffled)
+        return self.samples[rows[:, None], index]
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Write run.json and run.safetensors; the folder appears when both are complete.
@@ -65,6 +101,8 @@ class Result:
         tensors = {**self.tensors, "samples": self.samples.contiguous()}
         if self.latents is not None:
             tensors["latents"] = self.latents.contiguous()
+        if self.log_weight is not None:
+            tensors["log_weight"] = self.log_weight.contiguous()
         save_file(tensors, folder / "run.safetensors")
         (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n")
 
@@ -76,12 +114,13 @@ class Result:
             config = json.loads((folder / "run.json").read_text())
             tensors = load_file(folder / "run.safetensors")
             samples, latents = tensors.pop("samples"), tensors.pop("latents", None)
+            log_weight = tensors.pop("log_weight", None)
             nfe, vjps, seconds = (config.pop(k) for k in ("nfe", "vjps", "seconds"))
         except (OSError, ValueError, LookupError, AttributeError, SafetensorError):
             raise InvdiffError(
                 f"{folder} holds no saved run (a complete run.json and run.safetensors)."
             ) from None
-        return Result(samples, nfe, vjps, seconds, config, tensors, latents)
+        return Result(samples, nfe, vjps, seconds, config, tensors, latents, log_weight)
 
     def problem(self) -> Problem:
         """The problem that was solved."""

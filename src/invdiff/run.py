@@ -19,7 +19,7 @@ from invdiff.priors.base import Counted, Prior
 from invdiff.priors.latent import in_latent_space
 from invdiff.result import Result, describe
 from invdiff.rng import Rng
-from invdiff.solvers import registry
+from invdiff.solvers import importance, registry
 from invdiff.solvers.base import Solver
 
 FAR = 1e5
@@ -112,7 +112,8 @@ class Snapshot:
 
     done: samples of the chunks that are complete, each (rows, *x_shape), on the CPU.
     state: of the chunk that is under way. steps: of one chunk; chunks: of the whole run.
-    nfe, vjps, seconds: spent so far, by all chunks together.
+    nfe, vjps, seconds: spent so far, by all chunks together. weights: log weights of the samples
+    that are done, each (rows,), of a solver that weighs them.
     """
 
     done: tuple[Tensor, ...]
@@ -122,6 +123,7 @@ class Snapshot:
     nfe: int = 0
     vjps: int = 0
     seconds: float = 0.0
+    weights: tuple[Tensor, ...] = ()
 
     @property
     def steps_done(self) -> int:
@@ -161,6 +163,7 @@ def solve(
     _check_start(start, chunks, solver, problem)
     counted = Counted(prior)
     began, outputs = time.perf_counter(), list(start.done) if start else []
+    weights = list(start.weights) if start else []
     if start is not None:
         began -= start.seconds
         counted.nfe, counted.vjps = start.nfe, start.vjps
@@ -171,7 +174,9 @@ def solve(
         for state in stream(part, counted, solver, seeds, first, portable):
             if watch is not None:
                 spent = (counted.nfe, counted.vjps, time.perf_counter() - began)
-                watch(Snapshot(tuple(outputs), state, solver.num_steps, len(chunks), *spent))
+                kept = tuple(weights)
+                watch(Snapshot(tuple(outputs), state, solver.num_steps, len(chunks), *spent, kept))
+        weights += [state.extra[k].cpu() for k in state.extra if k == importance.KEY]
         outputs.append(finish(state, part, counted, solver, seeds, portable).cpu())
     tensors: dict[str, Tensor] = {}
     config = describe(asked, prior, solver, tensors) | {
@@ -192,6 +197,7 @@ def solve(
         config,
         tensors,
         None if decoder is None else found.reshape(problem.batch, samples, *found.shape[1:]),
+        log_weight=torch.cat(weights).reshape(problem.batch, samples) if weights else None,
     )
 
 

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 
+UPGRADES: dict[str, dict[str, Any]] = {"invdiff.solvers.pigdm:PiGDM": {"guidance": "paper"}}
+"""Fields that older files lack, where the default has changed: what it was."""
+
 
 def encode(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
     """JSON form of value: plain values, tuples, tensors and dataclasses of this package, nested.
@@ -72,7 +75,8 @@ def decode(form: Any, tensors: dict[str, Tensor]) -> Any:
         raise InvdiffError(
             f"This version of invdiff has no {name}; use the one that wrote the file."
         )
-    return cls(**{k: decode(v, tensors) for k, v in form["fields"].items()})
+    fields = UPGRADES.get(form["type"], {}) | form["fields"]
+    return cls(**{k: decode(v, tensors) for k, v in fields.items()})
 
 
 def check_folder(folder: Path, overwrite: bool, marker: str) -> None:

@@ -207,7 +207,7 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("inpaint", "ddrm"): lambda s: DDRM(eta_prop=1.0, path=_start(5.0, 100, _end(s, 0.01))),
     ("inpaint", "diffpir"): lambda s: DiffPIR(zeta=1.0, path=_start(5.0, 100, _end(s, 0.01))),
     ("inpaint", "mmps"): lambda s: MMPS(path=_start(5.0, 20, _end(s, 0.02))),
-    ("inpaint", "pigdm"): lambda s: PiGDM(path=_start(5.0, 50, _end(s, 0.01))),
+    ("inpaint", "pigdm"): lambda s: PiGDM(guidance="paper", path=_start(5.0, 50, _end(s, 0.01))),
     ("super-resolution", "ddrm"): lambda s: DDRM(
         eta_prop=0.95, path=_start(1.0, 20, _end(s, 0.02))
     ),
@@ -247,7 +247,7 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("mri", "ddrm"): lambda s: DDRM(eta_prop=1.0, path=_start(5.0, 40, _end(s, 0.01))),
     ("mri", "ddnm+"): lambda s: DDNMPlus(path=_start(5.0, 50, _end(s, 0.01))),
     ("mri", "dds"): lambda s: DDS(path=_start(5.0, 50, _end(s, 0.01))),
-    ("mri", "pigdm"): lambda s: PiGDM(path=_start(5.0, 50, _end(s, 0.01))),
+    ("mri", "pigdm"): lambda s: PiGDM(guidance="paper", path=_start(5.0, 50, _end(s, 0.01))),
     ("mri", "daps"): lambda s: _short_daps(0.05, 20.0, s),
     ("mri", "reddiff"): lambda s: REDDiff(sigma_floor=0.05, path=VP(200)),
     ("mri", "mmps"): lambda s: MMPS(path=_start(5.0, 30, _end(s, 0.02))),
@@ -264,7 +264,7 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("ct", "daps"): lambda s: _short_daps(0.05, 20.0, s),
     ("ct", "dds"): lambda s: DDS(gamma=10.0, path=_start(20.0, 50, _end(s, 0.01))),
     ("ct", "csgm"): lambda s: CSGM(final="denoised", path=VE(400, 5.0, _end(s, 0.01))),
-    ("ct", "pigdm"): lambda s: PiGDM(path=_start(5.0, 50, _end(s, 0.01))),
+    ("ct", "pigdm"): lambda s: PiGDM(guidance="paper", path=_start(5.0, 50, _end(s, 0.01))),
     ("ct", "reddiff"): lambda s: REDDiff(sigma_floor=0.05, path=VP(200)),
     ("ct", "score-medical"): lambda s: ScoreMedical(
         lam=0.8, snr=0.45, final="none", path=_start(20.0, 60, _end(s, 0.02))

@@ -67,7 +67,7 @@ CASES = [
     ("dps", {"zeta": 1e6, "loss": "gaussian"}, "smaller zeta", {"zeta": 1e-7}, FLAT, VP(STEPS)),
     ("dps", {"zeta": 1e6, "loss": "l2sq"}, "smaller zeta", {"zeta": 1.0}, FLAT, VP(STEPS)),
     ("mcg", {"rho": 1e6}, "smaller rho", {"rho": 1.0}, HALF, VP(STEPS)),
-    ("pigdm", {"weight": 1e6}, "smaller weight", {"weight": 1.0}, FLAT, VP(STEPS)),
+    ("pigdm", {"weight": 1e6, "reach": 1e9}, "smaller weight", {"weight": 1.0}, FLAT, VP(STEPS)),
     ("vdm", {"weight": 1e6}, "smaller weight", {"weight": 1.0}, FLAT, VP(STEPS)),
     ("vdm", {"weight": 30.0, "delta": 0.5}, "smaller weight", {"weight": 2.0}, FLAT, VP(STEPS)),
     ("pyramid", {"rho": 1e6, "smallest": 1}, "smaller rho", {"rho": 2.0}, FLAT, VP(STEPS)),

@@ -64,13 +64,23 @@ def ddrm_jpeg_of(t: Task, h, pinv, eta_prop=1.0, eta_b=0.4, mix="variance"):
     return x
 
 
-def pigdm_of(t: Task, h, pinv, weight=1.0, eta_ddim=1.0):
-    """Song et al. 2023: g = J^T (h^+(y) - h^+(h(D))), nothing differentiated but D."""
+def pigdm_of(t: Task, h, pinv, weight=1.0, eta_ddim=1.0, guidance="score"):
+    """Song et al. 2023: g = J^T (h^+(y) - h^+(h(D))), nothing differentiated but D; or D moves by
+    Cov[x0 | x_t] of that over r^2, and no step goes beyond (h^+(y) - h^+(h(D)))."""
     a0, s0 = t.levels[0]
-    x = a0 * pinv(t.y) + s0 * t.z(-1, "init")
+    start = a0 * pinv(t.y) if guidance == "paper" else 0.0
+    x = start + s0 * t.z(-1, "init")
     for i, a, s, b, r in t.moves:
         x0 = PRIOR.D(x, a, s)
-        g = PRIOR.J(a, s).T @ (pinv(t.y) - pinv(h(x0)))
+        gap = pinv(t.y) - pinv(h(x0))
+        if guidance == "score":
+            move = weight * (a**2 + s**2) / s**2 * PRIOR.cov(a, s) @ gap
+            share = 1 - (r * a / (b * s)) ** 2
+            if r > 0 and share * gap @ move > gap @ gap:
+                move = move * (gap @ gap) / (share * gap @ move)
+            x = ddim(x, x0 + move, a, s, b, r, t.z(i, "step"), eta_ddim)
+            continue
+        g = PRIOR.J(a, s).T @ gap
         x = ddim(x, x0, a, s, b, r, t.z(i, "step"), eta_ddim) + weight * b * a * g
     return x
 
@@ -160,6 +170,8 @@ KNOBS = [
     ("ddrm-jpeg", {"eta_prop": 0.6, "mix": "linear"}),
     ("pigdm", {}),
     ("pigdm", {"weight": 0.6, "eta_ddim": 0.3}),
+    ("pigdm", {"guidance": "paper"}),
+    ("pigdm", {"guidance": "paper", "weight": 0.6, "eta_ddim": 0.3}),
     ("ddnm", {}),
 ]
 
@@ -179,7 +191,8 @@ def test_with_measurements_that_are_not_linear(solver, knobs, name, path):
         ("ddrm-jpeg", {}, {"eta_b": 0.401}),
         ("ddrm-jpeg", {"eta_prop": 0.6}, {"eta_prop": 0.601}),
         ("ddrm-jpeg", {"eta_prop": 0.6}, {"eta_prop": 0.6, "mix": "linear"}),
-        ("pigdm", {}, {"weight": 1.001}),
+        ("pigdm", {"guidance": "paper"}, {"guidance": "paper", "weight": 1.001}),
+        ("pigdm", {"guidance": "score"}, {"weight": 1.001}),
         ("ddnm", {}, {"eta_prop": 0.851}),
     ],
     ids=str,

@@ -26,7 +26,7 @@ from scalar import (
 )
 
 from helpers import exploding
-from invdiff.paths import VE, VP
+from invdiff.paths import VE, VP, Karras
 from invdiff.solvers import Solver
 from invdiff.solvers.ddnm import DDNM, DDNMPlus
 from invdiff.solvers.ddrm import DDRM
@@ -49,7 +49,7 @@ TABLE: list[tuple[str, Solver, tuple[tuple[float, float], ...]]] = [
     ),
     (
         "pigdm-100",
-        PiGDM(path=VP(100)),
+        PiGDM(guidance="paper", path=VP(100)),
         ((1.0000, 0.0021), (0.9999, 0.0234), (0.5838, 0.3614), (0, 0.9216)),
     ),
     (
@@ -65,6 +65,11 @@ TABLE: list[tuple[str, Solver, tuple[tuple[float, float], ...]]] = [
     (
         "mmps-100",
         MMPS(iterations=1, path=VP(100)),
+        ((0.9901, 0.0062), (0.8621, 0.1169), (0.2000, 0.7331), (0, 0.9216)),
+    ),
+    (
+        "pigdm-score-100",
+        PiGDM(path=VP(100)),
         ((0.9901, 0.0062), (0.8621, 0.1169), (0.2000, 0.7331), (0, 0.9216)),
     ),
     (
@@ -143,6 +148,44 @@ def recursion_unconditional(path, eta):
         own = u.a * d + math.sqrt(u.s**2 - fresh2) * (1 - t.a * d) / t.s
         V = own**2 * V + fresh2
         yield Moments(0.0, V)
+
+
+def recursion_given_y(path, gain, eta, draw):
+    """DDIM by X = E[x0 | x_t, y], or by a draw about it: x0 given x_t is N(d x_t, c)."""
+    m, V = 0.0, path.levels()[0].s ** 2
+    for t, u in pairs(path):
+        d, c = shrink(t), t.s**2 / (t.a**2 + t.s**2)
+        K = c * gain / (c * gain**2 + SIGMA_Y**2)
+        fresh2 = eta**2 * u.s**2 * (1 - (u.s * t.a / (u.a * t.s)) ** 2)
+        old = math.sqrt(u.s**2 - fresh2) / t.s  # of x_t; a_u - old a_t is of X
+        own, share = (1 - K * gain) * d, u.a - old * t.a
+        m = share * (own * m + K * (gain or 1.0)) + old * m
+        V = (share * own + old) ** 2 * V + fresh2
+        V += share**2 * c * (1 - K * gain) if draw else 0.0
+        yield Moments(m, V)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+@each_gain
+@each_path
+def test_pigdm_and_mmps_follow_theirs(path, gain, eta):
+    """On a white normal prior r^2 is Cov[x0 | x_t]: the score of PiGDM is MMPS there."""
+    plain, drawn = (list(recursion_given_y(path, gain, eta, draw)) for draw in (False, True))
+    assert_follows(PiGDM(eta_ddim=eta, path=path), gain, SIGMA_Y, plain)
+    assert_follows(MMPS(1, eta_ddim=eta, path=path), gain, SIGMA_Y, plain)
+    assert_follows(MMPS(1, eta_ddim=eta, draw=True, path=path), gain, SIGMA_Y, drawn)
+
+
+@pytest.mark.parametrize("steps", [10, 20])
+@each_gain
+def test_a_drawn_x0_has_the_posteriors_variance_at_few_steps(gain, steps):
+    """Within .95 to 1.05 of the exact one; with the mean in its place it is below .85."""
+    exact = SIGMA_Y**2 / (gain**2 + SIGMA_Y**2)
+    path = Karras(steps, 80.0, 0.02)
+    drawn, mean = (final(MMPS(1, draw=d, path=path), gain) for d in (True, False))
+    assert 0.95 < drawn.variance / exact < 1.05
+    assert drawn.mean == pytest.approx(mean.mean, abs=1e-3)
+    assert mean.variance / exact < 0.85
 
 
 @each_gain

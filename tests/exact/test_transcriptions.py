@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -68,13 +69,19 @@ def dps(t: Task, zeta=1.0, loss="l2", eta_ddim=1.0):
 
 
 @transcription("pigdm")
-def pigdm(t: Task, weight=1.0, eta_ddim=1.0):
-    """Song et al. 2023, Algorithm 1 with the a_s a_t weight; r_t^2 = v^2 / (1 + v^2)."""
+def pigdm(t: Task, weight=1.0, eta_ddim=1.0, guidance="score", data_std=1.0, reach=1.0):
+    """Song et al. 2023: Algorithm 1 with the a_s a_t weight, or the score of its likelihood.
+
+    r_t^2 = v^2 / (1 + v^2) where data_std is 1. The score's E[x0 | x_t, y] is Tweedie's, with
+    grad log N(y; A D, r_t^2 A A^T + sigma_y^2): J^T A^T (.)^-1 (y - A D).
+    """
     A, (a0, s0) = t.A, t.levels[0]
+    if guidance == "score":
+        return pigdm_score(t, weight, eta_ddim, data_std, reach)
     x = a0 * np.linalg.pinv(A) @ t.y + s0 * t.z(-1, "init")
     for i, a, s, b, r in t.moves:
         x0, J = PRIOR.D(x, a, s), PRIOR.J(a, s)
-        r2 = (s / a) ** 2 / (1 + (s / a) ** 2)
+        r2 = (s / a) ** 2 / (1 + (s / a) ** 2 / data_std**2)
         if t.sigma_y:
             inverse = np.linalg.inv(A @ A.T + t.sigma_y**2 / r2 * np.eye(len(A)))
             g = J.T @ A.T @ inverse @ (t.y - A @ x0)
@@ -82,6 +89,28 @@ def pigdm(t: Task, weight=1.0, eta_ddim=1.0):
             pinv = np.linalg.pinv(A)
             g = J.T @ (pinv @ t.y - pinv @ A @ x0)
         x = ddim(x, x0, a, s, b, r, t.z(i, "step"), eta_ddim) + weight * b * a * g
+    return x
+
+
+def pigdm_score(t: Task, weight, eta_ddim, data_std, reach):
+    A, x = t.A, t.start()
+    for i, a, s, b, r in t.moves:
+        x0, V = PRIOR.D(x, a, s), PRIOR.cov(a, s)
+        r2 = data_std**2 * s**2 / (s**2 + a**2 * data_std**2)
+        gap = t.y - A @ x0
+        if t.sigma_y:
+            inverse = np.linalg.inv(r2 * A @ A.T + t.sigma_y**2 * np.eye(len(A)))
+        else:
+            inverse, gap = np.linalg.pinv(r2 * A @ A.T, 1e-12), A @ np.linalg.pinv(A) @ gap
+        move = weight * V @ A.T @ inverse @ gap
+        ratio = (r * a / (b * s)) ** 2
+        if r > 0:
+            along, whole = gap @ A @ move, gap @ gap
+            if not t.sigma_y:
+                back = np.linalg.pinv(A) @ gap
+                along, whole = back @ move, back @ back
+            move = move * min(1.0, reach * whole / (1 - ratio) / max(along, 1e-300))
+        x = ddim(x, x0 + move, a, s, b, r, t.z(i, "step"), eta_ddim)
     return x
 
 
@@ -175,15 +204,24 @@ def diffpir(t: Task, lam=1.75, zeta=0.3, final="proximal", sigma_floor=0.002):
 
 
 @transcription("mmps")
-def mmps(t: Task, iterations=None, eta_ddim=1.0):
-    """Rozet et al. 2024, Algorithm 3; the system is solved exactly when iterations is None."""
+def mmps(t: Task, iterations=None, eta_ddim=1.0, draw=False, data_std=1.0):
+    """Rozet et al. 2024, Algorithm 3; the system is solved exactly when iterations is None.
+
+    draw: about that mean as N(0, c) is about its own after y: Matheron's rule, e - K (A e + n).
+    """
     A, x = t.A, t.start()
     for i, a, s, b, r in t.moves:
         x0, V = PRIOR.D(x, a, s), PRIOR.cov(a, s)
         C = t.sigma_y**2 * np.eye(len(A)) + A @ V @ A.T
         rest = t.y - A @ x0
         u = cg(C, rest, iterations) if iterations else np.linalg.solve(C, rest)
-        x = ddim(x, x0 + V @ A.T @ u, a, s, b, r, t.z(i, "step"), eta_ddim)
+        X = x0 + V @ A.T @ u
+        if draw:
+            c = 1 / ((a / s) ** 2 + 1 / data_std**2)
+            e, n = np.sqrt(c) * t.z(i, "x0"), t.sigma_y * t.z(i, "measurement", (len(A),))
+            S = c * A @ A.T + t.sigma_y**2 * np.eye(len(A))
+            X = X + e + c * A.T @ np.linalg.pinv(S, 1e-12) @ (n - A @ e)
+        x = ddim(x, X, a, s, b, r, t.z(i, "step"), eta_ddim)
     return x
 
 
@@ -212,15 +250,29 @@ def test_dps(path, matrix, knobs):
 
 @on_paths
 @pytest.mark.parametrize("eta_ddim", [0.0, 1.0])
+@pytest.mark.parametrize("guidance", ["paper", "score"])
 @pytest.mark.parametrize(
     ("matrix", "sigma_y"), [("wide", 0.1), ("tall", 0.1), ("benign", 0.0), ("tall", 0.0)]
 )
-def test_pigdm(path, matrix, sigma_y, eta_ddim):
-    assert_agrees("pigdm", {"eta_ddim": eta_ddim}, matrix, sigma_y, path)
+def test_pigdm(path, matrix, sigma_y, guidance, eta_ddim):
+    assert_agrees("pigdm", {"eta_ddim": eta_ddim, "guidance": guidance}, matrix, sigma_y, path)
 
 
-def test_pigdm_weight():
-    assert_agrees("pigdm", {"weight": 0.6}, "wide", 0.1, VP_PATH)
+@pytest.mark.parametrize("guidance", ["paper", "score"])
+@pytest.mark.parametrize(
+    "knobs", [{"weight": 0.6}, {"data_std": 0.4}, {"weight": 3.0, "reach": math.inf}], ids=str
+)
+def test_pigdm_knobs(guidance, knobs):
+    assert_agrees("pigdm", {"guidance": guidance, **knobs}, "wide", 0.1, VP_PATH)
+
+
+@pytest.mark.parametrize("sigma_y", [0.0, 0.1])
+def test_a_step_of_pigdm_that_overshoots_is_cut(sigma_y):
+    """With the law taken for narrower than it is; without the cut the run is another one."""
+    knobs = {"data_std": 0.1}
+    assert_agrees("pigdm", knobs, "benign", sigma_y, VP_PATH)
+    got, want = compare("pigdm", {**knobs, "reach": math.inf}, "benign", sigma_y, VP_PATH, knobs)
+    assert np.abs(got - want).max() > 1e-2
 
 
 @on_paths
@@ -266,6 +318,15 @@ def test_mmps(path, matrix, eta_ddim):
 
 
 @on_paths
+@pytest.mark.parametrize("knobs", [{"eta_ddim": 0.3}, {"data_std": 0.4}], ids=str)
+@pytest.mark.parametrize(("matrix", "sigma_y"), [("wide", 0.1), ("tall", 0.1), ("benign", 0.0)])
+def test_mmps_with_a_drawn_x0(path, matrix, sigma_y, knobs):
+    knobs = {"draw": True, **knobs}
+    library = {**knobs, "iterations": 40}
+    assert_agrees("mmps", knobs, matrix, sigma_y, path, library_knobs=library)
+
+
+@on_paths
 @on_matrices
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_mmps_truncated(path, matrix, iterations):
@@ -278,6 +339,10 @@ def test_mmps_truncated(path, matrix, iterations):
     [
         ("dps", {}, {"zeta": 1.001}),
         ("pigdm", {}, {"weight": 1.001}),
+        ("pigdm", {}, {"data_std": 1.001}),
+        ("pigdm", {"guidance": "paper"}, {"guidance": "score"}),
+        ("mmps", {"iterations": 16, "draw": True}, {"draw": True, "data_std": 1.001}),
+        ("mmps", {"iterations": 16}, {"draw": True}),
         ("ddrm", {}, {"eta_prop": 0.851}),
         ("ddnm", {}, {"eta_prop": 0.851}),
         ("ddnm+", {}, {"eta_prop": 0.851}),

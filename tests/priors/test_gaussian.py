@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from laws import (
+    EPS,
     F64,
     MIXTURES,
     SAMPLES,
@@ -17,6 +18,7 @@ from laws import (
     N,
     all_mixtures,
     noise,
+    spd,
     worst_z,
 )
 from torch.distributions import MultivariateNormal
@@ -96,6 +98,39 @@ def test_limits_of_sigma(prior):
     assert float(far.norm()) <= 1e-8 * 3 * float(x.norm()) * (high + 2 * m**2)
     assert torch.isfinite(prior.denoise(1e100 * x, 1e100)).all()
     assert torch.isfinite(prior.denoise(1e4 * x, 1e-3)).all()
+
+
+SHARED = {
+    "one variance": torch.tensor(0.5, dtype=F64),
+    "pixel variances": noise(1, *SHAPE, role="v").exp(),
+    "dense": spd(),
+    "singular": torch.ones(1, N, N, dtype=F64),
+}
+
+
+@pytest.mark.parametrize("sigma", [1e-2, 1.0, 1e2])
+@pytest.mark.parametrize("covs", SHARED.values(), ids=SHARED.keys())
+def test_a_shared_covariance_is_one_for_each_component(covs, sigma):
+    """Matrix products against components one by one: denoiser and Jacobian, to round-off.
+
+    Exponents are of size s = (|x| + |m|)^2 / (sigma^2 + the smallest variance), and their
+    round-off, N eps s, times the means' distances is the denoiser's; a gradient divides it by
+    sigma at most.
+    """
+    means = 2 * noise(K, *SHAPE) + 5.0
+    each = covs.reshape(1, -1).expand(K, -1) if covs.ndim else covs.expand(K)
+    each = covs.expand(K, N, N) if covs.shape[1:] == (N, N) else each.reshape(K, *covs.shape[1:])
+    shared, apart = GaussianMixture([1, 2, 3], means, covs), GaussianMixture([1, 2, 3], means, each)
+    assert len(shared._eigenvalues) == 1 and len(apart._eigenvalues) == K
+    level, v = Level(1.0, sigma), noise(4, *SHAPE, role="pull")
+    x = means[[0, 1, 2, 0]] + (1 + sigma) * noise(4, *SHAPE, role="x")
+    size = (float(x.norm()) + float(means.norm())) ** 2
+    bound = 10 * N * EPS * size / (sigma**2 + float(shared._eigenvalues.min())) * size**0.5
+    (a, pull_a), (b, pull_b) = shared.x0_vjp(x, level), apart.x0_vjp(x, level)
+    torch.testing.assert_close(a, b, rtol=0, atol=bound)
+    torch.testing.assert_close(pull_a(v), pull_b(v), rtol=0, atol=bound / min(sigma, 1.0))
+    other = GaussianMixture([1, 2, 3], 1.0001 * means, covs).denoise(x, sigma)
+    assert float((other - b).abs().max()) > 10 * bound
 
 
 @all_mixtures

@@ -99,10 +99,14 @@ class GMM25:
         return torch.cat([seen, length * probes], dim=1)
 
     def distance(
-        self, samples: Tensor, reference: Tensor, slices: int = 1000, seed: int = 0
+        self, samples: Tensor, reference: Tensor, slices: int = 1000, seed: int = 0, order: int = 1
     ) -> float:
-        """Sliced Wasserstein-1 distance in R^d of two clouds of equal size, each (N, 1, 1, n)."""
-        return projected_wasserstein(samples.cpu(), reference.cpu(), self.directions(slices, seed))
+        """Sliced Wasserstein-1 distance in R^d of two clouds of equal size, each (N, 1, 1, n).
+
+        order 2: Wasserstein-2.
+        """
+        theta = self.directions(slices, seed)
+        return projected_wasserstein(samples.cpu(), reference.cpu(), theta, order)
 
 
 def gmm25_problem(d: int, dy: int, seed: int) -> GMM25:

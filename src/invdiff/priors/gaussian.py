@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Problem
 from invdiff.priors.base import Prior
+from invdiff.priors.covariances import canonical, eigen
 from invdiff.priors.posterior import condition
 from invdiff.rng import Rng
 
@@ -51,9 +52,13 @@ class GaussianMixture(Prior):
         self.means = means.detach().cpu()
         self._m = self.means.double().flatten(1)
         given = covs if isinstance(covs, Tensor) else torch.tensor(covs, dtype=torch.float64)
-        self._covs = _canonical(given.detach().cpu().double(), means)
+        self._covs = canonical(given.detach().cpu().double(), means)
         precision = torch.finfo(given.dtype if given.is_floating_point() else torch.float64).eps
-        self._eigenvalues, self._basis = _eigen(self._covs, precision)
+        self._eigenvalues, self._basis = eigen(self._covs, precision)
+        self._centre = self._m.mean(0)
+        self._centred = self._m - self._centre  # in the eigenbasis, where all share one
+        if self._basis is not None and len(self._basis) == 1:
+            self._centred = self._centred @ self._basis[0]
         self._moved: dict[tuple[str, torch.device], Tensor] = {}
 
     @property
@@ -81,13 +86,35 @@ class GaussianMixture(Prior):
         variance = sigma * sigma
         if variance == 0:
             return x
+        if len(self._eigenvalues) == 1:
+            return self._denoise_shared(x, variance)
         z = self._coordinates(x)
         responsibility = torch.softmax(self._log_components(z, variance), dim=1)
         e = self._on(x, "_eigenvalues")
         z = responsibility[..., None] * (e / (e + variance)) * z
         if self._basis is not None:
-            z = torch.einsum("bkj,kij->bki", z, self._on(x, "_basis").expand(z.shape[1], -1, -1))
+            z = torch.einsum("bkj,kij->bki", z, self._on(x, "_basis"))
         x0 = responsibility @ self._on(x, "_m") + z.sum(1)
+        return x0.reshape(x.shape).to(x.dtype)
+
+    def _denoise_shared(self, x: Tensor, variance: float) -> Tensor:
+        """The same for one covariance of all components, by matrix products: no (B, K, n) tensor.
+
+        In its eigenbasis, about the mean of the means, the exponents are linear in z: what is
+        quadratic in z is common to all components.
+        """
+        self._check_shape(x)
+        centre, means = self._on(x, "_centre"), self._on(x, "_centred")
+        e = self._on(x, "_eigenvalues")[0]
+        precision = 1 / (e + variance)
+        basis = None if self._basis is None else self._on(x, "_basis")[0]
+        z = x.double().flatten(1) - centre
+        z = z if basis is None else z @ basis
+        quadratic = 0.5 * (means.square() @ precision)
+        logits = self._on(x, "weights").log() - quadratic + (z * precision) @ means.mT
+        mean = torch.softmax(logits, dim=1) @ means
+        x0 = mean + e * precision * (z - mean)
+        x0 = centre + (x0 if basis is None else x0 @ basis.mT)
         return x0.reshape(x.shape).to(x.dtype)
 
     def log_prob(self, x: Tensor, sigma: float = 0.0) -> Tensor:
@@ -146,15 +173,18 @@ class GaussianMixture(Prior):
 
     def _coordinates(self, x: Tensor) -> Tensor:
         """x minus every mean, in every component's eigenbasis, (B, K, n), float64."""
+        self._check_shape(x)
+        r = x.double().flatten(1)[:, None] - self._on(x, "_m")
+        if self._basis is None:
+            return r
+        return torch.einsum("bki,kij->bkj", r, self._on(x, "_basis").expand(r.shape[1], -1, -1))
+
+    def _check_shape(self, x: Tensor) -> None:
         if tuple(x.shape[1:]) != self.x_shape:
             raise InvdiffError(
                 f"The prior {self.name} is a law of images {self.x_shape}, but was given "
                 f"{tuple(x.shape[1:])}."
             )
-        r = x.double().flatten(1)[:, None] - self._on(x, "_m")
-        if self._basis is None:
-            return r
-        return torch.einsum("bki,kij->bkj", r, self._on(x, "_basis").expand(r.shape[1], -1, -1))
 
     def _log_components(self, z: Tensor, variance: float) -> Tensor:
         """log w_k + log N(z_k; 0, eigenvalues_k + variance) without (2 pi)^(n/2), (B, K)."""
@@ -194,35 +224,3 @@ class Gaussian(GaussianMixture):
 
     def _like(self, weights: Tensor, means: Tensor, covs: Tensor) -> Self:
         return type(self)(means[0], covs[0], self.value_range)
-
-
-def _canonical(covs: Tensor, means: Tensor) -> Tensor:
-    """Variances (K or 1, n) or covariances (K or 1, n, n), whichever way they were given."""
-    k, n = len(means), means[0].numel()
-    if covs.ndim == 0 or covs.shape == (k,):
-        return covs.reshape(-1, 1).expand(-1, n)
-    if covs.shape[1:] == means.shape[1:] and len(covs) in (1, k):
-        return covs.flatten(1)
-    if covs.shape[1:] == (n, n) and len(covs) in (1, k):
-        return covs
-    raise InvdiffError(
-        f"{k} components of {n} pixels need a variance, variances of shape ({k},) or ({k}, *image "
-        f"shape), or covariances ({k}, {n}, {n}); found {tuple(covs.shape)}."
-    )
-
-
-def _eigen(covs: Tensor, precision: float) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues (K or 1, n), and eigenvectors (K or 1, n, n) or None where they are the pixels.
-
-    precision: relative round-off of covs. Dense eigenvalues within n precision max of zero are 0.
-    """
-    eigenvalues, basis = covs, None
-    if covs.ndim == 3:
-        eigenvalues, basis = torch.linalg.eigh(covs)
-        floor = covs.shape[-1] * precision * eigenvalues.abs().amax(1)
-        if bool(((covs - covs.mT).abs().amax((1, 2)) > floor).any()):
-            raise InvdiffError("A covariance is symmetric, but this one is not.")
-        eigenvalues = torch.where(eigenvalues.abs() <= floor[:, None], 0.0, eigenvalues)
-    if not bool((eigenvalues >= 0).all()) or not bool(torch.isfinite(eigenvalues).all()):
-        raise InvdiffError("Variances are finite and at least 0, but some of these are not.")
-    return eigenvalues, basis

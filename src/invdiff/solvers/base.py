@@ -32,7 +32,8 @@ class Solver:
     posterior samples, `asymptotic` ones as the budget grows, or `heuristic`. coupled: True when
     samples interact, so that a batch must not be split. ignores_y: True for the unconditional
     sampler alone. estimates: True when no noise is drawn, so that all samples are one picture.
-    when_it_diverges: advice.
+    weighted: True when samples come with weights (`importance.py`), for rows that start from noise
+    alone. when_it_diverges: advice.
     path: the levels along which it travels.
     """
 
@@ -44,6 +45,7 @@ class Solver:
     coupled: ClassVar[bool] = False
     ignores_y: ClassVar[bool] = False
     estimates: ClassVar[bool] = False
+    weighted: ClassVar[bool] = False
     when_it_diverges: ClassVar[str] = "a path within the noise levels of the prior"
 
     path: Path = dataclasses.field(default_factory=lambda: VP(100), kw_only=True)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
-from invdiff.core import Level, Problem, State
+from invdiff.core import InvdiffError, Level, Problem, State
 from invdiff.needs import Need
 from invdiff.operators.krylov import inverse_squared_norm
 from invdiff.paths import VP, Path
@@ -52,6 +52,11 @@ class CCDF(Solver):
     def __post_init__(self) -> None:
         super().__post_init__()
         base = self.base if self.path is None else dataclasses.replace(self.base, path=self.path)
+        if base.weighted:
+            raise InvdiffError(
+                f"ccdf starts from a guess, and weights are those of a start from noise; give "
+                f"{base.name} without weights."
+            )
         own = type(self).needs
         known = {"base": base, "path": base.path, "needs": base.needs | own}
         known |= {"or_needs": tuple(needs | own for needs in base.or_needs)}
