@@ -129,7 +129,7 @@ PHOTO_TASKS = (
         _deblur,
         options={
             "kernel": "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file with the kernel",
-            "boundary": "what lies beyond the edge: reflect, zero or circular",
+            "boundary": "what lies beyond the edge: reflect, mirror, zero or circular",
         },
         defaults={"boundary": "reflect"},
     ),
