@@ -138,9 +138,8 @@ def pigdm(s: Settings) -> Solver:
 
 @family("psld")
 def psld(s: Settings) -> Solver:
-    path = VP(
-        s["S"], s["schedule"], "strided", 1000, s["beta_start"], s["beta_end"], None, 1, "first"
-    )
+    betas = s["beta_start"], s["beta_end"]
+    path = VP(s["S"], s["schedule"], "strided", 1000, *betas, shift=1, end="first")
     return PSLD(s["omega"], s["gamma"], s["eta"], path=path)
 
 

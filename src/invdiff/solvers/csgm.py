@@ -59,7 +59,7 @@ class CSGM(Solver):
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
-        """configs/file/*.yaml of utcsilab/csgm-mri-langevin: steps at the late levels, by anatomy."""
+        """configs/file/*.yaml of utcsilab/csgm-mri-langevin: steps at late levels, by anatomy."""
         late = {"t2": 4, "abdomen": 4, "flair": 3, "t1": 3, "knee": 3}
         return {name: cls._late(hold) for name, hold in late.items()}
 

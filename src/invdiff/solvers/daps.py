@@ -28,9 +28,9 @@ OFFICIAL: dict[str, tuple[float, int]] = {
     "hdr": (2e-5, 100),
     "nonlinear-blur": (1e-5, 200),
 }
-"""lr and langevin_steps of the official configurations, by task: configs/task/*.yaml and
-configs/sampler/edm_daps.yaml of zhangbingliang2019/DAPS. They take y of noise 0.05 on [-1, 1], and
-for phase retrieval `PhaseRetrieval(2.0, unit_range=True)`."""
+"""lr and langevin_steps of the official configurations, by task: configs/task/*.yaml of
+zhangbingliang2019/DAPS. They take y of noise 0.05 on [-1, 1], and for phase retrieval
+`PhaseRetrieval(2.0, unit_range=True)`."""
 
 OFFICIAL_TAU = 0.01 / math.sqrt(2)
 """The noise that the official code assumes, whatever it is: it divides by 0.01^2, not by twice."""
@@ -87,7 +87,7 @@ class DAPS(Solver):
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
-        """Those of OFFICIAL: 200 levels of 5 evaluations each."""
+        """configs/task/*.yaml of zhangbingliang2019/DAPS: 200 levels of 5 evaluations each."""
         return {
             task: cls("langevin", tau="official", lr=lr, langevin_steps=count)
             for task, (lr, count) in OFFICIAL.items()

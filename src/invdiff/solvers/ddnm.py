@@ -41,7 +41,7 @@ class DDNM(Solver):
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
-        """The tasks of evaluation.sh, all alike."""
+        """The tasks of evaluation.sh of wyhuai/DDNM, all alike: 100 steps, eta 0.85."""
         tasks = ("super-resolution", "deblur", "colorize", "inpaint", "compressed-sensing")
         return dict.fromkeys(tasks, cls(path=OFFICIAL_PATH))
 
@@ -76,7 +76,7 @@ class DDNMPlus(Solver):
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
-        """The noisy tasks of evaluation.sh, all alike."""
+        """The noisy tasks of evaluation.sh of wyhuai/DDNM, all alike: 100 steps, eta 0.85."""
         tasks = ("super-resolution", "deblur", "colorize", "inpaint", "denoise")
         return dict.fromkeys(tasks, cls(path=OFFICIAL_PATH))
 

@@ -70,7 +70,7 @@ class LATINO(Solver):
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
-        """Those of OFFICIAL."""
+        """noise_schemes.py of LATINO-PRO/LATINO-PRO: 8 steps, delta by task and step."""
 
         found, levels = {}, TABLE.levels()
         for task, (delta, late_delta, t, unit) in OFFICIAL.items():

@@ -98,7 +98,8 @@ class REDDiff(Solver):
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
-        """Those of OFFICIAL: means, linear weight, mu from `Operator.guess`, as H_pinv there."""
+        """sample_test.sh and README.md of NVlabs/RED-diff: means, linear weight, lam 0.25 but for
+        noisy y, 50 steps, mu from `Operator.guess`, which is H_pinv there."""
         same: dict[str, Any] = {"lam": 0.25, "scaling": "official", "init_from": "guess"}
         same["path"] = VP(50, spacing="strided")
         return {task: cls(**(same | own)) for task, own in OFFICIAL.items()}

@@ -89,8 +89,9 @@ class Replacement(Solver):
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
-        """Those of OFFICIAL, with the samplers that the files name, and inpainting of
-        controllable_generation.py. Any operator will do."""
+        """configs/ve/*_continuous.py of yang-song/score_sde_pytorch, by what a network was trained
+        on, with the samplers that these name, and inpainting of controllable_generation.py. Any
+        operator will do."""
         return {
             name: cls(
                 snr,
