@@ -42,6 +42,7 @@ IMPLIES: dict[Need, frozenset[Need]] = {
     Need.SVD: frozenset({Need.PINV}),
     Need.PINV: frozenset({Need.LINEAR, Need.GENERALISED_INVERSE}),
     Need.LINEAR: frozenset({Need.OPERATOR_VJP}),
+    Need.GENERALISED_INVERSE: frozenset({Need.GUESS}),
 }
 
 

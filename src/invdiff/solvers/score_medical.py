@@ -85,7 +85,7 @@ class ScoreMedical(Solver):
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
-        """configs/ve/*.py of yang-song/score_inverse_problems, with the predictor that they name."""
+        """configs/ve/*.py of yang-song/score_inverse_problems, with their predictor."""
         return {
             task: cls(
                 lam,
