@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,7 @@ from invdiff.paths import VE, VP
 from invdiff.priors.base import Denoiser
 from invdiff.rng import Rng
 from invdiff.run import solve
-from invdiff.solvers.score_medical import ScoreMedical, ScoreMedicalBaseline
+from invdiff.solvers.score_medical import OFFICIAL, ScoreMedical, ScoreMedicalBaseline
 from invdiff.solvers.unconditional import Unconditional
 
 
@@ -365,5 +367,7 @@ def test_official_settings_are_the_ones_of_the_configuration_files():
             assert found.lam == lam and (found.snr if found.corrector != "none" else None) == snr
             assert found.num_steps == 1000 and found.levels[0].s == pytest.approx(width * top)
             assert found.corrector_steps == 1  # y is mixed in twice with and without a corrector
+        entry = dataclasses.replace(OFFICIAL[name], predictor="reverse-diffusion")
+        assert entry == ScoreMedical.official(name, (0.0, 1.0))
     baseline = ScoreMedicalBaseline.official("mri-brats")
     assert (baseline.kappa, baseline.snr, baseline.num_steps) == (1.231, 0.608, 1000)

@@ -71,7 +71,6 @@ class LATINO(Solver):
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
         """noise_schemes.py of LATINO-PRO/LATINO-PRO: 8 steps, delta by task and step."""
-
         found, levels = {}, TABLE.levels()
         for task, (delta, late_delta, t, unit) in OFFICIAL.items():
             found[task] = cls(delta, True, late_delta, levels[999 - t].sigma, unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
@@ -16,7 +17,7 @@ from invdiff.rng import Rng
 from invdiff.solvers.base import UNIT, Range, Solver, knob
 from invdiff.solvers.replacement import Corrector, Replacement
 
-OFFICIAL = {
+FILES = {
     "mri-brats": (1.0, 0.517, 128.0),
     "ct-lidc": (0.841, 0.246, 128.0),
     "ct-ldct": (0.72, 0.40, 220.0),
@@ -25,7 +26,7 @@ OFFICIAL = {
     "ct-metal-sparse-180": (0.27, 0.0, 128.0),
 }
 """lam, snr and sigma_max (on [0, 1]) of 1000 levels in the configuration files of the official
-repository (yang-song/score_inverse_problems, configs/ve), in which order: brats_ncsnpp_continuous,
+repository (yang-song/score_inverse_problems, configs/ve): brats_ncsnpp_continuous,
 ct2d_320_ncsnpp_continuous, ldct_512_ncsnpp_continuous, ct2d_320_mar, ct2d_320_sparse_mar and
 ct2d_320_sparse_mar_180. snr 0 stands for no corrector.
 
@@ -94,7 +95,7 @@ class ScoreMedical(Solver):
                 predictor="reverse-diffusion",
                 path=VE.published(1000, sigma_max, 0.01, value_range),
             )
-            for task, (lam, snr, sigma_max) in OFFICIAL.items()
+            for task, (lam, snr, sigma_max) in FILES.items()
         }
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
@@ -165,3 +166,14 @@ class GivenNoisedY(Prior):
         A, y = self.problem.linear, self.problem.y
         r = level.a * y + level.s * A(self.z) - A(xt)
         return self.prior.x0(xt, level) + A.adjoint(r) / (self.kappa**2 * level.a)
+
+
+OFFICIAL: dict[str, ScoreMedical | ScoreMedicalBaseline] = {
+    **{
+        task: dataclasses.replace(solver, predictor="ancestral")
+        for task, solver in ScoreMedical.configurations((0.0, 1.0)).items()
+    },
+    "mri-brats-baseline": ScoreMedicalBaseline(path=VE(1000, 128.0, 0.01)),
+}
+"""The settings of `FILES` with this library's predictor, on levels of images on [0, 1].
+`ScoreMedical.official(task)` has the official predictor too, and levels of images on [-1, 1]."""
