@@ -35,11 +35,12 @@ class MCG(Solver):
     code. `official("inpaint")` has both, and its respacing to n steps is `VP(n, spacing="ends")`.
     Deviations: norms are per sample (there over the batch); colourisation takes the misfit to y
     (there to a noised y); the Langevin corrector of the variance-exploding runs for colour and CT
-    is left out, and `path=VE(...)` gives their ancestral steps, to which rho = 0.1 belongs; for CT
-    the overwrite there is lam A^T (y - A x) / (A^T A 1), here that of A^+. Noise in y is copied
-    into the result: for noisy data prefer DPS. g is in the frame of the path: rho = 1 belongs to
-    variance-preserving paths, and to images of 256 x 256: the norm grows with the side.
-    `MCG(rho=10, path=VP(100))` takes a tenth of the steps; docs/short.md tells at what cost.
+    is left out, and `path=VE(...)` gives their ancestral steps, to which rho = 0.1 belongs on [0,
+    1] and 0.2 on [-1, 1]; for CT the overwrite there is lam A^T (y - A x) / (A^T A 1), here that of
+    A^+. Noise in y is copied into the result: for noisy data prefer DPS. g is in the frame of the
+    path: rho = 1 belongs to variance-preserving paths, and to images of 256 x 256: the norm grows
+    with the side. `MCG(rho=10, path=VP(100))` takes a tenth of the steps; docs/short.md tells at
+    what cost.
     """
 
     name: ClassVar[str] = "mcg"
@@ -69,15 +70,16 @@ class MCG(Solver):
 
         inpaint: guided_diffusion/gaussian_diffusion.py, the gradient of the norm times 1, 1000
         steps, x0 clipped. colorize and ct: run_colorization.py and run_CT_recon.py, N 2000,
-        sigma_max 378, weight .1; for CT lam falls by .4.
+        sigma_max 378, weight .1, on images on [0, 1]; for CT lam falls by .4.
         """
         how: dict[str, Any] = {"known_level": "current", "final": "none"}
         path = VE.published(2000, 378.0, 0.01, value_range)
+        rho = 0.1 * (value_range[1] - value_range[0])
         ct: dict[str, Any] = {"weight": "pinv", "lam_drop": 0.4, "known_level": "clean"}
         return {
             "inpaint": cls(clip="value", variance="learned", **how),
-            "colorize": cls(rho=0.1, path=path, **how),
-            "ct": cls(rho=0.1, path=path, final="none", **ct),
+            "colorize": cls(rho=rho, path=path, **how),
+            "ct": cls(rho=rho, path=path, final="none", **ct),
         }
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:

@@ -120,7 +120,8 @@ class ScoreMedicalBaseline(Solver):
     The baseline of Song, Shen, Xing, Ermon 2022, arXiv 2111.08005, after Song et al. 2021
     (arXiv 2011.13456): s(x) + A^T (y_t - A x) / (kappa s_t)^2, y_t = a y + s A z with fresh z in
     each evaluation. It shares the corrector, the predictor, the deviations and the short path of
-    `ScoreMedical`.
+    `ScoreMedical`. The annealed Langevin samplers of brats_ncsnpp_ald.py and _ald_projection.py, of
+    correctors alone, are not offered.
     """
 
     name: ClassVar[str] = "score-medical-baseline"

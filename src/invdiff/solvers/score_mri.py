@@ -53,7 +53,8 @@ class ScoreMRI(Replacement):
     was sampled; with "predictor-first" it is the last corrector that leaves its noise out). The
     first state is complex noise where the image is complex (the official code: real), and lambda_i
     ends where it says (the official code divides by 2000 whatever N is). The official hybrid step
-    takes images that were weighted by S already; here it is that of the combined image. Noise in y
+    takes images that were weighted by S already, and comes after the first step and every m steps
+    from there; here it is that of the combined image, after every m steps. Noise in y
     is not modelled. noised = True noises y to the level of the state, as ScoreSDE does; known_level
     and start have a meaning only then. In place of 4000 evaluations, `ScoreMRI(path=Karras(60, 20,
     0.02))` takes 120; docs/short.md tells at what cost.
