@@ -41,7 +41,7 @@ from invdiff.priors.load import BUILT_IN, FORMATS, SOURCES
 from invdiff.priors.published.base import Options as PriorOptions
 from invdiff.rng import Rng
 from invdiff.run import solve
-from invdiff.solvers import Solver, registry
+from invdiff.solvers import SYSTEMS, Solver, registry
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SIZE = (32, 32)
@@ -121,6 +121,8 @@ SHORT = {
     Need.DENSITY: "p(y|x)",
     Need.AUTOENCODER: "latent",
     Need.IMAGE_LINEAR: "lin",
+    Need.GUESS: "x(y)",
+    Need.LEARNED_VARIANCE: "var",
 }
 """What a solver lacks, in a cell of a table."""
 
@@ -247,6 +249,26 @@ def knobs(solver: Solver) -> list[list[str]]:
     return rows
 
 
+def systems() -> list[list[str]]:
+    """Rows of the table of systems: the field's name, the solver, the paper and other names."""
+    return [
+        [
+            escaped(known),
+            f"`{name}`",
+            escaped(registry()[name].paper),
+            ", ".join(f"`{alias}`" for alias in others),
+        ]
+        for known, (name, *others) in SYSTEMS.items()
+    ]
+
+
+def official(solver: Solver) -> list[str]:
+    """A row of the table of official configurations: their names and where they were read."""
+    source = " ".join((inspect.getdoc(type(solver).configurations) or "").split())
+    names = ", ".join(f"`{name}`" for name in solver.configurations())
+    return [f"`{solver.name}`", names, escaped(source)]
+
+
 def solvers_page() -> str:
     """docs/solvers.md."""
     solvers = [cls() for cls in registry().values()]
@@ -294,6 +316,23 @@ def solvers_page() -> str:
                 ]
                 for s in solvers
             ),
+        ),
+        "",
+        "## Systems of the field",
+        "",
+        "Which solver a published system is. Other names are taken wherever a solver is named.",
+        "",
+        *table(["system", "solver", "paper", "other names"], systems()),
+        "",
+        "## Official configurations",
+        "",
+        "`Solver.official(task)` has the constants, grid and options of the authors' own code, as",
+        "far as there is a knob for each; the solver's docstring tells what differs. Tests compare",
+        "the samplers with frozen numbers of that code (tests/golden).",
+        "",
+        *table(
+            ["solver", "task", "where they were read"],
+            (official(s) for s in solvers if s.configurations()),
         ),
         "",
         "## Solver by task",

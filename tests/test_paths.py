@@ -81,7 +81,54 @@ def test_spacings():
     assert VP(100, spacing="quad").indices()[-1] == 0
 
 
-@pytest.mark.parametrize("spacing", ["leading", "trailing", "quad"])
+@pytest.mark.parametrize(
+    ("steps", "first", "last"),
+    [
+        (100, [999, 989, 979], [20, 10, 0]),
+        (20, [999, 946, 894], [105, 53, 0]),
+        (7, [999, 832, 666], [333, 166, 0]),
+        (2, [999, 0], [999, 0]),
+        (1, [0], [0]),
+    ],
+)
+def test_respacing_with_both_ends(steps, first, last):
+    """The lists that guided diffusion prints; halves are rounded to even."""
+    grid = VP(steps, spacing="ends").indices()
+    assert grid[: len(first)] == first and grid[-len(last) :] == last
+    assert VP(1000, spacing="ends").levels() == FULL.levels()
+
+
+def test_strides_that_do_not_divide_the_table():
+    """range(0, 1000, 1000 // 30) has 31 entries up to 990, where leading has 30 up to 966."""
+    assert VP(30, spacing="strided").indices() == list(range(990, -1, -33))
+    assert VP(30).indices()[0] == 966 and len(VP(30).indices()) == 30
+    assert VP(50, spacing="strided") != VP(50)
+    assert VP(50, spacing="strided").levels() == VP(50).levels()
+    assert VP(20, spacing="strided", top=300).indices() == list(range(285, -1, -15))
+
+
+def test_the_grid_of_latent_diffusion():
+    """1, 21, ..., 981, and then entry 0 with its noise; 1000 steps leave no room for the shift."""
+    path = VP(50, spacing="strided", shift=1, end="first")
+    assert path.indices() == list(range(981, 0, -20))
+    assert path.levels()[-1] == FULL.levels()[-2] and path.levels()[-1] != CLEAN
+    assert VP(1000, spacing="strided", shift=1).indices() == FULL.indices()
+
+
+def test_an_open_end_is_the_grid_of_one_more_level():
+    open_end, longer = Karras(10, 100.0, 0.1, open_end=True), Karras(11, 100.0, 0.1)
+    assert open_end.levels() == [*longer.levels()[:10], CLEAN]
+    assert Karras(200, 100.0, 0.1, open_end=True).levels()[-2].s == pytest.approx(0.10604, abs=5e-6)
+
+
+def test_published_levels_are_of_images_on_0_to_1():
+    assert VE.published(9, 348.0, 0.01, (0.0, 1.0)) == VE(9, 348.0, 0.01)
+    assert VE.published(9, 348.0, 0.01) == VE(9, 696.0, 0.02)
+    with pytest.raises(InvdiffError, match="no width"):
+        VE.published(9, 348.0, 0.01, (-math.inf, math.inf))
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "quad", "ends"])
 @settings(max_examples=30, deadline=None)
 @given(steps=st.integers(1, 250))
 def test_a_vp_path_has_as_many_steps_as_asked(spacing, steps):
@@ -125,7 +172,7 @@ def test_a_path_without_steps_is_refused(kind):
         kind(0)
 
 
-@pytest.mark.parametrize("spacing", ["leading", "trailing", "quad"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "quad", "strided", "ends"])
 def test_more_steps_than_the_table_holds_are_refused(spacing):
     with pytest.raises(InvdiffError, match="1001 steps"):
         VP(1001, spacing=spacing).levels()

@@ -35,6 +35,8 @@ class Need(Enum):
     AUTOENCODER = "an autoencoder"
     CELLS = "quantised coefficients whose cells are known"
     IMAGE_LINEAR = "an operator that is linear on images"
+    GUESS = "a first guess of the image"
+    LEARNED_VARIANCE = "a prior that learned its variance"
 
 
 IMPLIES: dict[Need, frozenset[Need]] = {
@@ -42,6 +44,7 @@ IMPLIES: dict[Need, frozenset[Need]] = {
     Need.PINV: frozenset({Need.LINEAR, Need.GENERALISED_INVERSE}),
     Need.LINEAR: frozenset({Need.OPERATOR_VJP}),
     Need.CELLS: frozenset({Need.GENERALISED_INVERSE}),
+    Need.GENERALISED_INVERSE: frozenset({Need.GUESS}),
 }
 
 
@@ -89,8 +92,12 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
         found.add(Need.POISSON)
     if problem.noise.has_density:
         found.add(Need.DENSITY)
+    if A.guesses:
+        found.add(Need.GUESS)
     if prior is None or prior.differentiable:
         found.add(Need.PRIOR_VJP)
+    if prior is None or prior.learned_variance:
+        found.add(Need.LEARNED_VARIANCE)
     return closure(found)
 
 
@@ -135,6 +142,7 @@ def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str
         Need.POISSON: f"the noise is {type(noise).__name__}",
         Need.DENSITY: f"{noise} has none",
         Need.AUTOENCODER: "this prior is of images, not of latents",
+        Need.LEARNED_VARIANCE: "this one did not",
     }
     if isinstance(problem.A, PseudoInvertible):  # and yet GENERALISED_INVERSE is missing
         advice = "offers an approximate one only, which approximate=True accepts"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,8 @@ from invdiff.core import CLEAN, InvdiffError, Level
 class Path:
     """A list of levels from noise to the clean image; the last one is (1, 0).
 
-    steps: number of moves, so levels() has steps + 1 entries.
+    steps: number of moves, so levels() has steps + 1 entries. (`VP` has two options for official
+    codes that break these two rules: spacing "strided" and end "first".)
     """
 
     steps: int = field(default=100, metadata={"help": "moves from noise to image", "min": 1})
@@ -38,19 +40,30 @@ class VP(Path):
     2112.10752: Stable Diffusion has beta_min = 0.00085 and beta_max = 0.012).
     schedule "cosine": Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 17, betas capped at 0.999.
     spacing of the table's indices, T = train_steps, n = steps:
-      "leading"   0, T/n, 2T/n, ...            (DDRM, DDNM, PiGDM, RED-diff; tops at T - T/n)
+      "leading"   0, T/n, 2T/n, ..., rounded down; tops at T - T/n
+      "strided"   0, c, 2c, ... below T with c = T // n: the official codes of DDRM, DDNM, PiGDM
+                  and RED-diff. It is "leading" where n divides T, and has more than n steps where
+                  it does not: VP(30) has 30, VP(30, spacing="strided") has 31.
       "trailing"  T/n - 1, 2T/n - 1, ..., T-1  (DDPM when n = T)
+      "ends"      linspace(0, T-1, n), rounded to even at halves: 0, 10, ..., 979, 989, 999 for 100;
+                  the respacing of guided diffusion, so the official codes of ILVR, DPS and MCG
       "quad"      T-1 - floor(sqrt(linspace(0, T^2, n))) (DiffPIR), dense near the image
     top: a number T of indices to travel over instead, at most train_steps: the noisier part of the
     table is left out, for solvers that start from an image (VP(20, top=300): 0, 15, ..., 285).
+    shift: is added to every index where the table has room for it. The DDIM of latent diffusion
+    has 1: VP(50, spacing="strided", shift=1) is 1, 21, ..., 981.
+    end: the last move reaches the "clean" image, or the "first" entry of the table with its noise,
+    as in the DDIM of latent diffusion (PSLD, ReSample).
     """
 
     schedule: Literal["linear", "scaled-linear", "cosine"] = "linear"
-    spacing: Literal["leading", "trailing", "quad"] = "leading"
+    spacing: Literal["leading", "trailing", "quad", "strided", "ends"] = "leading"
     train_steps: int = 1000
     beta_min: float = 1e-4
     beta_max: float = 0.02
     top: int | None = None
+    shift: int = 0
+    end: Literal["clean", "first"] = "clean"
 
     def alpha_bars(self) -> np.ndarray:
         """The cumulative products of 1 - beta, float64, shape (train_steps,)."""
@@ -71,20 +84,31 @@ class VP(Path):
             raise InvdiffError(f"top lies between 1 and {self.train_steps}, found {self.top}.")
         if n > T:
             raise InvdiffError(f"{n} steps do not fit a table of {T}; ask for at most {T}.")
+        grid = self._grid(T, n)
+        fits = 0 <= grid[0] + self.shift and grid[-1] + self.shift < self.train_steps
+        return [i + self.shift * fits for i in reversed(grid)]
+
+    def _grid(self, T: int, n: int) -> list[int]:
+        """n indices below T, or more with "strided", rising."""
         if self.spacing == "leading":
-            grid = [i * T // n for i in range(n)]
-        elif self.spacing == "trailing":
-            grid = [(i + 1) * T // n - 1 for i in range(n)]
-        else:
-            q = np.floor(np.sqrt(np.linspace(0, T**2, n))).astype(int)
-            grid = sorted({int(T - 1 - min(i, T - 1)) for i in q})
-            if len(grid) < n:
-                raise InvdiffError(f"quad spacing has no {n} distinct indices below {T}.")
-        return grid[::-1]
+            return [i * T // n for i in range(n)]
+        if self.spacing == "strided":
+            return list(range(0, T, T // n))
+        if self.spacing == "trailing":
+            return [(i + 1) * T // n - 1 for i in range(n)]
+        if self.spacing == "ends":
+            # summed, as the official code does: where round-off decides, it decides alike
+            strides = [0.0] + [(T - 1) / max(n - 1, 1)] * (n - 1)
+            return [round(i) for i in accumulate(strides)]
+        q = np.floor(np.sqrt(np.linspace(0, T**2, n))).astype(int)
+        grid = sorted({int(T - 1 - min(i, T - 1)) for i in q})
+        if len(grid) < n:
+            raise InvdiffError(f"quad spacing has no {n} distinct indices below {T}.")
+        return grid
 
     def levels(self) -> list[Level]:
-        bars = self.alpha_bars()
-        return [Level(math.sqrt(bars[i]), math.sqrt(1 - bars[i])) for i in self.indices()] + [CLEAN]
+        table = [Level(math.sqrt(bar), math.sqrt(1 - bar)) for bar in self.alpha_bars()]
+        return [table[i] for i in self.indices()] + [CLEAN if self.end == "clean" else table[0]]
 
 
 @dataclass(frozen=True)
@@ -119,10 +143,36 @@ class SubVP(VPSDE):
 
 @dataclass(frozen=True)
 class VE(Path):
-    """Variance-exploding: a = 1, s geometric from sigma_max to sigma_min, then 0 (Song 2021)."""
+    """Variance-exploding: a = 1, s geometric from sigma_max to sigma_min, then 0 (Song 2021).
+
+    Levels are in the unit of the images. Those of Song et al. and of what builds on their networks
+    (SNIPS, score-MRI) are published for images on [0, 1]: `published` turns them into levels of
+    images on another range.
+    """
 
     sigma_max: float = 100.0
     sigma_min: float = 0.01
+
+    @classmethod
+    def published(
+        cls,
+        steps: int,
+        sigma_max: float,
+        sigma_min: float,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+    ) -> VE:
+        """Levels published for images on [0, 1], on the range of a prior: twice them on [-1, 1].
+
+        value_range: of the prior's images. Of complex images whose magnitude is at most 1 the
+        published levels hold as they are: give (0, 1). Raises InvdiffError for an endless range.
+        """
+        width = value_range[1] - value_range[0]
+        if not 0 < width < math.inf:
+            raise InvdiffError(
+                f"Published levels are for images on [0, 1], and images on {value_range} have no "
+                "width to scale them by; give the range in which they lie, (0, 1) to leave them."
+            )
+        return VE(steps, width * sigma_max, width * sigma_min)
 
     def levels(self) -> list[Level]:
         return [Level(1.0, s) for s in _geometric(self.sigma_max, self.sigma_min, self.steps)] + [
@@ -158,17 +208,23 @@ class Stairs(VE):
 
 @dataclass(frozen=True)
 class Karras(Path):
-    """Variance-exploding with the grid of Karras et al. 2022 (arXiv 2206.00364), eq. 5."""
+    """Variance-exploding with the grid of Karras et al. 2022 (arXiv 2206.00364), eq. 5.
+
+    open_end: sigma_min is where the next level of the grid would stand, in place of which comes the
+    clean image: the grid of steps + 1 levels without its last (the official code of DAPS).
+    """
 
     sigma_max: float = 80.0
     sigma_min: float = 0.002
     rho: float = 7.0
+    open_end: bool = False
 
     def levels(self) -> list[Level]:
-        n, r = self.steps, self.rho
+        n, r = self.steps + self.open_end, self.rho
         hi, lo = self.sigma_max ** (1 / r), self.sigma_min ** (1 / r)
         t = np.linspace(0, 1, n) if n > 1 else np.zeros(1)
-        return [Level(1.0, float((hi + u * (lo - hi)) ** r)) for u in t] + [CLEAN]
+        noisy = [Level(1.0, float((hi + u * (lo - hi)) ** r)) for u in t]
+        return [*noisy[: self.steps], CLEAN]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from invdiff.operators.base import Linear
 
 KnownLevel = Literal["next", "current"]
+Clip = Literal["off", "value", "straight-through"]
+Variance = Literal["lower", "learned"]
 
 
 def renoise(x0: Tensor, eps: Tensor, to: Level, z: Tensor, c1: float) -> Tensor:
@@ -41,6 +43,29 @@ def ddim_std(level: Level, to: Level, eta_ddim: float) -> float:
 def ddim(x0: Tensor, eps: Tensor, level: Level, to: Level, z: Tensor, eta_ddim: float) -> Tensor:
     """One DDIM step from `level` to `to`; eta_ddim = 1 is the ancestral DDPM step."""
     return renoise(x0, eps, to, z, ddim_std(level, to, eta_ddim))
+
+
+def spread(z: Tensor, v: Tensor, level: Level, to: Level) -> Tensor:
+    """The noise of an ancestral step, wider than the lower bound as a network learned it.
+
+    Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 15: ln of the variance lies between ln of the
+    lower bound (v = -1, which `ddim` has at eta_ddim = 1) and ln beta, s^2 / s'^2 times it (v = 1).
+    v: shape of z. The last step adds no noise. For variance-preserving paths.
+    """
+    return z * (level.s / to.s) ** ((1 + v) / 2) if to.s else z
+
+
+def clipped(x0: Tensor, value_range: tuple[float, float], clip: Clip) -> tuple[Tensor, Tensor]:
+    """x0 in the range, and what a gradient in it is multiplied by: shape of x0.
+
+    "off": x0 as it is. "value": the gradient vanishes where x0 was clipped. "straight-through": it
+    is kept there.
+    """
+    inside = torch.ones_like(x0)
+    if clip == "off":
+        return x0, inside
+    within = x0.clamp(*value_range)
+    return within, (within == x0).to(x0.dtype) if clip == "value" else inside
 
 
 def langevin(x: Tensor, score: Tensor, step: float | Tensor, z: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ def without_margin(pixels: Tensor, margin: Margin) -> Tensor:
 _DEBLUR = {
     "kernel": "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file with the kernel",
     "boundary": "what lies beyond the edge: unknown (a margin is restored too, and cut off), "
-    "reflect, zero or circular",
+    "reflect, mirror, zero or circular",
 }
 PHOTO_TASKS = (
     Task(

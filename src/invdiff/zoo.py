@@ -95,7 +95,7 @@ def preset(task_name: str, solver_name: str, sigma_y: float, size: Size = (256, 
 
     sigma_y: noise of the measurement, in the prior's range. size: (H, W) of the image.
     """
-    key = (task_name, solver_name)
+    key = (task_name, solver_class(solver_name).name)
     if key in SIZED:
         return SIZED[key](size)
     return TUNED[key](sigma_y) if key in TUNED else solver_class(solver_name)()

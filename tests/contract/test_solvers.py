@@ -104,8 +104,15 @@ VARIANTS |= {
     "dps-poisson-official": solver_class("dps")(loss="poisson_official", path=VP(STEPS)),
     "dps-clip": solver_class("dps")(clip="value", path=VP(STEPS)),
     "reddiff-official": solver_class("reddiff")(scaling="official", sigma0=0.1, path=VP(STEPS)),
+    "reddiff-guess": solver_class("reddiff")(init_from="guess", path=VP(STEPS)),
     "reddiff-pinv": solver_class("reddiff")(init_from="pinv", path=VP(STEPS)),
     "reddiff-prior": solver_class("reddiff")(init_from="prior", path=VP(STEPS)),
+    "diffpir-noisy": solver_class("diffpir")(final="noisy", clip="value", path=VP(STEPS)),
+    "dds-clean": solver_class("dds")(end="clean", path=VP(STEPS)),
+    "latino-misfit": solver_class("latino")(unit="misfit").with_steps(STEPS),
+    "score-mri-reversed": solver_class("score-mri")(
+        order="predictor-first", parts="apart", path=VE(STEPS, 20.0, 0.02)
+    ),
     "diffpir-denoised": solver_class("diffpir")(final="denoised", path=VP(STEPS)),
     "mmps-drawn": solver_class("mmps")(draw=True, path=Karras(STEPS)),
     "mmps-weights": solver_class("mmps")(weights=True, path=Karras(STEPS)),
@@ -411,6 +418,13 @@ class SvdOnly(PinvOnly, Spectral):
         return self.base.Ut(y)
 
 
+class GuessOnly(VjpOnly):
+    guesses = True
+
+    def guess(self, y: Tensor, x_shape: tuple[int, ...]) -> Tensor:
+        return self.base.guess(y, x_shape)
+
+
 class NoGradient(Denoiser):
     """The prior without its gradients."""
 
@@ -429,6 +443,7 @@ RUNGS = (
     (Need.PINV, PinvOnly),
     (Need.LINEAR, LinearOnly),
     (Need.GENERALISED_INVERSE, GeneralisedInverseOnly),
+    (Need.GUESS, GuessOnly),
     (Need.OPERATOR_VJP, VjpOnly),
 )
 

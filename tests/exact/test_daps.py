@@ -68,7 +68,7 @@ def daps(
                 P = np.linalg.pinv(A) @ A
                 x0 = np.linalg.pinv(A) @ t.y + (np.eye(D) - P) @ (mean + np.sqrt(r2) * xi)
         else:
-            h = lr * (1 - 0.99 * i / len(t.moves))
+            h = lr * (1 - 0.99 * i / (len(t.moves) + 1))
             for k in range(langevin_steps):
                 slope = (mean - x0) / r2 + A.T @ (t.y - A @ x0) / noise**2
                 x0 = x0 + h * slope + np.sqrt(2 * h) * t.z(i, f"langevin {k}")
@@ -169,7 +169,7 @@ def recursion(path, gain, inner, steps, lr, tau):
             P = 1 / (pull + 1 / t.sigma**2)
             own, of_y, noise = P * c / t.sigma**2, P * pull, P
         else:
-            h = lr * (1 - 0.99 * i / n)
+            h = lr * (1 - 0.99 * i / (n + 1))
             keep = 1 - h * (pull + 1 / t.sigma**2)
             for _ in range(steps):
                 own = keep * own + h * c / t.sigma**2
@@ -246,6 +246,7 @@ def test_complex_measurements_scatter_in_both_parts():
 
 def test_the_official_settings():
     assert DAPS().num_steps == 200 and DAPS.official("hdr").lr == 2e-5
+    assert DAPS().levels[-2].s == pytest.approx(0.10604, abs=5e-6)
     assert DAPS.official("nonlinear-blur").langevin_steps == 200
     assert OFFICIAL_TAU**2 == pytest.approx(0.01**2 / 2)
     for task in OFFICIAL:

@@ -312,11 +312,15 @@ def test_needs_follow_the_knobs():
 
 def test_the_official_constants_are_at_hand():
     assert REDDiff.official("super-resolution") == REDDiff(
-        lam=0.25, lr=0.1, scaling="official", init_from="pinv"
+        lam=0.25,
+        lr=0.1,
+        scaling="official",
+        init_from="guess",
+        path=VP(50, spacing="strided"),
     )
     assert REDDiff.official("inpaint").sigma0 == 1e-4
     for task in OFFICIAL:
-        assert REDDiff.official(task).lam == 0.25
+        assert REDDiff.official(task).lam == (1.0 if task == "inpaint-noisy" else 0.25)
     assert Need.PINV not in REDDiff.official("hdr").needs
     with pytest.raises(InvdiffError, match="did you mean inpaint"):
         REDDiff.official("inpant")

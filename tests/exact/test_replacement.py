@@ -250,14 +250,14 @@ def test_predictors_sample_the_prior_as_the_path_gets_finer(predictor, kind):
 def test_the_short_preset():
     """120 evaluations: a normal law loses 9 % of its variance, without the corrector 11 %.
 
-    The paper's 2000 evaluations lose less than 1e-5. Annealed, to stay affine in the noise.
+    The 2000 evaluations of CIFAR-10's configuration gain 3e-4. Annealed, to stay affine.
     """
     preset = zoo.preset("inpaint", "replacement", 0.0)
     assert preset == Replacement(path=Karras(60, 20.0, 0.02))
     for path, M, variance in (
         (preset.path, 1, 0.9084),
         (preset.path, 0, 0.8866),
-        (Replacement().path, 1, 1.0000),
+        (Replacement().path, 1, 1.0003),
     ):
         *_, last = recursion(path, 0.0, 1.0, "next", "ancestral", 0.16 * M, "noised")
         assert last.variance == pytest.approx(variance, abs=ROUNDING)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -358,10 +360,14 @@ def test_official_settings_are_the_ones_of_the_configuration_files():
         "ct-metal-sparse": (0.865, 0.261, 128),
         "ct-metal-sparse-180": (0.27, None, 128),
     }
+    assert set(ScoreMedical.configurations()) == set(table)
     for name, (lam, snr, top) in table.items():
-        found = OFFICIAL[name]
-        assert found.lam == lam and (found.snr if found.corrector_steps else None) == snr
-        assert found.num_steps == 1000 and found.levels[0].s == pytest.approx(top)
-    assert set(OFFICIAL) == {*table, "mri-brats-baseline"}
-    baseline = OFFICIAL["mri-brats-baseline"]
+        for value_range, width in (((0.0, 1.0), 1), ((-1.0, 1.0), 2)):
+            found = ScoreMedical.official(name, value_range)
+            assert found.lam == lam and (found.snr if found.corrector != "none" else None) == snr
+            assert found.num_steps == 1000 and found.levels[0].s == pytest.approx(width * top)
+            assert found.corrector_steps == 1  # y is mixed in twice with and without a corrector
+        entry = dataclasses.replace(OFFICIAL[name], predictor="reverse-diffusion")
+        assert entry == ScoreMedical.official(name, (0.0, 1.0))
+    baseline = ScoreMedicalBaseline.official("mri-brats")
     assert (baseline.kappa, baseline.snr, baseline.num_steps) == (1.231, 0.608, 1000)

@@ -170,13 +170,15 @@ CELEBA = ((0.9923, 0.0087), (0.8890, 0.1265), (0.2428, 0.8556), (0.0, 1.1263))
 @pytest.mark.parametrize("variance", [1 / 12, 8100.0], ids=["uniform start", "our start"])
 def test_the_default_has_the_printed_moments(variance):
     """90 -> 0.01, L = 500, K = 5, c = 0.033. From which noise it starts is forgotten on the way."""
-    for found, (mean, var) in zip(long_run(SNIPS(), 0.0, variance), CELEBA, strict=True):
+    solver = SNIPS.official("celeba", value_range=(0.0, 1.0))
+    for found, (mean, var) in zip(long_run(solver, 0.0, variance), CELEBA, strict=True):
         assert found.mean == pytest.approx(mean, abs=ROUNDING)
         assert found.variance == pytest.approx(var, abs=ROUNDING)
 
 
 def test_the_printed_moments_see_a_wrong_step_size():
-    found = long_run(SNIPS(c=0.034), 0.0, 8100.0)
+    solver = SNIPS.official("celeba", value_range=(0.0, 1.0))
+    found = long_run(dataclasses.replace(solver, c=0.034), 0.0, 8100.0)
     assert abs(found[3].variance - CELEBA[3][1]) > 10 * ROUNDING
 
 
@@ -279,6 +281,7 @@ def test_k_steps_are_spent_at_each_level():
     solver = SNIPS()
     sigmas = [level.sigma for level in solver.levels]
     assert solver.num_steps == 2500 and sigmas[-1] == 0
-    np.testing.assert_allclose(sigmas[:-1], np.repeat(np.geomspace(90, 0.01, 500), 5), rtol=1e-12)
+    grid = np.repeat(np.geomspace(180, 0.02, 500), 5)  # twice the published, for [-1, 1]
+    np.testing.assert_allclose(sigmas[:-1], grid, rtol=1e-12)
     few = SNIPS(K=5).with_steps(7)  # a remainder is spread
     assert few.num_steps == 7 and len({level.sigma for level in few.levels}) == 3

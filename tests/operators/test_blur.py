@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from invdiff.operators import (
     SeparableBlur,
     blur,
     check_kernel,
+    dot_test,
     gaussian_kernel,
     motion_kernel,
 )
@@ -62,11 +64,11 @@ def test_convolution_flips_the_kernel() -> None:
     kernel = torch.arange(1.0, 10.0).double().reshape(3, 3)
     x = torch.zeros(1, 1, 7, 8).double()
     x[..., 3, 4] = 1
-    for boundary in ("circular", "reflect", "zero"):
+    for boundary in ("circular", "reflect", "mirror", "zero"):
         same(blur(kernel, (7, 8), boundary)(x)[0, 0, 2:5, 3:6], kernel)
 
 
-@pytest.mark.parametrize("boundary", ["reflect", "zero", "circular"])
+@pytest.mark.parametrize("boundary", ["reflect", "mirror", "zero", "circular"])
 def test_the_classes_agree(boundary: str) -> None:
     """A Gaussian goes to the highest class, which agrees with the general ones."""
     kernel, size = gaussian_kernel(0.8), (13, 10)
@@ -117,11 +119,35 @@ def test_a_kernel_may_reach_too_far_for_an_unknown_boundary() -> None:
         with pytest.raises(InvdiffError, match="nothing is measured"):
             blur(kernel, (12, 30), "unknown")
     assert blur(gaussian_kernel(2), (17, 17), "unknown").y_shape((1, 17, 17)) == (1, 1, 1)
+def test_a_mirror_does_not_repeat_the_edge() -> None:
+    """The padding that torch calls reflect, as in the official code of DPS; not our reflect."""
+    kernel, x = gaussian_kernel(1.0), torch.randn(2, 3, 12, 11, dtype=torch.float64)
+    padded = torch.nn.functional.pad(x, (4, 4, 4, 4), mode="reflect")
+    want = torch.nn.functional.conv2d(padded.reshape(6, 1, 20, 19), kernel[None, None])
+    for A in (blur(kernel, (12, 11), "mirror"), Blur(kernel, (12, 11), "mirror")):
+        same(A(x), want.reshape(x.shape))
+    assert float((blur(kernel, (12, 11), "reflect")(x) - want.reshape(x.shape)).abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (4, 3), (6, 9)])
+@pytest.mark.parametrize("sides", [(1, 1), (3, 2), (7, 4), (13, 30)])
+def test_a_mirror_of_any_kernel(size: tuple[int, int], sides: tuple[int, int]) -> None:
+    """Against numpy's padding, for kernels that reach beyond the mirror image too; the adjoint."""
+    kernel = torch.rand(sides, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    A, x = Blur(kernel, size, "mirror"), torch.randn(1, 1, *size, dtype=torch.float64)
+    (h, w), wide = sides, np.pad(x[0, 0].numpy(), [(n, n) for n in sides], mode="reflect")
+    want = sum(
+        kernel[u, v] * wide[h + h // 2 - u :, w + w // 2 - v :][: size[0], : size[1]]
+        for u in range(h)
+        for v in range(w)
+    )
+    same(A(x)[0, 0], want)
+    assert dot_test(A, (1, *size)) < 1e-13
 
 
 def test_constants_pass() -> None:
     ones = torch.ones(1, 1, 12, 11, dtype=torch.float64)
-    for boundary in ("circular", "reflect"):
+    for boundary in ("circular", "reflect", "mirror"):
         for kernel in (gaussian_kernel(2), motion_kernel(9, 25)):
             same(blur(kernel, (12, 11), boundary)(ones), ones)
 
@@ -158,8 +184,11 @@ def test_errors_are_sentences() -> None:
     with pytest.raises(InvdiffError, match="known are circular, reflect, unknown, zero"):
         blur(kernel, (5, 5), "periodic")
     with pytest.raises(InvdiffError, match="known are reflect, zero, unknown"):
+    with pytest.raises(InvdiffError, match="known are circular, reflect, mirror, zero"):
+        blur(kernel, (5, 5), "periodic")
+    with pytest.raises(InvdiffError, match="known are reflect, mirror, zero"):
         Blur(kernel, (5, 5), "circular")
-    for boundary in ("circular", "reflect", "zero"):
+    for boundary in ("circular", "reflect", "mirror", "zero"):
         for k in (kernel, motion_kernel(5, 30)):
             with pytest.raises(InvdiffError, match=r"5 x 4 pixels, found .*\(3, 6, 4\)"):
                 blur(k, (5, 4), boundary).y_shape((3, 6, 4))

@@ -29,10 +29,24 @@ def test_the_formula(levels: int, value) -> None:
     assert len(got.unique()) <= levels
 
 
-@pytest.mark.parametrize("value", ["centre", "lower"])
+def test_the_bins_of_official_codes() -> None:
+    """DDRM-JPEG: whole numbers of 255 divided by 32. RED-diff: the nearest of 2^b values."""
+    x = torch.linspace(-1, 1, 1001, dtype=torch.float64)[None]
+    bytes_ = ((x + 1) / 2 * 255).int() // 32 / (255 / 32) * 2.0 - 1
+    torch.testing.assert_close(ops.Quantize(8, "bytes")(x), bytes_.double(), rtol=0, atol=1e-7)
+    ends = torch.floor((x + 1) / 2 * 7 + 0.5) / 7 * 2 - 1
+    torch.testing.assert_close(ops.Quantize.bits(3, "ends")(x), ends, rtol=0, atol=1e-15)
+    assert float((ops.Quantize(8, "lower")(x) - bytes_).abs().max()) > 0.2
+    with pytest.raises(InvdiffError, match="6 levels do not"):
+        ops.Quantize(6, "bytes")
+
+
+@pytest.mark.parametrize("value", ["centre", "lower", "bytes", "ends"])
 @pytest.mark.parametrize("levels", [*range(2, 40), 255, 256, 999, 65536])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_twice_is_once_bit_for_bit(levels: int, value, dtype: torch.dtype) -> None:
+    if value == "bytes" and 256 % levels:
+        return
     Q = ops.Quantize(levels, value)
     y = Q(torch.linspace(-1.2, 1.2, 4000, dtype=dtype)[None])
     assert torch.equal(Q(y), y)
@@ -61,7 +75,7 @@ def test_a_bad_number_of_levels_is_one_sentence(levels) -> None:
         ops.Quantize(levels)
     with pytest.raises(InvdiffError, match=r"whole number from 1 to 16"):
         ops.Quantize.bits(0)
-    with pytest.raises(InvdiffError, match="centre or its lower edge"):
+    with pytest.raises(InvdiffError, match="one of centre, lower, bytes, ends, not upper"):
         ops.Quantize(4, "upper")  # type: ignore[arg-type]
 
 

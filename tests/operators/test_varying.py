@@ -119,7 +119,7 @@ def test_errors_are_sentences():
     with pytest.raises(InvdiffError, match="sum to 0"):
         TiledBlur(torch.stack([torch.ones(3, 3), torch.zeros(3, 3)])[None], (8, 8))
     with pytest.raises(InvdiffError, match="no boundary"):
-        TiledBlur(torch.ones(1, 1, 3, 3), (8, 8), "mirror")
+        TiledBlur(torch.ones(1, 1, 3, 3), (8, 8), "periodic")
     with pytest.raises(InvdiffError, match="made for images of 8 x 8"):
         TiledBlur(torch.ones(1, 1, 3, 3), (8, 8)).y_shape((1, 8, 9))
     for bad in (torch.zeros(1, 3, 4, 4), torch.zeros(2, 4, 4), torch.zeros(1, 2, 4, 4).long()):

@@ -9,7 +9,7 @@ from invdiff.cli import OK
 from invdiff.commands import options
 from invdiff.needs import why_not
 from invdiff.priors.load import BUILT_IN, FORMATS, SOURCES
-from invdiff.solvers import registry
+from invdiff.solvers import aliases, registry, system
 from invdiff.solvers.base import Solver
 
 
@@ -48,12 +48,14 @@ def verdict(solver: Solver, task: str) -> str:
 
 def solvers() -> list[str]:
     """Every solver and what it can do."""
-    rows = [["solver", *zoo.TASKS, "samples are"]]
+    rows = [["solver", "system", *zoo.TASKS, "samples are"]]
     for name, cls in registry().items():
-        rows.append([name, *(verdict(cls(), t) for t in zoo.TASKS), cls.claim])
+        rows.append([name, system(name), *(verdict(cls(), t) for t in zoo.TASKS), cls.claim])
+    other = ", ".join(f"{alias} ({name})" for alias, name in aliases().items())
     picks = ", ".join(f"{zoo.AUTO[t][0]} for {t}" for t in zoo.TASKS)
     return [
         *aligned(rows), "",
+        f"Other names that --solver takes: {other}.",
         "noisy, noiseless: only with, only without noise in the photo (--noise).",
         f"auto takes {picks}.",
         "`invdiff solvers --task TASK` tells papers, and why others cannot; "

@@ -1,10 +1,12 @@
-"""Blur: true convolution with a kernel, for three kinds of boundary.
+"""Blur: true convolution with a kernel, for four kinds of boundary.
 
 Convolution means y[i] = sum over u of k[u] x[i - (u - c)]: the kernel is flipped relative to
 cross-correlation. Its centre c is the middle of an odd side, and element n // 2 of an even side n,
 the one after the middle. All taps are used. Beyond the edge the image goes on as
   circular   a b c d | a b c d | a b c d
   reflect    d c b a | a b c d | d c b a   (half-sample symmetric)
+  mirror       d c b | a b c d | c b a     (whole-sample symmetric: the edge is not repeated, as in
+                                            the official code of DPS)
   zero       0 0 0 0 | a b c d | 0 0 0 0
 and a kernel larger than the image meets as many copies as it reaches. Where the boundary is
   unknown    ? ? ? ? | a b c d | ? ? ? ?
@@ -206,8 +208,8 @@ class CircularBlur(Spectral):
 class Blur(Linear):
     """Convolution with any kernel where the image does not repeat.
 
-    kernel: (h, w), real, of any size. size: (H, W) of the image. boundary: "reflect", "zero" or
-    "unknown", with which y holds the pixels only that read nothing beyond the edge.
+    kernel: (h, w), real, of any size. size: (H, W) of the image. boundary: "reflect", "mirror",
+    "zero" or "unknown", with which y holds the pixels only that read nothing beyond the edge.
     The image is continued onto a periodic grid just large enough, convolved there by FFT and
     cropped; the adjoint undoes these steps in reverse, so it is exact.
     """
@@ -218,7 +220,7 @@ class Blur(Linear):
 
     def __post_init__(self) -> None:
         check_kernel(self.kernel)
-        check_boundary(self.boundary, ("reflect", "zero", "unknown"))
+        check_boundary(self.boundary, ("reflect", "mirror", "zero", "unknown"))
         object.__setattr__(self, "size", checked_size(self.size))
         if self.boundary == "unknown":
             check_reach(margins(self.kernel), self.size)
@@ -226,19 +228,25 @@ class Blur(Linear):
     @property
     def _mirrored_once(self) -> bool:
         """Whether the kernel reaches into one mirror image only, on each side."""
-        return all(k // 2 <= n for k, n in zip(self.kernel.shape, self.size, strict=True))
+        room = (n - self._edge for n in self.size)
+        return all(k // 2 <= n for k, n in zip(self.kernel.shape, room, strict=True))
+
+    @property
+    def _edge(self) -> int:
+        """Samples at the edge that the mirror image leaves out."""
+        return 1 if self.boundary == "mirror" else 0
 
     @cached_property
     def grid(self) -> tuple[int, int]:
         """Size of the periodic grid: room for what the kernel reaches on either side of the image,
-        or (2 H, 2 W) for a reflection that it reaches beyond."""
+        or a whole period, (2 H, 2 W) and for a mirror 2 less, where it reaches beyond."""
         (height, width), (h, w) = self.size, self.kernel.shape
         if self.boundary == "unknown":
             return quick(height), quick(width)
         if self.boundary == "zero":
             return quick(height + h // 2), quick(width + w // 2)
         if not self._mirrored_once:
-            return 2 * height, 2 * width
+            return max(2 * height - 2 * self._edge, 1), max(2 * width - 2 * self._edge, 1)
         return quick(height + h - 1), quick(width + w - 1)
 
     @cached_property
@@ -276,7 +284,8 @@ class Blur(Linear):
     def _margins(self, axis: int) -> tuple[int, int]:
         """Mirrored samples that the convolution reads after and before the image."""
         n, k = self.size[axis], self.kernel.shape[axis]
-        return (k // 2, (k - 1) // 2) if self._mirrored_once else (n, 0)
+        whole = max(n - 2 * self._edge, 0)
+        return (k // 2, (k - 1) // 2) if self._mirrored_once else (whole, 0)
 
     def _continued(self, x: Tensor) -> Tensor:
         """x continued onto the grid as the boundary says."""
@@ -284,12 +293,13 @@ class Blur(Linear):
             return self._padded(x)
         for axis in (-2, -1):
             after, before = self._margins(axis)
-            n, mirror = x.shape[axis], x.flip(axis)
+            n, mirror, edge = x.shape[axis], x.flip(axis), self._edge
             empty = self.grid[axis] - n - after - before
             gap = x.new_zeros(()).expand(*mirror.narrow(axis, 0, 1).shape)
-            parts = [x, mirror.narrow(axis, 0, after)]
+            parts = [x, mirror.narrow(axis, min(edge, n - after), after)]
             parts += [gap.repeat_interleave(empty, axis)] * (empty > 0)
-            x = torch.cat([*parts, mirror.narrow(axis, n - before, before)], dim=axis)
+            last = mirror.narrow(axis, max(n - before - edge, 0), before)
+            x = torch.cat([*parts, last], dim=axis)
         return x
 
     def _folded(self, z: Tensor) -> Tensor:
@@ -298,10 +308,12 @@ class Blur(Linear):
             return self._cropped(z)
         for axis in (-1, -2):
             after, before = self._margins(axis)
-            n, total = self.size[axis], self.grid[axis]
+            n, total, edge = self.size[axis], self.grid[axis], self._edge
             x = z.narrow(axis, 0, n).clone()
-            x.narrow(axis, n - after, after).add_(z.narrow(axis, n, after).flip(axis))
-            x.narrow(axis, 0, before).add_(z.narrow(axis, total - before, before).flip(axis))
+            first = n - after - min(edge, n - after)
+            x.narrow(axis, first, after).add_(z.narrow(axis, n, after).flip(axis))
+            first = min(edge, n - before)
+            x.narrow(axis, first, before).add_(z.narrow(axis, total - before, before).flip(axis))
             z = x
         return z
 
@@ -326,7 +338,7 @@ def blur(kernel: Tensor, size: tuple[int, int], boundary: str = "reflect") -> Li
     boundary "unknown" the measurement is smaller by the kernel's `margins`.
     """
     check_kernel(kernel)
-    check_boundary(boundary, ("circular", "reflect", "unknown", "zero"))
+    check_boundary(boundary, ("circular", "reflect", "mirror", "unknown", "zero"))
     if boundary == "circular":
         return CircularBlur(kernel, size)
     u, s, vt = torch.linalg.svd(kernel.detach().cpu().double(), full_matrices=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -28,6 +29,8 @@ class HDR(Operator):
     gain: float = 2.0
     straight_through: bool = False
 
+    guesses: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if not 0 < self.gain < float("inf"):
             raise InvdiffError(f"A gain is a finite number above 0, found {self.gain}.")
@@ -38,6 +41,10 @@ class HDR(Operator):
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         inside = (self.gain * x).abs() <= 1
         return self.gain * v if self.straight_through else self.gain * v * inside
+
+    def guess(self, y: Tensor, x_shape: tuple[int, ...]) -> Tensor:
+        """y / gain."""
+        return y / self.gain
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(x_shape)

@@ -148,6 +148,10 @@ class KernelNetworkBlur(Operator):
         y = 2 * (self._conv(f"recon_trunk.{back + 8}", h) + base) - 1
         return y.clamp(-1, 1) if self.clamp else y
 
+    def guess(self, y: Tensor, x_shape: tuple[int, ...]) -> Tensor:
+        """A(y), the measurement blurred once more: where the code of RED-diff starts."""
+        return self(y)
+
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         channels = self.weights["feature_extractor.0.weight"].shape[1]
         rows, columns = (n * STRIDE for n in self.code.shape[-2:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,12 @@ from invdiff.operators.operator import Operator
 @dataclass(frozen=True, eq=False)
 class PseudoInvertible(Operator):
     """An operator h, linear or not, with a generalised inverse: h(h^+(h(x))) = h(x) for all x."""
+
+    guesses: ClassVar[bool] = True
+
+    def guess(self, y: Tensor, x_shape: tuple[int, ...]) -> Tensor:
+        """h^+(y)."""
+        return self.pinv(y)
 
     def pinv(self, y: Tensor) -> Tensor:
         """h^+(y): an image for a measurement, (B, *x_shape)."""

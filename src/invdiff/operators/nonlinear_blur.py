@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,8 @@ class NonlinearBlur(Operator):
     radius: int = 8
     kernels: int = 6
     contrast: float = 6.0
+
+    guesses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not all(whole(n) and n <= 200 for n in (self.radius, self.kernels)):
@@ -130,6 +133,10 @@ class NonlinearBlur(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         return response((self.choice(x)[:, None] * self.exposures(linear_light(x))).sum(2))
+
+    def guess(self, y: Tensor, x_shape: tuple[int, ...]) -> Tensor:
+        """A(y), the measurement blurred once more: where the code of RED-diff starts."""
+        return self(y)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(x_shape) != 3:

@@ -24,11 +24,13 @@ class Operator:
     batched: names of the tensor fields whose first axis is the batch (or 1, shared by all rows).
     differentiable: False where no gradient passes (real JPEG, quantisation).
     cells: True where the measurement tells an interval for each of its coefficients (JPEG).
+    guesses: whether `guess` works.
     """
 
     batched: ClassVar[tuple[str, ...]] = ()
     differentiable: ClassVar[bool] = True
     cells: ClassVar[bool] = False
+    guesses: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         admit(self)
@@ -109,6 +111,10 @@ class Operator:
     def restrict(self, y: Tensor) -> Tensor:
         """y with the entries that were never measured set to zero."""
         return y
+
+    def guess(self, y: Tensor, x_shape: tuple[int, ...]) -> Tensor:
+        """A first image (B, *x_shape) for a measurement, where a fit may start."""
+        raise NotImplementedError
 
     def rows(self, index: Tensor) -> Self:
         """The operator of the batch rows index (rows may repeat)."""

@@ -8,6 +8,7 @@ scoring, with the truth in hand; it is no part of a reconstruction.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +34,14 @@ class PhaseRetrieval(Operator):
 
     Where a coefficient is exactly 0 the magnitude has no gradient, and 0 is taken. x = 0 is thus a
     stationary point of every misfit (without unit_range).
+    The operator of DAPS (Zhang et al. 2025) is `PhaseRetrieval(2.0, unit_range=True)`.
     Raises InvdiffError for a negative oversampling and for images that are not (C, H, W).
     """
 
     oversample: float = 2.0
     unit_range: bool = False
+
+    guesses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.oversample <= 64:
@@ -57,6 +61,16 @@ class PhaseRetrieval(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.field(x).abs()
+
+    def guess(self, y: Tensor, x_shape: tuple[int, ...]) -> Tensor:
+        """|F^-1 y| without the padding: what the magnitude alone makes, as in RED-diff's code."""
+        height, width = x_shape[-2:]
+        rows, columns = self.padding((height, width))
+        axes = (-2, -1)
+        z = torch.fft.ifft2(torch.fft.ifftshift(y, dim=axes), norm="ortho")
+        x = torch.fft.fftshift(z, dim=axes).abs()
+        x = x[..., rows : rows + height, columns : columns + width]
+        return 2 * x - 1 if self.unit_range else x
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         channels, height, width = _image(type(self).__name__, x_shape)

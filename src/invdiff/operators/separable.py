@@ -77,6 +77,12 @@ def reflected(index: Tensor, n: int) -> Tensor:
     return torch.where(index < n, index, 2 * n - 1 - index)
 
 
+def mirrored(index: Tensor, n: int) -> Tensor:
+    """Index into n samples of their whole-sample symmetric extension d c b | a b c d | c b a."""
+    index = index % max(2 * n - 2, 1)
+    return torch.where(index < n, index, 2 * n - 2 - index)
+
+
 def full_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U (m, k), s (k,), V (n, n) of a matrix (m, n) = U diag(s) V[:, :k]^T, k = min(m, n).
 
@@ -301,8 +307,8 @@ def blur_matrix(taps: Tensor, n: int, boundary: str) -> Tensor:
     weight = taps.expand(len(at), -1)
     if boundary in ("zero", "unknown"):
         weight = torch.where((index >= 0) & (index < n), weight, 0.0)
-    index = reflected(index, n) if boundary == "reflect" else index % n
-    return torch.zeros(len(at), n, dtype=torch.float64).scatter_add_(1, index, weight)
+    how = {"reflect": reflected, "mirror": mirrored}.get(boundary, torch.remainder)
+    return torch.zeros(len(at), n, dtype=torch.float64).scatter_add_(1, how(index, n), weight)
 
 
 def check_boundary(boundary: str, known: tuple[str, ...]) -> None:
@@ -316,8 +322,8 @@ class SeparableBlur(Separable):
     """Convolution with the kernel outer(kernel_rows, kernel_cols).
 
     kernel_rows, kernel_cols: taps along the height and along the width, 1-D, of any length.
-    size: (H, W) of the image. boundary: "reflect", "zero", "circular" or "unknown", with which y
-    holds the pixels only that read nothing beyond the edge.
+    size: (H, W) of the image. boundary: "reflect", "mirror", "zero", "circular" or "unknown", with
+    which y holds the pixels only that read nothing beyond the edge.
     """
 
     kernel_rows: Tensor
@@ -328,7 +334,7 @@ class SeparableBlur(Separable):
     def __post_init__(self) -> None:
         check_kernel(self.kernel_rows, ndim=1)
         check_kernel(self.kernel_cols, ndim=1)
-        check_boundary(self.boundary, ("reflect", "zero", "circular", "unknown"))
+        check_boundary(self.boundary, ("reflect", "mirror", "zero", "circular", "unknown"))
         object.__setattr__(self, "size", checked_size(self.size))
         if self.boundary == "unknown":
             check_reach((reach(self.kernel_rows), reach(self.kernel_cols)), self.size)

@@ -33,7 +33,8 @@ class TiledBlur(Linear):
 
     kernels: (rows, columns, h, w), real: those in the middles of a grid of equal tiles. w_t: hats
     that overlap and sum to 1, so that between the middles the kernels are interpolated linearly.
-    With one tile it is `blur`. boundary: "reflect", "zero" or "circular". size: (H, W) of images.
+    With one tile it is `blur`. boundary: "reflect", "mirror", "zero" or "circular". size: (H, W) of
+    images.
     It costs one convolution by FFT for each tile.
     Raises InvdiffError for bad kernels, and for more tiles than pixels along an axis.
     """
@@ -54,7 +55,7 @@ class TiledBlur(Linear):
             raise InvdiffError(
                 f"{rows} x {columns} tiles do not fit an image of {size[0]} x {size[1]} pixels."
             )
-        check_boundary(self.boundary, ("circular", "reflect", "zero"))
+        check_boundary(self.boundary, ("circular", "reflect", "mirror", "zero"))
         for kernel in self.kernels.flatten(0, 1):
             check_kernel(kernel)
         object.__setattr__(self, "size", size)

@@ -20,6 +20,7 @@ class Prior:
     value_range: range of clean images, (low, high).
     sigma_min, sigma_max: noise levels at which the denoiser can be trusted.
     differentiable: whether x0_vjp works.
+    learned_variance: whether denoise_v works: a network that learned the variance of its steps.
     autoencoder: of a prior of latents, what makes images of them; None for a prior of images.
     spectrum: covariance of x0 given x, as measured; None where nobody has (`invdiff priors measure`).
     name: what users call it; fingerprint: a hash of its weights.
@@ -31,11 +32,20 @@ class Prior:
     sigma_min: float = 0.0
     sigma_max: float = math.inf
     differentiable: bool = True
+    learned_variance: bool = False
     autoencoder: Autoencoder | None = None
     spectrum: ErrorSpectrum | None = None
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """E[x0 | x0 + sigma eps = x], shape of x (B, ...), sigma >= 0."""
+        raise NotImplementedError
+
+    def denoise_v(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """denoise(x, sigma) and v, both of the shape of x, in one evaluation; sigma > 0.
+
+        v tells the variance of an ancestral step, from -1 for the lower bound to 1 for the upper
+        (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 15; `steps.spread`).
+        """
         raise NotImplementedError
 
     def x0(self, xt: Tensor, level: Level) -> Tensor:
@@ -57,6 +67,23 @@ class Prior:
             return torch.autograd.grad(x0, x, v, retain_graph=True)[0]
 
         return x0.detach(), pull
+
+    def x0_v(self, xt: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """x0(xt) and v of `denoise_v`, in one evaluation."""
+        return self.denoise_v(xt if level.a == 1 else xt / level.a, level.sigma)
+
+    def x0_v_vjp(
+        self, xt: Tensor, level: Level
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """x0(xt), v of `denoise_v` and pull of `x0_vjp`, in one evaluation."""
+        with torch.enable_grad():
+            x = xt.detach().requires_grad_()
+            x0, v = self.x0_v(x, level)
+
+        def pull(u: Tensor) -> Tensor:
+            return torch.autograd.grad(x0, x, u, retain_graph=True)[0]
+
+        return x0.detach(), v.detach(), pull
 
     def eps(self, xt: Tensor, level: Level) -> Tensor:
         """E[eps | x_t] = (x_t - a x0) / s."""
@@ -102,6 +129,7 @@ class Counted(Prior):
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
         self.differentiable, self.autoencoder = prior.differentiable, prior.autoencoder
         self.spectrum = prior.spectrum
+        self.learned_variance = prior.learned_variance
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         self.nfe += 1
@@ -111,15 +139,32 @@ class Counted(Prior):
         self.nfe += 1
         return self.prior.x0(xt, level)
 
+    def denoise_v(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        self.nfe += 1
+        return self.prior.denoise_v(x, sigma)
+
+    def x0_v(self, xt: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        self.nfe += 1
+        return self.prior.x0_v(xt, level)
+
     def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         self.nfe += 1
         x0, pull = self.prior.x0_vjp(xt, level)
+        return x0, self._counted(pull)
 
+    def x0_v_vjp(
+        self, xt: Tensor, level: Level
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        self.nfe += 1
+        x0, v, pull = self.prior.x0_v_vjp(xt, level)
+        return x0, v, self._counted(pull)
+
+    def _counted(self, pull: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def counted(v: Tensor) -> Tensor:
             self.vjps += 1
             return pull(v)
 
-        return x0, counted
+        return counted
 
     @property
     def image_shape(self) -> tuple[int | None, ...] | None:

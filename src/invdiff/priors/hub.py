@@ -100,6 +100,7 @@ def load_diffusers(
     def of(label: int | None) -> NetworkPrior:
         net = Labelled(trained, stride, label, counts).to(device, dtype)
         prior = NetworkPrior(net, precond, shape, value_range, name)
+        prior.learned_variance = config.get("out_channels", 3) == 2 * shape[0]
         prior._hash = fingerprint(source, precond, label)
         return prior
 

@@ -145,6 +145,8 @@ class NetworkPrior(Prior):
     net: called with c_in x, shape (B, C, ...), and time, shape (B,), on the device and in the
     floating type of its own parameters. Of 2C output channels the first C are used: the others
     are a learned variance. The network is set to eval() and its parameters are frozen, in place.
+    learned_variance: whether there are 2C, the last of them v of `Prior.denoise_v`, for solvers
+    that are asked for the learned variance; they refuse a prior that was made without.
     precond: which row of the table the network was trained for.
     shape, value_range, name: as in Prior.
     Raises InvdiffError when the output does not have the shape of the input.
@@ -157,22 +159,36 @@ class NetworkPrior(Prior):
         shape: tuple[int | None, ...] | None = None,
         value_range: tuple[float, float] = (-1.0, 1.0),
         name: str = "network",
+        learned_variance: bool = False,
     ) -> None:
         if isinstance(net, nn.Module):
             net.eval().requires_grad_(False)
         self.net, self.precond = net, precond
         self.shape, self.value_range, self.name = shape, value_range, name
         self.sigma_min, self.sigma_max = precond.sigma_min, precond.sigma_max
+        self.learned_variance = learned_variance
         self._hash = ""
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        if sigma == 0:
-            return x
+        return x if sigma == 0 else self._evaluated(x, sigma)[0]
+
+    def denoise_v(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        x0, v = self._evaluated(x, sigma)
+        if v.shape != x.shape:
+            raise InvdiffError(
+                f"The network {self.name} returned no learned variance beside its "
+                f"{x.shape[1]} channels; take the lower bound instead (variance lower)."
+            )
+        return x0, v
+
+    def _evaluated(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """The clean estimate, and the channels that were output beside it, if any."""
         p, channels = self.precond, x.shape[1]
         inside = (p.c_in(sigma) * x).to(self._dtype(x))
         exact = torch.float64 if inside.dtype == torch.float64 else torch.float32
         time = torch.full((len(x),), p.c_noise(sigma), dtype=exact, device=x.device)
         out = self.net(inside, time)
+        rest = out[:, channels:]
         if out.shape[1] == 2 * channels:
             out = out[:, :channels]
         if out.shape != x.shape:
@@ -180,7 +196,7 @@ class NetworkPrior(Prior):
                 f"The network {self.name} turned {tuple(x.shape)} into {tuple(out.shape)}; "
                 "a denoiser returns the shape that it is given."
             )
-        return p.c_skip(sigma) * x + p.c_out(sigma) * out.to(x.dtype)
+        return p.c_skip(sigma) * x + p.c_out(sigma) * out.to(x.dtype), rest.to(x.dtype)
 
     def _dtype(self, x: Tensor) -> torch.dtype:
         if isinstance(self.net, nn.Module):

@@ -8,13 +8,16 @@ from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Level, Problem, State
+from invdiff.core import InvdiffError, Level, Problem, State, nearest
 from invdiff.needs import Need
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
 
 Claim = Literal["exact", "asymptotic", "heuristic"]
+Range = tuple[float, float]
+UNIT: Range = (-1.0, 1.0)
+"""The range of the images of most priors."""
 
 
 def knob(default: Any, help: str, min: float | None = None, max: float | None = None) -> Any:
@@ -58,6 +61,29 @@ class Solver:
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 span = f"at least {low}" if high is None else f"between {low} and {high}"
                 raise InvdiffError(f"{self.name}: {f.name} must be {span}, found {value}.")
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """Name of a task to the configuration that the authors' own code has for it; none here.
+
+        value_range: as in `official`. A subclass names the files that it was read from.
+        """
+        return {}
+
+    @classmethod
+    def official(cls, task: str, value_range: Range = UNIT) -> Self:
+        """The configuration that the authors' own code has for a task of `configurations`.
+
+        value_range: of the prior's images. Levels and steps that were published for images on
+        [0, 1] are turned into those of this range; it has no effect on other solvers.
+        Raises InvdiffError for any other task, and for a solver without published code.
+        """
+        known = cls.configurations(value_range)
+        if not known:
+            raise InvdiffError(f"No official configuration of {cls.name} is known here.")
+        if task not in known:
+            raise nearest(task, known, f"official configuration of {cls.name}")
+        return known[task]
 
     @property
     def levels(self) -> list[Level]:

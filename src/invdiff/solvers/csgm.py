@@ -14,7 +14,7 @@ from invdiff.needs import Need
 from invdiff.paths import VE, Path, Stairs
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
-from invdiff.solvers.base import Claim, Solver, knob
+from invdiff.solvers.base import UNIT, Claim, Range, Solver, knob
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,22 @@ class CSGM(Solver):
             object.__setattr__(self, "claim", "heuristic")
 
     @classmethod
-    def official(cls, late_hold: int = 3) -> Self:
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """configs/file/*.yaml of utcsilab/csgm-mri-langevin: steps at late levels, by anatomy."""
+        late = {"t2": 4, "abdomen": 4, "flair": 3, "t1": 3, "knee": 3}
+        return {name: cls._late(hold) for name, hold in late.items()}
+
+    @classmethod
+    def official(cls, task: str | int = 3, value_range: Range = UNIT) -> Self:
         """The official code: levels 1156 to 2310 of 2311 from 232 to 0.0066, 3 steps at each.
 
-        late_hold: steps at levels after 1800: 4 for T2 brains and abdomens, else 3.
+        task: a name of `configurations`, or the number of steps at levels after 1800: 4 for T2
+        brains and abdomens, else 3. Images are divided by the 99th percentile of their magnitude.
         """
+        return cls._late(task) if type(task) is int else super().official(str(task))
 
+    @classmethod
+    def _late(cls, late_hold: int) -> Self:
         def sigma(i: float) -> float:
             return float(232.0 * (0.0066 / 232.0) ** (i / 2310))
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
 from invdiff import steps
-from invdiff.core import Level, Problem, State, nearest
+from invdiff.core import Level, Problem, State
 from invdiff.needs import Need
 from invdiff.noise import Gaussian
 from invdiff.paths import Karras, Path
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 
-OFFICIAL = {
+OFFICIAL: dict[str, tuple[float, int]] = {
     "super-resolution": (1e-4, 100),
     "deblur": (1e-4, 100),
     "inpaint": (1e-4, 100),
@@ -28,7 +28,9 @@ OFFICIAL = {
     "hdr": (2e-5, 100),
     "nonlinear-blur": (1e-5, 200),
 }
-"""lr and langevin_steps of the official configurations, by task."""
+"""lr and langevin_steps of the official configurations, by task: configs/task/*.yaml of
+zhangbingliang2019/DAPS. They take y of noise 0.05 on [-1, 1], and for phase retrieval
+`PhaseRetrieval(2.0, unit_range=True)`."""
 
 OFFICIAL_TAU = 0.01 / math.sqrt(2)
 """The noise that the official code assumes, whatever it is: it divides by 0.01^2, not by twice."""
@@ -47,16 +49,17 @@ class DAPS(Solver):
     the probability-flow equation.
 
     inner "exact": the normal law above, for linear operators, in one draw; "langevin": the paper's
-    `langevin_steps` steps from xhat0, of a size that falls linearly from lr to lr / 100, for any
-    differentiable operator. tau "sigma_y": the measurement's own noise. "official": OFFICIAL_TAU,
-    which is far below it: the result then fits the noise of y, and hardly scatters.
-    centre "tweedie" is not the paper's: x0 given x_t is taken for N(E[x0 | x_t], r^2) with
-    r^2 = 1 / (1 / sigma^2 + 1 / data_std^2), at one evaluation a step. For white normal images of
-    that deviation the samples are exact; those of "flow" have 1.66 times the variance where y says
-    nothing.
-    `DAPS(centre="tweedie", path=Karras(50, 20, 0.1))` takes 50 evaluations in place of 1000;
-    docs/short.md tells at what cost. `official(task)` has the settings of the official code;
-    the default differs from it in inner and tau.
+    `langevin_steps` steps from xhat0, for any differentiable operator. Their size falls linearly
+    from lr at the first of K levels to lr_min_ratio lr, which an annealing of K + 1 levels would
+    have at its last: so the official code, which counts the clean image as a level. tau "sigma_y":
+    the measurement's own noise. "official": OFFICIAL_TAU, which is far below it: the result then
+    fits the noise of y, and hardly scatters. centre "tweedie" is not the paper's: x0 given x_t is
+    taken for N(E[x0 | x_t], r^2) with r^2 = 1 / (1 / sigma^2 + 1 / data_std^2), at one evaluation a
+    step. For white normal images of that deviation the samples are exact; those of "flow" have 1.66
+    times the variance where y says nothing. `DAPS(centre="tweedie", path=Karras(50, 20, 0.1))`
+    takes 50 evaluations in place of 1000; docs/short.md tells at what cost. `official(task)` has
+    the settings of the official code; the default differs from it in inner and tau. Its Hamiltonian
+    sampler, the other choice of inner loop there, is not offered.
     """
 
     name: ClassVar[str] = "daps"
@@ -72,7 +75,8 @@ class DAPS(Solver):
     data_std: float = knob(1.0, "standard deviation of images, for centre tweedie", 1e-6)
     langevin_steps: int = knob(100, "Langevin steps at each level", 1)
     lr: float = knob(1e-4, "size of the Langevin steps at the first level", 0)
-    path: Path = field(default_factory=lambda: Karras(200, 100.0, 0.106), kw_only=True)
+    lr_min_ratio: float = knob(0.01, "share of lr towards which their size falls", 0, 1)
+    path: Path = field(default_factory=lambda: Karras(200, 100.0, 0.1, open_end=True), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,12 +86,12 @@ class DAPS(Solver):
         object.__setattr__(self, "needs", frozenset(needs))
 
     @classmethod
-    def official(cls, task: str) -> DAPS:
-        """The official configuration for a task of OFFICIAL: 200 levels of 5 evaluations each."""
-        if task not in OFFICIAL:
-            raise nearest(task, OFFICIAL, "task of DAPS's configurations")
-        lr, count = OFFICIAL[task]
-        return cls("langevin", tau="official", lr=lr, langevin_steps=count)
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """configs/task/*.yaml of zhangbingliang2019/DAPS: 200 levels of 5 evaluations each."""
+        return {
+            task: cls("langevin", tau="official", lr=lr, langevin_steps=count)
+            for task, (lr, count) in OFFICIAL.items()
+        }
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
@@ -96,7 +100,8 @@ class DAPS(Solver):
         if self.inner == "exact":
             x0 = self._exact(centre, r2, tau, problem, rng)
         else:
-            lr = self.lr * (1 - 0.99 * state.step / self.num_steps)
+            share = state.step / (self.num_steps + 1)
+            lr = self.lr * (1 - (1 - self.lr_min_ratio) * share)
             x0 = self._langevin(centre, r2, tau, lr, problem, rng)
         return State(state.step + 1, to.a * x0 + to.s * rng.normal(x0, "step"), x0)
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 
 from invdiff import steps
 from invdiff.core import Problem, State
 from invdiff.needs import Need
+from invdiff.paths import VP
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
+
+OFFICIAL_PATH = VP(100, spacing="strided")
+"""T_sampling 100; with eta 0.85 in all commands of evaluation.sh and configs/*.yml of wyhuai/DDNM,
+where time travel is off (travel_length and travel_repeat are 1); it is not offered here."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,12 @@ class DDNM(Solver):
 
     eta_prop: float = knob(0.85, "share of fresh noise in each step", 0, 1)
 
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """The tasks of evaluation.sh of wyhuai/DDNM, all alike: 100 steps, eta 0.85."""
+        tasks = ("super-resolution", "deblur", "colorize", "inpaint", "compressed-sensing")
+        return dict.fromkeys(tasks, cls(path=OFFICIAL_PATH))
+
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
         x0 = prior.x0(state.x, level)
@@ -50,7 +61,9 @@ class DDNMPlus(Solver):
     Wang, Yu, Zhang 2023, arXiv 2212.00490, section 3.3 and appendix on DDNM+ (SVD form):
     per mode, with t = a' sigma_y / s_i, lam = 1 and fresh noise sqrt(s'^2 - t^2) while s' >= t,
     else lam = s_i s' sqrt(1 - eta^2) / (a' sigma_y) and fresh noise eta s'. Where s_i = 0, the
-    network's noise is kept with sqrt(1 - eta^2). Noise is rotated by V^T before it is mixed.
+    network's noise is kept with sqrt(1 - eta^2). Noise is rotated by V^T before it is mixed; the
+    official code takes both the fresh noise and the network's as if they were rotated already,
+    which is the same where V is the identity (inpainting, denoising) and an error elsewhere.
     """
 
     name: ClassVar[str] = "ddnm+"
@@ -60,6 +73,12 @@ class DDNMPlus(Solver):
     when_it_diverges: ClassVar[str] = "the noise level that the measurement really has"
 
     eta_prop: float = knob(0.85, "share of fresh noise in each step", 0, 1)
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """The noisy tasks of evaluation.sh of wyhuai/DDNM, all alike: 100 steps, eta 0.85."""
+        tasks = ("super-resolution", "deblur", "colorize", "inpaint", "denoise")
+        return dict.fromkeys(tasks, cls(path=OFFICIAL_PATH))
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 
@@ -14,7 +14,7 @@ from invdiff.needs import Need
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class DDRM(Solver):
     needs transforms of these only. A mode with s_i = 0 takes the rule of unobserved modes, and
     n_i = w the rule of precise ones, so that noiseless data are kept in the last step. The official
     code does neither: where s_i is stored as 0, it adds U^T y / sigma_y to the mode, and its last
-    step returns the denoiser's estimate, as last "denoise" does.
+    step returns the denoiser's estimate, as last "denoise" does. It also starts from y divided by
+    the first level's s in place of y times its a, which a run forgets (1e-4 after a step).
+    `official(task)` has its constants and its grid, `VP(20, spacing="strided")`.
     """
 
     name: ClassVar[str] = "ddrm"
@@ -44,6 +46,16 @@ class DDRM(Solver):
         "consistent", "whether the last step keeps noiseless data, or returns the denoiser's x0"
     )
     path: Path = field(default_factory=lambda: VP(20), kw_only=True)
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """README.md of bahjat-kawar/ddrm: --timesteps 20 --eta 0.85 --etaB 1 for all its tasks.
+
+        --sigma_0 is for images on [0, 1], and doubled in runners/diffusion.py.
+        """
+        tasks = ("super-resolution", "deblur", "inpaint", "colorize", "denoise")
+        same = cls(last="denoise", path=VP(20, spacing="strided"))
+        return dict.fromkeys((*tasks, "compressed-sensing"), same)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         top = self.levels[0]

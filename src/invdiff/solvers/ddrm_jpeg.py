@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from invdiff import steps
 from invdiff.core import Problem, State
@@ -11,7 +11,7 @@ from invdiff.needs import Need
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class DDRMJPEG(Solver):
 
     mix "variance" keeps sqrt(1 - eta^2) of the old noise, so that the state has the variance of its
     level. "linear", 1 - eta, is the official code: for eta between 0 and 1 the state is then less
-    noisy than the level that the denoiser is told. At the default of 1 the two agree.
+    noisy than the level that the denoiser is told. At the default of 1 the two agree. The official
+    code's quantisation is `Quantize(8, "bytes")`, its JPEG a soft one without the codec's rounding.
     """
 
     name: ClassVar[str] = "ddrm-jpeg"
@@ -41,6 +42,15 @@ class DDRMJPEG(Solver):
     )
     mix: Literal["variance", "linear"] = knob("variance", "weight of the old noise: exact, 1 - eta")
     path: Path = field(default_factory=lambda: VP(20, top=300), kw_only=True)
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """README.md and main.py of bahjat-kawar/ddrm-jpeg: 20 steps from 300, eta 1, etaB 0.4.
+
+        The command of the README averages 8 samples (num_avg_samples).
+        """
+        same = cls(mix="linear", path=VP(20, spacing="strided", top=300))
+        return dict.fromkeys(("jpeg", "quantize"), same)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         top, z = self.levels[0], rng.normal(problem.x_like, "init")

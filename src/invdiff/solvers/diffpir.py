@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from invdiff import steps
 from invdiff.core import Problem, State
@@ -11,7 +11,7 @@ from invdiff.needs import Need
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,12 @@ class DiffPIR(Solver):
     sigma_n -> the noise level, at least sigma_floor. The noise that explains x_t by X is kept with
     sqrt(1 - zeta), fresh noise enters with sqrt(zeta).
     lam is in consistent units: the official code mixes ranges, so its value is 4 lam.
+
+    clip "value": x0 is clipped to the prior's range before the data step, as in the official code.
+    final "proximal": X of the last step. "denoised": its x0. "noisy": the last state as it is, with
+    the noise of the last level (0.01 of the image for the usual table): the official code, which
+    throws away the last evaluation. It also starts elsewhere: from y (blur, mask) or its bicubic
+    enlargement, noised to the first level, where this starts from noise.
     """
 
     name: ClassVar[str] = "diffpir"
@@ -34,12 +40,30 @@ class DiffPIR(Solver):
     lam: float = knob(1.75, "weight of the prior against the data", 1e-6)
     zeta: float = knob(0.3, "share of fresh noise (variance) in each step", 0, 1)
     sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 1e-6, 1)
-    final: Literal["proximal", "denoised"] = knob("proximal", "what the last step returns")
+    final: Literal["proximal", "denoised", "noisy"] = knob("proximal", "what the last step returns")
+    clip: Literal["off", "value"] = knob("off", "whether x0 is clipped to the prior's range")
     path: Path = field(default_factory=lambda: VP(100, spacing="quad"), kw_only=True)
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """The main scripts of yuanzhi-zhu/DiffPIR, whose lambda is 4 lam.
+
+        deblur: main_ddpir_deblur.py, lambda 7 (of 1 x 7), zeta .3 (of .1 x 3), 100 steps, noise of
+        12.75/255 on [0, 1]. inpaint: main_ddpir_inpainting.py and configs/inpaint.yaml, lambda 1,
+        zeta 1, 20 steps, no noise. main_ddpir_sisr.py sweeps lambda from 2 to 12 at zeta .25 and
+        names no winner, so there is no entry.
+        """
+        same: dict[str, Any] = {"clip": "value", "final": "noisy"}
+        return {
+            "deblur": cls(7 / 4, 0.3, **same),
+            "inpaint": cls(1 / 4, 1.0, path=VP(20, spacing="quad"), **same),
+        }
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        x0 = prior.x0(state.x, level)
+        x0, _ = steps.clipped(prior.x0(state.x, level), prior.value_range, self.clip)
+        if to.s == 0 and self.final == "noisy":
+            return State(state.step + 1, state.x, x0)
         if to.s == 0 and self.final == "denoised":
             return State(state.step + 1, to.a * x0, x0)
         rho = self.lam * (max(problem.sigma_y, self.sigma_floor) / level.sigma) ** 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from invdiff.needs import Need
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 
 REPO = {
     "super-resolution": 0.3,
@@ -24,7 +24,8 @@ REPO = {
     "phase-retrieval": 1.0,
     "nonlinear-blur": 0.3,
 }
-"""The official repository's step for each task, with Gaussian noise of 0.05 on [-1, 1]. All but
+"""The official repository's step for each task, with Gaussian noise of 0.05 on [-1, 1]:
+configs/*_config.yaml of DPS2022/diffusion-posterior-sampling. All but
 those of inpainting and nonlinear blur were chosen for Poisson noise, before its configurations
 changed to Gaussian noise: with it they are several times too small."""
 
@@ -36,7 +37,10 @@ PAPER = {
     "nonlinear-blur": 1.0,
     "poisson": 0.3,
 }
-"""The paper's zeta' for FFHQ as it is remembered: only that of super-resolution was checked."""
+"""The paper's zeta' for FFHQ as it is remembered: only that of super-resolution was checked (issue
+6 of the repository), and that of phase retrieval has a second witness: sample_test.sh of
+NVlabs/RED-diff, whose runs of DPS have .4 for it, 2 for Gaussian blur, .5 for inpainting, .05 for
+nonlinear blur and .1 for saturation, each on |r|^2 / |r|, which is loss "l2sq"."""
 
 
 SHORT = {
@@ -80,8 +84,12 @@ class DPS(Solver):
     clip: x0 is clipped to the prior's range, for the step and for the misfit. "value" is the
     official code, whose gradient vanishes where x0 was clipped, so that y cannot bring such a pixel
     back; "straight-through" keeps the gradient.
-    The step is in the frame of the path: zeta belongs to variance-preserving paths. `short(task,
-    size)` takes 100 steps in place of 1000; docs/short.md tells at what cost.
+    variance: of the fresh noise. "lower" is the lower bound, that of `eta_ddim`; "learned", for
+    eta_ddim 1, that which the network learned: the official code's (learned_range).
+    `official(task)` has it; `repo(task)` is the same for priors that learned none. The official
+    respacing to n steps is `VP(n, spacing="ends")`. The step is in the frame of the path: zeta
+    belongs to variance-preserving paths. `short(task, size)` takes 100 steps in place of 1000;
+    docs/short.md tells at what cost.
     """
 
     name: ClassVar[str] = "dps"
@@ -93,10 +101,9 @@ class DPS(Solver):
     zeta: float = knob(1.0, "guidance step size; 0 ignores y", 0)
     loss: Loss = knob("l2", "which misfit is followed")
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
-    clip: Literal["off", "value", "straight-through"] = knob(
-        "off", "whether x0 is clipped, and the gradient too"
-    )
+    clip: steps.Clip = knob("off", "whether x0 is clipped, and the gradient too")
     count_floor: float = knob(1.0, "smallest photon count as a variance, in Poisson losses", 1e-6)
+    variance: steps.Variance = knob("lower", "variance of the fresh noise")
     path: Path = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
 
     def __post_init__(self) -> None:
@@ -107,6 +114,13 @@ class DPS(Solver):
             object.__setattr__(self, "needs", self.needs | {Need.DENSITY})
         elif self.loss != "l2" and self.loss != "l2sq":
             object.__setattr__(self, "needs", self.needs | {Need.POISSON})
+        if self.variance == "learned":
+            object.__setattr__(self, "needs", self.needs | {Need.LEARNED_VARIANCE})
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """`repo` with the learned variance: configs/*_config.yaml of the official repository."""
+        return {t: cls(zeta=z, clip="value", variance="learned") for t, z in REPO.items()}
 
     @classmethod
     def repo(cls, task: str) -> DPS:
@@ -143,15 +157,15 @@ class DPS(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        x0, pull = prior.x0_vjp(state.x, level)
-        inside = torch.ones_like(x0)
-        if self.clip != "off":
-            clipped = x0.clamp(*prior.value_range)
-            if self.clip == "value":
-                inside = (clipped == x0).to(x0.dtype)
-            x0 = clipped
+        z = rng.normal(state.x, "step")
+        if self.variance == "learned":
+            x0, v, pull = prior.x0_v_vjp(state.x, level)
+            z = steps.spread(z, v, level, to)
+        else:
+            x0, pull = prior.x0_vjp(state.x, level)
+        x0, inside = steps.clipped(x0, prior.value_range, self.clip)
         eps = eps_from(state.x, x0, level)
-        x = steps.ddim(x0, eps, level, to, rng.normal(state.x, "step"), self.eta_ddim)
+        x = steps.ddim(x0, eps, level, to, z, self.eta_ddim)
         uphill = problem.A.vjp(x0, self._uphill(x0, problem))
         return State(state.step + 1, x + self.zeta * pull(inside * uphill), x0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from invdiff import steps
 from invdiff.core import Problem, State
@@ -12,7 +12,7 @@ from invdiff.operators.krylov import inverse_squared_norm
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,10 @@ class ILVR(Solver):
     paper's. phi is then symmetric with eigenvalues between 0 and 1, and no projector: A x is not
     exactly y. "pinv": A^+ = A^T (A A^T)^-1, with which it is. range_t: the official code leaves
     range_t + 1 steps free where this leaves range_t. Default path: the 100 steps of the official
-    command. Noise in y is not modelled.
+    command, 999, 989, 979, ..., 10, 0. Noise in y is not modelled.
+    The official code also clips x0 to the range of images (clip "value"), takes the variance that
+    the network learned (variance "learned"), and pastes y at the level of the step's start
+    (known_level "current"); `official("super-resolution")` has all of these.
     """
 
     name: ClassVar[str] = "ilvr"
@@ -41,12 +44,24 @@ class ILVR(Solver):
     range_t: int = knob(0, "number of last steps that are left to the prior alone", 0)
     up: Literal["transpose", "pinv"] = knob("transpose", "how y is brought to the image's size")
     known_level: steps.KnownLevel = knob("next", "noise level of the data that is pasted")
-    path: Path = field(default_factory=lambda: VP(100, spacing="trailing"), kw_only=True)
+    clip: Literal["off", "value"] = knob("off", "whether x0 is clipped to the prior's range")
+    variance: steps.Variance = knob("lower", "variance of the fresh noise")
+    path: Path = field(default_factory=lambda: VP(100, spacing="ends"), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.up == "pinv":
-            object.__setattr__(self, "needs", self.needs | {Need.PINV})
+        more = {Need.PINV} if self.up == "pinv" else set()
+        more |= {Need.LEARNED_VARIANCE} if self.variance == "learned" else set()
+        object.__setattr__(self, "needs", self.needs | more)
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """The command in README.md of jychoi118/ilvr_adm: down_N 32, range_t 20, respacing 100.
+
+        y = Bicubic(32)(photo) there; a smaller down_N is the same configuration.
+        """
+        how: dict[str, Any] = {"known_level": "current", "clip": "value", "variance": "learned"}
+        return {"super-resolution": cls(range_t=21, **how)}
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         state = super().init(problem, prior, rng)
@@ -55,9 +70,14 @@ class ILVR(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        x0 = prior.x0(state.x, level)
-        eps = eps_from(state.x, x0, level)
-        x = steps.ddim(x0, eps, level, to, rng.normal(x0, "step"), 1.0)
+        z = rng.normal(state.x, "step")
+        if self.variance == "learned":
+            x0, v = prior.x0_v(state.x, level)
+            z = steps.spread(z, v, level, to)
+        else:
+            x0 = prior.x0(state.x, level)
+        x0, _ = steps.clipped(x0, prior.value_range, self.clip)
+        x = steps.ddim(x0, eps_from(state.x, x0, level), level, to, z, 1.0)
         if state.step < self.num_steps - self.range_t:
             known, z = steps.pasted(level, to, self.known_level), rng.normal(x, "known")
             A, lack = problem.linear, steps.noised_residual(x, problem, known, z)

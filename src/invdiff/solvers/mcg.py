@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
 from invdiff import steps
 from invdiff.core import Level, Problem, State
 from invdiff.needs import Need
-from invdiff.paths import VP, Path
+from invdiff.paths import VE, VP, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,16 @@ class MCG(Solver):
     noisy, is the official code's; "clean", without noise, is the official code's for CT, where its
     lam falls from 1 to 0.6 (lam_drop 0.4). final "none" pastes at known_level in the last step too:
     the official code, which leaves the noise of "current" in the result.
-    Deviations: norms are per sample (there over the batch); x0 is not clipped; colourisation takes
-    the misfit to y (there to a noised y); the Langevin corrector of the variance-exploding runs for
-    colour and CT is left out, and `path=VE(...)` gives their ancestral steps. Noise in y is copied
-    into the result: for noisy data prefer DPS. g is in the frame of the path: rho = 1 belongs to
-    variance-preserving paths, and to images of 256 x 256: the norm grows with the side.
-    `MCG(rho=10, path=VP(100))` takes a tenth of the steps; docs/short.md tells at what cost.
+    clip: as in DPS; "value" is the official code. variance: as in DPS; "learned" is the official
+    code. `official("inpaint")` has both, and its respacing to n steps is `VP(n, spacing="ends")`.
+    Deviations: norms are per sample (there over the batch); colourisation takes the misfit to y
+    (there to a noised y); the Langevin corrector of the variance-exploding runs for colour and CT
+    is left out, and `path=VE(...)` gives their ancestral steps, to which rho = 0.1 belongs on [0,
+    1] and 0.2 on [-1, 1]; for CT the overwrite there is lam A^T (y - A x) / (A^T A 1), here that of
+    A^+. Noise in y is copied into the result: for noisy data prefer DPS. g is in the frame of the
+    path: rho = 1 belongs to variance-preserving paths, and to images of 256 x 256: the norm grows
+    with the side. `MCG(rho=10, path=VP(100))` takes a tenth of the steps; docs/short.md tells at
+    what cost.
     """
 
     name: ClassVar[str] = "mcg"
@@ -51,15 +55,45 @@ class MCG(Solver):
     lam_drop: float = knob(0.0, "how much lam has fallen, linearly, at the last step", 0, 1)
     known_level: Literal["next", "current", "clean"] = knob("next", "noise level of the data")
     final: Literal["clean", "none"] = knob("clean", "whether y itself is put into the result")
+    clip: steps.Clip = knob("off", "whether x0 is clipped, and the gradient too")
+    variance: steps.Variance = knob("lower", "variance of the fresh noise")
     path: Path = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variance == "learned":
+            object.__setattr__(self, "needs", self.needs | {Need.LEARNED_VARIANCE})
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """Files of HJ-harry/MCG_diffusion, as far as MCG has them (its docstring tells what not).
+
+        inpaint: guided_diffusion/gaussian_diffusion.py, the gradient of the norm times 1, 1000
+        steps, x0 clipped. colorize and ct: run_colorization.py and run_CT_recon.py, N 2000,
+        sigma_max 378, weight .1, on images on [0, 1]; for CT lam falls by .4.
+        """
+        how: dict[str, Any] = {"known_level": "current", "final": "none"}
+        path = VE.published(2000, 378.0, 0.01, value_range)
+        rho = 0.1 * (value_range[1] - value_range[0])
+        ct: dict[str, Any] = {"weight": "pinv", "lam_drop": 0.4, "known_level": "clean"}
+        return {
+            "inpaint": cls(clip="value", variance="learned", **how),
+            "colorize": cls(rho=rho, path=path, **how),
+            "ct": cls(rho=rho, path=path, final="none", **ct),
+        }
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
         A = problem.linear
-        x0, pull = prior.x0_vjp(state.x, level)
-        eps = eps_from(state.x, x0, level)
-        x = steps.ddim(x0, eps, level, to, rng.normal(state.x, "step"), 1.0)
-        g = -pull(self._weighted(problem.residual(x0), problem))
+        z = rng.normal(state.x, "step")
+        if self.variance == "learned":
+            x0, v, pull = prior.x0_v_vjp(state.x, level)
+            z = steps.spread(z, v, level, to)
+        else:
+            x0, pull = prior.x0_vjp(state.x, level)
+        x0, inside = steps.clipped(x0, prior.value_range, self.clip)
+        x = steps.ddim(x0, eps_from(state.x, x0, level), level, to, z, 1.0)
+        g = -pull(inside * self._weighted(problem.residual(x0), problem))
         x = x - self.rho * (g - A.pinv(A(g)))
         known = {"next": to, "current": level, "clean": Level(to.a, 0.0)}[self.known_level]
         known = to if to.s == 0 and self.final == "clean" else known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from invdiff import steps
 from invdiff.core import Problem, State
@@ -11,7 +11,7 @@ from invdiff.needs import Need
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,15 @@ class PSLD(Solver):
     z0 is the clean estimate of the latent z, D the decoder, E the encoder, and
     x~ = A^T y + (I - A^T A) D(z0): the decoded image with what was measured put in. The paper has
     A A^T = I in mind; scale other operators to a norm of at most 1. eta -> omega, gamma -> gamma.
-    Norms are over one sample; those of the official code are over the batch. Its constants are the
-    defaults: omega = 1, gamma = 0.1, deterministic DDIM, 1000 steps, gradients of the norms (the
-    paper's text has their squares). Its encoder draws a sample, where this takes the mean, and it
-    adds noise to A D(z0) before it compares, which is not done here.
+    Norms are over one sample; those of the official code are over the batch. The defaults of its
+    command line are the defaults here: omega = 1, gamma = 0.1, deterministic DDIM, 1000 steps,
+    gradients of the norms (the paper's text has their squares); `official(task)` has what its
+    scripts set. Its encoder draws a sample, where this takes the mean, and it adds noise to A D(z0)
+    before it compares, which is not done here.
+    Its grid is that of latent diffusion: for n < 1000 steps 1, 1 + c, 1 + 2 c, ... with c = 1000 //
+    n, and the last move reaches table index 0 with its noise, not the clean latent: `VP(n,
+    schedule="scaled-linear", spacing="strided", shift=1, end="first", beta_min=0.00085,
+    beta_max=0.012)`. At n = 1000 its network is told t + 1 where the state stands at t.
     gamma = 0 is DPS with the loss "l2".
     """
 
@@ -47,6 +52,20 @@ class PSLD(Solver):
         ),
         kw_only=True,
     )
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """stable-diffusion/run/*.sh of LituRout/PSLD: inverse_bip.sh (box), the other scripts for
+        Stable Diffusion (defaults), and inverse_*_ldm.sh for the latent model of faces."""
+        grid = VP(1000, "scaled-linear", "strided", 1000, 0.00085, 0.012, shift=1, end="first")
+        sd, ldm = cls(path=grid), cls(omega=0.1, path=grid)
+        tasks = ("super-resolution", "deblur", "motion-deblur", "inpaint")
+        return {
+            **dict.fromkeys(tasks, sd),
+            "inpaint-box": cls(omega=0.1, gamma=0.01, path=grid),
+            **{f"{task}-ldm": ldm for task in tasks},
+            "inpaint-box-ldm": ldm,
+        }
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from invdiff import steps
-from invdiff.core import Problem, State, batch_dot, nearest
+from invdiff.core import Problem, State, batch_dot
 from invdiff.needs import Need
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 
 WEIGHTS: dict[str, Callable[[float], float]] = {
     "linear": lambda v: v,
@@ -29,17 +29,21 @@ WEIGHTS: dict[str, Callable[[float], float]] = {
 }
 """The weight w(v) of the prior at noise level v = s / a, by name."""
 
-OFFICIAL = {
-    "super-resolution": (0.1, 0.0),
-    "inpaint": (0.25, 1e-4),
-    "deblur": (0.5, 0.0),
-    "hdr": (0.5, 0.0),
-    "phase-retrieval": (0.5, 0.0),
-    "nonlinear-blur": (0.5, 0.0),
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "super-resolution": {"lr": 0.1},
+    "inpaint": {"lr": 0.25, "sigma0": 1e-4},
+    "inpaint-noisy": {"lr": 0.25, "lam": 1.0, "path": VP(10, spacing="strided")},
+    "inpaint-readme": {"lr": 0.5, "path": VP(100, spacing="strided")},
+    "deblur": {"lr": 0.5},
+    "hdr": {"lr": 0.5},
+    "phase-retrieval": {"lr": 0.5},
+    "nonlinear-blur": {"lr": 0.5},
 }
-"""lr and sigma0 of the official scripts, by task; lam is 0.25 in all of them."""
+"""What differs by task from lam 0.25, 50 steps and no spread (_configs/exp/default.yaml and
+_configs/algo/reddiff.yaml of NVlabs/RED-diff): sample_test.sh, and README.md for "inpaint-readme".
+"inpaint-noisy" is for y of noise 0.1. sample_batch.sh has lam 1 and 1000 steps for all tasks."""
 
-Start = Literal["adjoint", "pinv", "zeros", "prior"]
+Start = Literal["adjoint", "pinv", "guess", "zeros", "prior"]
 Weight = Literal["linear", "sqrt", "square", "log", "clip", "two-thirds", "const"]
 
 
@@ -58,9 +62,13 @@ class REDDiff(Solver):
     code, which does not know sigma_y and takes means over the entries of y and of x in place of the
     sums, so that lam means something else for every operator; `official()` has its constants. The
     code returns mu from before the last update; here it is from after.
+    With scaling "official" the epsilon of Adam is the official code's for one image at a time: of
+    larger batches that code takes the mean, so that its epsilon counts as many times more.
     init_from "adjoint": the first step of steepest descent from 0; "pinv": A^+ y, the paper's, for
-    linear operators; "zeros"; "prior": what the prior sees in the noise of the first level.
-    The default lam and lr are ours: with the photo prior, lam = 30 is near the best for bicubic
+    linear operators; "guess": `Operator.guess`, the official code's start for operators that are
+    not linear, where A^+ is not known: |F^-1 y| for phase retrieval, A(y) for nonlinear blur, y /
+    gain for saturation; "zeros"; "prior": what the prior sees in the noise of the first level. The
+    default lam and lr are ours: with the photo prior, lam = 30 is near the best for bicubic
     super-resolution, inpainting, deblurring and saturation, and half of the best for denoising.
     """
 
@@ -85,16 +93,16 @@ class REDDiff(Solver):
         super().__post_init__()
         more = {Need.GAUSSIAN} if self.scaling == "likelihood" else set()
         more |= {Need.PINV} if self.init_from == "pinv" else set()
+        more |= {Need.GUESS} if self.init_from == "guess" else set()
         object.__setattr__(self, "needs", self.needs | more)
 
     @classmethod
-    def official(cls, task: str) -> REDDiff:
-        """The constants of the official scripts for a task of OFFICIAL: means, linear weight."""
-        if task not in OFFICIAL:
-            raise nearest(task, OFFICIAL, "task of RED-diff's scripts")
-        lr, sigma0 = OFFICIAL[task]
-        start: Start = "pinv" if task in ("super-resolution", "inpaint", "deblur") else "adjoint"
-        return cls(0.25, lr, scaling="official", sigma0=sigma0, init_from=start)
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """sample_test.sh and README.md of NVlabs/RED-diff: means, linear weight, lam 0.25 but for
+        noisy y, 50 steps, mu from `Operator.guess`, which is H_pinv there."""
+        same: dict[str, Any] = {"lam": 0.25, "scaling": "official", "init_from": "guess"}
+        same["path"] = VP(50, spacing="strided")
+        return {task: cls(**(same | own)) for task, own in OFFICIAL.items()}
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         zero = torch.zeros_like(problem.x_like)
@@ -103,6 +111,8 @@ class REDDiff(Solver):
             mu = first_fit(problem)
         elif self.init_from == "pinv":
             mu = problem.linear.pinv(problem.y)
+        elif self.init_from == "guess":
+            mu = problem.A.guess(problem.y, problem.x_shape)
         elif self.init_from == "prior":
             top = self.levels[0]
             mu = prior.x0(top.s * rng.normal(zero, "init"), top)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -14,7 +14,21 @@ from invdiff.needs import Need
 from invdiff.paths import VE, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
+
+Corrector = Literal["langevin", "annealed", "none"]
+OFFICIAL = {
+    "cifar10": (1000, 50.0, 0.16),
+    "celeba": (1000, 90.0, 0.17),
+    "lsun": (2000, 378.0, 0.075),
+    "church": (2000, 380.0, 0.075),
+    "ffhq-256": (2000, 348.0, 0.075),
+    "celebahq-256": (2000, 348.0, 0.075),
+    "ffhq-1024": (2000, 1348.0, 0.15),
+}
+"""N, sigma_max on [0, 1] and snr of the continuous variance-exploding networks, by what these were
+trained on: configs/ve/*_ncsnpp_continuous.py and configs/default_*_configs.py of
+yang-song/score_sde_pytorch. sigma_min is 0.01 in all of them."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +50,17 @@ class Replacement(Solver):
     and the last step returns the denoiser's x0. The official code takes "reverse-diffusion" on
     variance-exploding paths and "euler-maruyama" on the others. In place of 2000 evaluations,
     `Replacement(path=Karras(60, 20, 0.02))` takes 120.
+    corrector "none": y is pasted M times before the predictor, and nothing else is done, as the
+    official code does without a corrector (its M is 1 then).
+    The default is that of CIFAR-10: levels from 50 to 0.01 on [0, 1], here from 100 to 0.02 for
+    images on [-1, 1]. `official(name, value_range)` has the others of OFFICIAL.
 
     Deviations: the corrector's step size is per sample (the official code averages it over the
     batch); y is pasted at the level that x has reached ("current", one level too noisy, is what the
     official code does), and the first state holds the noised y ("clean": the official code's y).
     Nothing noisy is returned: the official code leaves the last step's noise outside of the mask.
+    For colours it masks the noise of its first state before it rotates them, which looks like an
+    error and is not done here.
     Noise in y is not modelled: it is copied into the result. For noiseless y and with a
     corrector, samples approach the posterior as steps grow; the predictor alone keeps an error.
     """
@@ -60,11 +80,28 @@ class Replacement(Solver):
     predictor: Literal["ancestral", "reverse-diffusion", "euler-maruyama", "probability-flow"] = (
         knob("ancestral", "how a step goes from one level to the next")
     )
-    corrector: Literal["langevin", "annealed"] = knob(
-        "langevin", "step size from norms of noise and score, or from the noise level alone"
+    corrector: Corrector = knob(
+        "langevin",
+        "step size from norms of noise and score, from the noise level alone, or no step",
     )
     start: Literal["noised", "clean"] = knob("noised", "known part of the first state")
-    path: Path = field(default_factory=lambda: VE(1000, 348.0, 0.01), kw_only=True)
+    path: Path = field(default_factory=lambda: VE.published(1000, 50.0, 0.01), kw_only=True)
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """configs/ve/*_continuous.py of yang-song/score_sde_pytorch, by what a network was trained
+        on, with the samplers that these name, and inpainting of controllable_generation.py. Any
+        operator will do."""
+        return {
+            name: cls(
+                snr,
+                known_level="current",
+                predictor="reverse-diffusion",
+                start="clean",
+                path=VE.published(steps, sigma_max, 0.01, value_range),
+            )
+            for name, (steps, sigma_max, snr) in OFFICIAL.items()
+        }
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         state, top = super().init(problem, prior, rng), self.levels[0]
@@ -76,7 +113,8 @@ class Replacement(Solver):
         level, to = self.levels[state.step], self.levels[state.step + 1]
         x = state.x
         for m in range(self.corrector_steps):
-            x = self._correct(x, level, to, prior, rng.normal(x, f"corrector {m}"))
+            if self.corrector != "none":
+                x = self._correct(x, level, to, prior, rng.normal(x, f"corrector {m}"))
             x = self._overwrite(x, problem, level, rng.normal(x, f"known {m}"))
         x0 = prior.x0(x, level)
         x = self._predict(x, x0, level, to, rng.normal(x, "step"))
@@ -88,17 +126,24 @@ class Replacement(Solver):
         return steps.replace(x, problem, known, z, self.lam)
 
     def _correct(self, x: Tensor, level: Level, to: Level, prior: Prior, z: Tensor) -> Tensor:
-        """A Langevin step of size 2 alpha (r |z| / |score|)^2, or 2 alpha (r s)^2, per sample.
+        """A Langevin step of the size of `_correction` along the score at `level`."""
+        score = prior.score(x, level)
+        return steps.langevin(x, score, self._correction(score, z, level, to), z)
+
+    def _correction(self, score: Tensor, z: Tensor, level: Level, to: Level) -> float | Tensor:
+        """2 alpha (r |z| / |score|)^2, or 2 alpha (r s)^2, for every sample.
 
         alpha is 1 on a variance-exploding path and 1 - beta = (a / a')^2 on others (Algorithms 4
         and 5).
         """
-        score = prior.score(x, level)
         alpha = (level.a / to.a) ** 2
         if self.corrector == "annealed":
-            return steps.langevin(x, score, 2 * alpha * (self.snr * level.s) ** 2, z)
-        size = 2 * alpha * (self.snr * batch_norm(z) / batch_norm(score)) ** 2
-        return steps.langevin(x, score, size, z)
+            return 2 * alpha * (self.snr * level.s) ** 2
+        return 2 * alpha * (self.snr * self._norm(z) / self._norm(score)) ** 2
+
+    def _norm(self, x: Tensor) -> Tensor:
+        """Of every sample; it broadcasts over x."""
+        return batch_norm(x)
 
     def _predict(self, x: Tensor, x0: Tensor, level: Level, to: Level, z: Tensor) -> Tensor:
         eps = eps_from(x, x0, level)

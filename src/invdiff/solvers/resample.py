@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from invdiff.operators.base import Operator
 from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ class ReSample(Solver):
     last step always: what it fits is returned. gamma, lr, every and the numbers of iterations are
     the official code's. That code also takes in every step one of DPS, 0.5 abar long (zeta), looks
     five DDIM steps ahead before it fits, has (1 - abar) where its root belongs in that estimate,
-    decays weights, and stops at a residual of 1e-3; here a row stops at sigma_y, or at 1e-3.
+    decays weights (weight_decay 0.01 of AdamW), and stops at a residual of 1e-3, or when a latent's
+    is above that of 200 iterations before; here a row stops at sigma_y, or at 1e-3. Its last move
+    reaches table index 0, not the clean latent. `official(task)` has of these what there is a knob
+    for: zeta, weight_decay and the path.
     """
 
     name: ClassVar[str] = "resample"
@@ -51,6 +54,7 @@ class ReSample(Solver):
     image_lr: float = knob(1e-2, "Adam's rate for images", 1e-8)
     zeta: float = knob(0.0, "step of DPS in between, times abar", 0)
     eta_ddim: float = knob(0.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
+    weight_decay: float = knob(0.0, "share of lr by which a fit shrinks its variable", 0, 1)
     path: Path = field(
         default_factory=lambda: VP(
             500, schedule="scaled-linear", spacing="trailing", beta_min=0.0015, beta_max=0.0195
@@ -62,6 +66,15 @@ class ReSample(Solver):
         super().__post_init__()
         if self.zeta:
             object.__setattr__(self, "needs", self.needs | {Need.PRIOR_VJP})
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """ldm/models/diffusion/ddim.py and scripts of soominkwon/resample: 500 steps for all tasks,
+        and for inpainting 200 iterations of a latent, by a comment there."""
+        grid = VP(500, "scaled-linear", "strided", 1000, 0.0015, 0.0195, shift=1, end="first")
+        how: dict[str, Any] = {"zeta": 0.5, "weight_decay": 0.01, "path": grid}
+        tasks = ("super-resolution", "deblur", "nonlinear-blur", "ct")
+        return dict.fromkeys(tasks, cls(**how)) | {"inpaint": cls(iterations=200, **how)}
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
@@ -77,16 +90,14 @@ class ReSample(Solver):
         z = steps.ddim(z0, eps, level, to, rng.normal(z0, "step"), self.eta_ddim) + push
         tol, third = max(problem.sigma_y, 1e-3), self.num_steps // 3
         if left == 0:
-            z0 = fit(z, latent, y, self.lr, self.iterations, tol)
+            z0 = fit(z, latent, y, self.lr, self.iterations, tol, self.weight_decay)
             z = z0.clone()
         elif left <= self.num_steps - third and left % self.every == 0:
             if left >= third:
-                x = fit(
-                    latent.inner(z0), latent.outer, y, self.image_lr, self.image_iterations, tol
-                )
-                z0 = latent.encoder(x)
+                how = self.image_lr, self.image_iterations, tol, self.weight_decay
+                z0 = latent.encoder(fit(latent.inner(z0), latent.outer, y, *how))
             else:
-                z0 = fit(z0, latent, y, self.lr, self.iterations, tol)
+                z0 = fit(z0, latent, y, self.lr, self.iterations, tol, self.weight_decay)
             z = self._resampled(z, z0, level, to, rng.normal(z0, "resample"))
         return State(state.step + 1, z, z0)
 
@@ -98,10 +109,20 @@ class ReSample(Solver):
         return mean + size * math.sqrt(c * v / (c + v)) * noise
 
 
-def fit(x: Tensor, A: Operator, y: Tensor, lr: float, iterations: int, tol: float) -> Tensor:
+def fit(
+    x: Tensor,
+    A: Operator,
+    y: Tensor,
+    lr: float,
+    iterations: int,
+    tol: float,
+    weight_decay: float = 0.0,
+) -> Tensor:
     """Adam on the mean of (y - A(x))^2 from x; each row until the root of that is at most tol.
 
-    Of complex y, the mean is over real and imaginary parts: tol, as sigma, is that of a part.
+    weight_decay: x is multiplied by 1 - lr weight_decay before each step (AdamW: Loshchilov and
+    Hutter 2019, arXiv 1711.05101, with their lambda divided by lr). Of complex y, the mean is over
+    real and imaginary parts: tol, as sigma, is that of a part.
     """
     m = v = torch.zeros_like(x)
     ones = [1] * (x.ndim - 1)
@@ -112,5 +133,5 @@ def fit(x: Tensor, A: Operator, y: Tensor, lr: float, iterations: int, tol: floa
         if not bool(open_.any()):
             break
         change, m, v = steps.adam(A.vjp(x, r) * (-2 / n), m, v, k)
-        x = torch.where(open_, x - lr * change, x)
+        x = torch.where(open_, (1 - lr * weight_decay) * x - lr * change, x)
     return x

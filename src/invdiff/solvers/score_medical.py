@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -11,10 +12,28 @@ from invdiff import steps
 from invdiff.core import CLEAN, Level, Problem, State
 from invdiff.needs import Need
 from invdiff.paths import VE, Path
-from invdiff.priors.base import Prior, eps_from
+from invdiff.priors.base import Prior
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
-from invdiff.solvers.replacement import Replacement
+from invdiff.solvers.base import UNIT, Range, Solver, knob
+from invdiff.solvers.replacement import Corrector, Replacement
+
+FILES = {
+    "mri-brats": (1.0, 0.517, 128.0),
+    "ct-lidc": (0.841, 0.246, 128.0),
+    "ct-ldct": (0.72, 0.40, 220.0),
+    "ct-metal": (0.355, 0.0, 128.0),
+    "ct-metal-sparse": (0.865, 0.261, 128.0),
+    "ct-metal-sparse-180": (0.27, 0.0, 128.0),
+}
+"""lam, snr and sigma_max (on [0, 1]) of 1000 levels in the configuration files of the official
+repository (yang-song/score_inverse_problems, configs/ve): brats_ncsnpp_continuous,
+ct2d_320_ncsnpp_continuous, ldct_512_ncsnpp_continuous, ct2d_320_mar, ct2d_320_sparse_mar and
+ct2d_320_sparse_mar_180. snr 0 stands for no corrector.
+
+MRI of 240 x 240 pixels with 30 projections; CT of 320 x 320 (LIDC) and 512 x 512 (LDCT) with 23
+angles; metal artefacts with 320, 23 and 180 angles. They were found there by a search for the best
+SSIM, with the official CT operator: a start for one's own.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,11 +53,18 @@ class ScoreMedical(Solver):
     real images the official code keeps the real part; where the sampled frequencies are not
     symmetric, that goes half of the way, and A^+ all of it.
 
-    Deviations: the predictor is ancestral; the step size of the corrector is per sample (the
-    official code averages it over the batch); the official code takes Tweedie's formula after its
-    last predictor step, with one more evaluation. y is taken for noiseless; lam < 1 tolerates
-    noise, and an A^+ that is not exact: for CT that is CGLS, and `Radon.cg_iterations` its budget.
-    `OFFICIAL` holds the settings of the official code. In place of these 2000 evaluations,
+    corrector "none": y is mixed in M times before the predictor and nothing else is done. So does
+    the official code without a corrector, where M is 1: y is mixed in twice in each step, with the
+    strength 1 - (1 - lam)^2 together.
+
+    Deviations: the default predictor is ancestral (the official code: "reverse-diffusion"); the
+    step size of the corrector is per sample (the official code averages it over the batch); of M
+    corrector steps each follows a mixing of its own, where the official code mixes once before
+    them; the official code takes Tweedie's formula after its last predictor step, with one more
+    evaluation. Published levels are of images on [0, 1]: the default, 128 to 0.01 there, is 256 to
+    0.02 here, for images on [-1, 1]. y is taken for noiseless; lam < 1 tolerates noise, and an A^+
+    that is not exact: for CT that is CGLS, and `Radon.cg_iterations` its budget. `official(task)`
+    has the settings of the official code. In place of these 2000 evaluations,
     `ScoreMedical(path=Karras(60, 20, 0.02))` takes 120; docs/short.md tells at what cost.
     """
 
@@ -52,17 +78,36 @@ class ScoreMedical(Solver):
     snr: float = knob(0.517, "signal-to-noise ratio r of the Langevin corrector", 0, 1)
     corrector_steps: int = knob(1, "corrector steps M per predictor step", 0, 10)
     final: Literal["clean", "none"] = knob("clean", "whether y itself is put into the result")
-    path: Path = field(default_factory=lambda: VE(1000, 128.0, 0.01), kw_only=True)
+    corrector: Corrector = knob("langevin", "what follows each of the first M mixings")
+    predictor: Literal["ancestral", "reverse-diffusion"] = knob(
+        "ancestral", "how a step goes from one level to the next"
+    )
+    path: Path = field(default_factory=lambda: VE.published(1000, 128.0, 0.01), kw_only=True)
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """configs/ve/*.py of yang-song/score_inverse_problems, with their predictor."""
+        return {
+            task: cls(
+                lam,
+                snr,
+                corrector="langevin" if snr else "none",
+                predictor="reverse-diffusion",
+                path=VE.published(1000, sigma_max, 0.01, value_range),
+            )
+            for task, (lam, snr, sigma_max) in FILES.items()
+        }
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        x, corrector = state.x, Replacement(snr=self.snr)
+        x, how = state.x, Replacement(self.snr, corrector=self.corrector, predictor=self.predictor)
         for m in range(self.corrector_steps):
             x = steps.replace(x, problem, level, rng.normal(x, f"known {m}"), self.lam)
-            x = corrector._correct(x, level, to, prior, rng.normal(x, f"corrector {m}"))
+            if self.corrector != "none":
+                x = how._correct(x, level, to, prior, rng.normal(x, f"corrector {m}"))
         x = steps.replace(x, problem, level, rng.normal(x, "known"), self.lam)
         x0 = prior.x0(x, level)
-        x = steps.ddim(x0, eps_from(x, x0, level), level, to, rng.normal(x, "step"), 1.0)
+        x = how._predict(x, x0, level, to, rng.normal(x, "step"))
         if to.s == 0 and self.final == "clean":
             x = steps.replace(x, problem, CLEAN, 0.0 * x)
         return State(state.step + 1, x, x0)
@@ -75,7 +120,8 @@ class ScoreMedicalBaseline(Solver):
     The baseline of Song, Shen, Xing, Ermon 2022, arXiv 2111.08005, after Song et al. 2021
     (arXiv 2011.13456): s(x) + A^T (y_t - A x) / (kappa s_t)^2, y_t = a y + s A z with fresh z in
     each evaluation. It shares the corrector, the predictor, the deviations and the short path of
-    `ScoreMedical`.
+    `ScoreMedical`. The annealed Langevin samplers of brats_ncsnpp_ald.py and _ald_projection.py, of
+    correctors alone, are not offered.
     """
 
     name: ClassVar[str] = "score-medical-baseline"
@@ -87,17 +133,26 @@ class ScoreMedicalBaseline(Solver):
     kappa: float = knob(1.231, "width of the likelihood of y_t, in units of s_t", 1e-3)
     snr: float = knob(0.608, "signal-to-noise ratio r of the Langevin corrector", 0, 1)
     corrector_steps: int = knob(1, "corrector steps M per predictor step", 0, 10)
-    path: Path = field(default_factory=lambda: VE(1000, 128.0, 0.01), kw_only=True)
+    predictor: Literal["ancestral", "reverse-diffusion"] = knob(
+        "ancestral", "how a step goes from one level to the next"
+    )
+    path: Path = field(default_factory=lambda: VE.published(1000, 128.0, 0.01), kw_only=True)
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """configs/ve/brats_ncsnpp_baseline.py of yang-song/score_inverse_problems."""
+        path = VE.published(1000, 128.0, 0.01, value_range)
+        return {"mri-brats": cls(predictor="reverse-diffusion", path=path)}
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        x, corrector = state.x, Replacement(snr=self.snr)
+        x, how = state.x, Replacement(self.snr, predictor=self.predictor)
         for m in range(self.corrector_steps):
             given = GivenNoisedY(prior, problem, self.kappa, rng.normal(x, f"known {m}"))
-            x = corrector._correct(x, level, to, given, rng.normal(x, f"corrector {m}"))
+            x = how._correct(x, level, to, given, rng.normal(x, f"corrector {m}"))
         given = GivenNoisedY(prior, problem, self.kappa, rng.normal(x, "known"))
         x0 = given.x0(x, level)
-        x = steps.ddim(x0, eps_from(x, x0, level), level, to, rng.normal(x, "step"), 1.0)
+        x = how._predict(x, x0, level, to, rng.normal(x, "step"))
         return State(state.step + 1, x, x0)
 
 
@@ -114,21 +169,12 @@ class GivenNoisedY(Prior):
         return self.prior.x0(xt, level) + A.adjoint(r) / (self.kappa**2 * level.a)
 
 
-def _ve(sigma_max: float) -> Path:
-    return VE(1000, sigma_max, 0.01)
-
-
 OFFICIAL: dict[str, ScoreMedical | ScoreMedicalBaseline] = {
-    "mri-brats": ScoreMedical(lam=1.0, snr=0.517, path=_ve(128.0)),
-    "ct-lidc": ScoreMedical(lam=0.841, snr=0.246, path=_ve(128.0)),
-    "ct-ldct": ScoreMedical(lam=0.72, snr=0.40, path=_ve(220.0)),
-    "ct-metal": ScoreMedical(lam=0.355, corrector_steps=0, path=_ve(128.0)),
-    "ct-metal-sparse": ScoreMedical(lam=0.865, snr=0.261, path=_ve(128.0)),
-    "ct-metal-sparse-180": ScoreMedical(lam=0.27, corrector_steps=0, path=_ve(128.0)),
-    "mri-brats-baseline": ScoreMedicalBaseline(kappa=1.231, snr=0.608, path=_ve(128.0)),
+    **{
+        task: dataclasses.replace(solver, predictor="ancestral")
+        for task, solver in ScoreMedical.configurations((0.0, 1.0)).items()
+    },
+    "mri-brats-baseline": ScoreMedicalBaseline(path=VE(1000, 128.0, 0.01)),
 }
-"""Settings in the configuration files of the official repository (yang-song/score_inverse_problems,
-configs/ve): MRI of 240 x 240 pixels with 30 projections; CT of 320 x 320 (LIDC) and 512 x 512
-(LDCT) with 23 angles; metal artefacts with 320, 23 and 180 angles. They were found there by a
-search for the best SSIM, with the official CT operator on images in [0, 1]: a start for one's own.
-"""
+"""The settings of `FILES` with this library's predictor, on levels of images on [0, 1].
+`ScoreMedical.official(task)` has the official predictor too, and levels of images on [-1, 1]."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from invdiff.core import Problem, State, batch_norm
 from invdiff.needs import Need
-from invdiff.paths import VE, Path
+from invdiff.paths import VE, VPSDE, Path
 from invdiff.priors.base import Prior
 from invdiff.priors.bound import Bound
 from invdiff.priors.likelihood import ProbabilityFlow, Window, rademacher
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 from invdiff.steps import adam
 from invdiff.variational import DiagonalGaussian, Family, RealNVP
 
@@ -71,6 +71,14 @@ class ScorePrior(Solver):
     ode_steps: int = knob(30, "Runge-Kutta steps for exact", 1)
     probes: int = knob(16, "random vectors for the trace in exact; 0 is the exact trace", 0)
     path: Path = field(default_factory=lambda: VE(1000, 100.0, 0.01), kw_only=True)
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """configs/dpi_config.py of berthyf96/score_prior, as far as ScorePrior has it: 64 draws
+        with a noise level for each, 20000 steps at 1e-5, warm-up of 5000, 32 pairs of coupling
+        layers."""
+        how = cls(draws=64, times=64, lr=1e-5, anneal=True, flow_steps=32, path=VPSDE(20000))
+        return {"imaging": how}
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         like = problem.x_like

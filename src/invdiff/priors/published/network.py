@@ -52,6 +52,7 @@ def prior(
         Labelled(net, stride, label), row(converted.trained), shape, converted.value_range, name
     )
     use = json.dumps([converted.trained, converted.config, label], sort_keys=True)
+    made.learned_variance = converted.config.get("out_channels") == 2 * channels
     made._hash = f"{source[:16]}-{hashlib.sha256(use.encode()).hexdigest()[:8]}"
     return made
 
