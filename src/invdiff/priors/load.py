@@ -123,6 +123,7 @@ def load_prior(
     label: int | None = None,
     prompt: str | None = None,
     guidance: float | None = None,
+    check: bool = True,
     **options: Any,
 ) -> Prior:
     """The prior called spec, on a device.

@@ -14,7 +14,6 @@ from invdiff.priors import precond as table
 from invdiff.priors.precond import Precond
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
-PREDICTS = dict(epsilon=table.predicts_eps, v_prediction=table.predicts_v, sample=table.predicts_x0)
 BY_SIGMA = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "ScoreSdeVeScheduler")
 FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 DISTILLED = ("LCMScheduler", "TCDScheduler", "ConsistencyDecoderScheduler")
@@ -40,8 +39,8 @@ def training(
     config: what the file `schedule` holds, if there is one. fourier: whether time goes in as
     Fourier features of log sigma. A shift of a flow's schedule concerns sampling, not training.
     """
-    kinds = ", ".join(PREDICTS)
-    require(prediction in (None, *PREDICTS), f"prediction is one of {kinds}, not {prediction!r}.")
+    kinds = ", ".join(table.PREDICTS)
+    require(prediction in (None, *table.PREDICTS), f"prediction is one of {kinds}, not {prediction!r}.")
     why = "has no scheduler_config.json, which tells what the network predicts; put it there"
     require(schedule or prediction, f"{name} {why}, or give prediction ({kinds}) and betas.")
     config = config or {"_class_name": "DDPMScheduler"}
@@ -55,11 +54,11 @@ def training(
     old = "sample" if config.get("predict_epsilon") is False else None  # diffusers before 0.9
     known = prediction or config.get("prediction_type", old) or c.get("prediction_type", "epsilon")
     counts = hasattr(scheduler, "alphas_cumprod") and kind not in DISTILLED
-    counts = counts and c.get("timestep_type", "discrete") == "discrete" and known in PREDICTS
+    counts = counts and c.get("timestep_type", "discrete") == "discrete" and known in table.PREDICTS
     if counts and not fourier:
         bars = scheduler.alphas_cumprod.numpy()
         bars = bars if betas is None else np.cumprod(1 - np.asarray(betas, np.float64))
-        return PREDICTS[known](bars), (-1.0, 1.0)
+        return table.PREDICTS[known](bars), (-1.0, 1.0)
     if kind in FLOWS:
         given = prediction is not None or betas is not None
         require(not given, f"{name} has no table ({kind}); leave prediction and betas out.")

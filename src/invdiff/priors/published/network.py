@@ -70,5 +70,6 @@ def check_label(converted: Converted, label: int | None, name: str) -> None:
 def facts(text: str) -> dict[str, Any]:
     """The inverse of Converted.facts in JSON."""
     found: dict[str, Any] = json.loads(text)
-    found["shape"], found["value_range"] = tuple(found["shape"]), tuple(found["value_range"])
+    for key in ("shape", "value_range", "presumed"):
+        found[key] = tuple(found[key])
     return found
