@@ -37,7 +37,8 @@ from invdiff.operators.kernel_network import expected
 from invdiff.operators.latent import decoded
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.priors.load import BUILT_IN, FORMATS, SOURCES
+from invdiff.priors.formats import FORMATS
+from invdiff.priors.load import BUILT_IN, SOURCES
 from invdiff.priors.published.base import Options as PriorOptions
 from invdiff.rng import Rng
 from invdiff.run import solve

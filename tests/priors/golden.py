@@ -59,9 +59,7 @@ def state(name: str) -> dict[str, Tensor]:
 
 def shapes(name: str) -> dict[str, Tensor]:
     """The state dict of a case as names and shapes: on the meta device, without numbers."""
-    return {
-        key: torch.empty(shape, device="meta") for key, (shape, _) in layout(name).items()
-    }
+    return {key: torch.empty(shape, device="meta") for key, (shape, _) in layout(name).items()}
 
 
 def options(name: str) -> dict[str, Any]:
@@ -76,6 +74,23 @@ def options(name: str) -> dict[str, Any]:
         if kind == "ve":  # the buffer of levels has no numbers here
             told["sigma_max"] = float(model["sigma_max"])
     return told
+
+
+def side(name: str) -> int:
+    """The side of the images that the network was trained on."""
+    config = CASES[name]["config"]
+    told = [config.get(k) for k in ("image_size", "img_resolution", "resolution")]
+    return next(filter(None, told), None) or config["data"]["image_size"]
+
+
+def parameters(name: str) -> int:
+    """How many numbers of a case are trained and used: an image is sampled without augmentation."""
+    kinds = layout(name).items()
+    return sum(
+        math.prod(shape)
+        for key, (shape, kind) in kinds
+        if kind == "parameter" and not key.endswith("map_augment.weight")
+    )
 
 
 def written(name: str, folder: Path) -> Path:

@@ -18,9 +18,9 @@ from golden import CASES
 from helpers import sentence
 
 from invdiff import load_prior
-from invdiff.priors.published import files, load, network
-from invdiff.priors.published.base import Options
+from invdiff.priors.hub import import_diffusers
 
+import_diffusers()  # takes longer than the tests of time allow
 REFUSED = {"cm-cd-narrow"}
 WITH_OUTPUTS = [name for name, case in CASES.items() if case["outputs"] and name not in REFUSED]
 SHAPES = [name for name, case in CASES.items() if not case["outputs"]]
@@ -43,3 +43,39 @@ def test_outputs(name: str, tmp_path: Path) -> None:
     case = CASES[name]["prior"]
     if "value_range" in case:
         assert prior.value_range == tuple(case["value_range"])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_layouts(name: str, tmp_path: Path) -> None:
+    """Names and shapes alone, without a number: the network is built, and nothing is allocated."""
+    torch.save(golden.shapes(name), tmp_path / "file.pt")
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    case, options = CASES[name], golden.options(name)
+    if {"label_emb.weight", "model.map_label.weight"} & golden.layout(name).keys():
+        options["label"] = 0
+    prior = load_prior(tmp_path / "file.pt", "meta", **options)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert time.monotonic() - start < 10 and grown < 300
+    assert prior.shape == (3, golden.side(name), golden.side(name))
+    made = sum(p.numel() for p in prior.net.parameters())
+    null = case["config"].get("model_type") == "DhariwalUNet" and prior.net.net.class_embedding
+    assert made == golden.parameters(name) + (null.embedding_dim if null else 0)
+    sentence(lambda: load_prior(tmp_path / "file.pt", **options), "without numbers")
+
+
+def test_a_distilled_network_is_refused(tmp_path: Path) -> None:
+    """A consistency function has the names and shapes of the EDM network: its file's name tells."""
+    path = golden.written("cm-cd-narrow", tmp_path)
+    sentence(lambda: load_prior(path, check=False, label=5), "cm-cd-narrow.pt", "distilled", "EDM")
+    for name in ("cd_imagenet64_l2.pt", "ct_cat256.pt"):
+        other = path.rename(tmp_path / name)
+        sentence(lambda: load_prior(other, check=False, label=5), name, "consistency")  # noqa: B023
+        path = other
+    edm = path.rename(tmp_path / "edm_imagenet64_ema.pt")
+    prior = load_prior(edm, check=False, label=5)
+    assert distance(prior, "cm-edm-narrow") < 1e-4 < distance(prior, "cm-cd-narrow")
+
+
+def test_every_case_is_run() -> None:
+    assert {*WITH_OUTPUTS, *SHAPES, *REFUSED} == set(CASES)
+    assert {path.stem for path in golden.FOLDER.glob("*.npz")} == set(CASES)

@@ -29,7 +29,7 @@ from invdiff.core import InvdiffError
 from invdiff.operators.kept import CACHE
 from invdiff.paths import VP
 from invdiff.priors.guidance import Guided
-from invdiff.priors.load import FORMATS
+from invdiff.priors.formats import FORMATS
 from invdiff.priors.published import files, load, pickles, rows
 from invdiff.priors.published.base import Options
 

@@ -21,6 +21,7 @@ class Prior:
     differentiable: whether x0_vjp works.
     autoencoder: of a prior of latents, what makes images of them; None for a prior of images.
     name: what users call it; fingerprint: a hash of its weights.
+    presumed: how it was trained, in words, as far as neither its file nor an option told it.
     """
 
     name: str = "prior"
@@ -30,6 +31,7 @@ class Prior:
     sigma_max: float = math.inf
     differentiable: bool = True
     autoencoder: Autoencoder | None = None
+    presumed: tuple[str, ...] = ()
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """E[x0 | x0 + sigma eps = x], shape of x (B, ...), sigma >= 0."""

@@ -40,9 +40,11 @@ def training(
     Fourier features of log sigma. A shift of a flow's schedule concerns sampling, not training.
     """
     kinds = ", ".join(table.PREDICTS)
-    require(prediction in (None, *table.PREDICTS), f"prediction is one of {kinds}, not {prediction!r}.")
+    why = f"prediction is one of {kinds}, not {prediction!r}"
+    require(prediction in (None, *table.PREDICTS), f"{why}.")
     why = "has no scheduler_config.json, which tells what the network predicts; put it there"
-    require(schedule or prediction, f"{name} {why}, or give prediction ({kinds}) and betas.")
+    advice = f"or give prediction ({kinds}), with DDPM's betas unless others are told"
+    require(schedule or prediction, f"{name} {why}, {advice}.")
     config = config or {"_class_name": "DDPMScheduler"}
     kind = str(config.get("_class_name"))
     try:
@@ -56,7 +58,9 @@ def training(
     counts = hasattr(scheduler, "alphas_cumprod") and kind not in DISTILLED
     counts = counts and c.get("timestep_type", "discrete") == "discrete" and known in table.PREDICTS
     if counts and not fourier:
-        bars = scheduler.alphas_cumprod.numpy()
+        bars = scheduler.alphas_cumprod.double().numpy()
+        if c.get("rescale_betas_zero_snr"):  # some schedulers replace the 0 by a small number
+            bars[-1] = 0.0
         bars = bars if betas is None else np.cumprod(1 - np.asarray(betas, np.float64))
         return table.PREDICTS[known](bars), (-1.0, 1.0)
     if kind in FLOWS:

@@ -186,6 +186,11 @@ def _settled(options: Options, layout: Layout | None, plan: _Plan) -> tuple[Head
 def read_plan(w: Weights) -> _Plan:
     """How many blocks a level has shows where output blocks end in one that doubles the side."""
     ins, outs = w.indices("input_blocks."), w.indices("output_blocks.")
+    if not outs and ins:
+        raise InvdiffError(
+            "The weights are half a network (input blocks alone), as those of a classifier, and no "
+            "denoiser; take those of the diffusion model."
+        )
     last = [max(w.indices(f"output_blocks.{i}."), default=0) for i in outs]
     ends = [f"output_blocks.{i}.{j}" for i, j in zip(outs, last, strict=True)]
     grows = [j > 0 and _kind(w, e) in ("res", "up") for e, j in zip(ends, last, strict=True)]

@@ -74,9 +74,7 @@ def _check(name: str, value: object, kind: Any) -> None:
     if get_origin(kind) is Literal:
         known = get_args(kind)
         if value not in known:
-            raise InvdiffError(
-                f"The option {name} is one of {', '.join(known)}; found {value!r}."
-            )
+            raise InvdiffError(f"The option {name} is one of {', '.join(known)}; found {value!r}.")
         return
     wanted: dict[Any, tuple[str, Any]] = {
         int: ("a whole number", int), float: ("a number", (int, float)), bool: ("true or false", bool)

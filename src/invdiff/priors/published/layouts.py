@@ -69,6 +69,11 @@ OTHERS: tuple[tuple[Callable[[Names], bool], str], ...] = (
         "and give the folder.",
     ),
     (
+        _some("quant_conv."),
+        "This is the autoencoder of a latent model and no denoiser; give the folder of its whole "
+        "pipeline of diffusers.",
+    ),
+    (
         _some("double_blocks.0.", "single_blocks.0."),
         "This is the network of Flux alone; give the folder of the whole FluxPipeline.",
     ),

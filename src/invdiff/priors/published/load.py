@@ -60,7 +60,8 @@ def load(path: Path, options: Options, dtype: torch.dtype = torch.float32) -> Ch
         found = _cached(cached) if cached else None
         name = str(path)
         converted = _denoiser(found, name) if found else convert(files.read(path), options, name)
-        if cached and not found:
+        whole = not any(v.is_meta for v in converted.tensors.values())
+        if cached and not found and whole:
             with contextlib.suppress(OSError):  # a cache that cannot be written is no cache
                 save(converted, source, cached)
     try:

@@ -51,6 +51,7 @@ def prior(
     made = NetworkPrior(
         Labelled(net, stride, label), row(converted.trained), shape, converted.value_range, name
     )
+    made.presumed = converted.presumed
     use = json.dumps([converted.trained, converted.config, label], sort_keys=True)
     made._hash = f"{source[:16]}-{hashlib.sha256(use.encode()).hexdigest()[:8]}"
     return made

@@ -28,9 +28,16 @@ def eps(
     from beta0 / steps to beta1 / steps: 1e-4 to 0.02 at 1000.
     predicts: epsilon, sample (x0) or v_prediction.
     """
+    return _rescaled(table.PREDICTS[predicts](bars(schedule, steps, beta0, beta1)), scale)
+
+
+def bars(
+    schedule: str, steps: int = 1000, beta0: float = 0.1, beta1: float = 20.0
+) -> np.ndarray[Any, Any]:
+    """The alpha_bars of a table, as `eps` has them."""
     kind: Literal["linear", "cosine"] = "cosine" if schedule == "cosine" else "linear"
     path = VP(1, kind, train_steps=steps, beta_min=beta0 / steps, beta_max=beta1 / steps)
-    return _rescaled(table.PREDICTS[predicts](path.alpha_bars()), scale)
+    return path.alpha_bars()
 
 
 def eps_sde(
@@ -50,7 +57,11 @@ def score_discrete(
     sigma_min: float, sigma_max: float, steps: int = 1000, times_sigma: bool = True
 ) -> Precond:
     """As `score`, at the index of sigma among `steps` geometric levels, the largest first."""
-    p, low, high = score(sigma_min, sigma_max, times_sigma), math.log(sigma_min), math.log(sigma_max)
+    p, low, high = (
+        score(sigma_min, sigma_max, times_sigma),
+        math.log(sigma_min),
+        math.log(sigma_max),
+    )
 
     def index(sigma: float) -> float:
         place = (high - math.log(sigma)) / (high - low)
