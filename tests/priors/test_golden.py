@@ -10,13 +10,13 @@ import resource
 import time
 from pathlib import Path
 
-import golden
 import numpy as np
 import pytest
 import torch
+
+import golden
 from golden import CASES
 from helpers import sentence
-
 from invdiff import load_prior
 from invdiff.priors.hub import import_diffusers
 

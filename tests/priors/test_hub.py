@@ -35,8 +35,9 @@ from diffusers import (
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 
+from helpers import sentence
 from invdiff.audit.distance import UNCHANGED
-from invdiff.core import CLEAN, InvdiffError, Level, Problem
+from invdiff.core import CLEAN, Level, Problem
 from invdiff.needs import Need, missing
 from invdiff.noise import Gaussian
 from invdiff.operators.inpaint import Inpaint
@@ -81,16 +82,6 @@ def save(folder: Path, net: UNet2DModel, scheduler: object = None, safe: bool = 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
-
-
-def sentence(call: object, *words: str) -> None:
-    """call raises InvdiffError: one line, one full stop at its end, with these words in it."""
-    with pytest.raises(InvdiffError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text and text.endswith(".") and ". " not in text, text
-    for word in words:
-        assert word in text, (word, text)
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -452,7 +443,7 @@ def test_pipelines_of_another_kind(copy: Path) -> None:
 def test_networks_of_another_kind(copy: Path) -> None:
     config = copy / "unet" / "config.json"
     edit(config, _class_name="UNet2DConditionModel")
-    sentence(lambda: load_diffusers(copy), "UNet2DConditionModel", "only UNet2DModel")
+    sentence(lambda: load_diffusers(copy), "UNet2DConditionModel", "only UNet2DModel stands alone")
     edit(config, _class_name="UNet2DModel", in_channels=6)
     sentence(lambda: load_diffusers(copy), "6 channels into 3")
     for embed in ("identity", "timestep"):

@@ -28,8 +28,8 @@ from invdiff.cli import main
 from invdiff.core import InvdiffError
 from invdiff.operators.kept import CACHE
 from invdiff.paths import VP
-from invdiff.priors.guidance import Guided
 from invdiff.priors.formats import FORMATS
+from invdiff.priors.guidance import Guided
 from invdiff.priors.published import files, load, pickles, rows
 from invdiff.priors.published.base import Options
 

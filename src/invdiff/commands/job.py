@@ -185,7 +185,7 @@ def repeated(given: Given) -> Job:
 
 
 def presumed(prior: Prior) -> list[tuple[str, str]]:
-    """The line that tells how the prior is presumed to have been trained, where its file is silent."""
+    """The line that tells how the prior is presumed to have been trained, if its file is silent."""
     if not prior.presumed:
         return []
     return [("presumed", f"{', '.join(prior.presumed)}; --prior-options tells otherwise")]

@@ -72,8 +72,8 @@ def load_diffusers(
     if _components(folder) & {"vae", "vqvae", "movq"}:
         from invdiff.priors.pipelines import NEEDED, load_latent
 
-        why = "has a scheduler, as all pipelines of latents; leave prediction and betas out"
-        require(prediction is betas is None, f"{name} {why}.")
+        why = "works on latents and has a scheduler; leave prediction and betas out"
+        require(prediction is None and betas is None, f"{name} {why}.")
         folder = _download(name, NEEDED) if remote else folder
         told = (prompt, negative_prompt, guidance, class_label, null_label)
         return load_latent(folder, name, device, dtype, *told)
@@ -192,7 +192,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def _check_network(config: dict[str, Any], class_label: int | None, name: str) -> None:
     """Raise InvdiffError when the network is no denoiser of pixels, or its class is not stated."""
     kind = config.get("_class_name", "network of unknown class")
-    advice = "which is no UNet2DModel; give the folder of its whole pipeline, with model_index.json"
+    advice = "and only UNet2DModel stands alone; give the folder of its whole pipeline"
     require(kind == "UNet2DModel", f"{name} holds a {kind}, {advice}.")
     n, out = config.get("in_channels", 3), config.get("out_channels", 3)
     advice = "so it is no denoiser of images; take a model without a second input"
@@ -203,8 +203,10 @@ def _check_network(config: dict[str, Any], class_label: int | None, name: str) -
     if count is None:
         require(class_label is None, f"{name} knows no classes; leave label (class_label) out.")
     else:
-        why = f"is class-conditional; give label (class_label), a whole number, 0 to {count - 1}"
-        require(class_label in range(count), f"{name} {why}.")
+        why = (
+            f"is class-conditional; give label (class_label), a whole number from 0 to {count - 1}"
+        )
+        require(class_label in range(count), f"{name} {why} from 0 to {count - 1}.")
 
 
 def _check_guidance(

@@ -106,7 +106,7 @@ def _told(
     if issubclass(cls, DiT):
         require(prompt is negative is None, f"{name} reads no text; leave the prompt out.")
         return cls.labels(pipe, label, null, guidance), ((label, null, guidance), null)
-    why = "takes a prompt and no classes; leave label (class_label) and null_label out"
+    why = "works on latents without classes; leave label (class_label) and null_label out"
     require(label is null is None, f"{name} {why}.")
     with torch.no_grad():
         texts = cls.texts(pipe, prompt or "", negative, guidance)

@@ -50,7 +50,7 @@ class Layout:
 
 BOTH = (1, 1, 2, 2, 4, 4)
 MANY = (0.5, 1, 1, 2, 2, 4, 4)
-COSINE = dict(schedule="cosine", heads=4, steps=4000)
+COSINE: dict[str, Any] = dict(schedule="cosine", heads=4, steps=4000)
 RELEASED: list[tuple[tuple[Any, ...], Layout]] = [
     # (channels, multipliers, blocks, residual resampling, scale and shift), levels with attention
     ((192, (1, 2, 3, 4), 3, True, True, (1, 2, 3)),
@@ -235,7 +235,7 @@ def _kind(w: Weights, block: str) -> str:
 
 
 def moved(w: Weights, plan: _Plan, heads: Heads) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration of a UNet2DModel, and the tensors in its names; all of them have a place."""
+    """The configuration of a UNet2DModel, and all of the tensors in its names."""
     out = _tensors(w, plan, heads)
     w.finish()
     config = unet2d.config(

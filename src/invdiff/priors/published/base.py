@@ -77,8 +77,10 @@ def _check(name: str, value: object, kind: Any) -> None:
             raise InvdiffError(f"The option {name} is one of {', '.join(known)}; found {value!r}.")
         return
     wanted: dict[Any, tuple[str, Any]] = {
-        int: ("a whole number", int), float: ("a number", (int, float)), bool: ("true or false", bool)
-    }  # fmt: skip
+        int: ("a whole number", int),
+        float: ("a number", (int, float)),
+        bool: ("true or false", bool),
+    }
     what, types = wanted[kind]
     if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
         raise InvdiffError(f"The option {name} is {what}; found {value!r}.")
@@ -190,7 +192,7 @@ def mover(
 
 
 def undecided(open: Mapping[str, str]) -> InvdiffError:
-    """What to say when the weights leave something open: options, each with what it chooses from."""
+    """What to say when the weights leave something open: options, and what they choose from."""
     names = [f"{name} ({choices})" for name, choices in open.items()]
     listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     return InvdiffError(

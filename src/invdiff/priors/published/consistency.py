@@ -21,7 +21,7 @@ ATTENTION = "middle_block.1.qkv.weight"
 HEAD_WIDTH = 64
 DISTILLED = {"cd", "ct", "consistency", "distilled"}
 """Words in the names of files that hold a consistency function."""
-SIZES = {(1, 2, 3, 4): 64, (1, 1, 2, 2, 4, 4): 256}
+SIZES: dict[tuple[float, ...], int] = {(1, 2, 3, 4): 64, (1, 1, 2, 2, 4, 4): 256}
 
 
 def is_one(tensors: dict[str, Tensor]) -> bool:

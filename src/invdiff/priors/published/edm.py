@@ -49,7 +49,7 @@ def convert(tensors: dict[str, Tensor], options: Options, pickled: Mapping[str, 
 
 
 def _trained(options: Options, pickled: Mapping[str, Any]) -> dict[str, Any]:
-    """The row that belongs to the class of the file: EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond."""
+    """The row that belongs to the class of the file, such as EDMPrecond."""
     kind = pickled.get("class_name", "EDMPrecond")
     if kind == "EDMPrecond":
         sigma_data = options.sigma_data or float(pickled.get("sigma_data", 0.5))

@@ -73,7 +73,7 @@ def score_discrete(
 def edm(
     sigma_data: float, sigma_min: float = 0.002, sigma_max: float = 80.0, scale: float = 1.0
 ) -> Precond:
-    """EDM, on the levels that its paper samples from; the network is given scale * ln(sigma) / 4."""
+    """EDM, on the levels that its paper samples from; the network sees scale * ln(sigma) / 4."""
     p = replace(table.predicts_edm(sigma_data), sigma_min=sigma_min, sigma_max=sigma_max)
     return _rescaled(p, scale)
 

@@ -51,8 +51,8 @@ class Reader:
         self.place = 0
 
     def kind(self) -> str:
-        """Kind of the next layer: fourier, res, resize, attention, pyramid, join, side (a convolution
-        that changes the side), norm or conv."""
+        """Kind of the next layer: fourier, res, resize, attention, pyramid, join, norm, conv, or
+        side, a convolution that changes the side."""
         if self.place == len(self.layers):
             return "end"
         at, has = f"{MARK}{self.layers[self.place]}", self.w.has
@@ -76,8 +76,9 @@ class Reader:
         found = self.kind()
         if found != kind:
             raise InvdiffError(
-                f"Layer {self.place} of the score_sde network is {found!r} where NCSN++, DDPM++ and "
-                f"DDPM have {kind!r}; it is truncated or of a configuration that was not published."
+                f"Layer {self.place} of the score_sde network is {found!r} where NCSN++, DDPM++ "
+                f"and DDPM have {kind!r}; it is truncated or of a configuration that was not "
+                "published."
             )
         self.place += 1
         return f"{MARK}{self.layers[self.place - 1]}"

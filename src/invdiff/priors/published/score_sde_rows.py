@@ -60,7 +60,7 @@ def _trained(options: Options, fourier: bool, sigmas: Tensor | None) -> dict[str
     sde = options.sde or ("ve" if fourier else None)
     if sde is None:
         raise InvdiffError(
-            "The weights do not tell the SDE of this score_sde network, which has positional times; "
+            "The weights do not tell the SDE of this score_sde network of positional times; "
             f"give the option sde ({CHOICES})."
         )
     if fourier and sde != "ve":
@@ -90,12 +90,12 @@ def _exploding(options: Options, sde: str, sigmas: Tensor | None) -> dict[str, A
             "The weights do not tell the largest noise level of this score_sde network; give the "
             "option sigma_max (50 for CIFAR-10, 348 for FFHQ at 256)."
         )
-    found = {"row": "score", "sigma_min": low or 0.01, "sigma_max": high}
-    if not found["sigma_min"] < high:
+    low = low or 0.01
+    if not low < high:
         raise InvdiffError(
-            f"Noise levels from {found['sigma_min']:g} to {high:g} do not rise; give sigma_min and "
-            "sigma_max."
+            f"Noise levels from {low:g} to {high:g} do not rise; give sigma_min and sigma_max."
         )
+    found = {"row": "score", "sigma_min": low, "sigma_max": high}
     if options.scale_by_sigma is False:
         found["times_sigma"] = False
     if sde == "ve-discrete":

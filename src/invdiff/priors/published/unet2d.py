@@ -54,7 +54,8 @@ def build(config: dict[str, Any], tensors: dict[str, Tensor], diffusers: Any) ->
     """The network with its weights. The keys OWN of config:
 
     heads: attention heads of every attention, or head_width: channels of one; heads_up: where the
-    side is doubled, if others. time_width: number of time features. quarter_groups: GroupNorm has min(32, C / 4) groups, not 32.
+    side is doubled, if others. time_width: number of time features. quarter_groups: GroupNorm has
+    min(32, C / 4) groups, not 32.
     Raises InvdiffError when the weights do not fit.
     """
     own = {k: config.get(k) for k in OWN}
