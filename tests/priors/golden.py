@@ -93,22 +93,23 @@ def parameters(name: str) -> int:
     )
 
 
-def written(name: str, folder: Path) -> Path:
-    """The file of a case, as its project saves it."""
+def written(name: str, folder: Path, form: str | None = None) -> Path:
+    """The file of a case, as its project saves it; form: another form of file than the case's."""
     case, tensors, path = CASES[name], state(name), folder / f"{name}.pt"
-    if case["file"] in ("edm", "edm_pickle"):
+    form = form or case["file"]
+    if form in ("edm", "edm_pickle"):
         prefix = "model."
         net = tree({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
         kind, side = case["prior"]["precond"], case["config"]["img_resolution"]
         path = path.with_suffix(".pkl")
         return edm_pickle(net, path, folder / "canary", kind, img_resolution=side)
-    if case["file"] == "score_sde":
+    if form == "score_sde":
         torch.save(score_sde(tensors, layout(name)), path)
-    elif case["file"] == "ddim_list":
+    elif form == "ddim_list":
         now = {f"module.{k}": v + 1 for k, v in tensors.items()}
         torch.save([now, {"state": {}, "param_groups": []}, 3, 17, tensors], path)
     else:
-        half = case["file"] == "state_dict_fp16"
+        half = form == "state_dict_fp16"
         torch.save({k: v.half() if half else v for k, v in tensors.items()}, path)
     return path
 

@@ -66,11 +66,11 @@ def _sentence(prior: Prior, level: float, found: float, fine: float, last: bool)
         likely = f"{PREDICTS} or {SCHEDULE}"
     elif not found <= 1:  # worse than no network at all
         likely = f"{PREDICTS}, {HEADS}, the range of its images (centered) or {SCHEDULE}"
-    told = f" (presumed: {', '.join(prior.presumed)})" if prior.presumed else ""
+    told = f"presumed: {', '.join(prior.presumed)}; " if prior.presumed else ""
     return (
         f"{prior.name} does not denoise: at noise level {level:g} (in half-ranges) its error is "
         f"{found:.2g} times that of a linear filter, where a prior has less than {fine:g}; what is "
-        f"likely wrong is {likely}{told}, so give the right options, or load it unchecked with "
+        f"likely wrong is {likely}; {told}give the right options, or load it unchecked with "
         "--no-check (check=False)."
     )
 

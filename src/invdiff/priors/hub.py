@@ -203,9 +203,7 @@ def _check_network(config: dict[str, Any], class_label: int | None, name: str) -
     if count is None:
         require(class_label is None, f"{name} knows no classes; leave label (class_label) out.")
     else:
-        why = (
-            f"is class-conditional; give label (class_label), a whole number from 0 to {count - 1}"
-        )
+        why = "is class-conditional; give label (class_label), a whole number"
         require(class_label in range(count), f"{name} {why} from 0 to {count - 1}.")
 
 

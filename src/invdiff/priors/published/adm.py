@@ -13,6 +13,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.priors.published import unet2d
+from invdiff.priors.published.adm_released import Layout, released
 from invdiff.priors.published.base import (
     Converted,
     Options,
@@ -30,50 +31,6 @@ RES = {
     "out_layers.0": "norm2",
     "out_layers.3": "conv2",
 }
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the flags of a released checkpoint add to its weights. name: of its file; classes: the
-    numbers of classes that were released, 0 for none."""
-
-    name: str
-    size: int
-    schedule: str
-    order: str = "legacy"
-    heads: int | None = None
-    head_width: int | None = None
-    steps: int = 1000
-    rescaled: bool = False
-    classes: tuple[int, ...] = (0,)
-
-
-BOTH = (1, 1, 2, 2, 4, 4)
-MANY = (0.5, 1, 1, 2, 2, 4, 4)
-COSINE: dict[str, Any] = dict(schedule="cosine", heads=4, steps=4000)
-RELEASED: list[tuple[tuple[Any, ...], Layout]] = [
-    # (channels, multipliers, blocks, residual resampling, scale and shift), levels with attention
-    ((192, (1, 2, 3, 4), 3, True, True, (1, 2, 3)),
-     Layout("64x64_diffusion.pt", 64, "cosine", "new", head_width=64, classes=(1000,))),
-    ((256, (1, 1, 2, 3, 4), 2, True, True, (2, 3, 4)),
-     Layout("128x128_diffusion.pt", 128, "linear", heads=4, classes=(1000,))),
-    ((256, BOTH, 2, True, True, (3, 4, 5)),
-     Layout("256x256_diffusion.pt and lsun_*.pt", 256, "linear", head_width=64, classes=(0, 1000))),
-    ((256, MANY, 2, True, True, (4, 5, 6)),
-     Layout("512x512_diffusion.pt", 512, "linear", head_width=64, classes=(0, 1000))),
-    ((128, BOTH, 1, True, True, (4,)),
-     Layout("ffhq_10m.pt", 256, "linear", head_width=64)),
-    ((128, (1, 2, 3, 4), 3, False, True, (2, 3)),
-     Layout("imagenet64_uncond_*.pt", 64, rescaled=True, **COSINE)),
-    ((128, (1, 2, 2, 2), 3, False, True, (1, 2)),
-     Layout("cifar10_uncond_*.pt", 32, rescaled=True, **COSINE)),
-    ((192, (1, 2, 3, 4), 3, False, True, (2, 3)),
-     Layout("imagenet64_cond_*.pt", 64, classes=(1000,), **COSINE)),
-    ((128, BOTH, 2, False, False, (4,)),
-     Layout("lsun_uncond_*.pt", 256, "linear", heads=1)),
-]  # fmt: skip
-"""Of guided-diffusion (ImageNet 64 to 512, LSUN), of DPS (FFHQ), of improved-diffusion. All learn
-the variance, so that 3 channels become 6."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +82,10 @@ def convert(tensors: dict[str, Tensor], options: Options) -> Converted:
     they come from the options, else from the released layout with the same shapes."""
     w = Weights(tensors, "guided-diffusion")
     plan = read_plan(w)
-    layout = _layout(plan)
+    levels = tuple(n for n, a in enumerate(plan.attention) if a)
+    multipliers = tuple(n / plan.base for n in plan.widths)
+    key = (plan.base, multipliers, plan.blocks, plan.residual, plan.shifts, levels)
+    layout = released(key, plan.channels, plan.outputs, plan.classes)
     heads, schedule = _settled(options, layout, plan)
     config, out = moved(w, plan, heads)
     steps = options.train_steps or (layout.steps if layout else 1000)
@@ -149,25 +109,17 @@ def convert(tensors: dict[str, Tensor], options: Options) -> Converted:
     )  # fmt: skip
 
 
-def _layout(plan: _Plan) -> Layout | None:
-    """The released layout of these shapes, if they are of one."""
-    levels = tuple(n for n, a in enumerate(plan.attention) if a)
-    multipliers = tuple(n / plan.base for n in plan.widths)
-    key = (plan.base, multipliers, plan.blocks, plan.residual, plan.shifts, levels)
-    found = next((layout for k, layout in RELEASED if k == key), None)
-    fits = found and plan.classes in found.classes and (plan.channels, plan.outputs) == (3, 6)
-    return found if fits else None
-
-
 def _settled(options: Options, layout: Layout | None, plan: _Plan) -> tuple[Heads, str]:
     """Heads and betas, by options or a released layout; InvdiffError names all that is open."""
     count, width = options.heads, options.head_channels
     if count and width:
         raise InvdiffError("Give one of the options heads and head_channels, and not both.")
-    if options.heads_upsample and width:
-        raise InvdiffError("Heads of head_channels are so everywhere; leave heads_upsample out.")
     if not (count or width) and layout:
         count, width = layout.heads, layout.head_width
+    if options.heads_upsample and width:
+        raise InvdiffError(
+            f"Heads of {width} channels are so everywhere; give heads, or leave heads_upsample out."
+        )
     order = options.attention_order or (layout.order if layout else "")
     schedule = options.schedule or (layout.schedule if layout else "")
     heads = Heads(order or "legacy", count, width, options.heads_upsample)

@@ -21,9 +21,9 @@ from invdiff.priors.published import pickles
 from invdiff.priors.published.score_sde import with_average
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pkl", ".bin")
-WRAPPERS = ("ema_state_dict", "model_ema", "ema", "state_dict", "model_state_dict", "model")
-"""Names under which trainers put weights; those of an average first. Any other will do where there
-is but one, an average again before the live weights."""
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Names under which trainers put weights. A name with "ema" in it, of an average, counts before
+them; any other will do where there is but one."""
 HEADER = 100_000_000
 """The longest header of a .safetensors file, as its format has it."""
 
@@ -171,18 +171,16 @@ def _unwrapped(found: Any, path: Path, metadata: dict[str, str] | None = None) -
 
 
 def _wrapped(found: Any) -> Any:
-    """What a dictionary of dictionaries holds under one of WRAPPERS, else under its only name."""
+    """What a dictionary holds: an average, else one of WRAPPERS, else its only dictionary."""
     if not isinstance(found, dict):
         return found
     inner = {str(k): v for k, v in found.items() if isinstance(v, dict) and _holds(v)}
-    for name in WRAPPERS:
+    inner = {k: v for k, v in inner.items() if "optim" not in k}
+    averages = [k for k in inner if "ema" in k]
+    for name in (*averages, *WRAPPERS):
         if name in inner and (_is_state(inner[name]) or not _is_state(found)):
             return inner[name]
-    if _is_state(found):
-        return found
-    inner = {k: v for k, v in inner.items() if "optim" not in k}
-    inner = {k: v for k, v in inner.items() if "ema" in k} or inner
-    return next(iter(inner.values())) if len(inner) == 1 else found
+    return next(iter(inner.values())) if len(inner) == 1 and not _is_state(found) else found
 
 
 def _holds(found: dict[Any, Any]) -> bool:
