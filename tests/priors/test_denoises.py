@@ -10,13 +10,13 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import golden
 import numpy as np
 import pytest
 import torch
-from helpers import sentence
 from torch import Tensor
 
+import golden
+from helpers import sentence
 from invdiff import load_prior
 from invdiff.cli import main
 from invdiff.priors import denoises

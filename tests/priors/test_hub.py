@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import shutil
@@ -46,6 +47,7 @@ from invdiff.paths import VP
 from invdiff.priors.base import Prior, eps_from
 from invdiff.priors.hub import load_diffusers
 from invdiff.priors.load import load_prior
+from invdiff.priors.schedules import DISTILLED
 from invdiff.run import solve
 from invdiff.solvers import registry
 from invdiff.steps import ddim
@@ -188,6 +190,52 @@ def test_other_schedulers_with_a_table(tmp_path: Path) -> None:
     want = load_diffusers(save(tmp_path, tiny(), DDPMScheduler())).denoise(x, 1.5)
     save(tmp_path, tiny(), EulerDiscreteScheduler(beta_start=1e-4, beta_end=0.02))
     torch.testing.assert_close(load_diffusers(tmp_path).denoise(x, 1.5), want)
+
+
+def test_tables_whose_last_entry_is_patched(tmp_path: Path) -> None:
+    """Every scheduler with a table and an option for no signal at its end, whatever it puts there:
+    one prior, which is that of the entries before."""
+    import diffusers
+
+    kinds = [
+        cls
+        for name in dir(diffusers)
+        if name.endswith("Scheduler") and isinstance(cls := getattr(diffusers, name), type)
+        and "rescale_betas_zero_snr" in inspect.signature(cls.__init__).parameters
+    ]  # fmt: skip
+    assert len(kinds) >= 6
+    unet, found = save(tmp_path, tiny()), set()
+    for cls in kinds:
+        for beta in ("linear", "scaled_linear"):
+            told = dict(beta_start=1e-4, beta_end=0.02, beta_schedule=beta)
+            told |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+            try:
+                scheduler = cls(**told)
+            except NotImplementedError:
+                continue
+            if not hasattr(scheduler, "alphas_cumprod") or cls.__name__ in DISTILLED:
+                continue
+            scheduler.save_pretrained(unet)
+            prior = load_diffusers(unet)
+            assert 100 < prior.sigma_max < 1e5, cls
+            shifted = cls.__name__.startswith("CogVideoX")  # their signal is scaled
+            found.add((beta, shifted, round(prior.sigma_max, 2)))
+    assert len(found) == 4, found
+
+
+def test_a_folder_without_scheduler_takes_options(tmp_path: Path) -> None:
+    x, sigma = noise(1, 3, 16, 16).float(), 1.5
+    bare = save(tmp_path / "bare", tiny())
+    full = save(tmp_path / "full", tiny(), DDPMScheduler(beta_schedule="squaredcos_cap_v2"))
+    told = load_prior(bare, prediction="epsilon", schedule="cosine", check=False)
+    want = load_diffusers(full).denoise(x, sigma)
+    torch.testing.assert_close(told.denoise(x, sigma), want, rtol=1e-4, atol=1e-4)
+    assert not told.presumed
+    told = load_prior(bare, prediction="epsilon", check=False)
+    assert told.presumed == ("schedule linear", "train_steps 1000")
+    sentence(lambda: load_prior(bare, check=False), "scheduler_config.json", "prediction")
+    sentence(lambda: load_prior(full, prediction="sample"), "leave the option prediction out")
+    sentence(lambda: load_prior(bare, heads=2), "leave the option heads out")
 
 
 def test_prediction_and_betas_of_the_caller(tmp_path: Path) -> None:
@@ -362,6 +410,29 @@ def test_fingerprint_starts_with_the_hash_of_the_file(model: Path, copy: Path) -
     tensors["conv_out.bias"][0] += 1e-3
     save_file(tensors, copy / "unet" / SAFE)
     assert load_diffusers(copy).fingerprint[:16] != prior.fingerprint[:16]
+
+
+@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.parametrize("split", [False, True])
+def test_half_precision_files_alone(
+    model: Path, tmp_path: Path, split: bool, safe: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    size = "10KB" if split else "10GB"
+    tiny().half().save_pretrained(
+        tmp_path, variant="fp16", max_shard_size=size, safe_serialization=safe
+    )
+    assert not (tmp_path / (SAFE if safe else BIN)).exists()
+    capfd.readouterr()
+    prior, x = load_diffusers(tmp_path, prediction="epsilon"), noise(1, 3, 16, 16).float()
+    assert capfd.readouterr() == ("", "")
+    want = load_diffusers(model).denoise(x, 2.0)
+    assert 0 < (prior.denoise(x, 2.0) - want).abs().max() < 0.02 * want.abs().max()
+    whole = tiny()
+    with torch.no_grad():
+        whole.conv_out.bias.add_(1.0)
+    whole.save_pretrained(tmp_path)  # files of full precision count before them
+    other = load_diffusers(tmp_path, prediction="epsilon").denoise(x, 2.0)
+    assert (other - want).abs().max() > 1
 
 
 def test_split_weights(model: Path, tmp_path: Path) -> None:

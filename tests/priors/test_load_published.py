@@ -379,7 +379,9 @@ def test_converted_weights_are_kept(tmp_path: Path, cache: Path, monkeypatch) ->
         assert load_prior(path, any_size=True, **UNCHECKED).shape == (3, None, None)
     assert torch.equal(first.denoise(x, 1.0), second.denoise(x, 1.0))
     assert first.fingerprint == second.fingerprint and len(first.fingerprint) == 25
-    other = load_prior(path, **UNCHECKED | dict(schedule="cosine"))  # other options are another prior
+    other = load_prior(
+        path, **UNCHECKED | dict(schedule="cosine")
+    )  # other options are another prior
     assert other.fingerprint != first.fingerprint and len(list(cache.rglob("*.safetensors"))) == 2
     kept[0].write_bytes(kept[0].read_bytes()[:-100])  # a broken one is made again
     assert load_prior(path, **UNCHECKED).fingerprint == first.fingerprint
