@@ -36,8 +36,9 @@ from invdiff.operators.kept import CACHE
 from invdiff.operators.kernel_network import expected
 from invdiff.operators.latent import decoded
 from invdiff.priors.base import Denoiser, Prior
+from invdiff.priors.formats import FORMATS
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.priors.load import BUILT_IN, FORMATS, SOURCES
+from invdiff.priors.load import BUILT_IN, SOURCES
 from invdiff.priors.published.base import Options as PriorOptions
 from invdiff.rng import Rng
 from invdiff.run import solve
@@ -636,16 +637,31 @@ def priors_page() -> str:
         "",
         "## Published weights",
         "",
-        "A file is recognised by the names of its tensors. Converters are compared with networks",
-        "that are written from the papers in the published names, with random weights; released",
-        "files themselves have not been tried.",
+        "A file is recognised by the names of its tensors. Converters are compared with frozen",
+        "numbers: names, shapes and outputs of the official modules, with random weights",
+        "([tests/golden/networks](../tests/golden/networks/README.md)); released files themselves",
+        "have not been tried.",
         "",
         *table(
             ["format", "examples", "read from the file", "not in the file", "options"],
             (map(escaped, (f.name, f.examples, f.read, f.stated, f.options)) for f in FORMATS),
         ),
         "",
-        "What neither the file nor a released layout tells is an error that names the option.",
+        "What neither the file nor a released layout tells is an error that names the option. What",
+        "is presumed all the same is printed by `restore` (`presumed`) and kept in run.json.",
+        "",
+        "Before it is used, a prior of images has to denoise a small picture at three noise levels",
+        "better than a linear filter does. A wrong schedule, prediction or scale of time shows",
+        "there, and the sentence says what is likely wrong; `--no-check`, `check=False` in Python,",
+        "takes the prior as it is. What this may not see: an SDE that differs little (vp for",
+        "vp-discrete), the range of images, a wrong option of a prior that knows one narrow kind of",
+        "image, and whether a network was distilled.",
+        "",
+        "Other files are refused with the way to convert them: Stable Diffusion in one file (save",
+        "it as a folder with diffusers), denoising-diffusion-pytorch, k-diffusion and EDM2 (build",
+        "the network in Python and wrap it), TorchScript and whole modules (save the state_dict).",
+        "A distilled consistency model has the names and shapes of the EDM network that it was",
+        "made from; its file's name (cd_*, ct_*) tells, and it is refused.",
         "",
         "| option | meaning |",
         "| --- | --- |",

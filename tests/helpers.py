@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import pytest
 import torch
 from torch import Tensor
 
-from invdiff.core import Level, Problem, State
+from invdiff.core import InvdiffError, Level, Problem, State
 from invdiff.operators.base import Spectral
 from invdiff.paths import Path
 from invdiff.priors.base import Prior
@@ -134,3 +135,13 @@ def seeded(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 def seeds(n: int) -> Sequence[int]:
     """n seeds, far from 0 and from each other."""
     return tuple(1000 + 17 * i for i in range(n))
+
+
+def sentence(call: Callable[[], object], *words: str) -> None:
+    """call raises InvdiffError: one line, one full stop at its end, with these words in it."""
+    with pytest.raises(InvdiffError) as caught:
+        call()
+    text = str(caught.value)
+    assert "\n" not in text and text.endswith(".") and ". " not in text, text
+    for word in words:
+        assert word in text, (word, text)

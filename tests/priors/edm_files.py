@@ -83,6 +83,23 @@ def edm_pickle(
     return path
 
 
+def tree(tensors: dict[str, torch.Tensor]) -> nn.Module:
+    """Modules that hold these tensors under their names, as buffers or parameters."""
+    root = nn.Module()
+    for name, value in tensors.items():
+        *path, leaf = name.split(".")
+        at = root
+        for part in path:
+            if part not in at._modules:
+                at.add_module(part, nn.ModuleDict() if part in ("enc", "dec") else nn.Module())
+            at = at._modules[part]
+        if leaf in ("resample_filter", "freqs"):
+            at.register_buffer(leaf, value)
+        else:
+            at.register_parameter(leaf, nn.Parameter(value, requires_grad=False))
+    return root
+
+
 def runs_its_source(path: Path, canary: Path) -> bool:
     """Whether the pickle runs code when it is loaded without care."""
     with persistence(canary):

@@ -10,6 +10,8 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -144,6 +146,15 @@ def unconditional(folder: Path) -> LDMPipeline:
     return LDMPipeline(coder, net, DDIMScheduler(**SCALED))
 
 
+def dit(folder: Path) -> DiTPipeline:
+    """Of 10 classes, with a learned variance."""
+    net = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=4, in_channels=4, out_channels=8, num_layers=1,
+        sample_size=8, patch_size=2, num_embeds_ada_norm=10, norm_num_groups=2,
+    )  # fmt: skip
+    return DiTPipeline(net, vae(), DDIMScheduler(), {0: "cat", 1: "dog"})
+
+
 MAKERS: dict[str, Callable[[Path], Any]] = {
     "sd": stable_diffusion,
     "sd-v": lambda folder: stable_diffusion(folder, "v_prediction"),
@@ -155,11 +166,11 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
 
 
 def saved(kind: str, folder: Path) -> Path:
-    """A pipeline folder, all of whose weights are random and the same each time."""
+    """A pipeline folder, one of MAKERS or "dit", with random weights, the same each time."""
     folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        pipe = MAKERS[kind](folder)
+        pipe = (MAKERS | {"dit": dit})[kind](folder)
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
                 for p in part.parameters():

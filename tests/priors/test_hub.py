@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import shutil
@@ -35,8 +36,9 @@ from diffusers import (
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 
+from helpers import sentence
 from invdiff.audit.distance import UNCHANGED
-from invdiff.core import CLEAN, InvdiffError, Level, Problem
+from invdiff.core import CLEAN, Level, Problem
 from invdiff.needs import Need, missing
 from invdiff.noise import Gaussian
 from invdiff.operators.inpaint import Inpaint
@@ -45,6 +47,7 @@ from invdiff.paths import VP
 from invdiff.priors.base import Prior, eps_from
 from invdiff.priors.hub import load_diffusers
 from invdiff.priors.load import load_prior
+from invdiff.priors.schedules import DISTILLED
 from invdiff.run import solve
 from invdiff.solvers import registry
 from invdiff.steps import ddim
@@ -81,16 +84,6 @@ def save(folder: Path, net: UNet2DModel, scheduler: object = None, safe: bool = 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
-
-
-def sentence(call: object, *words: str) -> None:
-    """call raises InvdiffError: one line, one full stop at its end, with these words in it."""
-    with pytest.raises(InvdiffError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text and text.endswith(".") and ". " not in text, text
-    for word in words:
-        assert word in text, (word, text)
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -197,6 +190,52 @@ def test_other_schedulers_with_a_table(tmp_path: Path) -> None:
     want = load_diffusers(save(tmp_path, tiny(), DDPMScheduler())).denoise(x, 1.5)
     save(tmp_path, tiny(), EulerDiscreteScheduler(beta_start=1e-4, beta_end=0.02))
     torch.testing.assert_close(load_diffusers(tmp_path).denoise(x, 1.5), want)
+
+
+def test_tables_whose_last_entry_is_patched(tmp_path: Path) -> None:
+    """Every scheduler with a table and an option for no signal at its end, whatever it puts there:
+    one prior, which is that of the entries before."""
+    import diffusers
+
+    kinds = [
+        cls
+        for name in dir(diffusers)
+        if name.endswith("Scheduler") and isinstance(cls := getattr(diffusers, name), type)
+        and "rescale_betas_zero_snr" in inspect.signature(cls.__init__).parameters
+    ]  # fmt: skip
+    assert len(kinds) >= 6
+    unet, found = save(tmp_path, tiny()), set()
+    for cls in kinds:
+        for beta in ("linear", "scaled_linear"):
+            told = dict(beta_start=1e-4, beta_end=0.02, beta_schedule=beta)
+            told |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+            try:
+                scheduler = cls(**told)
+            except NotImplementedError:
+                continue
+            if not hasattr(scheduler, "alphas_cumprod") or cls.__name__ in DISTILLED:
+                continue
+            scheduler.save_pretrained(unet)
+            prior = load_diffusers(unet)
+            assert 100 < prior.sigma_max < 1e5, cls
+            shifted = cls.__name__.startswith("CogVideoX")  # their signal is scaled
+            found.add((beta, shifted, round(prior.sigma_max, 2)))
+    assert len(found) == 4, found
+
+
+def test_a_folder_without_scheduler_takes_options(tmp_path: Path) -> None:
+    x, sigma = noise(1, 3, 16, 16).float(), 1.5
+    bare = save(tmp_path / "bare", tiny())
+    full = save(tmp_path / "full", tiny(), DDPMScheduler(beta_schedule="squaredcos_cap_v2"))
+    told = load_prior(bare, prediction="epsilon", schedule="cosine", check=False)
+    want = load_diffusers(full).denoise(x, sigma)
+    torch.testing.assert_close(told.denoise(x, sigma), want, rtol=1e-4, atol=1e-4)
+    assert not told.presumed
+    told = load_prior(bare, prediction="epsilon", check=False)
+    assert told.presumed == ("schedule linear", "train_steps 1000")
+    sentence(lambda: load_prior(bare, check=False), "scheduler_config.json", "prediction")
+    sentence(lambda: load_prior(full, prediction="sample"), "leave the option prediction out")
+    sentence(lambda: load_prior(bare, heads=2), "leave the option heads out")
 
 
 def test_prediction_and_betas_of_the_caller(tmp_path: Path) -> None:
@@ -373,6 +412,29 @@ def test_fingerprint_starts_with_the_hash_of_the_file(model: Path, copy: Path) -
     assert load_diffusers(copy).fingerprint[:16] != prior.fingerprint[:16]
 
 
+@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.parametrize("split", [False, True])
+def test_half_precision_files_alone(
+    model: Path, tmp_path: Path, split: bool, safe: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    size = "10KB" if split else "10GB"
+    tiny().half().save_pretrained(
+        tmp_path, variant="fp16", max_shard_size=size, safe_serialization=safe
+    )
+    assert not (tmp_path / (SAFE if safe else BIN)).exists()
+    capfd.readouterr()
+    prior, x = load_diffusers(tmp_path, prediction="epsilon"), noise(1, 3, 16, 16).float()
+    assert capfd.readouterr() == ("", "")
+    want = load_diffusers(model).denoise(x, 2.0)
+    assert 0 < (prior.denoise(x, 2.0) - want).abs().max() < 0.02 * want.abs().max()
+    whole = tiny()
+    with torch.no_grad():
+        whole.conv_out.bias.add_(1.0)
+    whole.save_pretrained(tmp_path)  # files of full precision count before them
+    other = load_diffusers(tmp_path, prediction="epsilon").denoise(x, 2.0)
+    assert (other - want).abs().max() > 1
+
+
 def test_split_weights(model: Path, tmp_path: Path) -> None:
     net = tiny()
     net.save_pretrained(tmp_path, max_shard_size="10KB")
@@ -452,7 +514,7 @@ def test_pipelines_of_another_kind(copy: Path) -> None:
 def test_networks_of_another_kind(copy: Path) -> None:
     config = copy / "unet" / "config.json"
     edit(config, _class_name="UNet2DConditionModel")
-    sentence(lambda: load_diffusers(copy), "UNet2DConditionModel", "only UNet2DModel")
+    sentence(lambda: load_diffusers(copy), "UNet2DConditionModel", "only UNet2DModel stands alone")
     edit(config, _class_name="UNet2DModel", in_channels=6)
     sentence(lambda: load_diffusers(copy), "6 channels into 3")
     for embed in ("identity", "timestep"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -16,24 +17,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from edm_files import edm_pickle, runs_its_source, tensors_equal
-from originals import Adm, Ddpm, EdmDhariwal, EdmSong, Ncsnpp, scrambled
+from edm_files import edm_pickle, runs_its_source, tensors_equal, tree
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_published import PLAIN, checkpoint, images, sentence
 from torch import nn
 
+import golden
+from helpers import sentence
 from invdiff import load_prior
 from invdiff.cli import main
 from invdiff.core import InvdiffError
 from invdiff.operators.kept import CACHE
 from invdiff.paths import VP
+from invdiff.priors.base import Prior
+from invdiff.priors.formats import FORMATS
 from invdiff.priors.guidance import Guided
-from invdiff.priors.load import FORMATS
 from invdiff.priors.published import files, load, pickles, rows
 from invdiff.priors.published.base import Options
 
-ADM = dict(schedule="linear", heads=1)
+ADM = golden.options("guided-legacy")
+NO_CHECK = dict(check=False)  # random weights denoise nothing
+UNCHECKED = ADM | NO_CHECK
 
 
 @pytest.fixture(autouse=True)
@@ -43,37 +47,32 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def make_adm(path: Path, **shape: object) -> Path:
-    torch.save(scrambled(Adm(**shape)).state_dict(), path)
-    return path
+def images(n: int = 32, channels: int = 3) -> torch.Tensor:
+    return torch.randn(2, channels, n, n, generator=torch.Generator().manual_seed(1))
 
 
-def make_ddim(path: Path) -> Path:
-    """[model, optimizer, epoch, step, average]: DDIM's training checkpoints."""
-    now, mean = scrambled(Ddpm(), 1), scrambled(Ddpm(), 2)
-    state = {f"module.{k}": v for k, v in now.state_dict().items()}
-    torch.save([state, {"state": {}, "param_groups": []}, 3, 17, mean.state_dict()], path)
-    return path
+def load_unchecked(*args: object, **options: object) -> Prior:
+    return load_prior(*args, check=False, **options)
 
 
-def make_score_sde(path: Path, **shape: object) -> Path:
-    net = scrambled(Ncsnpp(**shape))
-    net.sigmas.copy_(torch.linspace(50, 0.01, 10))
-    if net.fourier:
-        torch.save(checkpoint(net, net), path)
-    else:
-        torch.save(net.state_dict(), path)
-    return path
+def make(case: str, form: str | None = None) -> Callable[[Path], Path]:
+    """A function that writes the file of a case under a path."""
+
+    def write(path: Path) -> Path:
+        folder = path.parent / "made"
+        folder.mkdir(exist_ok=True)
+        return golden.written(case, folder, form).replace(path)
+
+    return write
 
 
-def make_edm(path: Path, net: nn.Module | None = None, **attributes: object) -> Path:
-    net = scrambled(net or EdmSong(32))
-    return edm_pickle(net, path, path.with_suffix(".canary"), **attributes)
+make_adm = make("guided-legacy")
 
 
 def make_diffusers(path: Path) -> Path:
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
+    torch.manual_seed(0)
     net = UNet2DModel(
         sample_size=32,
         block_out_channels=(8, 16),
@@ -82,29 +81,27 @@ def make_diffusers(path: Path) -> Path:
         layers_per_block=1,
         norm_num_groups=4,
     )
-    DDPMPipeline(scrambled(net), DDPMScheduler()).save_pretrained(path)
+    DDPMPipeline(net, DDPMScheduler()).save_pretrained(path)
     return path
 
 
 def make_bare(path: Path) -> Path:
-    save_file(scrambled(EdmSong(32)).state_dict(), path)
+    save_file(golden.state("edm-ddpmpp"), path)
     return path
 
 
-KINDS: dict[str, tuple[Callable[..., Path], str, dict]] = {
+KINDS: dict[str, tuple[Callable[[Path], Path], str, dict]] = {
     "guided-diffusion (ADM)": (make_adm, "model.pt", ADM),
-    "DDPM, DDIM": (make_ddim, "ckpt.pth", {}),
-    "score_sde": (make_score_sde, "checkpoint_8.pth", {}),
-    "score_sde vp": (lambda p: make_score_sde(p, **PLAIN), "vp.pth", dict(sde="vp")),
-    "score_sde subvp": (lambda p: make_score_sde(p, **PLAIN), "sub.bin", dict(sde="subvp")),
-    "EDM": (make_edm, "edm.pkl", {}),
-    "EDM imagenet": (lambda p: make_edm(p, EdmDhariwal(32)), "edm.pkl", {}),
-    "EDM vp": (lambda p: make_edm(p, kind="VPPrecond", beta_d=19.9, beta_min=0.1, M=1000),
-               "vp.pkl", {}),
-    "EDM ve": (lambda p: make_edm(p, kind="VEPrecond"), "ve.pkl", {}),
+    "consistency_models": (make("cm-edm-narrow"), "edm.pt", dict(label=5)),
+    "DDPM, DDIM": (make("ddpm-sdedit", "ddim_list"), "ckpt.pth", {}),
+    "score_sde": (make("scoresde-ve-ncsnpp"), "checkpoint_8.pth", {}),
+    "score_sde vp": (make("scoresde-vp-ddpm"), "vp.pth", dict(sde="vp")),
+    "score_sde subvp": (make("scoresde-subvp-ddpmpp"), "sub.bin", dict(sde="subvp")),
+    "EDM": (make("edm-ddpmpp"), "edm.pkl", {}),
+    "EDM iddpm": (make("edm-iddpm-adm"), "edm.pkl", {}),
     "EDM bare": (make_bare, "edm.safetensors", dict(sigma_data=0.5)),
     "diffusers": (make_diffusers, "folder", {}),
-}  # fmt: skip
+}
 
 
 def test_every_format_of_the_table_is_loaded_here() -> None:
@@ -126,50 +123,50 @@ def test_from_the_file_to_a_restored_picture(
     """The command line, with a sampler that uses gradients and one that uses a decomposition."""
     make, name, options = KINDS[kind]
     path = make(tmp_path / name)
-    told = ",".join(f"{k}={v}" for k, v in options.items())
+    label = options.get("label")
+    told = ",".join(f"{k}={v}" for k, v in options.items() if k != "label")
     for solver in ("DPS", "DDRM"):
         args = ["restore", str(photo), "--task", "denoise", "--sigma", "0.1", "--prior", str(path)]
         args += ["--solver", solver.lower(), "--steps", "2", "--samples", "1", "--quiet"]
         args += ["--prior-options", told] if told else []
+        args += ["--no-check", *(["--label", str(label)] if label is not None else [])]
         assert main([*args, "--out", str(tmp_path / solver)]) == 0, capsys.readouterr().err
         config = json.loads((tmp_path / solver / "run.json").read_text())
         assert config["prior"]["fingerprint"] and config["prior_options"] == options
+        shown = capsys.readouterr().out
+        if config["prior_presumed"]:
+            assert f"presumed {', '.join(config['prior_presumed'])}; --prior-options" in shown
+        assert bool(config["prior_presumed"]) == (kind not in ("diffusers",))
     again = ["restore", "--from", str(tmp_path / "DPS" / "run.json"), "--quiet"]
     assert main([*again, "--out", str(tmp_path / "again")]) == 0, capsys.readouterr().err
     for picture in sorted((tmp_path / "DPS").glob("*.png")):
         assert (tmp_path / "again" / picture.name).read_bytes() == picture.read_bytes()
 
 
-def test_the_prior_of_a_file_is_the_denoiser_of_its_network(tmp_path: Path) -> None:
-    net, sigma, x = scrambled(Adm()), 0.7, images(32)
-    torch.save(net.state_dict(), tmp_path / "model.pt")
-    prior = load_prior(tmp_path / "model.pt", **ADM)
-    bars = VP(1).alpha_bars()
-    t = float(np.interp(math.log(sigma), 0.5 * np.log((1 - bars) / bars), np.arange(1000)))
-    a = 1 / math.hypot(1, sigma)
-    want = x - sigma * net(a * x, torch.full((2,), t))[:, :3]
-    torch.testing.assert_close(prior.denoise(x, sigma), want, rtol=1e-4, atol=1e-4)
+def test_the_prior_of_a_file(tmp_path: Path) -> None:
+    sigma, x = 0.7, images(32)
+    prior = load_unchecked(make_adm(tmp_path / "model.pt"), **ADM)
+    want = prior.denoise(x, sigma)
     assert prior.shape == (3, None, None) and prior.value_range == (-1, 1)
     sentence(lambda: prior.denoise(images(31), 1.0), "multiples of 2", "31 x 31")
-    low = load_prior(tmp_path / "model.pt", precision="bfloat16", **ADM)
+    low = load_unchecked(tmp_path / "model.pt", precision="bfloat16", **ADM)
     assert 0 < (low.denoise(x, sigma) - want).abs().max() / want.abs().max() < 0.1
 
 
 def test_ddim_takes_the_average(tmp_path: Path) -> None:
-    prior = load_prior(make_ddim(tmp_path / "ckpt.pth"))
-    want = {k: v for k, v in scrambled(Ddpm(), 2).state_dict().items() if k == "conv_in.weight"}
-    assert torch.equal(prior.net.net.conv_in.weight, want["conv_in.weight"])
+    """Of [model, optimizer, epoch, step, average]; the live weights are larger by 1."""
+    prior = load_unchecked(make("ddpm-sdedit", "ddim_list")(tmp_path / "ckpt.pth"))
+    want = golden.state("ddpm-sdedit")["conv_in.weight"]
+    assert torch.equal(prior.net.net.conv_in.weight, want)
     assert prior.shape == (3, 32, 32)
-    assert load_prior(tmp_path / "ckpt.pth", any_size=True).shape == (3, None, None)
+    assert load_unchecked(tmp_path / "ckpt.pth", any_size=True).shape == (3, None, None)
 
 
 def test_bfloat16_keeps_the_frequencies(tmp_path: Path) -> None:
     """The frequencies are about 16: phases of a hundred radians mean nothing in 8 bits."""
-    net = scrambled(Ncsnpp())
-    net.all_modules[0].W.mul_(80)
-    torch.save(net.state_dict(), tmp_path / "s.pth")
-    full = load_prior(tmp_path / "s.pth", sigma_max=50.0).net.net
-    half = load_prior(tmp_path / "s.pth", precision="bfloat16", sigma_max=50.0).net.net
+    path = make("scoresde-ve-ncsnpp")(tmp_path / "s.pth")
+    full = load_unchecked(path).net.net
+    half = load_unchecked(path, precision="bfloat16").net.net
     assert half.conv_in.weight.dtype == torch.bfloat16
     t = torch.tensor([math.log(5.0)])
     assert torch.equal(half._features(t), full._features(t))
@@ -177,15 +174,34 @@ def test_bfloat16_keeps_the_frequencies(tmp_path: Path) -> None:
     assert (half._features(t) - full._features(t)).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("wrap", ["state_dict", "model", "ema", "module."])
+WRAPS = ["state_dict", "model", "ema", "module.", "ema_model", "netG", "Lightning", "nested"]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
 def test_weights_inside_of_a_checkpoint(tmp_path: Path, wrap: str) -> None:
-    state, other = scrambled(Adm()).state_dict(), scrambled(Adm(), 3).state_dict()
-    found = {wrap: state, "step": 3, "optimizer": {"state": {}}}
-    found |= {"model": other} if wrap == "ema" else {}
-    found = {f"module.{k}": v for k, v in state.items()} if wrap == "module." else found
+    """Beside options and numbers of other libraries, which are no code."""
+    state = golden.state("guided-legacy")
+    other = {k: v + 1 for k, v in state.items()}
+    found = {wrap: state, "step": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}
+    found |= {"args": argparse.Namespace(lr=1e-4), "loss": np.float64(0.5)}
+    found |= {"model": other} if wrap in ("ema", "ema_model") else {}
+    if wrap == "module.":
+        found = {f"module.{k}": v for k, v in state.items()}
+    if wrap == "Lightning":
+        found = {"state_dict": {f"unet.{k}": v for k, v in state.items()}, "epoch": 3}
+    if wrap == "nested":
+        found = {"model": {"state_dict": state}}
     torch.save(found, tmp_path / "model.pt")
-    prior = load_prior(tmp_path / "model.pt", **ADM)
+    prior = load_unchecked(tmp_path / "model.pt", **ADM)
     assert torch.equal(prior.net.net.conv_in.weight, state["input_blocks.0.0.weight"])
+
+
+def test_objects_and_programs_are_told_a_way(tmp_path: Path) -> None:
+    """A whole module, and a TorchScript program: nothing in them is run, so they are refused."""
+    torch.save(nn.Linear(2, 3), tmp_path / "model.pt")
+    sentence(lambda: load_prior(tmp_path / "model.pt"), "torch.nn", "Linear", "state_dict() alone")
+    torch.jit.trace(nn.Linear(2, 3), torch.ones(2)).save(tmp_path / "script.pt")
+    sentence(lambda: load_prior(tmp_path / "script.pt"), "TorchScript", "from_eps_model")
 
 
 # Every row is the exact denoiser of a normal law
@@ -280,29 +296,33 @@ def test_a_wrong_row_is_not_exact() -> None:
 # Classes and guidance
 
 
+COND = golden.options("guided-class-cond") | NO_CHECK
+COND.pop("label")
+
+
 def test_guidance(tmp_path: Path) -> None:
-    x, path = images(32), make_adm(tmp_path / "cond.pt", classes=5)
-    with_class, without = (load_prior(path, label=k, **ADM).denoise(x, 2.0) for k in (1, 4))
-    for w in (0.0, 0.4, 1.0, 2.5):
-        prior = load_prior(path, label=1, guidance=w, null_label=4, **ADM)
+    x, path = images(32), make("guided-class-cond")(tmp_path / "cond.pt")
+    with_class, without = (load_prior(path, label=k, **COND).denoise(x, 2.0) for k in (1, 4))
+    for w in (0.0, 1.0, 2.5):
+        prior = load_prior(path, label=1, guidance=w, null_label=4, **COND)
         want = without + w * (with_class - without)
         torch.testing.assert_close(prior.denoise(x, 2.0), want, rtol=1e-5, atol=1e-5)
     assert isinstance(prior, Guided) and prior.shape == (3, None, None)
-    assert prior.differentiable
+    assert prior.differentiable and prior.presumed == prior.conditional.presumed != ()
     prior.unconditional.differentiable = False
     assert not Guided(prior.conditional, prior.unconditional, 2.0).differentiable
     assert torch.equal(prior.denoise(x, 0), x)
-    names = {load_prior(path, label=1, guidance=w, null_label=4, **ADM).fingerprint for w in (1, 2)}
-    assert len(names | {load_prior(path, label=1, **ADM).fingerprint}) == 3
-    sentence(lambda: load_prior(path, **ADM), "label", "from 0 to 4")
-    sentence(lambda: load_prior(path, label=5, **ADM), "from 0 to 4")
-    sentence(lambda: load_prior(path, label=1, guidance=2.0, **ADM), "null_label")
-    wrong = ADM | dict(label=1, guidance=2.0)
-    sentence(lambda: load_prior(path, null_label=5, **wrong), "from 0 to 4")
+    told = (dict(guidance=1, null_label=4), dict(guidance=2, null_label=4), {})
+    assert len({load_prior(path, label=1, **more, **COND).fingerprint for more in told}) == 3
+    sentence(lambda: load_prior(path, **COND), "label", "from 0 to 999")
+    sentence(lambda: load_prior(path, label=1000, **COND), "from 0 to 999")
+    sentence(lambda: load_prior(path, label=1, guidance=2.0, **COND), "null_label")
+    wrong = COND | dict(label=1, guidance=2.0)
+    sentence(lambda: load_prior(path, null_label=1000, **wrong), "from 0 to 999")
     sentence(lambda: load_prior(path, null_label=-1, **wrong), "0 or more")
-    sentence(lambda: load_prior(path, guidance=2.0, **ADM), "label")
-    sentence(lambda: load_prior(path, label=1, null_label=4, **ADM), "null_label", "give guidance")
-    sentence(lambda: load_prior(path, label=1, guidance=math.nan, **ADM), "guidance")
+    sentence(lambda: load_prior(path, guidance=2.0, **COND), "label")
+    sentence(lambda: load_prior(path, label=1, null_label=4, **COND), "null_label", "give guidance")
+    sentence(lambda: load_prior(path, label=1, guidance=math.nan, **COND), "guidance")
     sentence(lambda: load_prior(make_adm(tmp_path / "u.pt"), label=1, **ADM), "no classes")
     sentence(lambda: load_prior("photo", label=1), "takes no label")
     sentence(lambda: load_prior("photo", heads=1), "takes no heads")
@@ -310,27 +330,24 @@ def test_guidance(tmp_path: Path) -> None:
 
 def test_guidance_of_edm_needs_no_option(tmp_path: Path) -> None:
     """Its own sign for no class is a vector of zeros."""
-    net, x, sigma = scrambled(EdmSong(32, classes=3)), images(32), 1.7
-    path = make_edm(tmp_path / "edm.pkl", net)
-    found = load_prior(path, label=2, guidance=3.0).denoise(x, sigma)
-    net = scrambled(EdmSong(32, classes=3))
-    d, t = 0.5, torch.full((2,), math.log(sigma) / 4)
-    parts = [net(x / math.hypot(sigma, d), t, k) for k in (None, 2)]
-    skip, out = d * d / (sigma**2 + d * d), sigma * d / math.hypot(sigma, d)
-    none, two = (skip * x + out * f for f in parts)
+    x, sigma = images(32), 1.7
+    path = make("edm-ddpmpp-cond-null")(tmp_path / "edm.pkl")
+    found = load_unchecked(path, label=2, guidance=3.0).denoise(x, sigma)
+    none, two = (load_unchecked(path, label=k).denoise(x, sigma) for k in (10, 2))
     torch.testing.assert_close(found, none + 3 * (two - none), rtol=1e-4, atol=1e-4)
-    sentence(lambda: load_prior(path), "class-conditional", "from 0 to 2")
+    sentence(lambda: load_prior(path), "class-conditional", "from 0 to 9")
 
 
 def test_guidance_on_the_command_line(tmp_path: Path, photo: Path, capsys) -> None:
-    path = make_adm(tmp_path / "cond.pt", classes=5)
+    path = make("guided-class-cond")(tmp_path / "cond.pt")
     args = ["restore", str(photo), "--task", "denoise", "--sigma", "0.1", "--prior", str(path)]
     args += ["--solver", "ddrm", "--steps", "2", "--samples", "1", "--quiet", "--label", "1"]
-    options = "schedule=linear,heads=1,null_label=4"
+    args += ["--no-check"]
+    options = ",".join(f"{k}={v}" for k, v in ADM.items()) + ",null_label=4"
     out = ["--guidance", "1.5", "--out", str(tmp_path / "o"), "--prior-options", options]
     assert main([*args, *out]) == 0, capsys.readouterr().err
     told = json.loads((tmp_path / "o" / "run.json").read_text())["prior_options"]
-    assert told == dict(label=1, guidance=1.5, schedule="linear", heads=1, null_label=4)
+    assert told == dict(label=1, guidance=1.5, null_label=4) | ADM
     for bad, word in (
         ("heads", "NAME=VALUE"),
         ("head=1", "did you mean heads"),
@@ -349,7 +366,7 @@ def test_guidance_on_the_command_line(tmp_path: Path, photo: Path, capsys) -> No
 
 def test_converted_weights_are_kept(tmp_path: Path, cache: Path, monkeypatch) -> None:
     path, x = make_adm(tmp_path / "model.pt"), images(32)
-    first = load_prior(path, **ADM)
+    first = load_prior(path, **UNCHECKED)
     kept = list(cache.rglob("*.safetensors"))
     assert len(kept) == 1 and not list(cache.rglob("*.part"))
 
@@ -358,23 +375,26 @@ def test_converted_weights_are_kept(tmp_path: Path, cache: Path, monkeypatch) ->
 
     with monkeypatch.context() as patch:
         patch.setattr(load, "convert", refuse)
-        second = load_prior(path, **ADM)
-        assert load_prior(path, any_size=True, **ADM).shape == (3, None, None)
+        second = load_prior(path, **UNCHECKED)
+        assert load_prior(path, any_size=True, **UNCHECKED).shape == (3, None, None)
     assert torch.equal(first.denoise(x, 1.0), second.denoise(x, 1.0))
     assert first.fingerprint == second.fingerprint and len(first.fingerprint) == 25
-    other = load_prior(path, schedule="cosine", heads=1)  # other options are another prior
+    other = load_prior(
+        path, **UNCHECKED | dict(schedule="cosine")
+    )  # other options are another prior
     assert other.fingerprint != first.fingerprint and len(list(cache.rglob("*.safetensors"))) == 2
     kept[0].write_bytes(kept[0].read_bytes()[:-100])  # a broken one is made again
-    assert load_prior(path, **ADM).fingerprint == first.fingerprint
+    assert load_prior(path, **UNCHECKED).fingerprint == first.fingerprint
     assert load_file(kept[0])
-    torch.save(scrambled(Adm(), 5).state_dict(), path)  # another file of the same name
-    assert load_prior(path, **ADM).fingerprint[:16] != first.fingerprint[:16]
+    state = golden.state("guided-legacy")
+    torch.save({k: v + 1 for k, v in state.items()}, path)  # another file of the same name
+    assert load_prior(path, **UNCHECKED).fingerprint[:16] != first.fingerprint[:16]
 
 
 def test_a_converted_file_is_a_prior_too(tmp_path: Path, cache: Path) -> None:
     path, x = make_adm(tmp_path / "model.pt"), images(32)
-    prior, kept = load_prior(path, **ADM), next(cache.rglob("*.safetensors"))
-    again = load_prior(kept)
+    prior, kept = load_prior(path, **UNCHECKED), next(cache.rglob("*.safetensors"))
+    again = load_unchecked(kept)
     assert torch.equal(prior.denoise(x, 1.0), again.denoise(x, 1.0))
     assert again.fingerprint == prior.fingerprint
     sentence(lambda: load_prior(kept, heads=2), "leave them out")
@@ -387,7 +407,7 @@ def test_no_cache(tmp_path: Path, monkeypatch, how: str) -> None:
     monkeypatch.setenv(CACHE, "off" if how == "off" else str(blocked))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    load_prior(make_adm(tmp_path / "model.pt"), **ADM)
+    load_prior(make_adm(tmp_path / "model.pt"), **UNCHECKED)
     assert not (tmp_path / "home").exists() and blocked.is_file()
     assert not (tmp_path / "off").exists()
 
@@ -395,7 +415,7 @@ def test_no_cache(tmp_path: Path, monkeypatch, how: str) -> None:
 def test_the_cache_is_in_the_users_folder(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv(CACHE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    load_prior(make_adm(tmp_path / "model.pt"), **ADM)
+    load_prior(make_adm(tmp_path / "model.pt"), **UNCHECKED)
     assert list((tmp_path / "home" / "invdiff" / "converted").glob("*.safetensors"))
 
 
@@ -412,11 +432,12 @@ def refused(path: Path, *words: str, **options: object) -> None:
 
 def test_edm_pickles_run_no_code(tmp_path: Path) -> None:
     """The same file runs its source when it is unpickled without care: the negative twin."""
-    net, canary, path = scrambled(EdmSong(32)), tmp_path / "ran", tmp_path / "edm.pkl"
-    state = {k: v.clone() for k, v in net.state_dict().items()}
+    canary, path = tmp_path / "ran", tmp_path / "edm.pkl"
+    state = {k.removeprefix("model."): v for k, v in golden.state("edm-ddpmpp").items()}
+    net = tree(state)
     edm_pickle(net, path, canary)
     assert runs_its_source(path, canary)
-    load_prior(path)
+    load_unchecked(path)
     assert not canary.exists()
     tensors, plain = pickles.network(pickles.read_pickle(path.read_bytes(), "f"), "f")
     assert tensors_equal(tensors, state)
@@ -481,7 +502,7 @@ def test_pickles_that_claim_memory(tmp_path: Path) -> None:
     refused(path, "without a network of EDM")
     path.write_bytes(pickle.dumps([1, 2]))
     refused(path, "without a network of EDM")
-    good = make_edm(tmp_path / "good.pkl").read_bytes()
+    good = make("edm-ddpmpp")(tmp_path / "good.pkl").read_bytes()
     path.write_bytes(good[: len(good) // 2])
     refused(path, "no whole pickle")
 
@@ -535,10 +556,10 @@ def test_archives_that_are_cut_or_claim_too_much(tmp_path: Path) -> None:
     good = path.read_bytes()
     for part in (good[:-200], good[: len(good) // 2], good[:40]):
         path.write_bytes(part)
-        refused(path, "truncated or broken archive", **ADM)
+        refused(path, "truncated or broken archive", **UNCHECKED)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model/data.pkl", b"\0" * 10**7)  # ten megabytes in ten kilobytes
-    refused(path, "claims more data", **ADM)
+    refused(path, "claims more data", **UNCHECKED)
     path.write_bytes(good)
     with zipfile.ZipFile(path) as archive:
         records = {name: archive.read(name) for name in archive.namelist()}
@@ -547,19 +568,19 @@ def test_archives_that_are_cut_or_claim_too_much(tmp_path: Path) -> None:
             lie = data.replace(b"K@", b"J" + struct.pack("<i", 200_000_000))
             archive.writestr(name, lie if name.endswith("data.pkl") else data)
             assert lie != data or not name.endswith("data.pkl")
-    refused(path, str(path), **ADM)
+    refused(path, str(path), **UNCHECKED)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("hello.txt", "no weights")
-    refused(path, str(path), **ADM)
+    refused(path, str(path), **UNCHECKED)
     wide = torch.zeros(1).expand(10**6, 10**4)  # ten thousand million numbers from one
     torch.save({"input_blocks.0.0.weight": wide}, path)
-    refused(path, "claims 10000000000 numbers", **ADM)
+    refused(path, "claims 10000000000 numbers", **UNCHECKED)
     torch.save({"a": 1, "b": "text"}, path)
-    refused(path, "no tensors by name", **ADM)
+    refused(path, "no tensors by name", **UNCHECKED)
     torch.save(torch.ones(3), path)
-    refused(path, "no tensors by name", **ADM)
+    refused(path, "no tensors by name", **UNCHECKED)
     torch.save({"input_blocks.0.0.weight": torch.full((3, 3), torch.nan)}, path)
-    refused(path, "not finite", **ADM)
+    refused(path, "not finite", **UNCHECKED)
 
 
 def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
@@ -587,7 +608,7 @@ def test_a_path_never_reaches_the_network(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr("socket.socket.connect", refuse)
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    load_prior(make_adm(tmp_path / "model.pt"), **ADM)
+    load_prior(make_adm(tmp_path / "model.pt"), **UNCHECKED)
     monkeypatch.chdir(tmp_path)
     sentence(lambda: load_prior("owner/name.pt"), "no file")
     sentence(lambda: load_prior(Path("owner/name")), "folder")
@@ -598,7 +619,7 @@ def test_unknown_options_and_options_of_other_formats(tmp_path: Path) -> None:
         load_prior("photo", head=1)
     path = make_diffusers(tmp_path / "folder")
     sentence(lambda: load_prior(path, schedule="linear"), "leave the option schedule out")
-    assert load_prior(path, any_size=True).shape == (3, None, None)
+    assert load_unchecked(path, any_size=True).shape == (3, None, None)
     file = next(path.rglob("*.safetensors"))
     sentence(lambda: load_prior(file), "weights of diffusers", "folder")
 
@@ -613,5 +634,5 @@ def test_torchvision_that_does_not_match(tmp_path: Path, monkeypatch) -> None:
 
     path = make_adm(tmp_path / "model.pt")
     monkeypatch.setitem(sys.modules, "diffusers", Broken("diffusers"))
-    sentence(lambda: load_prior(path, **ADM), "torchvision does not match this torch")
-    load_prior(make_edm(tmp_path / "song.pkl"))  # our own network needs no diffusers
+    sentence(lambda: load_prior(path, **UNCHECKED), "torchvision does not match this torch")
+    load_unchecked(make("edm-ddpmpp")(tmp_path / "song.pkl"))  # our own network needs no diffusers

@@ -258,6 +258,31 @@ def test_a_name_on_the_hub(
     assert not any((cache / name).exists() for name in unwanted)
 
 
+def test_dit(tmp_path: Path) -> None:
+    """Latents of a class; half of the outputs are eps; the label after the last is none."""
+    folder = saved("dit", tmp_path)
+    net, z, t = pipeline(folder).transformer, seeded(1, 4, 8, 8).float(), 400
+    bar = float(pipeline(folder).scheduler.alphas_cumprod[t])
+    sigma = ((1 - bar) / bar) ** 0.5
+
+    def by_hand(label: int) -> torch.Tensor:
+        with torch.no_grad():
+            out = net(bar**0.5 * z, torch.tensor([t]), torch.tensor([label])).sample
+        return z - sigma * out[:, :4]
+
+    prior = load_prior(folder, label=3)
+    assert isinstance(prior, LatentPrior) and prior.image_shape == (3, None, None)
+    torch.testing.assert_close(prior.denoise(z, sigma), by_hand(3), rtol=1e-3, atol=1e-3)
+    assert (by_hand(3) - by_hand(4)).abs().max() > 0.02
+    guided = load_prior(folder, label=3, guidance=2.5)
+    want = by_hand(10) + 2.5 * (by_hand(3) - by_hand(10))
+    torch.testing.assert_close(guided.denoise(z, sigma), want, rtol=1e-3, atol=1e-3)
+    assert len({p.fingerprint for p in (prior, guided, load_prior(folder, label=4))}) == 3
+    sentence(lambda: load_prior(folder), "class-conditional", "label", "from 0 to 9")
+    sentence(lambda: load_prior(folder, label=3, prompt="cat"), "reads no text")
+    sentence(lambda: load_prior(folder, label=3, null_label=1), "give guidance")
+
+
 # ---- what is refused, in one sentence
 
 

@@ -87,7 +87,7 @@ def fresh(given: Given) -> Job:
     is_path = named not in BUILT_IN and Path(named).exists()
     spec = str(Path(named).resolve()) if is_path else named
     more = options.prior_options(given)
-    prior = load_prior(spec, device, precision, **more)
+    prior = load_prior(spec, device, precision, check="no_check" not in given, **more)
     m = FORMS[task.form].read(task, given["photo"], values, sigma, prior)
     asked = posed(m.problem, prior)
     solver, why = _solver(name, given, asked)
@@ -102,6 +102,7 @@ def fresh(given: Given) -> Job:
         ("noise", m.noise),
         ("solver", f"{solver.name}, {solver.num_steps} steps ({why})"),
         ("samples", f"{samples}, {batch} at a time, on {device}, prior {named}"),
+        *presumed(prior),
     ]
     tensors: dict[str, Tensor] = {}
     facts = {
@@ -110,6 +111,7 @@ def fresh(given: Given) -> Job:
         "view": encode(m.view, tensors, "view"),
         "prior_spec": spec,
         "prior_options": more,
+        "prior_presumed": list(prior.presumed),
         "precision": precision,
     }
     out = Path(given.get("out", f"restored-{stem}"))
@@ -162,12 +164,14 @@ def repeated(given: Given) -> Job:
     device = torch_device(given.get("device", c["device"] if usable else "auto"))
     spec = given.get("prior", facts["prior_spec"])
     facts["prior_options"] = c.get("prior_options", {})  # runs before there were any have none
-    prior = load_prior(spec, device, facts["precision"], **facts["prior_options"])
+    prior = load_prior(spec, device, facts["precision"], check=False, **facts["prior_options"])
     result.check_prior(prior)
+    facts["prior_presumed"] = list(prior.presumed)
     lines = [
         ("run", f"{source}: {facts['task']['name']} of {facts['photo']['name']}"),
         ("solver", f"{solver.name}, {solver.num_steps} steps, seed {seed}"),
         ("samples", f"{samples}, {batch} at a time, on {device}, prior {spec}"),
+        *presumed(prior),
     ]
     if device.split(":")[0] != c["device"].split(":")[0]:
         lines.append(("", f"made on {c['device']}: on {device} other noise is drawn"))
@@ -177,6 +181,13 @@ def repeated(given: Given) -> Job:
         problem.to(device), prior, solver, samples, seed, batch, out, view,
         facts, tensors, tuple(lines), portable,
     )  # fmt: skip
+
+
+def presumed(prior: Prior) -> list[tuple[str, str]]:
+    """The line that tells how the prior is presumed to have been trained, if its file is silent."""
+    if not prior.presumed:
+        return []
+    return [("presumed", f"{', '.join(prior.presumed)}; --prior-options tells otherwise")]
 
 
 def default_batch(solver: Solver, problem: Problem) -> int:

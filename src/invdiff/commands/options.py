@@ -190,6 +190,8 @@ def add_prior_options(to: ArgumentParser) -> None:
         "--prompt; 1 is the conditional prior")  # fmt: skip
     add("--prior-options", type=str, help="what the weights leave open, as NAME=VALUE,... with "
         f"{names}")  # fmt: skip
+    add("--no-check", action="store_true", help="take a prior even if it fails to denoise a small "
+        "picture")  # fmt: skip
 
 
 def prior_options(given: Given) -> dict[str, Any]:

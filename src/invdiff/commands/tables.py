@@ -8,7 +8,8 @@ from invdiff import zoo
 from invdiff.cli import OK
 from invdiff.commands import options
 from invdiff.needs import why_not
-from invdiff.priors.load import BUILT_IN, FORMATS, SOURCES
+from invdiff.priors.formats import FORMATS
+from invdiff.priors.load import BUILT_IN, SOURCES
 from invdiff.solvers import aliases, registry, system
 from invdiff.solvers.base import Solver
 

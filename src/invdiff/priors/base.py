@@ -22,8 +22,9 @@ class Prior:
     differentiable: whether x0_vjp works.
     learned_variance: whether denoise_v works: a network that learned the variance of its steps.
     autoencoder: of a prior of latents, what makes images of them; None for a prior of images.
-    spectrum: covariance of x0 given x, as measured; None where nobody has (`invdiff priors measure`).
+    spectrum: covariance of x0 given x, as `invdiff priors measure` found it; None without one.
     name: what users call it; fingerprint: a hash of its weights.
+    presumed: how it was trained, in words, as far as neither its file nor an option told it.
     """
 
     name: str = "prior"
@@ -35,6 +36,7 @@ class Prior:
     learned_variance: bool = False
     autoencoder: Autoencoder | None = None
     spectrum: ErrorSpectrum | None = None
+    presumed: tuple[str, ...] = ()
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """E[x0 | x0 + sigma eps = x], shape of x (B, ...), sigma >= 0."""

@@ -20,7 +20,7 @@ class Guided(Prior):
     def __init__(self, conditional: Prior, unconditional: Prior, w: float) -> None:
         self.conditional, self.unconditional, self.w = conditional, unconditional, w
         self.name, self.shape = conditional.name, conditional.shape
-        self.value_range = conditional.value_range
+        self.value_range, self.presumed = conditional.value_range, conditional.presumed
         self.sigma_min = max(conditional.sigma_min, unconditional.sigma_min)
         self.sigma_max = min(conditional.sigma_max, unconditional.sigma_max)
         self.differentiable = conditional.differentiable and unconditional.differentiable

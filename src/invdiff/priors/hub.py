@@ -17,6 +17,7 @@ from invdiff.core import InvdiffError
 from invdiff.priors.base import Prior
 from invdiff.priors.guidance import Guided
 from invdiff.priors.precond import NetworkPrior, Precond
+from invdiff.priors.quiet import quiet
 from invdiff.priors.schedules import Prediction, require, training
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -71,11 +72,11 @@ def load_diffusers(
     if _components(folder) & {"vae", "vqvae", "movq"}:
         from invdiff.priors.pipelines import NEEDED, load_latent
 
-        given = (prediction, betas, class_label, null_label)
-        why = "works on latents; leave prediction, betas, class_label and null_label out"
-        require(given == (None,) * 4, f"{name} {why}.")
+        why = "works on latents and has a scheduler; leave prediction and betas out"
+        require(prediction is None and betas is None, f"{name} {why}.")
         folder = _download(name, NEEDED) if remote else folder
-        return load_latent(folder, name, device, dtype, prompt, negative_prompt, guidance)
+        told = (prompt, negative_prompt, guidance, class_label, null_label)
+        return load_latent(folder, name, device, dtype, *told)
     why = "reads no text; leave prompt and negative_prompt out"
     require(prompt is negative_prompt is None, f"{name} {why}.")
     unet, schedule = _layout(folder, name)
@@ -88,8 +89,9 @@ def load_diffusers(
     if remote:
         at = "" if unet == folder else f"{unet.name}/"
         _download(name, [f"{at}{WEIGHTS}{mid}.safetensors*" for mid in PARTS])
-        if not any(unet.glob(f"{WEIGHTS}*.safetensors")):
-            _download(name, [f"{at}{WEIGHTS}{mid}.bin*" for mid in PARTS])
+        for end in (".bin*", ".fp16*.safetensors*"):
+            if not weight_files(unet)[0]:
+                _download(name, [f"{at}{WEIGHTS}{mid}{end}" for mid in PARTS])
     trained, files = _load(diffusers, unet)
     size = None if any_size else config.get("sample_size")
     h, w = size if isinstance(size, list) else (size, size)
@@ -102,6 +104,8 @@ def load_diffusers(
         prior = NetworkPrior(net, precond, shape, value_range, name)
         prior.learned_variance = config.get("out_channels", 3) == 2 * shape[0]
         prior._hash = fingerprint(source, precond, label)
+        if schedule is None and betas is None:
+            prior.presumed = ("schedule linear", "train_steps 1000")
         return prior
 
     return of(class_label) if guidance == 1 else Guided(of(class_label), of(null_label), guidance)
@@ -189,7 +193,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def _check_network(config: dict[str, Any], class_label: int | None, name: str) -> None:
     """Raise InvdiffError when the network is no denoiser of pixels, or its class is not stated."""
     kind = config.get("_class_name", "network of unknown class")
-    advice = "and only UNet2DModel is supported; take a pixel model without text"
+    advice = "and only UNet2DModel stands alone; give the folder of its whole pipeline"
     require(kind == "UNet2DModel", f"{name} holds a {kind}, {advice}.")
     n, out = config.get("in_channels", 3), config.get("out_channels", 3)
     advice = "so it is no denoiser of images; take a model without a second input"
@@ -198,10 +202,10 @@ def _check_network(config: dict[str, Any], class_label: int | None, name: str) -
     advice = "which are not supported; take a model whose classes are numbers"
     require(embed is None, f"{name} takes {embed} embeddings of classes, {advice}.")
     if count is None:
-        require(class_label is None, f"{name} knows no classes; leave class_label out.")
+        require(class_label is None, f"{name} knows no classes; leave label (class_label) out.")
     else:
-        why = f"is class-conditional; give class_label, an integer from 0 to {count - 1}"
-        require(class_label in range(count), f"{name} {why}.")
+        why = "is class-conditional; give label (class_label), a whole number"
+        require(class_label in range(count), f"{name} {why} from 0 to {count - 1}.")
 
 
 def _check_guidance(
@@ -221,19 +225,35 @@ def _check_guidance(
     require(null in range(count), f"{why}.")
 
 
-def _load(diffusers: Any, unet: Path) -> tuple[Any, list[Path]]:
-    """The network, and its weight files: several where they are split, safetensors before .bin.
+def weight_files(unet: Path) -> tuple[list[Path], str | None]:
+    """The weight files of a network, several where they are split, and their variant, if any.
 
-    diffusers reads .bin with weights_only=True, so that no file can run code.
+    safetensors before .bin; files without a variant before those with one, such as "fp16".
     """
-    patterns = [f"{WEIGHTS}{mid}.{end}" for end in ("safetensors", "bin") for mid in PARTS]
-    files: list[Path] = next(filter(None, (sorted(unet.glob(p)) for p in patterns)), [])
+    for end in ("safetensors", "bin"):
+        whole = re.compile(rf"{WEIGHTS}(?:\.(\w+))?(?:-\d+-of-\d+)?\.{end}")
+        found: dict[str, list[Path]] = {}
+        for path in sorted(unet.glob(f"{WEIGHTS}*.{end}")):
+            if match := whole.fullmatch(path.name):
+                found.setdefault(match[1] or "", []).append(path)
+        for variant in ("", "fp16", "bf16", *sorted(found)):
+            if variant in found:
+                return found[variant], variant or None
+    return [], None
+
+
+def _load(diffusers: Any, unet: Path) -> tuple[Any, list[Path]]:
+    """The network, and its weight files. diffusers reads .bin with weights_only=True, so that no
+    file can run code."""
+    files, variant = weight_files(unet)
     require(files, f"{unet} has no weights; it needs {WEIGHTS}.safetensors or {WEIGHTS}.bin.")
     file, safe, again = files[0], files[0].suffix != ".bin", "so fetch the model again"
     try:
-        net, info = diffusers.UNet2DModel.from_pretrained(
-            str(unet), use_safetensors=safe, local_files_only=True, output_loading_info=True
-        )
+        with quiet():
+            net, info = diffusers.UNet2DModel.from_pretrained(
+                str(unet), use_safetensors=safe, local_files_only=True, variant=variant,
+                output_loading_info=True,
+            )  # fmt: skip
     except Exception as error:
         why = f"({type(error).__name__}): they are truncated, no weights, or do not fit config.json"
         raise InvdiffError(f"The weights {file} cannot be loaded {why}, {again}.") from error

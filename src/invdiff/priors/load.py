@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from invdiff.core import InvdiffError, nearest
 from invdiff.priors.base import Prior
+from invdiff.priors.denoises import check_denoises
 from invdiff.priors.guidance import Guided
 from invdiff.priors.photo import PhotoPrior, load_embedded, load_weights
 
@@ -53,68 +55,6 @@ SOURCES = (
 BUILT_IN = {source.spec: source.load for source in SOURCES if source.load is not None}
 
 
-@dataclass(frozen=True)
-class Format:
-    """A format of published weights. read: from the file; stated: by its published layout or by
-    a rule of this package; options: what settles the rest."""
-
-    name: str
-    examples: str
-    read: str
-    stated: str
-    options: str
-
-    def rows(self) -> list[tuple[str, str]]:
-        """(label, text) of everything but the name."""
-        return [
-            ("  examples", self.examples),
-            ("  read from the file", self.read),
-            ("  not in the file", self.stated),
-            ("  options", self.options),
-        ]
-
-
-FORMATS = (
-    Format(
-        "guided-diffusion (ADM)",
-        "256x256_diffusion_uncond.pt, 64x64_diffusion.pt to 512x512, lsun_*.pt, ffhq_10m.pt; "
-        "improved-diffusion",
-        "widths, blocks, attention levels, classes, learned variance, scale and shift, resampling",
-        "betas, order of q, k, v, heads and size, of the released layout with the same shapes",
-        "schedule, train_steps, attention_order, heads, head_channels, size, null_label",
-    ),
-    Format(
-        "DDPM, DDIM",
-        "CelebA-HQ, LSUN and CIFAR-10 in PyTorch (model.ckpt, ema_*.ckpt)",
-        "widths, blocks, attention levels",
-        "1000 linear betas, one head; size: attention is at 16 x 16",
-        "schedule, train_steps, size",
-    ),
-    Format(
-        "score_sde",
-        "NCSN++ (VE, CIFAR-10 and 256 x 256) and DDPM++, NCSN++ (VP, sub-VP); checkpoint_*.pth",
-        "widths, blocks, attention, pyramid, output skips, Fourier times, noise levels, EMA",
-        "filters (1, 3, 3, 1) with a pyramid, else none; VE images on [0, 1]; attention at 16 x 16",
-        "sde, sigma_min, sigma_max, size",
-    ),
-    Format(
-        "EDM",
-        "edm-cifar10-*.pkl, edm-ffhq-64x64-*.pkl, edm-afhqv2-64x64-*.pkl, edm-imagenet-64x64-*.pkl",
-        "SongUNet or DhariwalUNet, all of their shapes, classes, size, sigma_data, filters",
-        "heads of 64 channels (DhariwalUNet) or one (SongUNet)",
-        "sigma_data (bare weights), heads, head_channels, sigma_min, sigma_max",
-    ),
-    Format(
-        "diffusers",
-        "google/ddpm-celebahq-256, or a folder",
-        "everything, from config.json and scheduler_config.json",
-        "DDPM's betas where there is no scheduler",
-        "any_size, null_label",
-    ),
-)
-"""What is known to load, for tables; a test loads a small one of each."""
-
-
 def load_prior(
     spec: str | Path,
     device: torch.device | str = "cpu",
@@ -123,6 +63,7 @@ def load_prior(
     label: int | None = None,
     prompt: str | None = None,
     guidance: float | None = None,
+    check: bool = True,
     **options: Any,
 ) -> Prior:
     """The prior called spec, on a device.
@@ -133,6 +74,8 @@ def load_prior(
     label: class from 0, of a class-conditional network. prompt: what the image shows, for a prior
     that reads text; guidance: w of classifier-free guidance towards either,
     D = D_uncond + w (D_cond - D_uncond), where a label stands for no class (null_label, or EDM's).
+    check: whether published weights have to denoise a small picture (`denoises.py`), which costs
+    three evaluations; False for weights that do not, and for images unlike any photograph.
     options: what the weights leave open, as `published.base.Options` has them.
     Raises InvdiffError, with the nearest names where there is no such prior.
     """
@@ -167,12 +110,19 @@ def load_prior(
     if file:
         if guidance is not None and label is None:
             raise InvdiffError("guidance needs label: the class that it leads to.")
-        return _published(path, device, dtype, label, guidance, told)
+        return _sound(_published(path, device, dtype, label, guidance, told), check)
     if not path.exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         hint = str(nearest(name, BUILT_IN, "prior")).removesuffix(".")
         ways = ", ".join(source.spec for source in SOURCES if source.load is None)
         raise InvdiffError(f"{hint} (or a path or name of the form {ways}).")
-    return _diffusers(spec, device, dtype, label, prompt, guidance, told)
+    return _sound(_diffusers(spec, device, dtype, label, prompt, guidance, told), check)
+
+
+def _sound(prior: Prior, check: bool) -> Prior:
+    """The prior; InvdiffError where check finds that it does not denoise."""
+    if check:
+        check_denoises(prior)
+    return prior
 
 
 def _is_photo(path: Path) -> bool:
@@ -196,6 +146,8 @@ def _published(
     found = load.load(path, options, dtype)
     c, name = found.converted, str(path)
     network.check_label(c, label, name)
+    if any(p.is_meta for p in found.net.parameters()) and torch.device(device).type != "meta":
+        raise InvdiffError(f"{name} holds names and shapes without numbers; fetch the weights.")
 
     def of(k: int | None) -> Prior:
         return network.prior(c, found.net, k, options.any_size, name, found.source).to(device)
@@ -219,18 +171,26 @@ def _diffusers(
     guidance: float | None,
     options: Any,
 ) -> Prior:
-    from invdiff.priors.hub import load_diffusers
+    from invdiff.priors.hub import SCHEDULES, load_diffusers
+    from invdiff.priors.published.rows import bars as eps_bars
 
-    extra = dataclasses.replace(options, any_size=False, null_label=None)
-    for field in dataclasses.fields(extra):
-        if getattr(extra, field.name) not in (None, False):
+    told = ["any_size", "null_label"]
+    if not any((Path(spec).expanduser() / name).is_file() for name in SCHEDULES):
+        told += ["prediction", "schedule", "train_steps"]
+    for field in dataclasses.fields(options):
+        if field.name not in told and getattr(options, field.name) is not None:
             raise InvdiffError(
                 f"A diffusers model states its {field.name}; leave the option {field.name} out."
             )
+    betas = None
+    if options.schedule or options.train_steps:
+        bars = eps_bars(options.schedule or "linear", options.train_steps or 1000)
+        betas = 1 - bars / np.concatenate([[1.0], bars[:-1]])
     w = 1.0 if guidance is None else guidance
     return load_diffusers(
-        spec, device, class_label=label, null_label=options.null_label, prompt=prompt, guidance=w,
-        any_size=options.any_size, dtype=dtype,
+        spec, device, prediction=options.prediction, betas=betas, class_label=label,
+        null_label=options.null_label, prompt=prompt, guidance=w, any_size=options.any_size,
+        dtype=dtype,
     )  # fmt: skip
 
 

@@ -5,11 +5,6 @@ The text is encoded once, when the prior is made; the text encoders are then dro
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +17,9 @@ from invdiff.priors.guidance import Guided
 from invdiff.priors.hub import SCHEDULES, fingerprint, import_diffusers, read_config, sha256
 from invdiff.priors.latent import LatentPrior
 from invdiff.priors.precond import NetworkPrior
+from invdiff.priors.quiet import quiet
 from invdiff.priors.schedules import require, training
-from invdiff.priors.text_networks import KINDS, Flux
+from invdiff.priors.text_networks import KINDS, DiT, Flux, Network, Text
 
 PARTS = ("vae", "vqvae", "unet", "transformer", "scheduler", *(
     f"{kind}{end}" for kind in ("text_encoder", "tokenizer") for end in ("", "_2", "_3")
@@ -41,6 +37,8 @@ def load_latent(
     prompt: str | None,
     negative_prompt: str | None,
     guidance: float,
+    class_label: int | None = None,
+    null_label: int | None = None,
 ) -> LatentPrior:
     """The prior of a pipeline folder, one of KINDS.
 
@@ -73,15 +71,13 @@ def load_latent(
     why = f"takes {net.config.in_channels} channels where its autoencoder makes {channels}"
     fits = net.config.in_channels == patched * channels
     require(fits, f"The network of {name} {why}; take a model without a second input.")
-    with torch.no_grad():
-        texts = cls.texts(pipe, prompt or "", negative_prompt, guidance)
-    why = "negative_prompt counts with guidance alone; give guidance, or leave it out."
-    require(negative_prompt is None or len(texts) == 2, why)
+    texts, uses = _told(
+        pipe, cls, name, (prompt, negative_prompt, class_label, null_label), guidance
+    )
     parts = sorted(p for d in (cls.part, auto) for p in (folder / d).glob("*.safetensors"))
     source, limits = sha256(parts), (-float("inf"), float("inf"))
     priors = []
-    uses = ((prompt or "", negative_prompt, guidance), negative_prompt)
-    for text, use in zip(texts, uses, strict=False):  # the second is that of the negative prompt
+    for text, use in zip(texts, uses, strict=False):
         network = cls(pipe, text).to(device)
         priors.append(NetworkPrior(network, precond, (channels, None, None), limits, name))
         priors[-1]._hash = fingerprint(source, precond, use)
@@ -98,10 +94,31 @@ def load_latent(
     return LatentPrior(inner, Decoder(*told), Encoder(*told), shape).to(device)
 
 
+def _told(
+    pipe: Any, cls: type[Network], name: str, given: tuple[Any, Any, Any, Any], guidance: float
+) -> tuple[list[Text], tuple[object, object]]:
+    """What the network is told, and its names for the fingerprint: first of the prompt or class,
+    then, with guidance, of the negative prompt or of no class.
+
+    given: prompt, negative_prompt, class_label and null_label.
+    """
+    prompt, negative, label, null = given
+    if issubclass(cls, DiT):
+        require(prompt is negative is None, f"{name} reads no text; leave the prompt out.")
+        return cls.labels(pipe, label, null, guidance), ((label, null, guidance), null)
+    why = "works on latents without classes; leave label (class_label) and null_label out"
+    require(label is null is None, f"{name} {why}.")
+    with torch.no_grad():
+        texts = cls.texts(pipe, prompt or "", negative, guidance)
+    why = "negative_prompt counts with guidance alone; give guidance, or leave it out."
+    require(negative is None or len(texts) == 2, why)
+    return texts, ((prompt or "", negative, guidance), negative)
+
+
 def _pipeline(folder: Path, name: str, index: dict[str, Any], dtype: torch.dtype) -> Any:
     """The pipeline that diffusers loads, without its safety checker and what reads pictures."""
     kind = index["_class_name"]
-    if kind != "LDMPipeline":
+    if kind not in ("LDMPipeline", "DiTPipeline"):
         try:
             import transformers  # noqa: F401
         except ImportError as error:
@@ -113,7 +130,7 @@ def _pipeline(folder: Path, name: str, index: dict[str, Any], dtype: torch.dtype
         options["requires_safety_checker"] = False
     if list(folder.glob("*/*.fp16.safetensors")) and not list(folder.glob("*/*model.safetensors")):
         options["variant"] = "fp16"
-    with _quiet():
+    with quiet():
         cls = getattr(import_diffusers(kind), kind)
         try:
             return cls.from_pretrained(
@@ -124,22 +141,3 @@ def _pipeline(folder: Path, name: str, index: dict[str, Any], dtype: torch.dtype
             raise InvdiffError(
                 f"The pipeline {name} {why}; fetch the whole model again."
             ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no advice from diffusers and transformers while they load."""
-    names = ("diffusers.utils.logging", "transformers.utils.logging")
-    bars = [sys.modules[name] for name in names if name in sys.modules]
-    shown = [bar for bar in bars if bar.is_progress_bar_enabled()]
-    logging.disable(logging.WARNING)
-    try:
-        for bar in shown:
-            bar.disable_progress_bar()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-        for bar in shown:
-            bar.enable_progress_bar()

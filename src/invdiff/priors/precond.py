@@ -113,17 +113,25 @@ def predicts_edm(sigma_data: float = 0.5) -> Precond:
     )
 
 
+TINY = 1e-4
+"""An alpha_bar whose level, sigma = 100, is pure noise."""
+PREDICTS = {"epsilon": predicts_eps, "v_prediction": predicts_v, "sample": predicts_x0}
+"""The rows on a table of alpha_bars, by diffusers' names of what a network predicts."""
+
+
 def _vp(
     alpha_bars: Sequence[float] | np.ndarray, match: Match, c_skip: Scalar, c_out: Scalar
 ) -> Precond:
     """The variance-preserving rows share c_in and t(sigma).
 
-    alpha_bars: table in (0, 1), strictly falling; a last value of 0 (no signal left) is dropped,
-    since its sigma is infinite. The time is the table's index: the `nearest` in log sigma, or
-    `interpolated` linearly in log sigma; beyond the table's ends it is the index at the end.
+    alpha_bars: table in (0, 1), strictly falling. A last value of 0 (no signal left) is dropped,
+    since its sigma is infinite; so is a tiny one that does not fall, which was put in place of a 0.
+    The time is the table's index: the `nearest` in log sigma, or `interpolated` linearly in log
+    sigma; beyond the table's ends it is the index at the end.
     """
     bars = np.asarray(alpha_bars, np.float64)
-    bars = bars[:-1] if len(bars) and bars[-1] == 0 else bars
+    if len(bars) > 1 and (bars[-1] == 0 or bars[-2] <= bars[-1] < TINY):
+        bars = bars[:-1]
     if not (len(bars) and bars[0] < 1 and bars[-1] > 0 and (np.diff(bars) < 0).all()):
         raise InvdiffError(
             "A table of alpha_bars falls strictly, between 1 and 0; this one does not."

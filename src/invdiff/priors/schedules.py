@@ -14,7 +14,6 @@ from invdiff.priors import precond as table
 from invdiff.priors.precond import Precond
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
-PREDICTS = dict(epsilon=table.predicts_eps, v_prediction=table.predicts_v, sample=table.predicts_x0)
 BY_SIGMA = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "ScoreSdeVeScheduler")
 FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 DISTILLED = ("LCMScheduler", "TCDScheduler", "ConsistencyDecoderScheduler")
@@ -40,10 +39,12 @@ def training(
     config: what the file `schedule` holds, if there is one. fourier: whether time goes in as
     Fourier features of log sigma. A shift of a flow's schedule concerns sampling, not training.
     """
-    kinds = ", ".join(PREDICTS)
-    require(prediction in (None, *PREDICTS), f"prediction is one of {kinds}, not {prediction!r}.")
+    kinds = ", ".join(table.PREDICTS)
+    why = f"prediction is one of {kinds}, not {prediction!r}"
+    require(prediction in (None, *table.PREDICTS), f"{why}.")
     why = "has no scheduler_config.json, which tells what the network predicts; put it there"
-    require(schedule or prediction, f"{name} {why}, or give prediction ({kinds}) and betas.")
+    advice = f"or give prediction ({kinds}), with DDPM's betas unless others are told"
+    require(schedule or prediction, f"{name} {why}, {advice}.")
     config = config or {"_class_name": "DDPMScheduler"}
     kind = str(config.get("_class_name"))
     try:
@@ -55,11 +56,13 @@ def training(
     old = "sample" if config.get("predict_epsilon") is False else None  # diffusers before 0.9
     known = prediction or config.get("prediction_type", old) or c.get("prediction_type", "epsilon")
     counts = hasattr(scheduler, "alphas_cumprod") and kind not in DISTILLED
-    counts = counts and c.get("timestep_type", "discrete") == "discrete" and known in PREDICTS
+    counts = counts and c.get("timestep_type", "discrete") == "discrete" and known in table.PREDICTS
     if counts and not fourier:
-        bars = scheduler.alphas_cumprod.numpy()
+        bars = scheduler.alphas_cumprod.double().numpy()
+        if c.get("rescale_betas_zero_snr"):  # some schedulers replace the 0 by a small number
+            bars[-1] = 0.0
         bars = bars if betas is None else np.cumprod(1 - np.asarray(betas, np.float64))
-        return PREDICTS[known](bars), (-1.0, 1.0)
+        return table.PREDICTS[known](bars), (-1.0, 1.0)
     if kind in FLOWS:
         given = prediction is not None or betas is not None
         require(not given, f"{name} has no table ({kind}); leave prediction and betas out.")

@@ -1,4 +1,4 @@
-"""Networks of diffusers that work on latents, each told one text: F(z, time)."""
+"""Networks of diffusers that work on latents, each told one text or class: F(z, time)."""
 
 from __future__ import annotations
 
@@ -145,10 +145,35 @@ class Unconditional(Network):
         return out
 
 
+class DiT(Network):
+    """DiTPipeline: latents of a class (Peebles and Xie 2023, arXiv 2212.09748)."""
+
+    part, patch = "transformer", 2
+
+    @classmethod
+    def labels(cls, pipe: Any, label: int | None, null: int | None, guidance: float) -> list[Text]:
+        """The class and, where guidance needs it, the label after the last one, which stands for
+        no class unless `null` does."""
+        count = pipe.transformer.config.num_embeds_ada_norm
+        why = f"This model is class-conditional; give label, a whole number from 0 to {count - 1}"
+        require(label in range(count + 1), f"{why}.")
+        why = "null_label counts with guidance alone; give guidance, or leave it out."
+        require(null is None or guidance != 1, why)
+        null = count if null is None else null
+        require(null in range(count + 1), f"null_label is a whole number from 0 to {count}.")
+        told = [label] if guidance == 1 else [label, null]
+        return [{"label": torch.tensor([k])} for k in told]
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        out: Tensor = self.net(x, timestep=time, class_labels=self.text("label", len(x))).sample
+        return out
+
+
 KINDS: dict[str, type[Network]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "StableDiffusion3Pipeline": StableDiffusion3,
     "FluxPipeline": Flux,
     "LDMPipeline": Unconditional,
+    "DiTPipeline": DiT,
 }

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from invdiff.core import Problem, State
 from invdiff.needs import Need
-from invdiff.operators.jpeg_cells import LEVELS, block_variance, planes, truncated_normal
-from invdiff.operators.jpeg_cells import Plane
+from invdiff.operators.jpeg_cells import LEVELS, Plane, block_variance, planes, truncated_normal
 from invdiff.paths import Karras, Path
 from invdiff.priors.base import Prior
 from invdiff.priors.spectrum import Covariance, channel_basis

@@ -18,8 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invdiff.core import InvdiffError
-from invdiff.priors.spectrum import beside, save
 from invdiff.priors.photo import PhotoPrior, load_weights, psnr_by_sigma, save_weights
+from invdiff.priors.spectrum import beside, save
 from invdiff.train.card import write_card
 from invdiff.train.data import PatchSampler, centre_crops
 from invdiff.train.drawings import draw_curve, draw_samples, read_log

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.priors.published import unet2d
-from invdiff.priors.published.base import Converted, Options, Weights, mover, undecided
+from invdiff.priors.published.adm_released import Layout, released
+from invdiff.priors.published.base import (
+    Converted,
+    Options,
+    Weights,
+    mover,
+    presumed,
+    undecided,
+)
 
 MARK = "input_blocks.0.0.weight"
 RES = {
@@ -26,40 +34,14 @@ RES = {
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What the flags of a released checkpoint add to its weights."""
-
-    size: int
-    schedule: str
-    order: str = "legacy"
-    heads: int | None = None
-    head_width: int | None = None
-    steps: int = 1000
-    scale: float = 1.0
-
-
-BOTH = (1, 1, 2, 2, 4, 4)
-PUBLISHED = {
-    # (channels, multipliers, blocks, residual resampling, scale and shift)
-    (192, (1, 2, 3, 4), 3, True, True): Layout(64, "cosine", "new", head_width=64),
-    (256, (1, 1, 2, 3, 4), 2, True, True): Layout(128, "linear", heads=4),
-    (256, BOTH, 2, True, True): Layout(256, "linear", head_width=64),
-    (256, (0.5, *BOTH[:2], 2, 2, 4, 4), 2, True, True): Layout(512, "linear", head_width=64),
-    (128, BOTH, 1, True, True): Layout(256, "linear", head_width=64),
-    (128, (1, 2, 3, 4), 3, False, True): Layout(64, "cosine", heads=4, steps=4000, scale=0.25),
-    (128, (1, 2, 2, 2), 3, False, True): Layout(32, "cosine", heads=4, steps=4000, scale=0.25),
-    (192, (1, 2, 3, 4), 3, False, True): Layout(64, "cosine", heads=4, steps=4000),
-    (128, BOTH, 2, False, False): Layout(256, "linear", heads=1),
-}
-"""Released layouts: ImageNet 64, 128, 256 (also LSUN), 512; FFHQ of DPS; improved-diffusion's four
-(its scale 0.25 is rescale_timesteps)."""
-
-
-@dataclass(frozen=True)
 class _Plan:
     """The architecture, from names and shapes. ends: last part of each output block; grows: whether
     it doubles the side; residual: whether sides change in residual blocks."""
 
+    channels: int
+    outputs: int
+    base: int
+    classes: int
     widths: list[int]
     attention: list[bool]
     blocks: int
@@ -72,51 +54,95 @@ class _Plan:
         """Number of an input block; j = blocks is the one that halves the side."""
         return 1 + level * (self.blocks + 1) + j
 
+    def several(self, heads: Heads) -> bool:
+        """Whether some attention has more than one head, so that the order of q, k, v matters."""
+        used = {n for n, a in zip(self.widths, self.attention, strict=True) if a}
+        everywhere = [heads.at(n, up) for n in used for up in (False, True)]
+        return any(n > 1 for n in [*everywhere, heads.at(self.widths[-1])])
+
+
+@dataclass(frozen=True)
+class Heads:
+    """order of q, k and v; heads, or the channels of one; heads_up: where the side is doubled."""
+
+    order: str
+    heads: int | None
+    head_width: int | None
+    heads_up: int | None = None
+
+    def at(self, width: int, up: bool = False) -> int:
+        """How many heads attention of this width has."""
+        if up and self.heads_up:
+            return self.heads_up
+        return self.heads or width // (self.head_width or width)
+
 
 def convert(tensors: dict[str, Tensor], options: Options) -> Converted:
     """The network as a UNet2DModel. The order of q, k, v and the heads are no part of the weights:
     they come from the options, else from the released layout with the same shapes."""
     w = Weights(tensors, "guided-diffusion")
-    channels = w.take(MARK, None, None, 3, 3).shape[1]
-    base = w.take("time_embed.0.weight", None, None).shape[1]
-    plan = _plan(w)
-    multipliers = tuple(n / base for n in plan.widths)
-    layout = PUBLISHED.get((base, multipliers, plan.blocks, plan.residual, plan.shifts))
-    order, heads, head_width = _attention(options, layout, plan.widths, plan.attention)
-    schedule = options.schedule or (layout.schedule if layout else None)
-    if schedule is None:
-        raise undecided("the noise schedule", "schedule", "linear or cosine")
-    out = _moved(w, plan, order, heads, head_width)
-    classes = len(out.get("class_embedding.weight", ()))
-    w.finish()
-    made: dict[str, Any] = unet2d.config(
-        channels,
-        out["conv_out.bias"].shape[0],
-        plan.widths,
-        plan.attention,
-        plan.blocks,
-        "resnet" if plan.residual else "conv",
-        resnet_time_scale_shift="scale_shift" if plan.shifts else "default",
-        attn_norm_num_groups=32,
-        time_embedding_dim=out["time_embedding.linear_1.bias"].shape[0],
-        num_class_embeds=classes or None,
-        time_width=base,
-        heads=heads,
-        head_width=head_width,
-    )
+    plan = read_plan(w)
+    levels = tuple(n for n, a in enumerate(plan.attention) if a)
+    multipliers = tuple(n / plan.base for n in plan.widths)
+    key = (plan.base, multipliers, plan.blocks, plan.residual, plan.shifts, levels)
+    layout = released(key, plan.channels, plan.outputs, plan.classes)
+    heads, schedule = _settled(options, layout, plan)
+    config, out = moved(w, plan, heads)
     steps = options.train_steps or (layout.steps if layout else 1000)
+    rescaled = options.rescale_timesteps
+    if rescaled is None:
+        rescaled = layout is not None and layout.rescaled and not options.train_steps
     trained = {"row": "eps", "schedule": schedule, "steps": steps}
-    trained["scale"] = layout.scale if layout and not options.train_steps else 1.0
+    trained["scale"] = 1000 / steps if rescaled else 1.0
+    if options.prediction not in (None, "epsilon"):
+        trained["predicts"] = options.prediction
     size = options.size or (layout.size if layout else None)
+    values = {
+        "schedule": schedule, "train_steps": steps, "prediction": "epsilon",
+        "rescale_timesteps": str(rescaled).lower(), "heads": heads.heads,
+        "head_channels": heads.head_width, "size": size,
+        "attention_order": heads.order if plan.several(heads) else None,
+    }  # fmt: skip
     return Converted(
-        "guided-diffusion", "UNet2DModel", made, out, trained, (channels, size, size),
-        classes=classes,
+        "guided-diffusion", "UNet2DModel", config, out, trained, (plan.channels, size, size),
+        classes=plan.classes, presumed=presumed(values, options, layout.name if layout else ""),
     )  # fmt: skip
 
 
-def _plan(w: Weights) -> _Plan:
+def _settled(options: Options, layout: Layout | None, plan: _Plan) -> tuple[Heads, str]:
+    """Heads and betas, by options or a released layout; InvdiffError names all that is open."""
+    count, width = options.heads, options.head_channels
+    if count and width:
+        raise InvdiffError("Give one of the options heads and head_channels, and not both.")
+    if not (count or width) and layout:
+        count, width = layout.heads, layout.head_width
+    if options.heads_upsample and width:
+        raise InvdiffError(
+            f"Heads of {width} channels are so everywhere; give heads, or leave heads_upsample out."
+        )
+    order = options.attention_order or (layout.order if layout else "")
+    schedule = options.schedule or (layout.schedule if layout else "")
+    heads = Heads(order or "legacy", count, width, options.heads_upsample)
+    left = {}
+    if not (count or width):
+        left["heads"] = "a number, or head_channels instead"
+    if not order and ("heads" in left or plan.several(heads)):
+        left["attention_order"] = "legacy or new"
+    if not schedule:
+        left["schedule"] = "linear or cosine"
+    if left:
+        raise undecided(left)
+    return heads, schedule
+
+
+def read_plan(w: Weights) -> _Plan:
     """How many blocks a level has shows where output blocks end in one that doubles the side."""
     ins, outs = w.indices("input_blocks."), w.indices("output_blocks.")
+    if not outs and ins:
+        raise InvdiffError(
+            "The weights are half a network (input blocks alone), as those of a classifier, and no "
+            "denoiser; take those of the diffusion model."
+        )
     last = [max(w.indices(f"output_blocks.{i}."), default=0) for i in outs]
     ends = [f"output_blocks.{i}.{j}" for i, j in zip(outs, last, strict=True)]
     grows = [j > 0 and _kind(w, e) in ("res", "up") for e, j in zip(ends, last, strict=True)]
@@ -143,7 +169,14 @@ def _plan(w: Weights) -> _Plan:
         attention.append(has == {True})
     residual = levels == 1 or _kind(w, ends[blocks]) == "res"
     grown = w.take("input_blocks.1.0.emb_layers.1.weight", None, None).shape[0]
-    return _Plan(widths, attention, blocks, residual, grown == 2 * widths[0], ends, grows)
+    channels = w.take(MARK, None, None, 3, 3).shape[1]
+    outputs = w.take("out.2.weight", None, None, 3, 3).shape[0]
+    base = w.take("time_embed.0.weight", None, None).shape[1]
+    classes = len(w.take("label_emb.weight", None, None)) if w.has("label_emb.weight") else 0
+    return _Plan(
+        channels, outputs, base, classes, widths, attention, blocks, residual,
+        grown == 2 * widths[0], ends, grows,
+    )  # fmt: skip
 
 
 def _kind(w: Weights, block: str) -> str:
@@ -153,21 +186,39 @@ def _kind(w: Weights, block: str) -> str:
     return ""
 
 
-def _moved(
-    w: Weights, plan: _Plan, order: str, heads: int | None, head_width: int | None
-) -> dict[str, Tensor]:
-    """The tensors in UNet2DModel's names."""
+def moved(w: Weights, plan: _Plan, heads: Heads) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration of a UNet2DModel, and all of the tensors in its names."""
+    out = _tensors(w, plan, heads)
+    w.finish()
+    config = unet2d.config(
+        plan.channels,
+        plan.outputs,
+        plan.widths,
+        plan.attention,
+        plan.blocks,
+        "resnet" if plan.residual else "conv",
+        resnet_time_scale_shift="scale_shift" if plan.shifts else "default",
+        attn_norm_num_groups=32,
+        time_embedding_dim=out["time_embedding.linear_1.bias"].shape[0],
+        num_class_embeds=plan.classes or None,
+        time_width=plan.base,
+        heads=heads.heads,
+        head_width=heads.head_width,
+    )
+    return config | ({"heads_up": heads.heads_up} if heads.heads_up else {}), out
+
+
+def _tensors(w: Weights, plan: _Plan, heads: Heads) -> dict[str, Tensor]:
     levels, blocks = len(plan.widths), plan.blocks
     out: dict[str, Tensor] = {}
     move, res = mover(w, out, RES, ("skip_connection", "conv_shortcut"))
 
     def attend(src: str, dst: str) -> None:
         move(f"{src}.norm", f"{dst}.group_norm")
-        n = w.take(f"{src}.proj_out.weight").shape[0]
-        each = heads or n // (head_width or n)
+        each = heads.at(w.take(f"{src}.proj_out.weight").shape[0], dst.startswith("up_blocks"))
         for leaf in ("weight", "bias"):
             joint = w.take(f"{src}.qkv.{leaf}")
-            for name, part in zip("qkv", unet2d.split_qkv(joint, each, order), strict=True):
+            for name, part in zip("qkv", unet2d.split_qkv(joint, each, heads.order), strict=True):
                 out[f"{dst}.to_{name}.{leaf}"] = part.flatten(1) if leaf == "weight" else part
             back = w.take(f"{src}.proj_out.{leaf}")
             out[f"{dst}.to_out.0.{leaf}"] = back.flatten(1) if leaf == "weight" else back
@@ -205,22 +256,3 @@ def _moved(
     if w.has("label_emb.weight"):
         out["class_embedding.weight"] = w.take("label_emb.weight", None, None)
     return out
-
-
-def _attention(
-    options: Options, layout: Layout | None, widths: list[int], attention: list[bool]
-) -> tuple[str, int | None, int | None]:
-    """Order of q, k, v (no matter for single heads); heads; channels of a head."""
-    heads, head_width = options.heads, options.head_channels
-    if heads and head_width:
-        raise InvdiffError("Give one of the options heads and head_channels, and not both.")
-    if not (heads or head_width):
-        if layout is None:
-            raise undecided("the attention heads", "heads", "a number, or head_channels instead")
-        heads, head_width = layout.heads, layout.head_width
-    used = {n for n, a in zip(widths, attention, strict=True) if a} | {widths[-1]}
-    single = all((heads or n // (head_width or n)) == 1 for n in used)
-    order = options.attention_order or (layout.order if layout else "legacy" if single else None)
-    if order is None:
-        raise undecided("the order of q, k and v", "attention_order", "legacy or new")
-    return order, heads, head_width

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -14,64 +14,81 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 
 
+def _told(help: str, default: Any = None) -> Any:
+    """A field of Options."""
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True)
 class Options:
     """What a file of weights may leave open; None: read it from the file or a published layout."""
 
-    schedule: Literal["linear", "cosine"] | None = field(
-        default=None, metadata={"help": "betas of a guided-diffusion network: linear or cosine"}
+    schedule: Literal["linear", "cosine"] | None = _told("betas: linear or cosine")
+    train_steps: int | None = _told("how many betas; 1000 unless the layout says otherwise")
+    prediction: Literal["epsilon", "sample", "v_prediction"] | None = _told(
+        "what the network predicts: epsilon (unless told), sample (its x0) or v_prediction"
     )
-    train_steps: int | None = field(
-        default=None, metadata={"help": "how many betas; 1000 unless the layout says otherwise"}
+    rescale_timesteps: bool | None = _told(
+        "of guided-diffusion: whether the network is told 1000 t / train_steps"
     )
-    attention_order: Literal["legacy", "new"] | None = field(
-        default=None, metadata={"help": "order of q, k, v in guided-diffusion: legacy or new"}
+    attention_order: Literal["legacy", "new"] | None = _told(
+        "order of q, k, v in guided-diffusion: legacy or new"
     )
-    heads: int | None = field(default=None, metadata={"help": "attention heads at every level"})
-    head_channels: int | None = field(
-        default=None, metadata={"help": "channels of a head, instead of heads"}
+    heads: int | None = _told("attention heads at every level")
+    heads_upsample: int | None = _told("heads where the network doubles the side, if others")
+    head_channels: int | None = _told("channels of a head, instead of heads")
+    sde: Literal["ve", "vp", "subvp", "ve-discrete", "vp-discrete"] | None = _told(
+        "of a score_sde network: ve, vp or subvp; ve-discrete or vp-discrete where it was trained "
+        "on discrete times"
     )
-    sde: Literal["ve", "vp", "subvp"] | None = field(
-        default=None, metadata={"help": "of a score_sde network: ve, vp or subvp"}
+    beta_min: float | None = _told("of the vp and subvp SDE: 0.1 unless told")
+    beta_max: float | None = _told("of the vp and subvp SDE: 20 unless told")
+    centered: bool | None = _told(
+        "of score_sde: whether images are on [-1, 1], as for vp and subvp, or on [0, 1], as for ve"
     )
-    sigma_min: float | None = field(default=None, metadata={"help": "least trained noise level"})
-    sigma_max: float | None = field(default=None, metadata={"help": "largest trained noise level"})
-    sigma_data: float | None = field(
-        default=None, metadata={"help": "of EDM weights without their pickle; 0.5 in the paper"}
+    fir: bool | None = _told(
+        "of score_sde: whether sides change by filters; published: with an input pyramid alone"
     )
-    size: int | None = field(default=None, metadata={"help": "side of the training images"})
-    any_size: bool = field(
-        default=False, metadata={"help": "take every side that the network's levels divide"}
+    skip_rescale: bool | None = _told("of score_sde: whether sums are scaled by sqrt(1/2)")
+    scale_by_sigma: bool | None = _told(
+        "of score_sde's ve: whether the network's output is divided by sigma"
     )
-    null_label: int | None = field(
-        default=None, metadata={"help": "label that stands for no class, for guidance"}
-    )
+    sigma_min: float | None = _told("least trained noise level")
+    sigma_max: float | None = _told("largest trained noise level")
+    sigma_data: float | None = _told("of EDM weights without their pickle: 0.5 unless told")
+    size: int | None = _told("side of the training images")
+    any_size: bool = _told("take every side that the network's levels divide", default=False)
+    null_label: int | None = _told("label that stands for no class, for guidance")
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(Options)
         for f in dataclasses.fields(self):
-            value, kind = getattr(self, f.name), KINDS.get(f.name, int)
-            if value is None:
-                continue
-            if f.name in CHOICES and value not in CHOICES[f.name]:
-                known = ", ".join(CHOICES[f.name])
-                raise InvdiffError(f"The option {f.name} is one of {known}; found {value!r}.")
-            number = isinstance(value, int if kind is int else int | float)
-            number = number and not isinstance(value, bool)
-            if f.name not in CHOICES and not (isinstance(value, bool) if kind is bool else number):
-                what = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
-                raise InvdiffError(f"The option {f.name} is {what}; found {value!r}.")
-            if number and not (value >= 0 if f.name == "null_label" else 0 < value < math.inf):
-                least = "0 or more" if f.name == "null_label" else "above 0"
-                raise InvdiffError(f"The option {f.name} is {least}; found {value!r}.")
+            value = getattr(self, f.name)
+            kind, *_ = get_args(hints[f.name]) or (hints[f.name],)
+            if value is not None:
+                _check(f.name, value, kind)
 
 
-KINDS = {"sigma_min": float, "sigma_max": float, "sigma_data": float, "any_size": bool}
-"""Of options that are neither whole numbers nor one of CHOICES."""
-CHOICES = {
-    "schedule": ("linear", "cosine"),
-    "attention_order": ("legacy", "new"),
-    "sde": ("ve", "vp", "subvp"),
-}
+def _check(name: str, value: object, kind: Any) -> None:
+    """InvdiffError unless the value of an option is of its kind: a type, or a Literal."""
+    if get_origin(kind) is Literal:
+        known = get_args(kind)
+        if value not in known:
+            raise InvdiffError(f"The option {name} is one of {', '.join(known)}; found {value!r}.")
+        return
+    wanted: dict[Any, tuple[str, Any]] = {
+        int: ("a whole number", int),
+        float: ("a number", (int, float)),
+        bool: ("true or false", bool),
+    }
+    what, types = wanted[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
+        raise InvdiffError(f"The option {name} is {what}; found {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not (value >= 0 if name == "null_label" else 0 < value < math.inf):
+        least = "0 or more" if name == "null_label" else "above 0"
+        raise InvdiffError(f"The option {name} is {least}; found {value!r}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +98,8 @@ class Converted:
     layout: which converter made it. net: "UNet2DModel" or "SongUNet", built from config.
     trained: the row of the table in `precond.py` and its numbers, for `rows.py`.
     shape: (C, H, W), None for a free side. classes: how many, 0 for an unconditional network;
-    null: the label that stands for no class, if there is one.
+    null: the label that stands for no class, if there is one. presumed: what neither the file nor
+    an option told, in words, and a published layout or a rule of this package did.
     """
 
     layout: str
@@ -93,6 +111,7 @@ class Converted:
     value_range: tuple[float, float] = (-1.0, 1.0)
     classes: int = 0
     null: int | None = None
+    presumed: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Everything but the tensors, for JSON."""
@@ -172,9 +191,21 @@ def mover(
     return move, block
 
 
-def undecided(what: str, option: str, choices: str) -> InvdiffError:
-    """What to say when the weights leave something open."""
+def undecided(open: Mapping[str, str]) -> InvdiffError:
+    """What to say when the weights leave something open: options, and what they choose from."""
+    names = [f"{name} ({choices})" for name, choices in open.items()]
+    listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     return InvdiffError(
-        f"The weights do not tell {what} of this network, and its layout is none that was "
-        f"published; give the option {option} ({choices})."
+        "The weights do not tell everything of this network, and its layout is none that was "
+        f"published; give the option{'s' if len(names) > 1 else ''} {listed}."
     )
+
+
+def presumed(values: Mapping[str, Any], options: Options, released: str = "") -> tuple[str, ...]:
+    """What is presumed, in words: values of options that were not told, and None for what is none.
+
+    released: the file whose layout this is, and which settles them.
+    """
+    told = {f.name for f in dataclasses.fields(Options) if getattr(options, f.name) is not None}
+    left = [f"{k} {v}" for k, v in values.items() if v is not None and k not in told]
+    return (*left, f"as in {released}") if left and released else tuple(left)

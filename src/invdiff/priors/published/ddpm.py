@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.priors.published import unet2d
-from invdiff.priors.published.base import Converted, Options, Weights, mover
+from invdiff.priors.published.base import Converted, Options, Weights, mover, presumed
 
 MARK = "down.0.block.0.norm1.weight"
 ATTENTION_SIZE = 16
@@ -78,12 +78,15 @@ def convert(tensors: dict[str, Tensor], options: Options) -> Converted:
     size = options.size
     if size is None and attention.count(True) == 1:
         size = ATTENTION_SIZE << attention.index(True)
-    trained = {
-        "row": "eps",
-        "schedule": options.schedule or "linear",
-        "steps": options.train_steps or 1000,
-    }
-    return Converted("ddpm", "UNet2DModel", made, out, trained, (channels, size, size))
+    schedule, steps = options.schedule or "linear", options.train_steps or 1000
+    trained = {"row": "eps", "schedule": schedule, "steps": steps}
+    if options.prediction not in (None, "epsilon"):
+        trained["predicts"] = options.prediction
+    values = {"schedule": schedule, "train_steps": steps, "prediction": "epsilon", "size": size}
+    return Converted(
+        "ddpm", "UNet2DModel", made, out, trained, (channels, size, size),
+        presumed=presumed(values, options),
+    )  # fmt: skip
 
 
 def _learned(w: Weights, name: str) -> None:

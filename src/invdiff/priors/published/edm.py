@@ -14,15 +14,17 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.priors.published import edm_dhariwal, edm_song
-from invdiff.priors.published.base import Converted, Options, Weights
+from invdiff.priors.published.base import Converted, Options, Weights, presumed
 from invdiff.priors.published.edm_names import Layout
 
 MARK = "map_layer0.weight"
+MOST_LEVELS = 100_000
+"""Of an iDDPM table; the released networks have 1000."""
 
 
 def convert(tensors: dict[str, Tensor], options: Options, pickled: Mapping[str, Any]) -> Converted:
     """pickled: class_name, sigma_data and the like, as the file's own objects have them; empty for
-    bare weights, which then need the option sigma_data."""
+    bare weights, whose sigma_data is then 0.5 unless the option says otherwise."""
     w = Weights(tensors, "EDM")
     w.skip("resample_filter")
     if w.has("map_augment.weight"):
@@ -37,21 +39,20 @@ def convert(tensors: dict[str, Tensor], options: Options, pickled: Mapping[str, 
     trained = _trained(options, pickled)
     channels = made["config"].get("in_channels", made["config"].get("channels"))
     side = options.size or layout.sides[0]
+    values = {k: trained.get(k) for k in ("sigma_min", "sigma_max")}
+    values["sigma_data"] = None if "sigma_data" in pickled else trained.get("sigma_data")
+    values["head_channels"] = edm_dhariwal.HEAD_WIDTH if dhariwal and not options.heads else None
     return Converted(
-        "edm", **made, trained=trained, shape=(channels, side, side), classes=null or 0, null=null
-    )
+        "edm", **made, trained=trained, shape=(channels, side, side), classes=null or 0, null=null,
+        presumed=presumed(values, options),
+    )  # fmt: skip
 
 
 def _trained(options: Options, pickled: Mapping[str, Any]) -> dict[str, Any]:
-    """The row that belongs to the class of the file: EDMPrecond, VPPrecond or VEPrecond."""
+    """The row that belongs to the class of the file, such as EDMPrecond."""
     kind = pickled.get("class_name", "EDMPrecond")
     if kind == "EDMPrecond":
-        sigma_data = options.sigma_data or pickled.get("sigma_data")
-        if sigma_data is None:
-            raise InvdiffError(
-                "Bare EDM weights do not tell their sigma_data; give the option sigma_data (0.5 "
-                "for the networks of the paper), or the pickle itself."
-            )
+        sigma_data = options.sigma_data or float(pickled.get("sigma_data", 0.5))
         low, high = options.sigma_min or 0.002, options.sigma_max or 80.0
         return {"row": "edm", "sigma_data": sigma_data, "sigma_min": low, "sigma_max": high}
     if kind == "VPPrecond":
@@ -61,7 +62,13 @@ def _trained(options: Options, pickled: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "VEPrecond":
         low, high = options.sigma_min or 0.02, options.sigma_max or 100.0
         return {"row": "edm_ve", "sigma_min": low, "sigma_max": high}
+    if kind == "iDDPMPrecond":
+        levels = int(pickled.get("M", 1000))
+        if not 1 < levels <= MOST_LEVELS:
+            raise InvdiffError(f"The file claims {levels} noise levels; fetch it again.")
+        c1, c2 = float(pickled.get("C_1", 0.001)), float(pickled.get("C_2", 0.008))
+        return {"row": "iddpm", "levels": levels, "c1": c1, "c2": c2}
     raise InvdiffError(
-        f"The file holds a {kind}, which is not supported; take one of EDMPrecond, VPPrecond or "
-        "VEPrecond."
+        f"The file holds a {kind}, which is not supported; take one of EDMPrecond, VPPrecond, "
+        "VEPrecond or iDDPMPrecond."
     )

@@ -102,6 +102,8 @@ def _taps(w: Weights) -> tuple[int, ...]:
     found = {k: v for k, v in w.tensors.items() if k.endswith("resample_filter")}
     known = {2: (1, 1), 4: (1, 3, 3, 1)}
     for name, kernel in found.items():
+        if kernel.is_meta and kernel.shape[-1] in known:  # a layout alone, without numbers
+            continue
         taps = torch.tensor(known.get(kernel.shape[-1], (0.0,)), dtype=torch.float64)
         want = torch.outer(taps, taps) / taps.sum() ** 2
         if want.isnan().any() or not torch.allclose(kernel.double().squeeze(), want, atol=1e-6):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import hashlib
 import json
+import re
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +21,9 @@ from invdiff.priors.published import pickles
 from invdiff.priors.published.score_sde import with_average
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pkl", ".bin")
-WRAPPERS = ("ema_state_dict", "model_ema", "ema", "state_dict", "model_state_dict", "model")
-"""Names under which trainers put weights; those of an average first."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Names under which trainers put weights. A name with "ema" in it, of an average, counts before
+them; any other will do where there is but one."""
 HEADER = 100_000_000
 """The longest header of a .safetensors file, as its format has it."""
 
@@ -77,6 +81,11 @@ def read(path: Path) -> Content:
     except InvdiffError:
         raise
     except Exception as error:
+        if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):  # of torch's own unpickler
+            raise InvdiffError(
+                f"{path} asks for {asked[1]}, which is more than tensors, and no code of a file is "
+                "run; load it with the program that wrote it and save model.state_dict() alone."
+            ) from error
         raise InvdiffError(
             f"{path} is no whole file of weights ({type(error).__name__}); fetch it again, or "
             "save its tensors alone."
@@ -113,7 +122,18 @@ def _safetensors(path: Path) -> Content:
 
 
 def _torch(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """What torch.load finds without running code; options and numbers beside the weights pass."""
+    allowed = getattr(torch.serialization, "safe_globals", None)
+    with allowed(_harmless()) if allowed else contextlib.nullcontext():
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _harmless() -> list[Any]:
+    """Plain bags and numbers that checkpoints keep: argparse.Namespace, and scalars of numpy."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(t)) for t in ("f4", "f8", "i4", "i8", "b1", "u1")}
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [argparse.Namespace, np.dtype, *kinds, *names]
 
 
 def _check_zip(path: Path) -> None:
@@ -126,6 +146,11 @@ def _check_zip(path: Path) -> None:
         raise InvdiffError(
             f"{path} is a truncated or broken archive ({type(error).__name__}); fetch it again."
         ) from error
+    if any(r.filename.endswith("constants.pkl") for r in records):
+        raise InvdiffError(
+            f"{path} is a TorchScript program, and no code of a file is run; load it in Python and "
+            "wrap it (invdiff.Denoiser, from_eps_model), or save its state_dict() alone."
+        )
     if sum(r.file_size for r in records) > size or any(r.compress_type for r in records):
         raise InvdiffError(f"{path} claims more data than it has bytes; fetch the file again.")
 
@@ -138,18 +163,29 @@ def _unwrapped(found: Any, path: Path, metadata: dict[str, str] | None = None) -
     if isinstance(found, list | tuple):  # DDIM: [model, optimizer, epoch, step, average]
         states = [s for s in found if isinstance(s, dict) and _is_state(s)]
         found = states[-1] if states else None
-    for name in WRAPPERS:
-        inner = found.get(name) if isinstance(found, dict) else None
-        if isinstance(inner, dict) and _is_state(inner):
-            found = inner
-            break
+    found = _wrapped(_wrapped(found))
     if not isinstance(found, dict) or not _is_state(found):
         raise InvdiffError(f"{path} holds no tensors by name; give the weights of a network.")
     tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
-    for prefix in PREFIXES:
-        if all(k.startswith(prefix) or k == "sigmas" for k in tensors):
-            tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
     return Content(_sound(tensors, path), metadata=metadata or {})
+
+
+def _wrapped(found: Any) -> Any:
+    """What a dictionary holds: an average, else one of WRAPPERS, else its only dictionary."""
+    if not isinstance(found, dict):
+        return found
+    inner = {str(k): v for k, v in found.items() if isinstance(v, dict) and _holds(v)}
+    inner = {k: v for k, v in inner.items() if "optim" not in k}
+    averages = [k for k in inner if "ema" in k]
+    for name in (*averages, *WRAPPERS):
+        if name in inner and (_is_state(inner[name]) or not _is_state(found)):
+            return inner[name]
+    return next(iter(inner.values())) if len(inner) == 1 and not _is_state(found) else found
+
+
+def _holds(found: dict[Any, Any]) -> bool:
+    """Whether there are tensors in a dictionary, or in one inside of it."""
+    return _is_state(found) or any(_is_state(v) for v in found.values() if isinstance(v, dict))
 
 
 def _is_state(found: dict[Any, Any]) -> bool:
@@ -163,6 +199,8 @@ def _sound(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """
     size = path.stat().st_size
     for name, value in tensors.items():
+        if value.is_meta:  # a name and a shape, without memory
+            continue
         if value.numel() * value.element_size() > size:
             raise InvdiffError(
                 f"The tensor {name} of {path} claims {value.numel()} numbers, more than the file "

@@ -16,11 +16,20 @@ from torch import Tensor, nn
 
 from invdiff.core import InvdiffError
 from invdiff.operators import kept
-from invdiff.priors.published import adm, ddpm, edm, files, network, score_sde
+from invdiff.priors.published import (
+    adm,
+    consistency,
+    ddpm,
+    edm,
+    files,
+    layouts,
+    network,
+    score_sde,
+)
 from invdiff.priors.published.base import Converted, Options
 from invdiff.priors.published.rows import row
 
-FORMAT = "invdiff-converted-1"
+FORMAT = "invdiff-converted-2"
 """In the metadata of a converted file, and in the name of a cached one; changes with converters."""
 
 
@@ -49,8 +58,10 @@ def load(path: Path, options: Options, dtype: torch.dtype = torch.float32) -> Ch
     else:
         cached = cache_file(source, options)
         found = _cached(cached) if cached else None
-        converted = found or convert(files.read(path), options, str(path))
-        if cached and not found:
+        name = str(path)
+        converted = _denoiser(found, name) if found else convert(files.read(path), options, name)
+        whole = not any(v.is_meta for v in converted.tensors.values())
+        if cached and not found and whole:
             with contextlib.suppress(OSError):  # a cache that cannot be written is no cache
                 save(converted, source, cached)
     try:
@@ -65,7 +76,7 @@ def load(path: Path, options: Options, dtype: torch.dtype = torch.float32) -> Ch
 def convert(content: files.Content, options: Options, name: str) -> Converted:
     """The network of a file in our terms; its names tell who wrote it."""
     try:
-        return _denoiser(_converted(content, options))
+        return _denoiser(_converted(content, options), name)
     except InvdiffError as error:
         raise InvdiffError(f"{name}: {error}") from error
     except (LookupError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
@@ -76,26 +87,25 @@ def convert(content: files.Content, options: Options, name: str) -> Converted:
 
 
 def _converted(content: files.Content, options: Options) -> Converted:
-    tensors = content.tensors
+    tensors = layouts.denoiser(content.tensors)
+    if consistency.is_one(tensors):
+        return consistency.convert(tensors, options)
     if adm.MARK in tensors:
         return adm.convert(tensors, options)
     if ddpm.MARK in tensors:
         return ddpm.convert(tensors, options)
     if edm.MARK in tensors:
         return edm.convert(tensors, options, content.pickled)
-    if any(k.startswith(score_sde.MARK) for k in tensors):
-        return score_sde.convert(tensors, options)
-    if {"conv_in.weight", "time_embedding.linear_1.weight"} <= tensors.keys():
-        raise InvdiffError("These are weights of diffusers; give their folder, with config.json.")
-    first = min(tensors, default="")
-    raise InvdiffError(
-        f"A network of unknown layout ({len(tensors)} tensors, {first!r} among them); known are "
-        "those of guided-diffusion, DDPM, score_sde and EDM."
-    )
+    return score_sde.convert(tensors, options)
 
 
-def _denoiser(c: Converted) -> Converted:
-    """The network; InvdiffError unless it gives what it takes, with or without a variance."""
+def _denoiser(c: Converted, name: str) -> Converted:
+    """The network; InvdiffError unless it gives what it takes, with or without a variance.
+
+    name: of the file, which alone tells a distilled consistency model from one of EDM.
+    """
+    if c.layout == "consistency_models":
+        consistency.refuse_distilled(name)
     inside, outside = c.shape[0], c.config.get("out_channels", c.shape[0])
     if outside not in (inside, 2 * inside) or inside == outside == 6:
         raise InvdiffError(

@@ -51,6 +51,7 @@ def prior(
     made = NetworkPrior(
         Labelled(net, stride, label), row(converted.trained), shape, converted.value_range, name
     )
+    made.presumed = converted.presumed
     use = json.dumps([converted.trained, converted.config, label], sort_keys=True)
     made.learned_variance = converted.config.get("out_channels") == 2 * channels
     made._hash = f"{source[:16]}-{hashlib.sha256(use.encode()).hexdigest()[:8]}"
@@ -71,5 +72,6 @@ def check_label(converted: Converted, label: int | None, name: str) -> None:
 def facts(text: str) -> dict[str, Any]:
     """The inverse of Converted.facts in JSON."""
     found: dict[str, Any] = json.loads(text)
-    found["shape"], found["value_range"] = tuple(found["shape"]), tuple(found["value_range"])
+    for key in ("shape", "value_range", "presumed"):
+        found[key] = tuple(found[key])
     return found

@@ -1,22 +1,20 @@
-"""Networks of score_sde (PyTorch): NCSN++ and DDPM++, whose layers are one numbered list.
+"""Networks of score_sde (PyTorch): NCSN++, DDPM++ and DDPM, whose layers are one numbered list.
 
 Song et al. 2021 (arXiv 2011.13456); configurations of the released checkpoints from the repository.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.priors.published.base import Converted, Options, Weights
+from invdiff.priors.published.score_sde_rows import finished
 from invdiff.priors.published.song import SongConfig
 
 MARK = "all_modules."
-ATTENTION_SIZE = 16
-"""Side of the feature maps that have attention, in every published configuration."""
 RES = {
     "GroupNorm_0": "norm_0",
     "Conv_0": "conv_0",
@@ -45,7 +43,7 @@ def with_average(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     return state | dict(zip(names, average, strict=True))
 
 
-class _Reader:
+class Reader:
     """The layers one after the other, and what they are."""
 
     def __init__(self, w: Weights) -> None:
@@ -53,7 +51,8 @@ class _Reader:
         self.place = 0
 
     def kind(self) -> str:
-        """Kind of the next layer: fourier, res, resize, attention, pyramid, join, norm or conv."""
+        """Kind of the next layer: fourier, res, resize, attention, pyramid, join, norm, conv, or
+        side, a convolution that changes the side."""
         if self.place == len(self.layers):
             return "end"
         at, has = f"{MARK}{self.layers[self.place]}", self.w.has
@@ -62,14 +61,13 @@ class _Reader:
         if has(f"{at}.Conv_1.weight"):
             wide = self.w.tensors.get(f"{at}.Conv_2.weight")
             return "resize" if wide is not None and wide.shape[0] == wide.shape[1] else "res"
-        for name, leaf in (
-            ("attention", "NIN_3.W"),
-            ("pyramid", "Conv2d_0.weight"),
-            ("join", "Conv.weight"),
-            ("plain pyramid", "Conv_0.weight"),
-        ):
-            if has(f"{at}.{leaf}"):
-                return name
+        if has(f"{at}.NIN_3.W"):
+            return "attention"
+        if has(f"{at}.Conv2d_0.weight"):
+            return "pyramid"
+        kernel = self.w.tensors.get(f"{at}.Conv_0.weight")
+        if kernel is not None:
+            return "join" if kernel.shape[-1] == 1 else "side"
         weight = self.w.tensors.get(f"{at}.weight")
         return {1: "norm", 2: "linear", 4: "conv"}.get(-1 if weight is None else weight.ndim, "?")
 
@@ -78,93 +76,98 @@ class _Reader:
         found = self.kind()
         if found != kind:
             raise InvdiffError(
-                f"Layer {self.place} of the score_sde network is {found!r} where NCSN++ and DDPM++ "
-                f"have {kind!r}; it is truncated or of a configuration that was not published."
+                f"Layer {self.place} of the score_sde network is {found!r} where NCSN++, DDPM++ "
+                f"and DDPM have {kind!r}; it is truncated or of a configuration that was not "
+                "published."
             )
         self.place += 1
         return f"{MARK}{self.layers[self.place - 1]}"
+
+
+class _Build:
+    """Takes layers from a Reader into `out`, under the names of a SongUNet."""
+
+    def __init__(self, read: Reader) -> None:
+        self.read, self.w = read, read.w
+        self.out: dict[str, Tensor] = {}
+
+    def move(self, src: str, dst: str) -> None:
+        for leaf in ("weight", "bias"):
+            self.out[f"{dst}.{leaf}"] = self.w.take(f"{src}.{leaf}")
+
+    def layer(self, kind: str, dst: str, inner: str = "") -> None:
+        self.move(self.read.next(kind) + inner, dst)
+
+    def dense(self, src: str, dst: str) -> None:
+        """A matrix (inputs, outputs) as a convolution of one pixel."""
+        matrix = self.w.take(f"{src}.W", None, None)
+        self.out[f"{dst}.weight"] = matrix.T[:, :, None, None].contiguous()
+        self.out[f"{dst}.bias"] = self.w.take(f"{src}.b")
+
+    def res(self, kind: str, dst: str) -> int:
+        """A residual block; gives its number of channels."""
+        src = self.read.next(kind)
+        for a, b in RES.items():
+            self.move(f"{src}.{a}", f"{dst}.{b}")
+        if self.w.has(f"{src}.Conv_2.weight"):
+            self.move(f"{src}.Conv_2", f"{dst}.skip")
+        if self.w.has(f"{src}.NIN_0.W"):
+            self.dense(f"{src}.NIN_0", f"{dst}.skip")
+        return self.out[f"{dst}.conv_1.weight"].shape[0]
+
+    def attend(self, dst: str) -> bool:
+        """Attention, where the next layer is one."""
+        if self.read.kind() != "attention":
+            return False
+        src = self.read.next("attention")
+        self.move(f"{src}.GroupNorm_0", f"{dst}.attention.norm")
+        for n, name in enumerate(("q", "k", "v", "proj")):
+            self.dense(f"{src}.NIN_{n}", f"{dst}.attention.{name}")
+        return True
+
+    def resize(self, dst: str) -> None:
+        """What changes the side: a residual block, or a convolution."""
+        if self.read.kind() == "side":
+            self.layer("side", dst, ".Conv_0")
+        else:
+            self.res("resize", dst)
 
 
 def convert(tensors: dict[str, Tensor], options: Options) -> Converted:
     """The network as a SongUNet.
 
     Random Fourier times: the exploding SDE, whose levels are the buffer `sigmas`, on [0, 1].
-    Positional times: the option sde tells which, on [-1, 1]. FIR filters leave no trace in most
-    weights; every published network with an input pyramid has them, the others do not.
+    Positional times: the option sde tells which. FIR filters leave no trace in most weights; every
+    published network with an input pyramid has them, the others do not.
     """
     w = Weights(tensors, "score_sde")
-    read, out = _Reader(w), {}
-
-    def move(src: str, dst: str) -> None:
-        for leaf in ("weight", "bias"):
-            out[f"{dst}.{leaf}"] = w.take(f"{src}.{leaf}")
-
-    def res(kind: str, dst: str) -> int:
-        src = read.next(kind)
-        for a, b in RES.items():
-            move(f"{src}.{a}", f"{dst}.{b}")
-        if w.has(f"{src}.Conv_2.weight"):
-            move(f"{src}.Conv_2", f"{dst}.skip")
-        return out[f"{dst}.conv_1.weight"].shape[0]
-
-    def attend(dst: str) -> bool:
-        if read.kind() != "attention":
-            return False
-        src = read.next("attention")
-        move(f"{src}.GroupNorm_0", f"{dst}.attention.norm")
-        for n, name in enumerate(("q", "k", "v", "proj")):
-            matrix = w.take(f"{src}.NIN_{n}.W", None, None)  # (inputs, outputs)
-            out[f"{dst}.attention.{name}.weight"] = matrix.T[:, :, None, None].contiguous()
-            out[f"{dst}.attention.{name}.bias"] = w.take(f"{src}.NIN_{n}.b")
-        return True
-
+    make = _Build(Reader(w))
+    read, out = make.read, make.out
     fourier = read.kind() == "fourier"
     if fourier:
         out["frequencies"] = w.take(f"{read.next('fourier')}.W", None)
-    move(read.next("linear"), "time_0")
-    move(read.next("linear"), "time_1")
-    move(read.next("conv"), "conv_in")
-
-    blocks = 0
-    while (kind := read.kind()) in ("res", "attention"):  # the first level tells how many
-        at = f"encoder.0.blocks.{blocks - (kind == 'attention')}"
-        if kind == "res":
-            width, blocks = res("res", at), blocks + 1
-        else:
-            attend(at)
-    if not blocks or read.kind() != "resize":
-        raise InvdiffError("The score_sde network has one level, which no published one has.")
-    widths, pyramid = [width], "none"
-    attention = [any(k.startswith("encoder.0.blocks.0.attention.") for k in out)]
-    while read.kind() == "resize":
-        at = f"encoder.{len(widths)}"
-        res("resize", f"{at}.down")
-        if read.kind() in ("pyramid", "join"):
-            pyramid = {"pyramid": "residual", "join": "skip"}[read.kind()]
-            src = read.next(read.kind())
-            move(f"{src}.{'Conv2d_0' if pyramid == 'residual' else 'Conv'}", f"{at}.join")
-        with_attention = set()
-        for j in range(blocks):
-            width = res("res", f"{at}.blocks.{j}")
-            with_attention.add(attend(f"{at}.blocks.{j}"))
-        widths.append(width)
-        attention.append(with_attention == {True})
-    res("res", "middle.0")
-    attend("middle.0")
-    res("res", "middle.1")
+    for name in ("time_0", "time_1"):
+        make.layer("linear", name)
+    make.layer("conv", "conv_in")
+    widths, attention, blocks, pyramid, plain = _encoder(make)
+    make.res("res", "middle.0")
+    make.attend("middle.0")
+    make.res("res", "middle.1")
     output_skip = False
     for n, level in enumerate(reversed(range(len(widths)))):
         at = f"decoder.{n}"
-        if n:
-            res("resize", f"{at}.up")
+        if n and not plain:
+            make.resize(f"{at}.up")
         for j in range(blocks + 1):
-            res("res", f"{at}.blocks.{j}")
+            make.res("res", f"{at}.blocks.{j}")
         if attention[level]:
-            attend(f"{at}.blocks.{blocks}")
+            make.attend(f"{at}.blocks.{blocks}")
+        if plain and level:
+            make.resize(f"decoder.{n + 1}.up")
         output_skip = output_skip or (n == 0 and read.kind() == "norm")
         if output_skip or level == 0:
-            move(read.next("norm"), f"{at}.norm")
-            move(read.next("conv"), f"{at}.out")
+            make.layer("norm", f"{at}.norm")
+            make.layer("conv", f"{at}.out")
     sigmas = w.take("sigmas", None) if w.has("sigmas") else None
     w.finish()
     shape = SongConfig(
@@ -178,44 +181,40 @@ def convert(tensors: dict[str, Tensor], options: Options) -> Converted:
         fourier=fourier,
         pyramid=pyramid,
         output_skip=output_skip,
-        fir=(1, 1) if pyramid == "none" else (1, 3, 3, 1),
+        plain=plain,
     )
-    return _finished(out, shape, sigmas, options)
+    return finished(out, shape, sigmas, options)
 
 
-def _finished(
-    out: dict[str, Tensor], shape: SongConfig, sigmas: Tensor | None, options: Options
-) -> Converted:
-    trained = _trained(options, shape.fourier, sigmas)
-    explodes = trained["row"] == "score"
-    config = dataclasses.asdict(dataclasses.replace(shape, centre=explodes))
-    size = options.size
-    if size is None and shape.attention.count(True) == 1:
-        size = ATTENTION_SIZE << shape.attention.index(True)
-    return Converted(
-        "score_sde", "SongUNet", config, out, trained, (shape.channels, size, size),
-        value_range=(0.0, 1.0) if explodes else (-1.0, 1.0),
-    )  # fmt: skip
-
-
-def _trained(options: Options, fourier: bool, sigmas: Tensor | None) -> dict[str, Any]:
-    """The row and its numbers. Fourier times were trained by the exploding SDE only."""
-    if not fourier:
-        if options.sde not in ("vp", "subvp"):
-            raise InvdiffError(
-                "The weights do not tell the SDE of this score_sde network, and one with "
-                "positional times is of the vp or the subvp kind; give the option sde (vp or "
-                "subvp)."
-            )
-        return {"row": "eps_sde", "sub": options.sde == "subvp"}
-    if options.sde not in (None, "ve"):
-        raise InvdiffError("This network has Fourier times, so its SDE is ve; leave sde out.")
-    low, high = options.sigma_min, options.sigma_max
-    if sigmas is not None:
-        low, high = low or float(sigmas.min()), high or float(sigmas.max())
-    if high is None:
+def _encoder(make: _Build) -> tuple[list[int], list[bool], int, str, bool]:
+    """Widths and attention of the levels, blocks of each, kind of the pyramid, and whether the side
+    is changed by convolutions."""
+    read, blocks, width = make.read, 0, 0
+    first = [False]
+    while (kind := read.kind()) in ("res", "attention"):  # the first level tells how many
+        at = f"encoder.0.blocks.{blocks - (kind == 'attention')}"
+        if kind == "res":
+            width, blocks = make.res("res", at), blocks + 1
+        else:
+            first = [make.attend(at)]
+    plain = read.kind() == "side"
+    if not blocks or read.kind() not in ("resize", "side"):
         raise InvdiffError(
-            "The weights do not tell the largest noise level of this score_sde network; give the "
-            "option sigma_max (50 for CIFAR-10, 348 for FFHQ at 256)."
+            f"The first level of the score_sde network ends in {read.kind()!r}, where those that "
+            "were published halve the side; it is truncated or of another configuration."
         )
-    return {"row": "score", "sigma_min": low or 0.01, "sigma_max": high}
+    widths, attention, pyramid = [width], first, "none"
+    while read.kind() in ("resize", "side"):
+        at = f"encoder.{len(widths)}"
+        make.resize(f"{at}.down")
+        if read.kind() in ("pyramid", "join"):
+            pyramid = {"pyramid": "residual", "join": "skip"}[read.kind()]
+            inner = {"residual": ".Conv2d_0", "skip": ".Conv_0"}[pyramid]
+            make.layer(read.kind(), f"{at}.join", inner)
+        with_attention = set()
+        for j in range(blocks):
+            width = make.res("res", f"{at}.blocks.{j}")
+            with_attention.add(make.attend(f"{at}.blocks.{j}"))
+        widths.append(width)
+        attention.append(with_attention == {True})
+    return widths, attention, blocks, pyramid, plain

@@ -2,7 +2,8 @@
 
 Residual blocks as in BigGAN, which also change the size; skip connections rescaled by sqrt(1/2);
 optionally anti-aliased resampling (FIR), and a pyramid of the input that joins the encoder. Karras
-et al. 2022 (arXiv 2206.00364) train the same network. UNet2DModel has no residual pyramid and no
+et al. 2022 (arXiv 2206.00364) train the same network. Song's version of DDPM's network is the same
+but for blocks that are not rescaled. UNet2DModel has no residual pyramid and no
 rescaled plain blocks.
 """
 
@@ -18,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invdiff.priors.published.song_blocks import Block, Resize, Style, double, filtered, halve
+
 
 @dataclass(frozen=True)
 class SongConfig:
@@ -27,7 +30,9 @@ class SongConfig:
     for each level. features: of the time, random Fourier ones if `fourier`.
     pyramid: how the input joins the encoder, "none", "skip" (1 x 1 convolutions, added) or
     "residual" (3 x 3, averaged). output_skip: each level adds an image to the output, upsampled.
-    fir: taps of the resampling filter. centre: images on [0, 1] become 2 x - 1.
+    fir: taps of the resampling filter. centre: images on [0, 1] become 2 x - 1. rescale: sums of a
+    block and its skip connection are multiplied by sqrt(1/2). plain: the network of DDPM (Ho et al.
+    2020) in Song's version: sides change by a convolution, and norms have 32 groups.
     """
 
     channels: int
@@ -43,13 +48,15 @@ class SongConfig:
     fir: tuple[int, ...] = (1, 1)
     centre: bool = False
     classes: int = 0
+    rescale: bool = True
+    plain: bool = False
 
 
 class Level(nn.Module):
     """What happens at one size; encoder and decoder each use a part of it."""
 
-    down: Block
-    up: Block
+    down: Block | Resize
+    up: Block | Resize
     join: nn.Conv2d
     blocks: nn.ModuleList
     norm: nn.GroupNorm
@@ -65,6 +72,12 @@ class SongUNet(nn.Module):
         super().__init__()
         c = self.config = config
         widths, deepest, emb = c.widths, c.widths[-1], c.embedding
+        self.gain = math.sqrt(0.5) if c.rescale else 1.0
+        style = Style(emb, c.fir, self.gain, least=1 if c.plain else 4)
+
+        def resize(width: int, how: str) -> Block | Resize:
+            return Resize(width, how) if c.plain else Block(width, width, style, how)
+
         if c.fourier:
             self.register_buffer("frequencies", torch.zeros(c.features // 2))
         self.time_0, self.time_1 = nn.Linear(c.features, emb), nn.Linear(emb, emb)
@@ -75,7 +88,7 @@ class SongUNet(nn.Module):
         for i, width in enumerate(widths):
             level, before = Level(), (widths[i - 1] if i else c.base)
             if i:
-                level.down = Block(before, before, emb, "down", c.fir)
+                level.down = resize(before, "down")
                 below = c.channels if i == 1 or c.pyramid == "skip" else widths[i - 2]
                 kernel = {"skip": 1, "residual": 3}.get(c.pyramid)
                 if kernel:
@@ -83,26 +96,26 @@ class SongUNet(nn.Module):
                 skips.append(before)
             sizes = [before, *[width] * c.blocks]
             level.blocks = nn.ModuleList(
-                Block(a, b, emb, attention=c.attention[i]) for a, b in pairwise(sizes)
+                Block(a, b, style, attention=c.attention[i]) for a, b in pairwise(sizes)
             )
             skips += sizes[1:]
             self.encoder.append(level)
         self.middle = nn.ModuleList(
-            [Block(deepest, deepest, emb, attention=True), Block(deepest, deepest, emb)]
+            [Block(deepest, deepest, style, attention=True), Block(deepest, deepest, style)]
         )
         now = deepest
         for i, width in reversed(list(enumerate(widths))):
             level = Level()
             if i < len(widths) - 1:
-                level.up = Block(now, now, emb, "up", c.fir)
+                level.up = resize(now, "up")
             blocks = []
             for j in range(c.blocks + 1):
                 final = c.attention[i] and j == c.blocks
-                blocks.append(Block(now + skips.pop(), width, emb, attention=final))
+                blocks.append(Block(now + skips.pop(), width, style, attention=final))
                 now = width
             level.blocks = nn.ModuleList(blocks)
             if c.output_skip or i == 0:
-                level.norm, level.out = _norm(now), nn.Conv2d(now, c.channels, 3, padding=1)
+                level.norm, level.out = style.norm(now), nn.Conv2d(now, c.channels, 3, padding=1)
             self.decoder.append(level)
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -121,7 +134,7 @@ class SongUNet(nn.Module):
                     pyramid = halve(pyramid, c.fir)
                     h = h + level.join(pyramid)
                 elif c.pyramid == "residual":
-                    h = pyramid = (h + self._join(level.join, pyramid)) * math.sqrt(0.5)
+                    h = pyramid = (h + self._join(level.join, pyramid)) * self.gain
                 skips.append(h)
             for block in level.blocks:
                 h = block(h, emb)
@@ -162,78 +175,5 @@ class SongUNet(nn.Module):
         """Filtered and convolved, and only then every second pixel: one zero padding for both."""
         fir = self.config.fir
         pad = (len(fir) - 1) // 2 + 1
-        smooth = _filter(F.pad(pyramid, (pad,) * 4), fir, stride=1)
+        smooth = filtered(F.pad(pyramid, (pad,) * 4), fir, stride=1)
         return F.conv2d(smooth, conv.weight, conv.bias, stride=2)
-
-
-class Block(nn.Module):
-    """A residual block, and self-attention with one head after it; (B, C, H, W) to (B, D, ...)."""
-
-    def __init__(
-        self,
-        width: int,
-        out: int,
-        emb: int,
-        resample: str = "",
-        fir: tuple[int, ...] = (1, 1),
-        attention: bool = False,
-    ) -> None:
-        super().__init__()
-        self.resample, self.fir = resample, fir
-        self.norm_0, self.conv_0 = _norm(width), nn.Conv2d(width, out, 3, padding=1)
-        self.time = nn.Linear(emb, out)
-        self.norm_1, self.conv_1 = _norm(out), nn.Conv2d(out, out, 3, padding=1)
-        self.skip = nn.Conv2d(width, out, 1) if width != out or resample else nn.Identity()
-        self.attention = Attention(out) if attention else nn.Identity()
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = F.silu(self.norm_0(x))
-        if self.resample:
-            resize = {"down": halve, "up": double}[self.resample]
-            h, x = resize(h, self.fir), resize(x, self.fir)
-        h = self.conv_0(h) + self.time(emb)[:, :, None, None]
-        h = self.conv_1(F.silu(self.norm_1(h)))
-        out: Tensor = self.attention((self.skip(x) + h) * math.sqrt(0.5))
-        return out
-
-
-class Attention(nn.Module):
-    """Self-attention over pixels with one head; the residual is rescaled by sqrt(1/2)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm, self.proj = _norm(width), nn.Conv2d(width, width, 1)
-        self.q, self.k, self.v = (nn.Conv2d(width, width, 1) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(x)
-        q, k, v = (f(h).flatten(2).transpose(1, 2) for f in (self.q, self.k, self.v))
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
-        return (x + self.proj(h)) * math.sqrt(0.5)
-
-
-def halve(x: Tensor, fir: tuple[int, ...]) -> Tensor:
-    """Filter and keep every second pixel; (1, 1) is the mean of 2 x 2."""
-    pad = (len(fir) - 1) // 2
-    return _filter(F.pad(x, (pad,) * 4), fir, stride=2)
-
-
-def double(x: Tensor, fir: tuple[int, ...]) -> Tensor:
-    """The transpose of `halve`, times 4; (1, 1) repeats pixels."""
-    c, pad = x.shape[1], (len(fir) - 1) // 2
-    return F.conv_transpose2d(x, 4 * _kernel(x, fir), stride=2, padding=pad, groups=c)
-
-
-def _filter(x: Tensor, fir: tuple[int, ...], stride: int) -> Tensor:
-    return F.conv2d(x, _kernel(x, fir), stride=stride, groups=x.shape[1])
-
-
-def _kernel(x: Tensor, fir: tuple[int, ...]) -> Tensor:
-    """fir times fir, of sum 1, for each channel of x."""
-    taps = torch.tensor(fir, dtype=x.dtype, device=x.device)
-    taps = taps / taps.sum()
-    return torch.outer(taps, taps).expand(x.shape[1], 1, -1, -1)
-
-
-def _norm(width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(max(min(width // 4, 32), 1), width, eps=1e-6)

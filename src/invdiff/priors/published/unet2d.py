@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from invdiff.core import InvdiffError
 
+OWN = ("heads", "head_width", "heads_up", "time_width", "quarter_groups")
+"""Keys of a configuration that UNet2DModel does not know, for `build`."""
+
 
 def config(
     channels: int,
@@ -48,13 +51,14 @@ def config(
 
 
 def build(config: dict[str, Any], tensors: dict[str, Tensor], diffusers: Any) -> nn.Module:
-    """The network with its weights. Keys of config that UNet2DModel does not know:
+    """The network with its weights. The keys OWN of config:
 
-    heads: attention heads of every attention, or head_width: channels of one. time_width: number
-    of time features. quarter_groups: GroupNorm has min(32, C / 4) groups, not 32.
+    heads: attention heads of every attention, or head_width: channels of one; heads_up: where the
+    side is doubled, if others. time_width: number of time features. quarter_groups: GroupNorm has
+    min(32, C / 4) groups, not 32.
     Raises InvdiffError when the weights do not fit.
     """
-    own = {k: config.get(k) for k in ("heads", "head_width", "time_width", "quarter_groups")}
+    own = {k: config.get(k) for k in OWN}
     known = {k: v for k, v in config.items() if k not in own}
     widths = known["block_out_channels"]
     if own["quarter_groups"]:
@@ -68,13 +72,15 @@ def build(config: dict[str, Any], tensors: dict[str, Tensor], diffusers: Any) ->
             flip, shift = net.config.flip_sin_to_cos, net.config.freq_shift
             net.time_proj = Timesteps(n, flip, shift)
             net.time_embedding = TimestepEmbedding(n, known["time_embedding_dim"])
-    for module in net.modules():
+    for name, module in net.named_modules():
         if own["quarter_groups"] and isinstance(module, nn.GroupNorm):
             module.num_groups = min(32, module.num_channels // 4)
         if type(module).__name__ == "Attention":
             inner: Any = module
             width = inner.to_q.out_features
             inner.heads = own["heads"] or width // (own["head_width"] or width)
+            if own["heads_up"] and name.startswith("up_blocks"):
+                inner.heads = own["heads_up"]
             inner.scale = (width // inner.heads) ** -0.5
     return fill(net, tensors)
 
