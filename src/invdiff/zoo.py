@@ -318,7 +318,7 @@ SIZED: dict[tuple[str, str], Callable[[Size], Solver]] = {
 100 or 150 steps instead of the paper's 1000."""
 
 FALLBACK = ("dps", "it needs a gradient of the operator alone")
-"""What `auto` takes where the measured choice cannot: for example an operator that is not linear."""
+"""What `auto` takes where the measured choice cannot, as where an operator is not linear."""
 
 LATENT = ("psld", "the prior is of latents, and psld uses the encoder too; not measured")
 """What `auto` takes for a prior of latents."""

@@ -270,8 +270,8 @@ def isotropic(scale: float = 1.0) -> ErrorSpectrum:
 
 def _frequencies(h: int, w: int) -> Tensor:
     """Radial frequency of every mode, (H, W), in 128ths."""
-    k, l = torch.arange(h).double() / h, torch.arange(w).double() / w
-    return 128 * torch.hypot(k[:, None], l[None, :])
+    down, across = torch.arange(h).double() / h, torch.arange(w).double() / w
+    return 128 * torch.hypot(down[:, None], across[None, :])
 
 
 def _band(h: int, w: int) -> Tensor:
@@ -378,7 +378,8 @@ def _by_contrast(power: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _by_band(c: Tensor, shape: torch.Size) -> Tensor:
-    """Mean square of coefficients (N, channels, H, W) by group and band; empty bands as the nearest."""
+    """Mean square of coefficients (N, channels, H, W) by group and band; where a band is empty, that
+    of the nearest."""
     band, (_, groups) = _band(*shape[-2:]), channel_basis(tuple(shape[1:-2]))
     out = torch.full((max(groups) + 1, len(EDGES) - 1), math.nan, dtype=torch.float64)
     for g in range(max(groups) + 1):
