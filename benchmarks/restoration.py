@@ -19,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -229,9 +229,13 @@ def markdown(found: list[dict], args: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def held_out(name: str, data: Path, count: int) -> Tensor:
-    """The first images that the recipe called name held out, (at most count, C, H, W)."""
+def held_out(name: str, data: Path, count: int, side: int = 0) -> Tensor:
+    """The first images that the recipe called name held out, (at most count, C, H, W).
+
+    side: of their middle that is cut out, that of the recipe's validation by default.
+    """
     r = recipe(name)
+    r = replace(r, validation=side or r.validation)
     if r.become == "moving clips":
         raise InvdiffError(f"{name} is a prior of clips; its images are not restored here.")
     truth = centre_crops(read(data, r)[1], r, count)

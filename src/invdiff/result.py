@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from invdiff import __version__
+from invdiff.checks import Check, check
 from invdiff.core import InvdiffError, Problem
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
@@ -32,6 +33,8 @@ class Result:
     were decoded from, (measurements, samples, *z_shape); None for a prior of images.
     log_weight: of every sample, (measurements, samples), of a solver that weighs them; else None.
     Mean and standard deviation are then weighted; the samples are not, until `resampled`.
+    estimate: one best picture of each measurement, (measurements, *x_shape), by a deterministic
+    method, where one was asked for (`solve(estimator=...)`); else None. It is not the mean.
     """
 
     samples: Tensor
@@ -42,10 +45,15 @@ class Result:
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
     latents: Tensor | None = None
     log_weight: Tensor | None = None
+    estimate: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
-        """Mean of the samples, (measurements, *x_shape): the estimate of least squared error."""
+        """Mean of the samples, (measurements, *x_shape).
+
+        Of infinitely many exact samples it is the estimate of least squared error; of n it has
+        1 + 1/n times that error.
+        """
         if self.log_weight is not None:
             return importance.moments(self.samples, self.log_weight)[0]
         return self.samples.mean(1)
@@ -86,6 +94,17 @@ class Result:
         index = importance.systematic(self.log_weight, u).gather(1, shuffled)
         return self.samples[rows[:, None], index]
 
+    def check(self, prior: Prior | None = None) -> dict[str, Check]:
+        """Does the answer agree with what was measured? By "samples" and "estimate" (`Check`).
+
+        prior: tells the range of images; without it [-1, 1].
+        """
+        span = (-1.0, 1.0) if prior is None else prior.image_range
+        problem, answers = self.problem(), {"samples": self.samples}
+        if self.estimate is not None:
+            answers["estimate"] = self.estimate[:, None]
+        return {name: check(problem, x, span) for name, x in answers.items() if x.shape[1]}
+
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Write run.json and run.safetensors; the folder appears when both are complete.
 
@@ -103,6 +122,8 @@ class Result:
             tensors["latents"] = self.latents.contiguous()
         if self.log_weight is not None:
             tensors["log_weight"] = self.log_weight.contiguous()
+        if self.estimate is not None:
+            tensors["estimate"] = self.estimate.contiguous()
         save_file(tensors, folder / "run.safetensors")
         (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n")
 
@@ -114,13 +135,13 @@ class Result:
             config = json.loads((folder / "run.json").read_text())
             tensors = load_file(folder / "run.safetensors")
             samples, latents = tensors.pop("samples"), tensors.pop("latents", None)
-            log_weight = tensors.pop("log_weight", None)
+            log_weight, estimate = (tensors.pop(k, None) for k in ("log_weight", "estimate"))
             nfe, vjps, seconds = (config.pop(k) for k in ("nfe", "vjps", "seconds"))
         except (OSError, ValueError, LookupError, AttributeError, SafetensorError):
             raise InvdiffError(
                 f"{folder} holds no saved run (a complete run.json and run.safetensors)."
             ) from None
-        return Result(samples, nfe, vjps, seconds, config, tensors, latents, log_weight)
+        return Result(samples, nfe, vjps, seconds, config, tensors, latents, log_weight, estimate)
 
     def problem(self) -> Problem:
         """The problem that was solved."""
@@ -132,6 +153,11 @@ class Result:
         found: Solver = decode(self.config["solver"], self.tensors)
         return found
 
+    def estimator(self) -> Solver | None:
+        """The solver that made the estimate."""
+        found = self.config.get("estimator")
+        return None if found is None else decode(found, self.tensors)
+
     def check_prior(self, prior: Prior) -> None:
         """Raise InvdiffError unless prior is the one that made this result."""
         known = self.config["prior"]["fingerprint"]
@@ -140,6 +166,17 @@ class Result:
                 f"The run used the prior {self.config['prior']['name']} ({known}), but this one is "
                 f"{prior.name} ({prior.fingerprint}); give the same weights."
             )
+        spectrum = self.config["prior"].get("spectrum")
+        if spectrum is not None and spectrum != _spectrum(prior):
+            raise InvdiffError(
+                f"The run used another error spectrum of {prior.name} ({spectrum}, this one is "
+                f"{_spectrum(prior) or 'not measured'}); give the one that it was made with."
+            )
+
+
+def _spectrum(prior: Prior) -> str:
+    """Hash of the prior's error spectrum; empty where there is none."""
+    return "" if prior.spectrum is None else prior.spectrum.fingerprint
 
 
 def describe(
@@ -160,6 +197,10 @@ def describe(
         "invdiff": __version__,
         "torch": torch.__version__,
         "problem": form(problem, "problem"),
-        "prior": {"name": prior.name, "fingerprint": prior.fingerprint},
+        "prior": {
+            "name": prior.name,
+            "fingerprint": prior.fingerprint,
+            "spectrum": _spectrum(prior),
+        },
         "solver": form(solver, "solver"),
     }

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -141,6 +141,7 @@ def solve(
     portable: bool = False,
     watch: Callable[[Snapshot], None] | None = None,
     start: Snapshot | None = None,
+    estimator: Solver | None = None,
 ) -> Result:
     """Draw samples of every measurement in the problem.
 
@@ -149,8 +150,14 @@ def solve(
     watch(snapshot): called before the first step of a chunk and after every step, for progress,
     previews and checkpoints. start: a snapshot of the same run to go on from; the result is bit for
     bit that of an uninterrupted run.
+    estimator: a deterministic solver, as HQS or OneCall, whose one picture of each measurement is
+    `Result.estimate`; it runs after the samples, and nfe counts these alone.
     Raises IncompatibleError, DivergedError and InvdiffError, each in one sentence.
     """
+    if estimator is not None:
+        best = estimate(problem, prior, estimator, batch, portable)
+        found = solve(problem, prior, solver, samples, seed, batch, portable, watch, start)
+        return with_estimate(found, best)
     if samples < 1:
         raise InvdiffError(f"At least 1 sample is needed, but {samples} were asked for.")
     if batch is not None and batch < 1:
@@ -201,6 +208,38 @@ def solve(
     )
 
 
+def estimate(
+    problem: Problem,
+    prior: Prior,
+    estimator: Solver,
+    batch: int | None = None,
+    portable: bool = False,
+    watch: Callable[[Snapshot], None] | None = None,
+) -> Result:
+    """One best picture of every measurement, by a solver that draws no noise: a run of one sample.
+
+    Its `estimate` is that sample. Raises InvdiffError for a solver that draws noise.
+    """
+    if not estimator.estimates:
+        raise InvdiffError(
+            f"{estimator.name} draws samples and makes no estimate; take hqs or one-call."
+        )
+    found = solve(problem, prior, estimator, 1, 0, batch, portable, watch)
+    config = found.config | {"want": "estimate", "estimator": found.config["solver"]}
+    return replace(found, config=config, estimate=found.samples[:, 0])
+
+
+def with_estimate(samples: Result, best: Result) -> Result:
+    """A run of samples together with the estimate of another run of the same problem."""
+    tensors = samples.tensors | best.tensors
+    config = samples.config | {
+        "want": "both",
+        "estimator": best.config["estimator"],
+        "estimate_nfe": best.nfe,
+    }
+    return replace(samples, config=config, tensors=tensors, estimate=best.estimate)
+
+
 def _decode(decoder: Operator, latents: Tensor, size: int, device: torch.device) -> Tensor:
     """The images of latents, `size` rows at a time on the device, on the CPU."""
     with torch.no_grad():
@@ -227,6 +266,9 @@ def again(result: Result, prior: Prior) -> Result:
     """
     result.check_prior(prior)
     c, problem, solver = result.config, result.problem(), result.solver()
+    if c.get("want") == "estimate":
+        return estimate(problem, prior, solver, c["batch"], c["portable"])
     return solve(
-        problem, prior, solver, c["samples"], c["seed"], c["batch"], portable=c["portable"]
-    )
+        problem, prior, solver, c["samples"], c["seed"], c["batch"], portable=c["portable"],
+        estimator=result.estimator(),
+    )  # fmt: skip

@@ -363,7 +363,6 @@ def auto(task_name: str, problem: Problem) -> tuple[Solver, str]:
 ESTIMATORS: dict[str, tuple[str, str]] = {
     "denoise": ("one-call", "the posterior mean, by one evaluation"),
     "jpeg": ("one-call", "within 0.3 dB of the mean of 80 evaluations"),
-    "hdr": ("reddiff", "the best picture of those measured"),
     **dict.fromkeys(SPLIT, ("hqs", "the best picture of those measured at its cost")),
 }
 """What makes the one picture that stands for a task, and why it; others have the mean of samples.

@@ -6,12 +6,12 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from invdiff import zoo
+from invdiff import measured, zoo
 from invdiff.commands import options
 from invdiff.commands.options import Given
 from invdiff.core import InvdiffError, Problem
@@ -27,6 +27,7 @@ from invdiff.serial import decode, encode
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
 
+Want = Literal["estimate", "samples", "both"]
 MEGAPIXELS = {False: 1.0, True: 0.3}
 """Pixels that are restored together by default, without and with gradients through the prior."""
 
@@ -36,7 +37,9 @@ class Job:
     """A restoration that is ready to run.
 
     view: how the results are shown. facts: goes into run.json beside what `solve` writes; tensors:
-    go beside them. lines: (label, text) that tell the user what will be done.
+    go beside them. lines: (label, text) that tell the user what will be done. want: which of the
+    two outputs are made: the estimate by `estimator` (None: the mean of samples stands for it), and
+    samples by `solver`. coverage: what was measured of such samples, in words.
     """
 
     problem: Problem
@@ -51,6 +54,14 @@ class Job:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     lines: tuple[tuple[str, str], ...] = ()
     portable: bool = False
+    estimator: Solver | None = None
+    want: Want = "both"
+    coverage: str = ""
+
+    @property
+    def draws(self) -> bool:
+        """Whether samples are drawn: also where nothing but their mean is an estimate."""
+        return self.want != "estimate" or self.estimator is None
 
     @property
     def chunks(self) -> int:
@@ -63,7 +74,7 @@ class Job:
         tensors: dict[str, Tensor] = {}
         about = describe(self.problem, self.prior, self.solver, tensors)
         about |= {"seed": self.seed, "samples": self.samples, "batch": self.batch}
-        about |= {"device": self.problem.y.device.type, "facts": self.facts}
+        about |= {"device": self.problem.y.device.type, "facts": self.facts, "want": self.want}
         hashed = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for name in sorted(tensors):
             hashed.update(tensors[name].numpy().tobytes())
@@ -91,17 +102,27 @@ def fresh(given: Given) -> Job:
     m = FORMS[task.form].read(task, given["photo"], values, sigma, prior)
     asked = posed(m.problem, prior)
     solver, why = _solver(name, given, asked)
+    best, want = zoo.estimator(name, asked), given.get("want", "both")
+    if want == "samples":
+        best = None
     check(solver, asked, prior, [cls() for cls in registry().values()])
     samples, stem = given.get("samples", 4), Path(given["photo"]).stem
     batch = given.get("batch", min(samples, default_batch(solver, m.problem)))
+    coverage = measured.words(name, named, solver)
+    drawn = [
+        ("solver", f"{solver.name}, {solver.num_steps} steps ({why})"),
+        ("samples", f"{samples}, {batch} at a time"),
+        *([("", coverage)] if coverage and samples > 1 else []),
+    ]
     told = ", ".join([name, *(f"{key} {value}" for key, value in values.items())])
     lines = [
         ("photo" if task.form == "photo" else "file", f"{given['photo']} ({m.about})"),
         *(("", note) for note in m.notes),
         ("task", f"{told}, to {words(m.view.size(m.problem.x_shape))} pixels"),
         ("noise", m.noise),
-        ("solver", f"{solver.name}, {solver.num_steps} steps ({why})"),
-        ("samples", f"{samples}, {batch} at a time, on {device}, prior {named}"),
+        *([("estimate", f"{best[0].name}, {best[0].num_steps} steps ({best[1]})")] if best else []),
+        *([] if want == "estimate" and best else drawn),
+        ("prior", f"{named}, on {device}"),
         *presumed(prior),
     ]
     tensors: dict[str, Tensor] = {}
@@ -117,7 +138,7 @@ def fresh(given: Given) -> Job:
     out = Path(given.get("out", f"restored-{stem}"))
     return Job(
         m.problem.to(device), prior, solver, samples, given.get("seed", 0), batch, out, m.view,
-        facts, tensors, tuple(lines),
+        facts, tensors, tuple(lines), False, best[0] if best else None, want, coverage,
     )  # fmt: skip
 
 
@@ -166,6 +187,7 @@ def repeated(given: Given) -> Job:
     facts["prior_options"] = c.get("prior_options", {})  # runs before there were any have none
     prior = load_prior(spec, device, facts["precision"], check=False, **facts["prior_options"])
     result.check_prior(prior)
+    want = c.get("want", "samples")
     facts["prior_presumed"] = list(prior.presumed)
     lines = [
         ("run", f"{source}: {facts['task']['name']} of {facts['photo']['name']}"),
@@ -179,7 +201,8 @@ def repeated(given: Given) -> Job:
     tensors = {k: v for k, v in result.tensors.items() if k.startswith("view.")}
     return Job(
         problem.to(device), prior, solver, samples, seed, batch, out, view,
-        facts, tensors, tuple(lines), portable,
+        facts, tensors, tuple(lines), portable, result.estimator(), want,
+        measured.words(facts["task"]["name"], spec, solver),
     )  # fmt: skip
 
 

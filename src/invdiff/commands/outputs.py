@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from invdiff.commands.job import Job, renamed
-from invdiff.core import InvdiffError
-from invdiff.figures import PHOTOGRAPH, overview, uncertainty_picture
+from invdiff.core import InvdiffError, Problem
+from invdiff.figures import PHOTOGRAPH, Scale, overview, uncertainty_picture
+from invdiff.forms.base import View
 from invdiff.result import Result
 from invdiff.run import Snapshot
 from invdiff.serial import decode, encode, whole_folder
@@ -20,42 +21,92 @@ from invdiff.serial import decode, encode, whole_folder
 MARKER = "run.json"
 
 
-def write(result: Result, job: Job, overwrite: bool) -> None:
-    """Write sample-K, mean, uncertainty.png, overview.png, run.json and run.safetensors.
+ESTIMATE, SAMPLE = "estimate: the best single picture", "sample {}: one that may be true"
+"""What the pictures of the overview are."""
+
+
+def write(result: Result, job: Job, overwrite: bool) -> list[str]:
+    """Write estimate, sample-K, mean, uncertainty.png, overview.png, run.json, run.safetensors.
 
     How samples are written, and whether a mean stands for them, is up to the job's view. The
     folder job.out appears when all are complete. Without a second sample there is no uncertainty.
+    The answers are compared with the measurement first: returns what was found to be wrong, which
+    is in run.json and in the overview too.
     """
-    result, view = renamed(job, result), job.view
-    problem, x = job.problem.to("cpu"), result.samples[0]
-    values = view.values(x)
+    result, view, problem = renamed(job, result), job.view, job.problem.to("cpu")
+    checks = result.check(job.prior)
+    warnings = list(dict.fromkeys(w for c in checks.values() for w in c.warnings))
+    result.config["checks"] = {name: c.as_dict() for name, c in checks.items()}
+    panels = view.measurement(problem)
+    with whole_folder(job.out, overwrite, MARKER) as folder:
+        if result.estimate is not None:
+            best = view.values(result.estimate)[0]
+            view.save(folder, "estimate", best)
+            panels.append((ESTIMATE, view.picture(best)))
+        std = None
+        if job.draws:
+            more, std = _samples(result.samples[0], job, problem, folder)
+            panels += more
+        _overview(panels, std, job, warnings, folder)
+        result.write(folder)
+    return warnings
+
+
+def _samples(
+    x: Tensor, job: Job, problem: Problem, folder: Path
+) -> tuple[list[tuple[str, Tensor]], Tensor | None]:
+    """Write the samples and what follows from them; panels, and the standard deviation."""
+    view, values = job.view, job.view.values(x)
     count = len(values)
     std = view.std(values) if count > 1 and view.spread else None
-    title, best = view.summary(values, x, problem)
-    scale = () if view.scale == PHOTOGRAPH else (view.scale,)
-    with whole_folder(job.out, overwrite, MARKER) as folder:
-        for i, sample in enumerate(values, 1):
-            view.save(folder, f"sample-{i}", sample)
-        view.save(folder, view.stands, best)
-        if std is not None:
-            uncertainty_picture(std, count, folder / "uncertainty.png", *scale)
-        panels = view.measurement(problem)
-        panels += [(title, view.picture(best))] if count > 1 else []
-        panels += [(f"sample {i}", view.picture(v)) for i, v in enumerate(values[:4], 1)]
-        sheet = f"{job.facts['task']['name']}: {job.solver.name}, {job.solver.num_steps} steps"
-        overview(panels, std, folder / "overview.png", sheet, *scale)
-        result.write(folder)
+    title, stands = view.summary(values, x, problem)
+    if job.estimator is None and job.want != "samples":
+        view.save(folder, "estimate", stands)
+    if job.want == "estimate":
+        return [(f"estimate: {title}", view.picture(stands))], None
+    for i, sample in enumerate(values, 1):
+        view.save(folder, f"sample-{i}", sample)
+    view.save(folder, view.stands, stands)
+    if std is not None:
+        uncertainty_picture(std, count, folder / "uncertainty.png", *_scale(view))
+    shown = 3 if job.estimator is not None else 4
+    panels = [(title, view.picture(stands))] if count > 1 else []
+    panels += [(SAMPLE.format(i), view.picture(v)) for i, v in enumerate(values[:shown], 1)]
+    return panels, std
+
+
+def _scale(view: View) -> tuple[Scale, ...]:
+    return () if view.scale == PHOTOGRAPH else (view.scale,)
+
+
+def _overview(
+    panels: list[tuple[str, Tensor]],
+    std: Tensor | None,
+    job: Job,
+    warnings: list[str],
+    folder: Path,
+) -> None:
+    """Everything on one sheet, with what was measured of such samples and what is wrong."""
+    made = [s.name for s in (job.estimator, job.solver if job.draws else None) if s]
+    lines = [f"{job.facts['task']['name']}: {' and '.join(dict.fromkeys(made))}"]
+    lines += [job.coverage] if job.coverage and std is not None else []
+    lines += [f"warning: {text}" for text in warnings]
+    overview(panels, std, folder / "overview.png", "\n".join(lines), *_scale(job.view))
 
 
 def written(job: Job) -> list[tuple[str, str]]:
     """(label, text) lines on what was written."""
-    names = "sample-1.png" + (f" to sample-{job.samples}.png" if job.samples > 1 else "")
-    spread = job.samples > 1 and job.view.spread
-    uncertainty = "uncertainty.png, " if spread else ""
-    lines = [("results", f"{job.out}: overview.png, {job.view.stands}.png, {uncertainty}{names}")]
+    names = [] if job.want == "samples" else ["estimate.png"]
+    drawn = job.want != "estimate"
+    if drawn:
+        names += [f"{job.view.stands}.png"]
+        names += ["uncertainty.png"] if job.samples > 1 and job.view.spread else []
+        more = f" to sample-{job.samples}.png" if job.samples > 1 else ""
+        names += [f"sample-1.png{more}"]
+    lines = [("results", f"{job.out}: overview.png, {', '.join(names)}")]
     if job.view.beside:
         lines.append(("", job.view.beside))
-    if job.samples == 1 and job.view.spread:
+    if drawn and job.samples == 1 and job.view.spread:
         lines.append(("", "one sample shows no uncertainty; give --samples 2 or more"))
     return [*lines, ("again", f"invdiff restore --from {job.out / MARKER}")]
 

@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from tqdm import tqdm
@@ -18,7 +18,8 @@ from invdiff.cli import INTERRUPTED, OK
 from invdiff.commands import options, outputs
 from invdiff.commands.job import Job, fresh, repeated
 from invdiff.commands.options import Given
-from invdiff.run import Snapshot, solve
+from invdiff.result import Result
+from invdiff.run import Snapshot, estimate, solve, with_estimate
 from invdiff.serial import check_apart, check_folder
 from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
@@ -66,29 +67,33 @@ def say(lines: Any) -> None:
 def _execute(job: Job, start: Snapshot | None, command: list[str], given: Given) -> int:
     """Run the job and write its results, or a checkpoint when interrupted."""
     last = start
-    total = job.chunks * job.solver.num_steps
-    bar = tqdm(
-        total=total,
-        initial=start.steps_done if start else 0,
-        unit="step",
-        desc=job.solver.name,
-        disable=given.get("quiet", False),
-    )
+    quiet, total = given.get("quiet", False), job.chunks * job.solver.num_steps
 
-    def watch(snapshot: Snapshot) -> None:
+    def remember(snapshot: Snapshot) -> None:
         nonlocal last
         last = snapshot
-        bar.set_postfix(evaluations=snapshot.nfe, refresh=False)
-        bar.update(snapshot.steps_done - bar.n)
 
     try:
         with terminations_as_interrupts():
-            with bar:
-                result = solve(
-                    job.problem, job.prior, job.solver, job.samples, job.seed, job.batch,
-                    job.portable, watch, start,
-                )  # fmt: skip
-            outputs.write(result, job, given.get("overwrite", False))
+            best, result = None, None
+            if job.estimator is not None:
+                with _bar(job.estimator, job.estimator.num_steps, None, quiet) as (_, watch):
+                    best = estimate(job.problem, job.prior, job.estimator, None, False, watch)
+                result = best
+            if job.draws:
+                with _bar(job.solver, total, start, quiet) as (bar, watch):
+
+                    def both(snapshot: Snapshot) -> None:
+                        remember(snapshot)
+                        watch(snapshot)
+
+                    result = solve(
+                        job.problem, job.prior, job.solver, job.samples, job.seed, job.batch,
+                        job.portable, both, start,
+                    )  # fmt: skip
+                    result = result if best is None else with_estimate(result, best)
+            assert result is not None
+            warnings = outputs.write(result, job, given.get("overwrite", False))
     except KeyboardInterrupt:
         if last is None:
             raise
@@ -101,9 +106,36 @@ def _execute(job: Job, start: Snapshot | None, command: list[str], given: Given)
         )
         return INTERRUPTED
     outputs.remove_checkpoint(job.out)
-    each = f"{result.nfe} evaluations" + (f" and {result.vjps} gradients" if result.vjps else "")
-    say([("done", f"{result.seconds:.1f} s, {each} for each sample"), *outputs.written(job)])
+    say([("done", _cost(result, best)), *outputs.written(job)])
+    for warning in warnings:
+        print(f"invdiff: warning: {warning}", file=sys.stderr)
     return OK
+
+
+def _cost(result: Result, best: Result | None) -> str:
+    """What was spent, in words."""
+    each = f"{result.nfe} evaluations" + (f" and {result.vjps} gradients" if result.vjps else "")
+    if best is None:
+        return f"{result.seconds:.1f} s, {each} for each sample"
+    if result is best:
+        return f"{result.seconds:.1f} s, {each}"
+    seconds = f"{best.seconds:.1f} s and {best.nfe} evaluations for the estimate"
+    return f"{seconds}; {result.seconds:.1f} s, {each} for each sample"
+
+
+@contextlib.contextmanager
+def _bar(
+    solver: Solver, total: int, start: Snapshot | None, quiet: bool
+) -> Iterator[tuple[Any, Callable[[Snapshot], None]]]:
+    """A progress bar, and what moves it."""
+    done = start.steps_done if start else 0
+    with tqdm(total=total, initial=done, unit="step", desc=solver.name, disable=quiet) as bar:
+
+        def watch(snapshot: Snapshot) -> None:
+            bar.set_postfix(evaluations=snapshot.nfe, refresh=False)
+            bar.update(snapshot.steps_done - bar.n)
+
+        yield bar, watch
 
 
 @contextlib.contextmanager
@@ -150,6 +182,8 @@ def _parse(name: str, args: list[str]) -> Given:
     add("--solver.name", type=str, help=f"auto, or one of {known}; its knobs are set by "
         "--solver.KNOB, and told by `--solver NAME --help`")  # fmt: skip
     add("--steps", type=int, help="steps from noise to image; the solver's own number without it")
+    want = "estimate: one best picture, at a tenth of the cost; samples: draws that show what is "
+    add("--want", type=Literal["estimate", "samples", "both"], help=f"{want}uncertain; or both")
     add("--samples", type=int, help="how many samples to draw, 4 by default")
     add("--seed", type=int, help="of all samples, 0 by default")
     options.add_prior_options(to)

@@ -378,8 +378,8 @@ def _by_contrast(power: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _by_band(c: Tensor, shape: torch.Size) -> Tensor:
-    """Mean square of coefficients (N, channels, H, W) by group and band; where a band is empty, that
-    of the nearest."""
+    """Mean square of coefficients (N, channels, H, W) by group and band; that of the nearest band
+    where one is empty."""
     band, (_, groups) = _band(*shape[-2:]), channel_basis(tuple(shape[1:-2]))
     out = torch.full((max(groups) + 1, len(EDGES) - 1), math.nan, dtype=torch.float64)
     for g in range(max(groups) + 1):

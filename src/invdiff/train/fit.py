@@ -53,8 +53,9 @@ def fit(
     """Train until the recipe's last step or for `minutes`; True when training is complete.
 
     data: folder or tar archive of images, or array file. out: receives checkpoint.pt (to resume),
-    log.jsonl, and at the end NAME.safetensors (float16 weights), NAME.spectrum.json (its
-    errors), NAME.md (the card), NAME.json (the figures in it), NAME-curve.png and NAME-samples.png (the pictures in it).
+    log.jsonl, and at the end NAME.safetensors (float16 weights), NAME.spectrum.json (its errors),
+    NAME.md (the card), NAME.json (the figures in it), NAME-curve.png and NAME-samples.png (the
+    pictures in it).
     steps, batch, patch, key override the recipe. start: weights of an earlier training to begin
     with, of the same network or one with fewer blocks. device: "auto", "cpu", "cuda".
     save_every: seconds between checkpoints. compile: use torch.compile. mixed: run the network in

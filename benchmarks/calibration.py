@@ -1,0 +1,233 @@
+"""Are samples calibrated, and do they agree with y? By task and prior, on images with a truth.
+
+    python benchmarks/calibration.py [--tasks NAME ...] [--side 128] [--images 12] [--samples 8]
+    python benchmarks/calibration.py --solvers ddrm ...         others than the default
+    python benchmarks/calibration.py --page                     docs/calibration.md again
+
+The benchmark's photographs, which chose nothing; brain and CT slices that their priors were not
+trained on. Measurements of photographs are rounded to 8 bits and clipped, as files are. Every row
+replaces the one of the same measurement, side and solver in src/invdiff/calibration.json.
+
+coverage: share of pixels whose true value lies in the interval of Student's t for one further draw,
+from the mean and the deviation of the samples (90 and 50 % intervals); samples are rounded to 8
+bits, and half a grey level of uniform noise is added, which counts rounding as uncertainty. For
+exact samples it is 0.90 and 0.50. error / predicted: rms error of the mean over the rms of what the
+deviation predicts; 1 for exact samples. residual: rms of (y - A x) / sigma of single samples; 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import restoration
+from invdiff import zoo
+from invdiff.checks import misfit
+from invdiff.core import InvdiffError, Problem
+from invdiff.metrics import psnr
+from invdiff.noise import NOISELESS, Gaussian
+from invdiff.operators.base import Identity, Operator
+from invdiff.operators.bayer import Bayer
+from invdiff.operators.blur import blur, gaussian_kernel
+from invdiff.operators.coils import ring_maps
+from invdiff.operators.color import REC601, Grayscale
+from invdiff.operators.downsample import Bicubic
+from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.jpeg import JPEG
+from invdiff.operators.mri import Sense
+from invdiff.operators.radon import Radon, limited_angle
+from invdiff.operators.sampling import equispaced
+from invdiff.priors.base import Prior
+from invdiff.priors.load import load_prior
+from invdiff.rng import Rng
+from invdiff.run import row_seed, solve
+
+RECORD = Path(__file__).parents[1] / "src/invdiff/calibration.json"
+ROUNDING = 2 / (255 * math.sqrt(12))
+"""Standard deviation of rounding to 8 bits, on [-1, 1]."""
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measurement: operator by size, noise on the range of the images' units, and the task."""
+
+    key: str
+    task: str
+    title: str
+    operator: Callable[[Size], Operator]
+    sigma: float
+    prior: str = "photo"
+    picture: bool = True
+
+
+def _blur(size: Size) -> Operator:
+    return blur(gaussian_kernel(2.0), size, "reflect")
+
+
+def _coils(accel: int) -> Callable[[Size], Operator]:
+    def make(size: Size) -> Operator:
+        return Sense(ring_maps(8, size), equispaced(size, accel, 20))
+
+    return make
+
+
+def _views(views: int, span: float = 180.0) -> Callable[[Size], Operator]:
+    def make(size: Size) -> Operator:
+        return Radon(limited_angle(span, span / views), size, pixel=1 / size[0])
+
+    return make
+
+
+ROWS = (
+    Row("denoise", "denoise", "noise 0.1", lambda s: Identity(), 0.2),
+    Row("x4", "super-resolution", "bicubic x4, rounding alone",
+        lambda s: Bicubic(4, s), 0.0),
+    Row("x4-noise", "super-resolution", "bicubic x4, noise 0.01", lambda s: Bicubic(4, s), 0.02),
+    Row("deblur", "deblur", "Gaussian 2.0, noise 0.02", _blur, 0.04),
+    Row("deblur-sharp", "deblur", "Gaussian 2.0, rounding alone", _blur, 0.0),
+    Row("random", "inpaint", "half of the pixels at random",
+        lambda s: Inpaint.random(s, 0.5, seed=0), 0.0),
+    Row("hole", "inpaint", "a hole of 24 x 24 pixels",
+        lambda s: Inpaint.box(s, s[0] // 2 - 12, s[1] // 2 - 12, 24, 24), 0.0),
+    Row("jpeg", "jpeg", "quality 10, 4:2:0", lambda s: JPEG(10), 0.0),
+    Row("demosaic", "demosaic", "RGGB, noise 0.01", lambda s: Bayer("RGGB"), 0.02),
+    Row("colorize", "colorize", "luma, noise 0.01", lambda s: Grayscale(REC601), 0.02),
+    Row("mri-4", "mri", "8 coils, every 4th column and 20", _coils(4), 0.01, "brain", False),
+    Row("mri-8", "mri", "8 coils, every 8th column and 20", _coils(8), 0.01, "brain", False),
+    Row("ct-60", "ct", "60 views", _views(60), 0.01, "ct", False),
+    Row("ct-23", "ct", "23 views", _views(23), 0.01, "ct", False),
+    Row("ct-90", "ct", "60 views over 90 degrees", _views(60, 90.0), 0.01, "ct", False),
+)  # fmt: skip
+
+
+def truths(row: Row, side: int, count: int, data: Path | None) -> Tensor:
+    """Images in the range of the row's prior, (count, C, side, side)."""
+    if row.prior == "photo":
+        off = (256 - side) // 2
+        return restoration.photographs(count)[..., off : off + side, off : off + side].contiguous()
+    if data is None:
+        raise InvdiffError(f"{row.key} needs --data: what the prior {row.prior} was trained on.")
+    return restoration.held_out(row.prior, data, count, side)
+
+
+def problem(row: Row, truth: Tensor) -> Problem:
+    """The measurement of every image, with noise that is always the same."""
+    A = row.operator((int(truth.shape[-2]), int(truth.shape[-1])))
+    shape = tuple(truth.shape[1:])
+    if row.task == "jpeg":
+        return Problem(A(truth), A, NOISELESS, shape)
+    rng = Rng.of([row_seed(2026, i, 0) for i in range(len(truth))])
+    y = Gaussian(row.sigma).sample(A(truth), rng)
+    sigma = row.sigma
+    if row.picture:
+        y, sigma = ((y.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1, math.hypot(sigma, ROUNDING)
+    return Problem(A.restrict(y), A, Gaussian(sigma), shape)
+
+
+def student(level: float, samples: int) -> float:
+    """Half the width of the interval of a further draw, in standard deviations of the samples."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.5 + level / 2, samples - 1)) * math.sqrt(1 + 1 / samples)
+
+
+def calibration(samples: Tensor, truth: Tensor, picture: bool) -> dict[str, list[float]]:
+    """coverage90, coverage50 and error / predicted of each image; samples (M, K, C, H, W)."""
+    if picture:
+        g = torch.Generator().manual_seed(0)
+        samples = ((samples.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+        samples = samples + (torch.rand(samples.shape, generator=g) - 0.5) / 127.5
+    k, mean, std = samples.shape[1], samples.mean(1), samples.std(1)
+    found = {}
+    for name, level in (("coverage90", 0.9), ("coverage50", 0.5)):
+        inside = (truth - mean).abs() <= student(level, k) * std
+        found[name] = inside.float().flatten(1).mean(1).tolist()
+    predicted = (std.square() * (1 + 1 / k)).flatten(1).mean(1)
+    found["ratio"] = ((truth - mean).square().flatten(1).mean(1) / predicted).sqrt().tolist()
+    return found
+
+
+def measure(row: Row, args: argparse.Namespace, solver_name: str | None) -> dict:
+    """One row of the record."""
+    prior: Prior = load_prior(row.prior)
+    truth = truths(row, args.side, args.images, args.data)
+    p = problem(row, truth)
+    if solver_name is None:
+        solver, best = zoo.auto(row.task, p)[0], zoo.estimator(row.task, p)
+    else:
+        solver, best = zoo.configured(row.task, solver_name, p), None
+    window = (-1.0, 1.0)
+
+    def quality(x: Tensor) -> float:
+        return float(psnr(restoration.shown(x), restoration.shown(truth), window).mean())
+
+    result = solve(p, prior, solver, args.samples, seed=1, batch=args.batch)
+    inside = calibration(result.samples, truth, row.picture)
+    count = len(truth)
+    found = {
+        "key": row.key, "task": row.task, "title": row.title, "prior": row.prior,
+        "side": args.side, "images": count, "samples": args.samples, "solver": solver.name,
+        "default": solver_name is None, "nfe": result.nfe, "seconds": round(result.seconds, 1),
+        "mean": round(quality(result.mean), 2),
+        "one": round(sum(quality(x) for x in result.samples.unbind(1)) / args.samples, 2),
+    }  # fmt: skip
+    for name, values in inside.items():
+        v = torch.tensor(values)
+        found[name] = round(float(v.mean()), 3)
+        found[name + "_error"] = round(float(v.std() / math.sqrt(count)), 3)
+    residuals = torch.stack([misfit(p, x) for x in result.samples.unbind(1)])
+    found["residual"] = round(float(residuals.mean()), 3)
+    if isinstance(p.A, Inpaint):
+        off = ((result.samples - truth[:, None]) * 127.5).round().abs()
+        kept = p.A.mask.bool().expand_as(truth)[:, None].expand_as(off)
+        found["kept_off_by"] = int(off[kept].max())
+        found["kept_moved"] = round(float((off[kept] > 0).float().mean()), 4)
+    if best is not None:
+        one = solve(p, prior, best[0], 1, seed=0, batch=args.batch)
+        found |= {"estimator": best[0].name, "estimate": round(quality(one.samples[:, 0]), 2),
+                  "estimate_nfe": one.nfe}  # fmt: skip
+    return found
+
+
+def keep(found: dict) -> None:
+    """Put a row into the record."""
+    rows = json.loads(RECORD.read_text()) if RECORD.exists() else []
+    same = ("key", "side", "solver", "default")
+    rows = [r for r in rows if any(r[k] != found[k] for k in same)]
+    order = [row.key for row in ROWS]
+    rows.append(found)
+    rows.sort(key=lambda r: (order.index(r["key"]), r["side"], not r["default"], r["solver"]))
+    RECORD.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", choices=[r.key for r in ROWS])
+    parser.add_argument("--solvers", nargs="+", help="in place of what auto takes")
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--images", type=int, default=12)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--data", type=Path, help="what the prior was trained on, for brain and ct")
+    parser.add_argument("--page", action="store_true", help="write the page alone")
+    args = parser.parse_args()
+    if not args.page:
+        for row in ROWS:
+            if row.key not in (args.tasks or [r.key for r in ROWS if r.picture]):
+                continue
+            for name in args.solvers or [None]:
+                found = measure(row, args, name)
+                keep(found)
+                print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
