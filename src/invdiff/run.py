@@ -156,8 +156,8 @@ def solve(
     """
     if estimator is not None:
         best = estimate(problem, prior, estimator, batch, portable)
-        found = solve(problem, prior, solver, samples, seed, batch, portable, watch, start)
-        return with_estimate(found, best)
+        drawn = solve(problem, prior, solver, samples, seed, batch, portable, watch, start)
+        return with_estimate(drawn, best)
     if samples < 1:
         raise InvdiffError(f"At least 1 sample is needed, but {samples} were asked for.")
     if batch is not None and batch < 1:

@@ -279,7 +279,7 @@ TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
     ("denoise", "spectral-ancestral"): lambda s: SpectralAncestral(
         data="start", inflation=INFLATION, path=_from_noise(s)
     ),
-    ("denoise", "one-call"): lambda s: OneCall(path=VE(1, max(s, 1e-6), max(s, 1e-6))),
+    ("denoise", "one-call"): lambda s: OneCall(refills=2, path=VE(1, max(s, 1e-6), max(s, 1e-6))),
     **{(name, "spectral-ancestral"): _calibrated(*path) for name, path in CALIBRATED.items()},
     **{(name, "hqs"): _split(*path) for name, path in SPLIT.items()},
     **{

@@ -114,6 +114,8 @@ VARIANTS |= {
         order="predictor-first", parts="apart", path=VE(STEPS, 20.0, 0.02)
     ),
     "diffpir-denoised": solver_class("diffpir")(final="denoised", path=VP(STEPS)),
+    "spectral-isotropic": solver_class("spectral-ancestral")("isotropic", path=VP(STEPS)),
+    "hqs-data": solver_class("hqs")(final="data", path=VE(STEPS, 0.4, 0.02)),
     "mmps-drawn": solver_class("mmps")(draw=True, path=Karras(STEPS)),
     "mmps-weights": solver_class("mmps")(weights=True, path=Karras(STEPS)),
     "pigdm-paper": solver_class("pigdm")(guidance="paper", path=VP(STEPS)),
@@ -168,7 +170,9 @@ each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def home(solver: Solver, name: str) -> str:
-    """name, or the problem of latents that stands for it, for a solver that needs one."""
+    """name, or the problem of latents or of cells that stands for it, for a solver that needs one."""
+    if Need.CELLS in solver.needs:
+        return "jpeg"
     return "latent-pool" if Need.AUTOENCODER in solver.needs else name
 
 
@@ -307,6 +311,9 @@ def test_seed_0_is_a_seed(variant):
     solver, problem = setting(variant, home(VARIANTS[variant], "pool"))
     zero = solve(problem, PRIOR, solver, seed=0).samples
     assert torch.equal(zero, solve(problem, PRIOR, solver, seed=0).samples)
+    if solver.estimates:  # no noise is drawn
+        assert torch.equal(zero, solve(problem, PRIOR, solver, seed=1).samples)
+        return
     assert not torch.equal(zero, solve(problem, PRIOR, solver, seed=1).samples)
     two = solve(problem, PRIOR, solver, samples=2, seed=0).samples
     assert not torch.equal(two[:, 0], two[:, 1])
@@ -465,7 +472,7 @@ def bare(solver: Solver, problem: Problem) -> tuple[Problem, Prior]:
     }
     noise = problem.noise if known else NamelessNoise()
     prior = PRIOR if Need.PRIOR_VJP in declared else NoGradient(two_humps)
-    A = rung(problem.A)
+    A = problem.A if Need.CELLS in declared else rung(problem.A)  # cells are JPEG's own
     if Need.AUTOENCODER in declared:
         outer = LinearOnly if Need.IMAGE_LINEAR in declared else VjpOnly
         parts = Autoencoder(VjpOnly(problem.A.inner), VjpOnly(problem.A.encoder))

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from invdiff.commands.job import Job, renamed
 from invdiff.core import InvdiffError, Problem
-from invdiff.figures import PHOTOGRAPH, Scale, overview, uncertainty_picture
-from invdiff.forms.base import View
+from invdiff.figures import overview, uncertainty_picture
 from invdiff.result import Result
 from invdiff.run import Snapshot
 from invdiff.serial import decode, encode, whole_folder
@@ -68,15 +67,11 @@ def _samples(
         view.save(folder, f"sample-{i}", sample)
     view.save(folder, view.stands, stands)
     if std is not None:
-        uncertainty_picture(std, count, folder / "uncertainty.png", *_scale(view))
+        uncertainty_picture(std, count, folder / "uncertainty.png", view.scale)
     shown = 3 if job.estimator is not None else 4
     panels = [(title, view.picture(stands))] if count > 1 else []
     panels += [(SAMPLE.format(i), view.picture(v)) for i, v in enumerate(values[:shown], 1)]
     return panels, std
-
-
-def _scale(view: View) -> tuple[Scale, ...]:
-    return () if view.scale == PHOTOGRAPH else (view.scale,)
 
 
 def _overview(
@@ -91,7 +86,7 @@ def _overview(
     lines = [f"{job.facts['task']['name']}: {' and '.join(dict.fromkeys(made))}"]
     lines += [job.coverage] if job.coverage and std is not None else []
     lines += [f"warning: {text}" for text in warnings]
-    overview(panels, std, folder / "overview.png", "\n".join(lines), *_scale(job.view))
+    overview(panels, std, folder / "overview.png", "\n".join(lines), job.view.scale)
 
 
 def written(job: Job) -> list[tuple[str, str]]:

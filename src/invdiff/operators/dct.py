@@ -15,7 +15,7 @@ from invdiff.core import InvdiffError
 from invdiff.operators.admit import checked
 from invdiff.operators.base import Spectral
 from invdiff.operators.inpaint import Inpaint
-from invdiff.operators.separable import checked_size, whole
+from invdiff.operators.separable import checked_size, times, whole
 
 
 def dct_matrix(n: int) -> Tensor:
@@ -54,7 +54,7 @@ def dct2(x: Tensor) -> Tensor:
         n = x.shape[axis]
         if n < LARGE:
             C = _matrix(n, x.dtype, x.device)
-            x = x @ C.mT if axis == -1 else C @ x
+            x = times(x, C.mT) if axis == -1 else times(C, x)
         else:
             rows = x if axis == -1 else x.mT
             order = torch.cat([rows[..., ::2], rows[..., 1::2].flip(-1)], -1)
@@ -69,7 +69,7 @@ def idct2(c: Tensor) -> Tensor:
         n = c.shape[axis]
         if n < LARGE:
             C = _matrix(n, c.dtype, c.device)
-            c = c @ C if axis == -1 else C.mT @ c
+            c = times(c, C) if axis == -1 else times(C.mT, c)
         else:
             rows = c if axis == -1 else c.mT
             mirror = F.pad(rows.flip(-1)[..., :-1], (1, 0))  # the imaginary part is -c[n - k]

@@ -38,7 +38,7 @@ class Plane:
 
     def values(self, x: Tensor) -> Tensor:
         """The plane of images at their full size, (B, H, W); brightness about 128."""
-        levels = torch.einsum("c,bchw->bhw", self.weights.to(x), LEVELS * x)
+        levels = LEVELS * (self.weights.to(x)[:, None, None] * x).sum(1)
         return levels - 0.5 * float(self.weights.sum() > 0.5)
 
     def spread(self, change: Tensor, size: tuple[int, int]) -> Tensor:
@@ -77,24 +77,6 @@ def block_variance(spectrum: Tensor, factors: tuple[int, int]) -> Tensor:
         _response(n, f).to(spectrum) for n, f in zip(spectrum.shape[-2:], factors, strict=True)
     )
     return down @ spectrum @ across.mT
-
-
-def truncated_normal(mean: Tensor, std: Tensor, low: Tensor, high: Tensor, u: Tensor) -> Tensor:
-    """The normal law cut to [low, high], at the share u in (0, 1) of its mass; float64.
-
-    By inversion in the lower tail; beyond 30 deviations the tail is exponential.
-    """
-    a, b = (low - mean) / std, (high - mean) / std
-    flip = a + b > 0
-    a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)
-    u = torch.where(flip, 1 - u, u)
-    pa, pb = torch.special.ndtr(a), torch.special.ndtr(b)
-    inner = torch.special.ndtri((pa + u * (pb - pa)).clamp(1e-300, 1 - 1e-16))
-    rate = b.abs().clamp_min(1.0)
-    far = b + torch.log(u + (1 - u) * torch.exp(-rate * (b - a))) / rate
-    z = torch.where(b < -30, far, inner)
-    z = torch.minimum(torch.maximum(z, a), b)
-    return mean + std * torch.where(flip, -z, z)
 
 
 def _response(n: int, factor: int) -> Tensor:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.dct import dct2, dct_matrix, idct2
+from invdiff.operators.separable import times
 
 SIGMAS = (0.003, 0.006, 0.012, 0.025, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 2.0, 4.0, 9.0, 20.0)
 """Noise levels at which errors are measured."""
@@ -221,7 +223,7 @@ def _mixed(c: Tensor, shape: torch.Size, back: bool) -> Tensor:
     M = channel_basis(tuple(shape[1:-2]))[0]
     if len(M) == 1:
         return c
-    return ((M.mT if back else M).to(c) @ c.flatten(2)).reshape(c.shape)
+    return times((M.mT if back else M).to(c), c.flatten(2)).reshape(c.shape)
 
 
 @lru_cache(maxsize=16)
@@ -318,7 +320,11 @@ def _smooth(x: Tensor, width: float) -> Tensor:
 
 @torch.no_grad()
 def measure(
-    denoise: Any, images: Tensor, sigmas: tuple[float, ...] = SIGMAS, seed: int = 0, batch: int = 8
+    denoise: Callable[[Tensor, float], Tensor],
+    images: Tensor,
+    sigmas: tuple[float, ...] = SIGMAS,
+    seed: int = 0,
+    batch: int = 8,
 ) -> ErrorSpectrum:
     """The error spectrum of a denoiser, from its errors on clean images.
 
@@ -331,12 +337,8 @@ def measure(
     for i, sigma in enumerate(sigmas):
         g = torch.Generator().manual_seed(1_000_003 * seed + i)
         z = torch.randn(images.shape, generator=g).to(images)
-        found = torch.cat(
-            [
-                denoise(x + sigma * n, sigma)
-                for x, n in zip(images.split(batch), z.split(batch), strict=True)
-            ]
-        )
+        parts = zip(torch.split(images, batch), torch.split(z, batch), strict=True)
+        found = torch.cat([denoise(x + sigma * n, sigma) for x, n in parts])
         b, s = _level(found - images, found, sigma)
         bands.append(b)
         local.append(s)
@@ -384,7 +386,7 @@ def _by_band(c: Tensor, shape: torch.Size) -> Tensor:
     out = torch.full((max(groups) + 1, len(EDGES) - 1), math.nan, dtype=torch.float64)
     for g in range(max(groups) + 1):
         power = c[:, [i for i, k in enumerate(groups) if k == g]].square().mean((0, 1))
-        for b in band.unique().tolist():
+        for b in torch.unique(band).tolist():
             out[g, b] = power[band == b].mean()
     full = (~out[0].isnan()).nonzero().flatten()
     nearest = (torch.arange(out.shape[1])[:, None] - full).abs().argmin(1)

@@ -41,7 +41,7 @@ class HQS(Solver):
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         x0 = first_mean(problem, prior, 100, 0.1 * max(problem.sigma_y, self.sigma_floor))
-        return State(0, x0, x0)
+        return State(0, x0, x0.clone())
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
@@ -51,4 +51,4 @@ class HQS(Solver):
         x0 = prior.denoise(X, level.sigma)
         if to.s == 0 and self.final == "data":
             x0 = x0 + A.ridge(problem.residual(x0), rho)
-        return State(state.step + 1, x0, x0)
+        return State(state.step + 1, x0, x0.clone())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from invdiff.core import Problem, batch_dot
@@ -54,3 +55,52 @@ def own_size(noise: Tensor, V: Covariance, sigma: float, spread: float) -> Tenso
     error = math.sqrt(2 / n) * sigma**2 / V.mean
     share = spread**2 / (spread**2 + error**2)
     return (1 + share * (found - 1)).clamp(0.25, 4.0)
+
+
+def truncated_normal(mean: Tensor, std: Tensor, low: Tensor, high: Tensor, u: Tensor) -> Tensor:
+    """The normal law cut to [low, high], at the share u in (0, 1) of its mass; float64.
+
+    By inversion in the lower tail; beyond 30 deviations the tail is exponential.
+    """
+    a, b = (low - mean) / std, (high - mean) / std
+    flip = a + b > 0
+    a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)
+    u = torch.where(flip, 1 - u, u)
+    pa, pb = torch.special.ndtr(a), torch.special.ndtr(b)
+    inner = torch.special.ndtri((pa + u * (pb - pa)).clamp(1e-300, 1 - 1e-16))
+    rate = b.abs().clamp_min(1.0)
+    far = b + torch.log(u + (1 - u) * torch.exp(-rate * (b - a))) / rate
+    z = torch.where(b < -30, far, inner)
+    z = torch.minimum(torch.maximum(z, a), b)
+    return mean + std * torch.where(flip, -z, z)
+
+
+def clipped(y: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """+1 where y is at the upper end of the range, -1 at the lower one, else 0: shape of y.
+
+    A file keeps no value beyond black and white: there y is only known to have been at least so
+    far. Where any value of a row lies beyond, nothing was clipped.
+    """
+    low, high = value_range
+    slack = 1e-6 * (high - low)
+    at = (y >= high - slack).to(y) - (y <= low + slack).to(y)
+    beyond = ((y > high + slack) | (y < low - slack)).flatten(1).any(1)
+    return at * ~beyond.reshape(-1, *[1] * (y.ndim - 1))
+
+
+def unclipped(y: Tensor, at: Tensor, mean: Tensor, std: float, u: Tensor | None) -> Tensor:
+    """y with values that were clipped (`clipped`) taken from N(mean, std^2) beyond where y is.
+
+    u: shares in (0, 1) at which they are drawn; None takes their mean.
+    """
+    distance = (at * (mean - y)).double()  # how far the mean lies beyond the end
+    if u is None:
+        t = -distance / std
+        hazard = torch.exp(-t.square() / 2) / (
+            math.sqrt(2 * math.pi) * torch.special.ndtr(-t).clamp_min(1e-300)
+        )
+        beyond = distance + std * torch.where(t > 30, t + 1 / t.clamp_min(1), hazard)
+    else:
+        ends = torch.zeros_like(distance), torch.full_like(distance, 40 * std)
+        beyond = truncated_normal(distance, torch.full_like(distance, std), *ends, u.double())
+    return torch.where(at == 0, y, y + at * beyond.to(y))

@@ -10,7 +10,8 @@ from invdiff.needs import Need
 from invdiff.paths import VE, Path
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
-from invdiff.solvers.base import Solver
+from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.normal import clipped, unclipped
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class OneCall(Solver):
     For y = x + sigma n and a path at that level it is the posterior mean, E[x0 | y], as far as the
     prior knows it (Robbins 1956; Efron 2011 calls it Tweedie's formula). For JPEG, where h^+ is the
     identity, it takes the error of the codec for white noise of a level that is chosen.
+    Values at the ends of the prior's range were clipped there: `refills` times they are replaced by
+    their mean beyond it, about the denoised image.
     No noise is drawn: every sample is the same picture, an estimate.
     """
 
@@ -30,12 +33,16 @@ class OneCall(Solver):
 
     when_it_diverges: ClassVar[str] = "a level within those of the prior"
 
+    refills: int = knob(0, "how often clipped values of y are replaced by their mean", 0, 10)
     path: Path = field(default_factory=lambda: VE(1, 0.15, 0.15), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         x = problem.invertible.pinv(problem.y)
-        return State(0, x, x)
+        at, y, sigma = clipped(x, prior.value_range), x, self.levels[0].sigma
+        for _ in range(self.refills if bool((at != 0).any()) else 0):
+            x = unclipped(y, at, prior.denoise(x, sigma), sigma, None)
+        return State(0, x, x.clone())
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         x0 = prior.denoise(state.x, self.levels[state.step].sigma)
-        return State(state.step + 1, x0, x0)
+        return State(state.step + 1, x0, x0.clone())

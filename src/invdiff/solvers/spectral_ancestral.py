@@ -14,7 +14,14 @@ from invdiff.paths import Karras, Path
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
 from invdiff.solvers.base import Solver, knob
-from invdiff.solvers.normal import covariance, first_mean, own_size, weights
+from invdiff.solvers.normal import (
+    clipped,
+    covariance,
+    first_mean,
+    own_size,
+    unclipped,
+    weights,
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class SpectralAncestral(Solver):
     conjugate gradients in the space of y. The start is the posterior mean under V at a level where
     nothing is known of x0 yet, plus noise.
     data "start": y = x0 + sigma_y n is itself the first state, and no step reads it again; for
-    denoising, on a path that begins at sigma_y.
+    denoising, on a path that begins at sigma_y. Values at the ends of the prior's range were clipped
+    there: `refills` times they are drawn anew beyond them, about the denoised state.
     """
 
     name: ClassVar[str] = "spectral-ancestral"
@@ -51,6 +59,7 @@ class SpectralAncestral(Solver):
     data: Literal["drawn", "start"] = knob(
         "drawn", "how y enters: in each X, or as the first state"
     )
+    refills: int = knob(2, "how often clipped values of y are drawn, where y is the start", 0, 10)
     own_scale: float = knob(0.5, "how far the size of V may be the image's own: relative spread", 0)
     inflation: float = knob(1.0, "factor on V", 0.1, 10)
     iterations: int = knob(100, "bound on the conjugate gradients of a step", 1)
@@ -66,7 +75,8 @@ class SpectralAncestral(Solver):
         top, like = self.levels[0], problem.x_like
         z = rng.normal(like, "init")
         if self.data == "start":
-            return State(0, top.a * self._first(problem), 0.0 * z)
+            y = self._first(problem, prior, rng)
+            return State(0, top.a * y, y.clone())
         enough = self.tol * max(problem.sigma_y, top.sigma)
         mean = first_mean(problem, prior, self.iterations, enough)
         return State(0, top.a * mean + top.s * z, mean)
@@ -83,19 +93,21 @@ class SpectralAncestral(Solver):
             w = weights(r, V, problem, self.iterations, enough)
             X = X + V(problem.linear.adjoint(w))
         if to.s == 0:
-            return State(state.step + 1, X, X)
+            return State(state.step + 1, X, X.clone())
         k = (to.sigma / level.sigma) ** 2
         x = X + k * (x - X) + to.sigma * math.sqrt(1 - k) * rng.normal(x0, "step")
         return State(state.step + 1, to.a * x, x0)
 
-    def _first(self, problem: Problem) -> Tensor:
-        """y as a state of the chain."""
-        if (
-            problem.y.shape != problem.x_like.shape
-            or abs(self.levels[0].sigma / max(problem.sigma_y, 1e-12) - 1) > 0.01
-        ):
+    def _first(self, problem: Problem, prior: Prior, rng: Rng) -> Tensor:
+        """y as a state of the chain, with what was clipped drawn beyond the ends of the range."""
+        y, sigma = problem.y, self.levels[0].sigma
+        noise = max(problem.sigma_y, 1e-12)
+        if y.shape != problem.x_like.shape or abs(sigma / noise - 1) > 0.01:
             raise InvdiffError(
                 f"{self.name} can start from y where y is a noisy image and the path begins at its "
                 f"noise, {problem.sigma_y:g}; take data drawn."
             )
-        return problem.y
+        at, x = clipped(y, prior.value_range), y
+        for k in range(self.refills if bool((at != 0).any()) else 0):
+            x = unclipped(y, at, prior.denoise(x, sigma), sigma, rng.uniform(y, f"refill {k}"))
+        return x

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from invdiff.core import Problem, State
 from invdiff.needs import Need
-from invdiff.operators.jpeg_cells import LEVELS, Plane, block_variance, planes, truncated_normal
+from invdiff.operators.jpeg_cells import LEVELS, Plane, block_variance, planes
 from invdiff.paths import Karras, Path
 from invdiff.priors.base import Prior
 from invdiff.priors.spectrum import Covariance, channel_basis
 from invdiff.rng import Rng
 from invdiff.solvers.base import Solver, knob
-from invdiff.solvers.normal import covariance, own_size
+from invdiff.solvers.normal import covariance, own_size, truncated_normal
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class SpectralJPEG(Solver):
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         top, z = self.levels[0], rng.normal(problem.x_like, "init")
-        return State(0, top.a * problem.y + top.s * z, problem.y)
+        return State(0, top.a * problem.y + top.s * z, problem.y.clone())
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
@@ -56,7 +56,7 @@ class SpectralJPEG(Solver):
         V = V.scaled(self.inflation * own_size(x - x0, V, level.sigma, self.own_scale))
         X = self._in_cells(x0, x0 + V.root(rng.normal(x0, "x0")), V, problem, rng)
         if to.s == 0:
-            return State(state.step + 1, X, X)
+            return State(state.step + 1, X, X.clone())
         k = (to.sigma / level.sigma) ** 2
         x = X + k * (x - X) + to.sigma * math.sqrt(1 - k) * rng.normal(x0, "step")
         return State(state.step + 1, to.a * x, x0)
@@ -70,7 +70,7 @@ class SpectralJPEG(Solver):
         size = (int(x0.shape[-2]), int(x0.shape[-1]))
         for k, plane in enumerate(known):
             axis = Q[:, k].to(x0)
-            off = torch.einsum("c,bchw->bhw", axis, x0 - X)[:, None] * axis[:, None, None]
+            off = (axis[:, None, None] * (x0 - X)).sum(1, keepdim=True) * axis[:, None, None]
             mean = plane.coefficients((X + off).double())
             spectrum = V.diagonal[0, groups.index(min(k, max(groups)))]
             std = (R[k, k].abs() * LEVELS) * self._std(spectrum, V, plane, mean)
