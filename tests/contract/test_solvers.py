@@ -170,7 +170,7 @@ each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def home(solver: Solver, name: str) -> str:
-    """name, or the problem of latents or of cells that stands for it, for a solver that needs one."""
+    """name, or the problem of latents, or of cells, that stands for it where one is needed."""
     if Need.CELLS in solver.needs:
         return "jpeg"
     return "latent-pool" if Need.AUTOENCODER in solver.needs else name

@@ -87,9 +87,8 @@ class ErrorSpectrum:
 
     def _at(self, table: Tensor, sigma: float) -> Tensor:
         """A table at a noise level."""
-        where = _place(
-            torch.tensor([math.log(max(sigma, 1e-12))]), [math.log(s) for s in self.sigmas]
-        )
+        at = torch.tensor([math.log(max(sigma, 1e-12))], dtype=torch.float64)
+        where = _place(at, [math.log(s) for s in self.sigmas])
         lower, share = int(where[0][0]), float(where[1][0])
         rows = table.double().log()
         return torch.lerp(rows[lower], rows[lower + 1], share).exp()
@@ -189,7 +188,7 @@ class Covariance:
 
     @property
     def mean(self) -> Tensor:
-        """Mean variance of a number of an image, (B, 1, ...)."""
+        """Mean variance of a number of an image, (B, 1, ...): the mean of L times that of S."""
         S = self.scale.square()
         S = S if self.factors is None else S.flatten(1).mean(1).reshape(-1, *[1] * (S.ndim - 1))
         return self.diagonal.mean() * S

@@ -13,6 +13,9 @@ from invdiff.rng import Rng
 from invdiff.solvers.base import Solver, knob
 from invdiff.solvers.normal import first_mean
 
+START = 0.1
+"""Misfit that the start may leave, in units of the noise."""
+
 
 @dataclass(frozen=True)
 class HQS(Solver):
@@ -40,7 +43,7 @@ class HQS(Solver):
     path: Path = field(default_factory=lambda: VE(8, 0.4, 0.02), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
-        x0 = first_mean(problem, prior, 100, 0.1 * max(problem.sigma_y, self.sigma_floor))
+        x0 = first_mean(problem, prior, 100, START * max(problem.sigma_y, self.sigma_floor))
         return State(0, x0, x0.clone())
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:

@@ -66,13 +66,18 @@ def truncated_normal(mean: Tensor, std: Tensor, low: Tensor, high: Tensor, u: Te
     flip = a + b > 0
     a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)
     u = torch.where(flip, 1 - u, u)
-    pa, pb = torch.special.ndtr(a), torch.special.ndtr(b)
+    pa, pb = _below(a), _below(b)
     inner = torch.special.ndtri((pa + u * (pb - pa)).clamp(1e-300, 1 - 1e-16))
     rate = b.abs().clamp_min(1.0)
     far = b + torch.log(u + (1 - u) * torch.exp(-rate * (b - a))) / rate
     z = torch.where(b < -30, far, inner)
     z = torch.minimum(torch.maximum(z, a), b)
     return mean + std * torch.where(flip, -z, z)
+
+
+def _below(x: Tensor) -> Tensor:
+    """The normal distribution function, with its lower tail: torch.special.ndtr has none."""
+    return 0.5 * torch.erfc(-x / math.sqrt(2))
 
 
 def clipped(y: Tensor, value_range: tuple[float, float]) -> Tensor:
@@ -97,7 +102,7 @@ def unclipped(y: Tensor, at: Tensor, mean: Tensor, std: float, u: Tensor | None)
     if u is None:
         t = -distance / std
         hazard = torch.exp(-t.square() / 2) / (
-            math.sqrt(2 * math.pi) * torch.special.ndtr(-t).clamp_min(1e-300)
+            math.sqrt(2 * math.pi) * _below(-t).clamp_min(1e-300)
         )
         beyond = distance + std * torch.where(t > 30, t + 1 / t.clamp_min(1), hazard)
     else:

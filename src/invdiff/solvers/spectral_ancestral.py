@@ -66,7 +66,7 @@ class SpectralAncestral(Solver):
     tol: float = knob(
         0.05,
         "where these stop: misfit left over, in units of the noise of y or of the next level",
-        1e-6,
+        0,
         1,
     )
     path: Path = field(default_factory=lambda: Karras(14, 3.0, 0.01), kw_only=True)

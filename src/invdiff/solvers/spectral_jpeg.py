@@ -29,7 +29,8 @@ class SpectralJPEG(Solver):
     R^T u with u = Q^T x, so it is moved along its own axis u_k, planes before it stay. Each of its
     coefficients is drawn from the normal law with the mean of D on that axis, and V at the block's
     frequencies, cut to its cell. Coefficients are drawn one by one: neighbours are correlated
-    through D alone. Samples lie in all cells before they are rounded to 8 bits.
+    through D alone. Samples lie in all cells before they are rounded to 8 bits, but for blocks that
+    the picture does not fill: these are drawn as if it went on by repetition.
     """
 
     name: ClassVar[str] = "spectral-jpeg"
