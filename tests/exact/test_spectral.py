@@ -445,7 +445,8 @@ def test_samples_lie_in_the_cells_of_the_file_and_the_truth_does(sampling):
     A = problem.A
     for plane in planes(A, problem.y):
         outside = (plane.coefficients(truth) / plane.steps - plane.index).abs() - 0.5
-        assert float((outside * plane.steps).max()) < 2.0  # levels; the codec rounds between
+        # both roundings to 8 bits move a coefficient by 0.29 levels rms, so that 4 is 10 of these
+        assert float((outside * plane.steps).max()) < 4.0
         assert float((outside > 0).double().mean()) < 0.02
     x = solve(problem, GreyRGB(), SpectralJPEG(path=Karras(3, 0.5, 0.05)), 2, seed=3).samples[0]
     for plane in planes(A, problem.y):
