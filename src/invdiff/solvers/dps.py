@@ -25,9 +25,9 @@ REPO = {
     "nonlinear-blur": 0.3,
 }
 """The official repository's step for each task, with Gaussian noise of 0.05 on [-1, 1]:
-configs/*_config.yaml of DPS2022/diffusion-posterior-sampling. All but
-those of inpainting and nonlinear blur were chosen for Poisson noise, before its configurations
-changed to Gaussian noise: with it they are several times too small."""
+configs/*_config.yaml of DPS2022/diffusion-posterior-sampling, whose blurs have the boundary
+"mirror" here. All but those of inpainting and nonlinear blur were chosen for Poisson noise, before
+its configurations changed to Gaussian noise: with it they are several times too small."""
 
 PAPER = {
     "super-resolution": 1.0,
