@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,26 @@ def test_other_wrongs_are_caught() -> None:
     ):
         prior = Denoiser(denoise, (3, 16, 16))
         sentence(lambda: check_denoises(prior), "does not denoise")  # noqa: B023
+
+
+def test_a_distilled_network_is_caught() -> None:
+    """It denoises well, but draws an image from pure noise: here by the ODE of the same prior."""
+    prior = load_prior("multiscale")
+
+    def drawn(x: Tensor, sigma: float) -> Tensor:
+        levels = [*np.geomspace(sigma, 0.05, 13), 0.0]
+        for now, then in pairwise(levels):
+            x = x + (then - now) * (x - prior.denoise(x, now)) / now
+        return x
+
+    for denoise, caught in ((prior.denoise, False), (drawn, True)):
+        made = Denoiser(denoise, prior.shape)
+        check_denoises(made)
+        made.presumed = (denoises.NOT_DISTILLED,)
+        if caught:
+            sentence(lambda: check_denoises(made), "distilled", "edm_*.pt")  # noqa: B023
+        else:
+            check_denoises(made)
 
 
 def test_where_it_does_not_apply() -> None:

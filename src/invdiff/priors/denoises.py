@@ -27,6 +27,13 @@ passes, and that from which it fails. Measured: priors of natural images have 0.
 one of the three was at least 0.65, 0.65 or 1.03. Between the two limits a prior passes if it knows
 its noise level: told half or twice the truth, its error is at least MARGIN times as large."""
 MARGIN = 1.25
+NOT_DISTILLED = "weights of EDM, not distilled ones"
+"""What is presumed of a network that a consistency model may have been made of."""
+PURE, SAME = 60.0, 0.02
+"""A level, in half-ranges, at which nothing of the image is left, and what two denoised pictures of
+pure noise may differ by (mean square over two, in half-ranges squared). A denoiser gives the mean
+image both times: measured 0.003; an image drawn from each noise, as a consistency function does:
+0.05 to 0.07."""
 SIDE = 64
 """Of the picture for a prior of free size, rounded up to what the network takes."""
 SCHEDULE = "its noise schedule (schedule, train_steps, rescale_timesteps, sde)"
@@ -57,6 +64,22 @@ def check_denoises(prior: Prior) -> None:
         knows = found < failing and min(error(0.5), error(2.0)) >= MARGIN * found
         if not knows:
             raise InvdiffError(_sentence(prior, level, found, fine, n == len(LEVELS) - 1))
+    if NOT_DISTILLED in prior.presumed and _draws(prior):
+        raise InvdiffError(
+            f"{prior.name} draws another image from each noise, so it is a distilled consistency "
+            "model and no denoiser; take the EDM weights that it was made from (edm_*.pt), or load "
+            "it unchecked with --no-check (check=False)."
+        )
+
+
+def _draws(prior: Prior) -> bool:
+    """Whether two pictures of pure noise become two images, and not one mean image."""
+    low, high = prior.value_range
+    sigma, generator = PURE * (high - low) / 2, torch.Generator().manual_seed(0)
+    noise = torch.randn(2, *_shape(prior), generator=generator).to(_device(prior))
+    with torch.no_grad():
+        one, two = prior.denoise(sigma * noise, sigma).float()
+    return float((one - two).square().mean()) / 2 > SAME * ((high - low) / 2) ** 2
 
 
 def _sentence(prior: Prior, level: float, found: float, fine: float, last: bool) -> str:

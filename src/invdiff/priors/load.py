@@ -47,7 +47,9 @@ SOURCES = (
     _embedded("multiscale", "portraits in colour at 64 x 64, 32 x 32 and 16 x 16"),
     Source("FILE.safetensors", "a denoiser that `invdiff train` made, or published weights"),
     Source("FILE.pt", "published weights: .pt, .pth, .ckpt, .bin, .safetensors or EDM's .pkl"),
-    Source("FOLDER", "a model of diffusers: UNet2DModel, Stable Diffusion 1 to 3, XL, Flux, LDM"),
+    Source(
+        "FOLDER", "a model of diffusers: UNet2DModel, Stable Diffusion 1 to 3, XL, Flux, DiT, LDM"
+    ),
     Source("OWNER/NAME", "the same from the Hugging Face hub, downloaded when first used"),
 )
 """Everything that load_prior understands, for tables."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.priors.denoises import NOT_DISTILLED
 from invdiff.priors.published import adm
 from invdiff.priors.published.adm import Heads
 from invdiff.priors.published.base import Converted, Options, Weights, presumed
@@ -61,5 +62,5 @@ def convert(tensors: dict[str, Tensor], options: Options) -> Converted:
     return Converted(
         "consistency_models", "UNet2DModel", config, out, trained, (plan.channels, size, size),
         classes=plan.classes,
-        presumed=("weights of EDM, not distilled ones", *presumed(values, options)),
+        presumed=(NOT_DISTILLED, *presumed(values, options)),
     )  # fmt: skip

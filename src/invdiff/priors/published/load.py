@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -62,7 +63,8 @@ def load(path: Path, options: Options, dtype: torch.dtype = torch.float32) -> Ch
         converted = _denoiser(found, name) if found else convert(files.read(path), options, name)
         whole = not any(v.is_meta for v in converted.tensors.values())
         if cached and not found and whole:
-            with contextlib.suppress(OSError):  # a cache that cannot be written is no cache
+            # A cache that cannot be written is no cache.
+            with contextlib.suppress(OSError, SafetensorError):
                 save(converted, source, cached)
     try:
         built = network.build(converted)
@@ -95,7 +97,8 @@ def _converted(content: files.Content, options: Options) -> Converted:
     if ddpm.MARK in tensors:
         return ddpm.convert(tensors, options)
     if edm.MARK in tensors:
-        return edm.convert(tensors, options, content.pickled)
+        bare = {"class_name": "iDDPMPrecond"} if "u" in content.tensors else {}
+        return edm.convert(tensors, options, content.pickled or bare)
     return score_sde.convert(tensors, options)
 
 
