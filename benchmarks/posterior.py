@@ -168,7 +168,8 @@ def main() -> int:
     for name in tqdm([] if args.page else args.names or solvers, unit="row"):
         record[name] = row(solvers[name])
         record = {n: record[n] for n in solvers if n in record}
-        file.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        lines = ",\n".join(f'"{n}": {json.dumps(r)}' for n, r in record.items())
+        file.write_text(f"{{\n{lines}\n}}\n")
     (DOCS / "posterior.md").write_text(page(record))
     return 0
 

@@ -25,11 +25,12 @@ RECORD = json.loads((Path(__file__).parents[2] / "docs" / "posterior.json").read
 CHANGE = 0.01
 """Seeds are fixed, so a run repeats its distance up to round-off; a changed algorithm does not."""
 
-CHAOTIC = {"mcg", "psld", "pyramid"}
-"""Steps along a gradient whose length does not fall with the misfit: after hundreds of them,
-round-off decides. Their distance is compared within the spread of clouds of one problem, which
-FACTOR bounds; that they are the paper's is tested by their transcriptions."""
-FACTOR = 2.0
+CHAOTIC = {"mcg", "psld", "pyramid", "pigdm, paper"}
+"""Round-off decides where their samples go: steps along a gradient whose length does not fall with
+the misfit, or an unstable one. A relative change of y of 1e-13 moves the distance of one cloud of
+pyramid by a factor of 4, so that FACTOR is all that can be asked; that they are the paper's is
+tested by their transcriptions. The score of PiGDM moves by 1e-8."""
+FACTOR = 6.0
 SOLVERS = rows()
 
 
