@@ -25,9 +25,10 @@ def write(result: Result, job: Job, overwrite: bool) -> None:
 
     How samples are written, and whether a mean stands for them, is up to the job's view. The
     folder job.out appears when all are complete. Without a second sample there is no uncertainty.
+    Of weighted samples the pictures are resampled ones; run.safetensors holds all.
     """
     result, view = renamed(job, result), job.view
-    problem, x = job.problem.to("cpu"), result.samples[0]
+    problem, x = job.problem.to("cpu"), result.resampled()[0]
     values = view.values(x)
     count = len(values)
     std = view.std(values) if count > 1 and view.spread else None
