@@ -163,6 +163,8 @@ def cost(solver: Solver) -> str:
 def distance(name: str) -> str:
     """Mean distance to the exact posterior in each cell, as benchmarks/posterior.py found it."""
     record = json.loads((DOCS / "posterior.json").read_text())
+    if name not in record:
+        return "not measured"
     found = [record[name]["cells"].get(f"{d},{dy}") for d, dy in CELLS]
     return ", ".join(
         f"{mean_and_error(cell['distance'])[0]:.2f}" if cell else "cannot" for cell in found

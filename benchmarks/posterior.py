@@ -85,9 +85,10 @@ def cells(name: str, record: dict[str, Any], place: dict[str, int]) -> list[str]
     modes, residual = (everywhere(found, key) for key in ("modes", "residual"))
     exact = everywhere(record["exact"], "residual")
     told.append(f"{sum(modes) / len(modes):.2f}" if modes else "")
-    ratio = [r / e for r, e in zip(residual, exact, strict=True)] if any(residual) else []
-    told.append(f"{statistics.median(ratio):.2f}" if ratio else "")
     seen, unseen = found["spread"] or (None, None)
+    noisy = residual if seen is not None else []
+    ratio = [r / e for r, e in zip(noisy, exact, strict=False)]
+    told.append(f"{statistics.median(ratio):.2f}" if ratio else "")
     told.append("" if seen is None else f"{seen:.2f}")
     told.append("" if unseen is None else f"{unseen:.2f}")
     return [f"`{name}`", str(found["steps"] or ""), str(place.get(name, "")), *told]
@@ -103,8 +104,10 @@ def page(record: dict[str, Any]) -> str:
     ess = ", ".join(
         f"`{n}` {sum(v := everywhere(record[n], 'ess')) / len(v):.0%}" for n in weighted
     )
+    waiting = ", ".join(f"`{n}`" for n in rows() if n not in record)
     lines = [
         *TEXT,
+        *([f"- Not measured yet: {waiting}."] if waiting else []),
         "",
         *WEIGHTS,
         f"{ess}.",
