@@ -166,6 +166,8 @@ def cost(solver: Solver) -> str:
 def distance(name: str) -> str:
     """Mean distance to the exact posterior in each cell, as benchmarks/posterior.py found it."""
     record = json.loads((DOCS / "posterior.json").read_text())
+    if name not in record:
+        return "not measured"
     found = [record[name]["cells"].get(f"{d},{dy}") for d, dy in CELLS]
     return ", ".join(
         f"{mean_and_error(cell['distance'])[0]:.2f}" if cell else "cannot" for cell in found
@@ -654,15 +656,15 @@ def priors_page() -> str:
         "better than a linear filter does. A wrong schedule, prediction or scale of time shows",
         "there, and the sentence says what is likely wrong; `--no-check`, `check=False` in Python,",
         "takes the prior as it is. What this may not see: an SDE that differs little (vp for",
-        "vp-discrete), the range of images, a wrong option of a prior that knows one narrow kind",
-        "of image, and whether a network was distilled.",
+        "vp-discrete), the range of images, and a wrong option of a prior that knows one narrow",
+        "kind of image.",
         "",
         "Other files are refused with the way to convert them: Stable Diffusion in one file (save",
         "it as a folder with diffusers), denoising-diffusion-pytorch, k-diffusion and EDM2 (build",
         "the network in Python and wrap it), TorchScript and whole modules (save the state_dict).",
         "A distilled consistency model has the names and shapes of the EDM network that it was",
-        "made from; it is refused by its file's name (`cd_*`, `ct_*`), and else by what it makes of",
-        "pure noise.",
+        "made from; it is refused by its file's name (`cd_*`, `ct_*`), and else by what it makes",
+        "of pure noise.",
         "",
         "| option | meaning |",
         "| --- | --- |",

@@ -136,6 +136,17 @@ def test_directions_can_be_given():
     assert projected_wasserstein(a, a + shift, directions) == pytest.approx(7 / 4, rel=1e-12)
 
 
+def test_wasserstein_of_order_2():
+    """In one dimension: {0, 0} and {0, 2} are 1 apart in W1, sqrt(2) in W2; over two directions
+    squares are averaged, so that (3, 4) is sqrt(25 / 2) away and not 7 / 2."""
+    a, b, axis = torch.zeros(2, 1), torch.tensor([[0.0], [2.0]]), torch.ones(1, 1)
+    assert projected_wasserstein(a, b, axis) == pytest.approx(1.0)
+    assert projected_wasserstein(a, b, axis, order=2) == pytest.approx(math.sqrt(2))
+    x, shift = torch.randn(7, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([3.0, 4])
+    found = projected_wasserstein(x, x + shift, torch.eye(2), order=2)
+    assert found == pytest.approx(math.sqrt(25 / 2), rel=1e-6)
+
+
 def test_clouds_of_two_sizes_are_refused():
     with pytest.raises(InvdiffError, match="equal shapes"):
         sliced_wasserstein(noise(5, 2), noise(6, 2), 10, 0)

@@ -76,7 +76,7 @@ class Result:
     def log_evidence(self) -> Tensor | None:
         """An estimate of log p(y) of each measurement; None without weights.
 
-        y as the solver sees it, its noise white, and y in the sense of a density.
+        Of y as the solver sees it, with white noise; a density, so that it depends on y's units.
         """
         return None if self.log_weight is None else importance.log_evidence(self.log_weight)
 

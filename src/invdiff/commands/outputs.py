@@ -30,7 +30,8 @@ def write(result: Result, job: Job, overwrite: bool) -> list[str]:
     How samples are written, and whether a mean stands for them, is up to the job's view. The
     folder job.out appears when all are complete. Without a second sample there is no uncertainty.
     The answers are compared with the measurement first: returns what was found to be wrong, which
-    is in run.json and in the overview too.
+    is in run.json and in the overview too. Of weighted samples the pictures are resampled ones;
+    run.safetensors holds all.
     """
     result, view, problem = renamed(job, result), job.view, job.problem.to("cpu")
     checks = result.check(job.prior)
@@ -44,7 +45,7 @@ def write(result: Result, job: Job, overwrite: bool) -> list[str]:
             panels.append((ESTIMATE, view.picture(best)))
         std = None
         if job.draws:
-            more, std = _samples(result.samples[0], job, problem, folder)
+            more, std = _samples(result.resampled()[0], job, problem, folder)
             panels += more
         _overview(panels, std, job, warnings, folder)
         result.write(folder)

@@ -67,6 +67,8 @@ def patches(prior: Prior, recipe: Recipe, found: Images, count: int = PATCHES) -
         recipe, patch=side, batch=count, halves=0.0, symmetries="none", scales=(1,), validation=side
     )
     x = PatchSampler(found, plain, "cpu")(0)
+    if len(prior.shape or ()) == 4:  # frames are channels of the network
+        x = x.reshape(len(x), *prior.shape)  # type: ignore[misc]
     low, high = prior.value_range
     return x if recipe.become else (x + 1) / 2 * (high - low) + low
 
