@@ -208,6 +208,105 @@ def keep(found: dict) -> None:
     RECORD.write_text(json.dumps(rows, indent=1) + "\n")
 
 
+PAGE = restoration.DOCS / "calibration.md"
+FIGURE = restoration.DOCS / "images/calibration.png"
+
+
+def table() -> list[str]:
+    """The record as a table: what is taken by default, then other solvers."""
+    lines = [
+        "| measurement | images | solver, NFE | coverage of 90 % | of 50 % | error / predicted | "
+        "residual | estimate (NFE) | mean | one sample |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    rows = sorted(json.loads(RECORD.read_text()), key=lambda r: not r["default"])
+    for r in rows:
+        best = f"{r['estimate']:.2f} ({r['estimate_nfe']})" if "estimate" in r else "-"
+        jpeg = r["task"] == "jpeg"
+        lines.append(
+            f"| {r['task']}: {r['title']} | {r['images']} of {r['side']} x {r['side']}, "
+            f"{r['samples']} samples | {r['solver']}, {r['nfe']} "
+            f"| {r['coverage90']:.3f} ± {r['coverage90_error']:.3f} | {r['coverage50']:.3f} "
+            f"| {r['ratio']:.2f} ± {r['ratio_error']:.2f} "
+            f"| {'in cells' if jpeg else format(r['residual'], '.2f')} | {best} "
+            f"| {r['mean']:.2f} | {r['one']:.2f} |"
+        )
+    return lines
+
+
+INTRODUCTION = """# Calibration: what an estimate, a sample and an uncertainty are worth
+
+`restore` makes two things, for one number cannot serve both. The **estimate** is the best single
+picture, by a deterministic method. A **sample** is a draw of what may be true: noisier than the
+estimate, as it has to be. The **mean** of infinitely many samples would be the estimate of least
+error; that of 8 has 1/8 more of it, half a decibel. The **uncertainty** is the deviation of the
+samples; whether the truth lies where it says is measured here.
+
+`coverage`: share of pixels whose true value lies in the interval that the mean and the deviation of
+the samples give (Student's t, for one further draw); 0.90 and 0.50 for exact samples. `error /
+predicted`: rms error of the mean over what the deviation predicts; 1 for exact samples, above it the
+samples are too sure. `residual`: rms of (y - A x) / sigma of single samples; 1 for exact samples.
+PSNR in dB. ± is the standard error over images. The images chose nothing: constants were found on
+other photographs. Measurements of photographs are rounded to 8 bits and clipped.
+
+![calibrated samples beside over-confident ones](images/calibration.png)
+
+Super-resolution by 4: `spectral-ancestral`, which is what `auto` takes, and `ddrm` with a preset for
+the best mean. Samples of the second hardly differ, and are wrong together.
+"""
+
+
+def page() -> None:
+    """Write docs/calibration.md from the record."""
+    text = [INTRODUCTION, *table(), ""]
+    text += [
+        "Made by `python benchmarks/calibration.py` (photographs) and with `--data` for the priors of",
+        "scans; `--solvers NAME` measures others. Where a row is missing nothing was measured, and",
+        "`restore` says so. Rows of few images have wide errors. Colourising is too sure: colours of",
+        "whole objects are uncertain together, which a stationary spectrum does not know.",
+        "",
+        "What a prior is wrong by, which the samples rest on, is measured by `invdiff priors measure`",
+        "(the file NAME.spectrum.json beside its weights). `python benchmarks/learned.py` measures the",
+        "28 x 28 prior on truths that it drew itself, `python benchmarks/checks.py` the warnings.",
+    ]
+    PAGE.write_text("\n".join(text) + "\n")
+
+
+def figure() -> None:
+    """Calibrated samples beside over-confident ones, of one photograph."""
+    from invdiff.figures import new_figure
+
+    row = next(r for r in ROWS if r.key == "x4")
+    truth = truths(row, 128, 12, None)[5:6]
+    p, prior = problem(row, truth), load_prior("photo")
+    figure = new_figure(12, 5.4)
+    figure.set_layout_engine("constrained")
+    grid = figure.subplots(2, 5)
+    best = zoo.estimator(row.task, p)
+    assert best is not None
+    first = [solve(p, prior, best[0]).samples[0, 0], truth[0]]
+    for k, name in enumerate(("spectral-ancestral", "ddrm")):
+        solver = zoo.configured(row.task, name, p)
+        x = solve(p, prior, solver, 8, seed=1).samples
+        found = calibration(x, truth, True)
+        names = ["estimate" if k == 0 else "truth", "sample 1", "sample 2", "std of 8", "|error|"]
+        shown = [first[k], x[0, 0], x[0, 1]]
+        for axes, title, image in zip(grid[k], names, shown, strict=False):
+            axes.imshow((image.clamp(-1, 1) / 2 + 0.5).permute(1, 2, 0).numpy())
+            axes.set_title(
+                title if title in ("estimate", "truth") else f"{name}: {title}", fontsize=9
+            )
+        std, error = x[0].std(0), (x[0].mean(0) - truth[0]).abs()
+        for axes, title, image in zip(grid[k][3:], names[3:], (std, error), strict=True):
+            flat = image.square().mean(0).sqrt().numpy()
+            axes.imshow(flat, cmap="inferno", vmin=0, vmax=0.4)
+            held = f", 90 % intervals hold {100 * found['coverage90'][0]:.0f} %"
+            axes.set_title(title + (held if title.startswith("std") else ""), fontsize=9)
+    for axes in grid.flatten():
+        axes.set_axis_off()
+    figure.savefig(FIGURE)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", choices=[r.key for r in ROWS])
@@ -218,8 +317,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--data", type=Path, help="what the prior was trained on, for brain and ct")
     parser.add_argument("--page", action="store_true", help="write the page alone")
+    parser.add_argument("--figure", action="store_true", help="draw the page's figure alone")
     args = parser.parse_args()
-    if not args.page:
+    if args.figure:
+        figure()
+    elif not args.page:
         for row in ROWS:
             if row.key not in (args.tasks or [r.key for r in ROWS if r.picture]):
                 continue
@@ -227,6 +329,7 @@ def main() -> None:
                 found = measure(row, args, name)
                 keep(found)
                 print(json.dumps(found), flush=True)
+    page()
 
 
 if __name__ == "__main__":

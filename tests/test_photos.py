@@ -1,6 +1,5 @@
 """From photographs to problems: ranges, noise levels, grey pictures, boundaries."""
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +13,11 @@ from invdiff.core import InvdiffError, Problem
 from invdiff.io import Photo, luma, save_picture, to_range
 from invdiff.kernels import read_kernel
 from invdiff.noise import Gaussian
-from invdiff.operators import Bayer, Grayscale, blur, gaussian_kernel
+from invdiff.operators import Grayscale, Inpaint, blur, gaussian_kernel
 from invdiff.operators.blur import margins
 from invdiff.photo_noise import ROUNDING, estimate_sigma
 from invdiff.photos import Damaged, beyond, damaged, shown
 from invdiff.priors.base import Denoiser, Prior
-from invdiff.priors.photo import PhotoPrior
 from invdiff.rng import Rng
 from invdiff.tasks import without_margin
 
@@ -199,12 +197,21 @@ def test_auto_knows_every_task() -> None:
         assert solver.num_steps > 0 and (solver.name, reason) == zoo.AUTO[name]
 
 
-def test_auto_spares_large_pictures_gradients_through_tiles() -> None:
-    assert inspect.signature(PhotoPrior).parameters["tile"].default ** 2 == zoo.LARGE
-    for side, expected in ((768, zoo.AUTO), (770, zoo.TILED)):
-        p = Problem(torch.zeros(1, 1, side, side), Bayer(), Gaussian(0.02), (3, side, side))
-        solver, reason = zoo.auto("demosaic", p)
-        assert (solver.name, reason) == expected["demosaic"]
+def test_a_hole_takes_a_longer_path_than_scattered_pixels() -> None:
+    box, scattered = Inpaint.box((32, 32), 8, 8, 12, 12), Inpaint.random((32, 32), 0.5, seed=0)
+    paths = []
+    for A in (box, scattered):
+        p = Problem(torch.zeros(1, 3, 32, 32), A, Gaussian(0.002), (3, 32, 32))
+        assert zoo.has_hole(p) == (A is box)
+        paths.append(zoo.auto("inpaint", p)[0].path)
+    assert paths[0].sigma_max > paths[1].sigma_max and paths[0].steps > paths[1].steps
+
+
+def test_every_estimator_draws_no_noise_and_can() -> None:
+    for name in zoo.TASKS:
+        found = zoo.estimator(name, zoo.example(name))
+        assert (found is None) == (name not in zoo.ESTIMATORS)
+        assert found is None or (found[0].estimates and found[0].name == zoo.ESTIMATORS[name][0])
 
 
 @pytest.mark.parametrize("kernel", ["gaussian:1.2", "motion:7,30"])

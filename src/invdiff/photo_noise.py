@@ -30,6 +30,9 @@ WHITE = 1.5
 """Ratio of the floors at the second and at the finest scale below which noise is white: on
 photographs with white noise it is 1.0 to 1.4."""
 
+WARNING = "warning: "
+"""How a note begins that belongs beside the results too."""
+
 Told = float | str | None
 
 
@@ -61,7 +64,8 @@ def supposed(
     if told == "correlated":
         return _correlated(pixels, task)
     if told is not None and told != "estimate":
-        return Supposed(Gaussian(float(told)).sigma, "as given")
+        sigma = Gaussian(float(told)).sigma
+        return Supposed(sigma, "as given", _louder(pixels, task, options, sigma))
     terms = [_rounding(photo.pixels, known)]
     if told == "estimate":
         terms.append((estimate_sigma(pixels, known), "estimated from the photo's finest detail"))
@@ -76,6 +80,19 @@ def supposed(
     terms.sort(key=lambda term: -term[0])
     others = "".join(f"; {how}: {sigma:.4f}" for sigma, how in terms[1:])
     return Supposed(terms[0][0], terms[0][1] + others, _warned(pixels, task))
+
+
+def _louder(
+    pixels: Tensor, task: Task, options: Mapping[str, Any], sigma: float
+) -> tuple[str, ...]:
+    """The note that the photo itself shows more than twice the noise that was told."""
+    found = [d for d in _detail(pixels, task, options) if d[0] > max(2 * sigma, 4 * ROUNDING)]
+    if not found:
+        return ()
+    level, how = max(found)
+    return (
+        f"{WARNING}the photo shows noise of {level:.4f} ({how}), more than twice what was told",
+    )
 
 
 def _correlated(pixels: Tensor, task: Task) -> Supposed:

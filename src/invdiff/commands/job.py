@@ -19,6 +19,7 @@ from invdiff.forms import FORMS
 from invdiff.forms.base import View
 from invdiff.io import check_file, words
 from invdiff.needs import Need, check
+from invdiff.photo_noise import WARNING
 from invdiff.priors.base import Prior
 from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.result import Result, describe
@@ -39,7 +40,8 @@ class Job:
     view: how the results are shown. facts: goes into run.json beside what `solve` writes; tensors:
     go beside them. lines: (label, text) that tell the user what will be done. want: which of the
     two outputs are made: the estimate by `estimator` (None: the mean of samples stands for it), and
-    samples by `solver`. coverage: what was measured of such samples, in words.
+    samples by `solver`. coverage: what was measured of such samples, in words. warnings: what was
+    seen to be wrong before the run.
     """
 
     problem: Problem
@@ -57,6 +59,7 @@ class Job:
     estimator: Solver | None = None
     want: Want = "both"
     coverage: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def draws(self) -> bool:
@@ -139,6 +142,7 @@ def fresh(given: Given) -> Job:
     return Job(
         m.problem.to(device), prior, solver, samples, given.get("seed", 0), batch, out, m.view,
         facts, tensors, tuple(lines), False, best[0] if best else None, want, coverage,
+        tuple(n.removeprefix(WARNING) for n in m.notes if n.startswith(WARNING)),
     )  # fmt: skip
 
 

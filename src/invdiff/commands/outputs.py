@@ -35,8 +35,10 @@ def write(result: Result, job: Job, overwrite: bool) -> list[str]:
     """
     result, view, problem = renamed(job, result), job.view, job.problem.to("cpu")
     checks = result.check(job.prior)
-    warnings = list(dict.fromkeys(w for c in checks.values() for w in c.warnings))
+    found = [w for c in checks.values() for w in c.warnings]
+    warnings = list(dict.fromkeys((*job.warnings, *found)))
     result.config["checks"] = {name: c.as_dict() for name, c in checks.items()}
+    result.config["warnings"] = warnings
     panels = view.measurement(problem)
     with whole_folder(job.out, overwrite, MARKER) as folder:
         if result.estimate is not None:

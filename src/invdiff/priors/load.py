@@ -19,6 +19,8 @@ from invdiff.priors.base import Prior
 from invdiff.priors.denoises import check_denoises
 from invdiff.priors.guidance import Guided
 from invdiff.priors.photo import PhotoPrior, load_embedded, load_weights
+from invdiff.priors.spectrum import beside
+from invdiff.priors.spectrum import load as load_spectrum
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -112,18 +114,22 @@ def load_prior(
     if file:
         if guidance is not None and label is None:
             raise InvdiffError("guidance needs label: the class that it leads to.")
-        return _sound(_published(path, device, dtype, label, guidance, told), check)
+        return _sound(_published(path, device, dtype, label, guidance, told), check, path)
     if not path.exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         hint = str(nearest(name, BUILT_IN, "prior")).removesuffix(".")
         ways = ", ".join(source.spec for source in SOURCES if source.load is None)
         raise InvdiffError(f"{hint} (or a path or name of the form {ways}).")
-    return _sound(_diffusers(spec, device, dtype, label, prompt, guidance, told), check)
+    return _sound(_diffusers(spec, device, dtype, label, prompt, guidance, told), check, path)
 
 
-def _sound(prior: Prior, check: bool) -> Prior:
-    """The prior; InvdiffError where check finds that it does not denoise."""
+def _sound(prior: Prior, check: bool, path: Path) -> Prior:
+    """The prior, with the error spectrum that lies beside its weights; InvdiffError where check
+    finds that it does not denoise."""
     if check:
         check_denoises(prior)
+    spectrum = beside(path)
+    if spectrum.exists():
+        prior.spectrum = load_spectrum(spectrum, prior.fingerprint)
     return prior
 
 

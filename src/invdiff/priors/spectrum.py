@@ -93,6 +93,11 @@ class ErrorSpectrum:
         rows = table.double().log()
         return torch.lerp(rows[lower], rows[lower + 1], share).exp()
 
+    def shares(self, x_shape: tuple[int, ...]) -> list[float]:
+        """Root of the mean of V over sigma, at each level: rms error in units of the noise."""
+        like = torch.zeros(1, *x_shape)
+        return [float(self.diagonal(s, like).mean().sqrt()) / s for s in self.sigmas]
+
     @property
     def fingerprint(self) -> str:
         """Short hash of the numbers."""

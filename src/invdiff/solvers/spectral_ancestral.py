@@ -41,8 +41,8 @@ class SpectralAncestral(Solver):
     conjugate gradients in the space of y. The start is the posterior mean under V at a level where
     nothing is known of x0 yet, plus noise.
     data "start": y = x0 + sigma_y n is itself the first state, and no step reads it again; for
-    denoising, on a path that begins at sigma_y. Values at the ends of the prior's range were cut off
-    there: `refills` times they are drawn anew beyond them, about the denoised state.
+    denoising, on a path that begins at sigma_y. Values at the ends of the prior's range were cut
+    off there: `refills` times they are drawn anew beyond them, about the denoised state.
     """
 
     name: ClassVar[str] = "spectral-ancestral"
