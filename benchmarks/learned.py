@@ -2,11 +2,11 @@
 
     python benchmarks/learned.py [--steps 14 30 100] [--truths 96] [--samples 15]
 
-Truths are 250 ancestral steps of `fashion28`, so that the prior is right about them. For each problem
-and number of steps: coverage of 90 % intervals over pixels whose spread exceeds 0.02, error over
-predicted, mean square residual over sigma^2 of single samples (1 for exact samples), and the ranks of
-the truth's statistics among the samples in four bins (flat is right; the band holds 99 % of each bin
-for exact samples).
+Truths are 250 ancestral steps of `fashion28`, so that the prior is right about them. For each
+problem and number of steps: coverage of 90 % intervals over pixels whose spread exceeds 0.02, error
+over predicted, mean square residual over sigma^2 of single samples (1 for exact samples), and the
+ranks of the truth's statistics among the samples in four bins (flat is right; the band holds 99 %
+of each bin for exact samples).
 """
 
 from __future__ import annotations

@@ -103,7 +103,11 @@ class Result:
         problem, answers = self.problem(), {"samples": self.samples}
         if self.estimate is not None:
             answers["estimate"] = self.estimate[:, None]
-        return {name: check(problem, x, span) for name, x in answers.items() if x.shape[1]}
+        return {
+            name: check(problem, x, span, name == "estimate")
+            for name, x in answers.items()
+            if x.shape[1]
+        }
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Write run.json and run.safetensors; the folder appears when both are complete.

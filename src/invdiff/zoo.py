@@ -174,13 +174,13 @@ HOLE = (20, 5.0)
 
 SPLIT = {
     "inpaint": (60, 1.0, 0.005, "data"),
-    "super-resolution": (8, 0.4, 0.02, "denoised"),
-    "deblur": (8, 0.4, 0.02, "denoised"),
-    "colorize": (20, 5.0, 0.02, "denoised"),
-    "demosaic": (20, 0.4, 0.01, "denoised"),
-    "compressed-sensing": (30, 1.0, 0.02, "denoised"),
-    "mri": (30, 1.0, 0.01, "denoised"),
-    "ct": (30, 1.0, 0.01, "denoised"),
+    "super-resolution": (8, 0.4, 0.02, "data"),
+    "deblur": (8, 0.4, 0.02, "data"),
+    "colorize": (20, 5.0, 0.02, "data"),
+    "demosaic": (20, 0.4, 0.01, "data"),
+    "compressed-sensing": (30, 1.0, 0.02, "data"),
+    "mri": (30, 1.0, 0.01, "data"),
+    "ct": (30, 1.0, 0.01, "data"),
 }
 """Steps, first and last level of `hqs`, by task, and what it returns."""
 

@@ -1,0 +1,249 @@
+"""What a user gets by default agrees with y: residual over noise, warnings, both outputs."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from invdiff import measured, zoo
+from invdiff.checks import EXCESS, MISFIT, check, excess, growth, misfit
+from invdiff.core import InvdiffError, Problem
+from invdiff.noise import NOISELESS, DiagonalGaussian, Gaussian, Laplace, Poisson
+from invdiff.operators import JPEG, Bayer, Bicubic, Identity, Inpaint, Operator
+from invdiff.operators.blur import blur, gaussian_kernel
+from invdiff.priors.base import Prior
+from invdiff.priors.load import load_prior
+from invdiff.priors.photo import load_embedded
+from invdiff.priors.spectrum import ErrorSpectrum, beside, measure, save
+from invdiff.priors.spectrum import load as load_spectrum
+from invdiff.result import Result
+from invdiff.rng import Rng
+from invdiff.run import again, solve
+
+SIDE = (32, 32)
+ROUNDING = 2 / (255 * math.sqrt(12))
+OPERATORS: dict[str, Operator] = {
+    "denoise": Identity(),
+    "deblur": blur(gaussian_kernel(1.5), SIDE, "reflect"),
+    "super-resolution": Bicubic(4, SIDE),
+    "inpaint": Inpaint.random(SIDE, 0.5, seed=1),
+    "demosaic": Bayer("RGGB"),
+}
+
+
+@pytest.fixture(scope="module")
+def prior() -> Prior:
+    return load_prior("photo")
+
+
+@pytest.fixture(scope="module")
+def truth(prior: Prior) -> Tensor:
+    """Two images that the prior finds likely: its own samples, well within its range."""
+    blank = Problem(torch.zeros(1, 3, *SIDE), Identity(), Gaussian(1.0), (3, *SIDE))
+    solver = zoo.solver_class("unconditional")(path=zoo.Karras(12, 20.0, 0.02))
+    return solve(blank, prior, solver, 2, seed=4).samples[0].clamp(-0.9, 0.9)
+
+
+def posed(name: str, truth: Tensor, sigma: float) -> Problem:
+    A = OPERATORS[name]
+    y = Gaussian(sigma).sample(A(truth), Rng.of(range(len(truth))))
+    return Problem(A.restrict(y), A, Gaussian(sigma), (3, *SIDE))
+
+
+@pytest.mark.parametrize("sigma", [ROUNDING, 10 / 255, 50 / 255], ids=["8 bits", "5", "25"])
+@pytest.mark.parametrize("task", OPERATORS)
+def test_calibrated_samples_miss_y_by_its_noise(task, sigma, prior, truth):
+    """As they must: residual / sigma in [0.9, 1.1], for all but chance.
+
+    The residual of n numbers scatters by 1 / sqrt(2 n) about that of the law; with 4 rows of 192 to
+    3072 numbers that is at most 0.026.
+    """
+    problem = posed(task, truth, sigma)
+    solver = zoo.auto(task, problem)[0]
+    found = solve(problem, prior, solver, 2, seed=2).check(prior)["samples"].misfit
+    numbers = 4 * int(problem.A.restrict(torch.ones_like(problem.y[:1])).count_nonzero())
+    slack = 3 / math.sqrt(2 * numbers)
+    assert found is not None
+    assert 0.9 - slack < math.sqrt(sum(m * m for m in found) / len(found)) < 1.1 + slack
+
+
+def test_a_path_that_ends_above_the_noise_is_seen(prior, truth):
+    """The negative twin: the preset of before for the best mean."""
+    problem = posed("inpaint", truth, ROUNDING)
+    old = zoo.solver_class("ddrm")(eta_prop=1.0, path=zoo.Karras(20, 5.0, 0.02))
+    found = solve(problem, prior, old, 1, seed=2).check(prior)["samples"]
+    assert min(found.misfit or (0.0,)) > MISFIT and "misses the measurement" in found.warnings[0]
+
+
+def test_kept_pixels_move_by_one_level_at_most(prior, truth):
+    levels = ((truth + 1) * 127.5).round() / 127.5 - 1
+    A = OPERATORS["inpaint"]
+    problem = Problem(A(levels), A, Gaussian(ROUNDING), (3, *SIDE))
+    x = solve(problem, prior, zoo.auto("inpaint", problem)[0], 2, seed=3).samples
+    off = ((x - levels[:, None]) * 127.5).round().abs()
+    assert float(off[A.mask.bool().expand_as(levels)[:, None].expand_as(off)].max()) <= 1
+
+
+# ---- the check itself
+
+
+def plain(noise, y: Tensor, A: Operator | None = None) -> Problem:
+    return Problem(y, A or Identity(), noise, tuple(y.shape[1:]))
+
+
+def test_the_misfit_of_the_truth_is_one():
+    x = torch.zeros(1, 1, 60, 60)
+    n = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    rms = float(n.square().mean().sqrt())
+    assert float(misfit(plain(Gaussian(0.3), x + 0.3 * n), x)) == pytest.approx(rms)
+    mask = Inpaint.box((60, 60), 0, 0, 30, 60)
+    half = float(n[..., 30:, :].square().mean().sqrt())
+    assert float(misfit(plain(Gaussian(0.3), 0.3 * n, mask), x)) == pytest.approx(half)
+    sigmas = torch.full_like(x, 0.2)
+    sigmas[..., :30, :] = 2.0
+    assert float(misfit(plain(DiagonalGaussian(sigmas), sigmas * n), x)) == pytest.approx(rms)
+    photons = Poisson(40.0)
+    y = photons.sample(x, Rng.of(1))
+    assert float(misfit(plain(photons, y), x)) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_complex_measurement_counts_both_its_parts():
+    from invdiff.operators.mri import Fourier
+
+    A = Fourier(torch.ones(1, 1, 32, 32))
+    x = torch.zeros(1, 2, 32, 32)
+    y = Gaussian(0.1).sample(A(x), Rng.of(0))
+    found = float(misfit(Problem(y, A, Gaussian(0.1), (2, 32, 32)), x))
+    assert found == pytest.approx(1.0, abs=4 / math.sqrt(2 * 2048))
+
+
+def test_what_is_out_of_cells_or_range_is_seen():
+    A = JPEG(30, "4:4:4")
+    x = torch.linspace(-0.8, 0.8, 32).expand(1, 3, 32, 32).clone()
+    problem = Problem(A(x), A, NOISELESS, (3, 32, 32))
+    inside = float(misfit(problem, problem.y))
+    assert inside < 0.05 < float(misfit(problem, problem.y + 0.3))
+    assert excess(torch.tensor([0.0, 1.5]), (-1.0, 1.0)) == pytest.approx(0.5 / math.sqrt(2))
+    assert excess(torch.tensor([9.0]), (-math.inf, math.inf)) == 0.0
+    steep = plain(Gaussian(0.1), x)
+    assert growth(steep, 3 * x) == pytest.approx(3.0) and growth(problem, x) is None
+
+
+def test_warnings_name_the_likely_cause():
+    x = torch.zeros(1, 1, 1, 20, 20)
+    n = torch.randn(1, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    fine = check(plain(Gaussian(0.1), 0.1 * n), x, (-1, 1))
+    assert fine.warnings == () and json.dumps(fine.as_dict())
+    far = check(plain(Gaussian(0.1), 0.3 * n), x, (-1, 1))
+    assert "may be another" in far.warnings[0] and "times its noise" in far.warnings[0]
+    wild = check(plain(Gaussian(9.0), n), x + 1 + 2 * EXCESS, (-1, 1))
+    assert "leave the range" in wild.warnings[0] and len(wild.warnings) == 1
+    y = 0.2 * n
+    rough = check(plain(Gaussian(1.0), y), (4 * y)[:, None].clamp(-1, 1), (-1, 1), estimate=True)
+    assert "as rough as the measurement" in rough.warnings[0]
+    assert check(plain(Gaussian(1.0), y), (4 * y)[:, None].clamp(-1, 1), (-1, 1)).warnings == ()
+    unknown = check(plain(Laplace(0.1), 0.1 * n), x, (-1, 1))
+    assert unknown.misfit is None and unknown.warnings == ()
+
+
+# ---- two outputs, saved and repeated
+
+
+def test_an_estimate_and_samples_are_saved_and_made_again(prior, truth, tmp_path):
+    problem = posed("super-resolution", truth[:1], 0.02)
+    best = zoo.estimator("super-resolution", problem)
+    assert best is not None
+    solver = zoo.auto("super-resolution", problem)[0].with_steps(3)
+    first = solve(problem, prior, solver, 2, seed=1, estimator=best[0].with_steps(3))
+    found = Result.load(first.save(tmp_path / "run"))
+    assert found.estimate is not None and torch.equal(found.estimate, first.estimate)
+    repeated = again(found, prior)
+    assert torch.equal(repeated.samples, first.samples)
+    assert torch.equal(repeated.estimate, first.estimate)
+    assert set(first.check(prior)) == {"samples", "estimate"}
+    assert found.config["want"] == "both" and found.config["estimate_nfe"] == 3
+
+
+def test_a_run_is_not_repeated_with_another_spectrum(truth, tmp_path):
+    prior = load_embedded("photo")
+    problem = posed("inpaint", truth[:1], 0.02)
+    solver = zoo.auto("inpaint", problem)[0].with_steps(2)
+    result = solve(problem, prior, solver, 1)
+    prior.spectrum = None
+    with pytest.raises(InvdiffError, match="another error spectrum"):
+        again(result, prior)
+
+
+# ---- the spectrum
+
+
+def test_every_prior_of_the_package_has_a_spectrum_of_its_weights():
+    for name in ("photo", "brain", "brain-magnitude", "ct", "faces64", "fashion28", "multiscale"):
+        prior = load_embedded(name)
+        assert prior.spectrum is not None and prior.spectrum.prior == prior.fingerprint, name
+    clips = load_embedded("moving-fashion")
+    assert clips.spectrum is not None
+    V = clips.spectrum.at(0.3, torch.zeros(1, 1, 8, 32, 32))
+    assert V(torch.ones(1, 1, 8, 32, 32)).shape == (1, 1, 8, 32, 32)
+
+
+def test_white_errors_are_measured_as_white():
+    """A denoiser that returns half of the noise leaves a flat spectrum of a quarter everywhere."""
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(40, 3, 32, 32, generator=g)
+
+    def half(y: Tensor, sigma: float) -> Tensor:
+        return x_now[0] + 0.5 * (y - x_now[0])
+
+    x_now = [x]
+    found = measure(half, x, sigmas=(0.1, 0.2, *range(1, 13)), batch=40)
+    # 40 images of 3 channels: the lowest bands hold one and three modes, the finest hundreds
+    assert float((found.bands[..., 5:] - 0.25).abs().max()) < 0.03
+    assert float((found.bands / 0.25).log().abs().max()) < math.log(2.5)
+    V = found.at(0.1, x[:1], local=False)
+    assert float(V.mean) == pytest.approx(0.25 * 0.01, rel=0.05)
+    z = torch.randn(1, 3, 32, 32, generator=g)
+    torch.testing.assert_close(V.root(V.root(z)), V(z))
+
+
+def test_errors_at_edges_are_measured_there():
+    """Errors four times as strong where the image is busy: S tells it, and T L T does not."""
+    x = torch.zeros(24, 1, 32, 32)
+    x[..., 16:] = torch.randn(24, 1, 32, 16, generator=torch.Generator().manual_seed(0))
+    weight = torch.full((1, 1, 32, 32), 0.2)
+    weight[..., 16:] = 0.8
+
+    def denoise(y: Tensor, sigma: float) -> Tensor:
+        return x + weight * (y - x)
+
+    found = measure(denoise, x, sigmas=tuple(0.05 * 2**i for i in range(14)), batch=24)
+    V = found.at(0.1, x[:1])
+    assert V.factors is not None
+    calm, busy = V.factors[..., 2:14].mean(), V.factors[..., 18:30].mean()
+    assert 8 < float(busy / calm) < 32  # 16, within a factor of two: S is smooth, V is not S alone
+
+
+def test_a_spectrum_of_other_weights_is_refused(tmp_path):
+    prior = load_embedded("fashion28")
+    assert prior.spectrum is not None
+    path = beside(tmp_path / "net.safetensors")
+    assert path.name == "net.spectrum.json" and load_spectrum(path, "x") is None
+    save(prior.spectrum, path)
+    kept = load_spectrum(path, prior.fingerprint)
+    assert isinstance(kept, ErrorSpectrum) and kept.fingerprint == prior.spectrum.fingerprint
+    with pytest.raises(InvdiffError, match="measured on other weights"):
+        load_spectrum(path, "0123")
+    path.write_text("{}")
+    with pytest.raises(InvdiffError, match="no error spectrum"):
+        load_spectrum(path, prior.fingerprint)
+
+
+def test_what_was_measured_is_told():
+    solver = zoo.auto("jpeg", zoo.example("jpeg"))[0]
+    assert "held the truth in" in measured.words("jpeg", "photo", solver)
+    assert "not measured" in measured.words("jpeg", "faces64", solver)
+    assert measured.words("denoise", "photo", zoo.solver_class("one-call")()) == ""
