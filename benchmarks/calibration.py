@@ -11,8 +11,9 @@ replaces the one of the same measurement, side and solver in src/invdiff/calibra
 coverage: share of pixels whose true value lies in the interval of Student's t for one further draw,
 from the mean and the deviation of the samples (90 and 50 % intervals); samples are rounded to 8
 bits, and half a grey level of uniform noise is added, which counts rounding as uncertainty. For
-exact samples it is 0.90 and 0.50. Of inpainting the unknown pixels count alone. error / predicted: rms error of the mean over the rms of what the
-deviation predicts; 1 for exact samples. residual: rms of (y - A x) / sigma of single samples; 1.
+exact samples it is 0.90 and 0.50. Of inpainting the unknown pixels count alone. error / predicted:
+rms error of the mean over the rms of what the deviation predicts; 1 for exact samples. residual:
+rms of (y - A x) / sigma of single samples; 1.
 """
 
 from __future__ import annotations

@@ -110,9 +110,8 @@ def answer(run: Run, folder: Path, prior: Prior, samples: int) -> tuple[str, boo
     for x in (result.estimate[:, None], result.samples):
         found = check(m.problem, x, prior.image_range, x is not result.samples)
         said += list(found.warnings)
-        numbers.append(
-            f"{max(found.misfit or (0,)):.2f}/{found.excess:.3f}/{found.growth or 0:.1f}"
-        )
+        worst, grown = max(found.misfit or (0.0,)), found.growth or 0.0
+        numbers.append(f"{worst:.2f}/{found.excess:.3f}/{grown:.1f}")
     size = (run.truth.shape[1], run.truth.shape[0])
     with Image.open(path) as opened:
         file = np.asarray(opened.convert("RGB").resize(size, Image.Resampling.BICUBIC)) / 255

@@ -161,7 +161,7 @@ def _warnings(
     if grown is not None and grown > GROWTH:
         said.append(
             f"the estimate is {grown:.1f} times as rough as the measurement, as ringing and noise "
-            "are: the kernel may be another than the one that blurred, or the noise larger than was "
-            "told"
+            "are: the kernel may be another than the one that blurred, or the noise larger than "
+            "was told"
         )
     return tuple(said)
