@@ -75,7 +75,7 @@ def _blur(size: Size) -> Operator:
 
 def _coils(accel: int) -> Callable[[Size], Operator]:
     def make(size: Size) -> Operator:
-        return Sense(ring_maps(8, size), equispaced(size, accel, 20))
+        return Sense(ring_maps(8, size), equispaced(size, accel))
 
     return make
 
@@ -101,8 +101,8 @@ ROWS = (
     Row("jpeg", "jpeg", "quality 10, 4:2:0", lambda s: JPEG(10), 0.0),
     Row("demosaic", "demosaic", "RGGB, noise 0.01", lambda s: Bayer("RGGB"), 0.02),
     Row("colorize", "colorize", "luma, noise 0.01", lambda s: Grayscale(REC601), 0.02),
-    Row("mri-4", "mri", "8 coils, every 4th column and 20", _coils(4), 0.01, "brain", False),
-    Row("mri-8", "mri", "8 coils, every 8th column and 20", _coils(8), 0.01, "brain", False),
+    Row("mri-4", "mri", "8 coils, equispaced columns, R = 4", _coils(4), 0.01, "brain", False),
+    Row("mri-8", "mri", "8 coils, equispaced columns, R = 8", _coils(8), 0.01, "brain", False),
     Row("ct-60", "ct", "60 views", _views(60), 0.01, "ct", False),
     Row("ct-23", "ct", "23 views", _views(23), 0.01, "ct", False),
     Row("ct-90", "ct", "60 views over 90 degrees", _views(60, 90.0), 0.01, "ct", False),

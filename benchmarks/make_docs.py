@@ -124,6 +124,7 @@ SHORT = {
     Need.IMAGE_LINEAR: "lin",
     Need.GUESS: "x(y)",
     Need.LEARNED_VARIANCE: "var",
+    Need.CELLS: "cells",
 }
 """What a solver lacks, in a cell of a table."""
 
@@ -131,7 +132,8 @@ LEGEND = (
     "What is missing where a cell is not `yes`: `J` gradients through the prior, `Aᵀ'` gradients "
     "through the operator, `lin` a linear operator, `A⁺` an inverse, `SVD` a singular value "
     "decomposition, `N` Gaussian noise, `P` Poisson noise, `p(y|x)` noise with a density, `σ=0` a "
-    "measurement without noise, `σ>0` one with noise, `latent` a prior of latents. `invdiff "
+    "measurement without noise, `σ>0` one with noise, `latent` a prior of latents, `cells` the cells of "
+    "a JPEG file. `invdiff "
     "solvers --task NAME` gives the sentence."
 )
 
@@ -155,7 +157,7 @@ def cost(solver: Solver) -> str:
     shape, like = (1, 8, 8), torch.zeros(64, dtype=torch.float64)
     variances = torch.linspace(0.1, 1.0, 64, dtype=like.dtype)
     prior = GaussianPrior(like.reshape(shape), variances.reshape(shape))
-    A = ops.Bicubic(2, shape[1:])
+    A = ops.JPEG(50) if Need.CELLS in solver.needs else ops.Bicubic(2, shape[1:])
     y = A(prior.sample(1, Rng.of(0)))
     if Need.AUTOENCODER in solver.needs:
         A = decoded(A, UNCHANGED)

@@ -259,13 +259,14 @@ def test_every_task(
 ) -> None:
     """All files are there, the size is right, and the pictures are those of the saved samples."""
     restore("--out", "out", task=task)
-    expected = ["mean.png", "overview.png", "run.json", "run.safetensors"]
+    expected = ["estimate.png", "mean.png", "overview.png", "run.json", "run.safetensors"]
     assert names(here / "out") == [*expected, "sample-1.png", "sample-2.png", "uncertainty.png"]
     size = (40, 48, 3) if task == "super-resolution" else (*SIZE, 3)
     assert array(here / "out" / "mean.png").shape == size
     assert not np.array_equal(array(here / "out/sample-1.png"), array(here / "out/sample-2.png"))
     printed = capsys.readouterr().out
-    for word in ("photo.png (PNG, 24 x 20, colour)", task, "ddrm, 2 steps (auto: ", "2 evalu"):
+    solver = "spectral-ancestral, 2 steps (auto: "
+    for word in ("photo.png (PNG, 24 x 20, colour)", task, solver, "evaluations for each sample"):
         assert word in printed
     assert ("luma is used" in printed) == (task == "colorize")
     assert ("rounding" in printed) == (task != "denoise")
@@ -459,6 +460,7 @@ def test_from_run_needs_the_same_weights(
     here: Path, quick_figures: None, capsys: pytest.CaptureFixture
 ) -> None:
     restore("--out", "a")
+    capsys.readouterr()
     again = ["restore", "--from", "a/run.json", "--prior", "other.safetensors"]
     assert main(again) == 2
     err = capsys.readouterr().err
@@ -643,7 +645,7 @@ def test_tables(capsys: pytest.CaptureFixture) -> None:
     assert main(["solvers"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in [*registry(), *TASKS])
-    assert re.search(r"^ddnm  +noiseless", text, re.MULTILINE)
+    assert re.search(r"^ddnm  +DDNM  +noiseless", text, re.MULTILINE)
     for task in TASKS:
         assert main(["solvers", "--task", task]) == 0
         text = capsys.readouterr().out

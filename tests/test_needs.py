@@ -81,11 +81,13 @@ ALL = (DDRM, DPS, DDNM, PRIOR_ONLY)
 
 
 def test_closure_holds_every_implication():
-    ladder = {Need.PINV, Need.LINEAR, Need.GENERALISED_INVERSE, Need.OPERATOR_VJP}
+    inverse = {Need.GENERALISED_INVERSE, Need.GUESS}
+    ladder = {Need.PINV, Need.LINEAR, Need.OPERATOR_VJP, *inverse}
     assert closure([Need.SVD]) == {Need.SVD, *ladder}
     assert closure([Need.PINV]) == ladder
     assert closure([Need.LINEAR]) == {Need.LINEAR, Need.OPERATOR_VJP}
-    assert closure([Need.GENERALISED_INVERSE]) == {Need.GENERALISED_INVERSE}
+    assert closure([Need.GENERALISED_INVERSE]) == inverse
+    assert closure([Need.CELLS]) == {Need.CELLS, *inverse}
     assert closure([Need.GAUSSIAN]) == {Need.GAUSSIAN} and closure([]) == frozenset()
     for need in Need:
         full = closure([need])
@@ -108,6 +110,7 @@ def test_closure_holds_every_implication():
 )
 def test_an_operator_offers_its_rung(A, strongest):
     ladder = {Need.SVD, Need.PINV, Need.LINEAR, Need.OPERATOR_VJP, Need.GENERALISED_INVERSE}
+    ladder.add(Need.GUESS)
     assert offers(problem(A)) & ladder == closure(strongest)
 
 

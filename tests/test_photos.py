@@ -161,7 +161,7 @@ def test_nothing_is_estimated_below_rounding() -> None:
         ("super-resolution", {"scale": 2, "downsampling": "bicubc"}, "did you mean bicubic"),
         ("super-resolution", {"scale": 2, "kernel": "gaussian:1"}, "does not belong"),
         ("deblur", {}, "needs --kernel"),
-        ("deblur", {"kernel": "gaussian:1", "boundary": "mirror"}, "no boundary"),
+        ("deblur", {"kernel": "gaussian:1", "boundary": "periodic"}, "no boundary"),
         ("denoise", {"mask": "m.png"}, "does not belong"),
         ("denois", {}, "did you mean denoise"),
     ],

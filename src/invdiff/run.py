@@ -266,7 +266,7 @@ def again(result: Result, prior: Prior) -> Result:
     """
     result.check_prior(prior)
     c, problem, solver = result.config, result.problem(), result.solver()
-    if c.get("want") == "estimate":
+    if c.get("want") == "estimate" and "estimator" in c:
         return estimate(problem, prior, solver, c["batch"], c["portable"])
     return solve(
         problem, prior, solver, c["samples"], c["seed"], c["batch"], portable=c["portable"],

@@ -1,6 +1,7 @@
 """The generated pages of docs/ say what the code does."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -70,10 +71,18 @@ def test_every_operator_has_its_place_among_the_forward_models() -> None:
 
 
 def test_readme_shows_the_measured_table() -> None:
-    """The README's table is the one that benchmarks/restoration.py wrote."""
-    table = (ROOT / "docs" / "restoration.md").read_text(encoding="utf-8").strip()
-    assert table.count("|") > 10
-    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
+    """The README's table and docs/calibration.md hold the figures of the record."""
+    record = json.loads((ROOT / "src" / "invdiff" / "calibration.json").read_text("utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.split("<!-- calibration -->")[1].split("<!-- /calibration -->")[0]
+    page = (ROOT / "docs" / "calibration.md").read_text(encoding="utf-8")
+    for row in record:
+        figures = f"{row['coverage90']:.3f} ± {row['coverage90_error']:.3f}"
+        assert figures in page and f"{row['mean']:.2f} | {row['one']:.2f} |" in page
+    shown = [r for r in record if f"{r['task']}: {r['title']} |" in table and r["default"]]
+    assert len(shown) == 5
+    for row in shown:
+        assert f"| {row['coverage90']:.2f} | {row['ratio']:.2f} |" in table
 
 
 def test_the_solver_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ LAYERS = [
     {"priors"},
     {"needs"},
     {"solvers"},
-    {"serial", "result", "run"},
-    {"metrics", "tasks", "zoo"},
+    {"serial", "checks", "result", "run"},
+    {"measured", "metrics", "tasks", "zoo"},
     {"train", "audit", "io", "scans", "photos", "photo_noise", "figures", "kernels", "forms"},
     {"cli", "commands", "__main__"},
 ]

@@ -38,7 +38,7 @@ def write(result: Result, job: Job, overwrite: bool) -> list[str]:
     found = [w for c in checks.values() for w in c.warnings]
     warnings = list(dict.fromkeys((*job.warnings, *found)))
     result.config["checks"] = {name: c.as_dict() for name, c in checks.items()}
-    result.config["warnings"] = warnings
+    result.config.update(warnings=warnings, want=job.want)
     panels = view.measurement(problem)
     with whole_folder(job.out, overwrite, MARKER) as folder:
         if result.estimate is not None:

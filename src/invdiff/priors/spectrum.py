@@ -29,6 +29,9 @@ CONTRASTS = tuple(0.003 * 2 ** (0.75 * i) for i in range(12))
 WINDOW, SPREAD = 1.0, 2.0
 """Standard deviations in pixels of the window of the contrast, and of the mean of its effect."""
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Powers of the effect of contrast, of which the likeliest is taken."""
+JUDGES = 12
+"""Images on which they are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,22 +354,28 @@ def measure(
 
 def _level(error: Tensor, found: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     """(bands, local) of one noise level."""
-    error = error.double()
     where = _place(_contrast(found).double().log(), [math.log(c) for c in CONTRASTS])
-    factor = _by_contrast(error.square().mean(1, keepdim=True), where)
-    best: tuple[float, Tensor, Tensor] | None = None
-    for strength in STRENGTHS:
-        table = factor**strength
-        table = table / float(_read(table, where).mean())
-        S = _smooth(_read(table, where), SPREAD)
-        c = to_modes(error / S.sqrt())
-        L = _by_band(c, found.shape)
-        each = _spread_out(L, found.shape)
-        fit = -0.5 * float((each.log() + c.square() / each).mean() + S.log().mean())
-        if best is None or fit > best[0]:
-            best = fit, L, table
-    assert best is not None
-    return (best[1] / sigma**2).clamp(1e-9, 1.0), best[2]
+    factor = _by_contrast(error.double().square().mean(1, keepdim=True), where)
+    tables = [_normalised(factor**strength, where) for strength in STRENGTHS]
+    few = slice(0, JUDGES)
+    fits = [_whitened(error[few], table, tuple(w[few] for w in where))[1] for table in tables]
+    best = tables[fits.index(max(fits))]
+    return (_whitened(error, best, where)[0] / sigma**2).clamp(1e-9, 1.0), best
+
+
+def _normalised(table: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
+    """A table of factors whose mean over pixels is 1."""
+    return table / float(_read(table, where).mean())
+
+
+def _whitened(error: Tensor, table: Tensor, where: tuple[Tensor, ...]) -> tuple[Tensor, float]:
+    """(bands of the errors over the root of S, their log-likelihood per number as a normal law)."""
+    lower, share = where
+    S = _smooth(_read(table, (lower, share)), SPREAD).to(error)
+    c = to_modes(error / S.sqrt())
+    L = _by_band(c, error.shape)
+    each = _spread_out(L, error.shape).to(c)
+    return L, -0.5 * float((each.log() + c.square() / each).mean() + S.log().mean())
 
 
 def _by_contrast(power: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:

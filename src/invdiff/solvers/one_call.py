@@ -19,7 +19,8 @@ class OneCall(Solver):
     """x0 = D(h^+(y), sigma), sigma the one level of the path.
 
     For y = x + sigma n and a path at that level it is the posterior mean, E[x0 | y], as far as the
-    prior knows it (Robbins 1956; Efron 2011 calls it Tweedie's formula). For JPEG, where h^+ is the
+    prior knows it (Robbins 1956; Efron 2011, JASA 106, calls it Tweedie's formula; for denoisers
+    see Karras et al. 2022, arXiv 2206.00364, eq. 4). For JPEG, where h^+ is the
     identity, it takes the error of the codec for white noise of a level that is chosen.
     Values at the ends of the prior's range were clipped there: `refills` times they are replaced by
     their mean beyond it, about the denoised image.
@@ -31,7 +32,7 @@ class OneCall(Solver):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GENERALISED_INVERSE})
     estimates: ClassVar[bool] = True
 
-    when_it_diverges: ClassVar[str] = "a level within those of the prior"
+    when_it_diverges: ClassVar[str] = "a path whose level lies within those of the prior"
 
     refills: int = knob(0, "how often clipped values of y are replaced by their mean", 0, 10)
     path: Path = field(default_factory=lambda: VE(1, 0.15, 0.15), kw_only=True)

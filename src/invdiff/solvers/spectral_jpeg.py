@@ -24,6 +24,7 @@ from invdiff.solvers.normal import covariance, own_size, truncated_normal
 class SpectralJPEG(Solver):
     """X ~ N(D, V), its coefficients drawn anew within their cells; then as `spectral-ancestral`.
 
+    Measurements as in Kawar et al. 2022 (DDRM-JPEG, arXiv 2209.11888), who correct means instead.
     The measurement is no number with noise but a set: the file tells the interval of each quantised
     coefficient. With W the matrix of brightness and colour differences and W^T = Q R, plane k is
     R^T u with u = Q^T x, so it is moved along its own axis u_k, planes before it stay. Each of its

@@ -56,8 +56,10 @@ def images(
     return patches(prior, recipe, valid or train, count)
 
 
-def patches(prior: Prior, recipe: Recipe, found: Images, count: int = PATCHES) -> Tensor:
-    """Random patches of the size of the prior's images, or of SIDE, in its range."""
+def patches(prior: Prior, recipe: Recipe, found: Images, count: int = 0) -> Tensor:
+    """Random patches of the size of the prior's images, or of SIDE, in its range; PATCHES of them
+    unless told."""
+    count = count or PATCHES
     free = (prior.shape or (None, None, None))[-1] is None and not recipe.become.startswith(
         "moving"
     )
