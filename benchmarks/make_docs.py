@@ -36,8 +36,8 @@ from invdiff.operators.kept import CACHE
 from invdiff.operators.kernel_network import expected
 from invdiff.operators.latent import decoded
 from invdiff.priors.base import Denoiser, Prior
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.formats import FORMATS
+from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.load import BUILT_IN, SOURCES
 from invdiff.priors.published.base import Options as PriorOptions
 from invdiff.rng import Rng
@@ -619,8 +619,8 @@ def priors_page() -> str:
         "it as a folder with diffusers), denoising-diffusion-pytorch, k-diffusion and EDM2 (build",
         "the network in Python and wrap it), TorchScript and whole modules (save the state_dict).",
         "A distilled consistency model has the names and shapes of the EDM network that it was",
-        "made from; it is refused by its file's name (`cd_*`, `ct_*`), and else by what it makes of",
-        "pure noise.",
+        "made from; it is refused by its file's name (`cd_*`, `ct_*`), and else by what it makes",
+        "of pure noise.",
         "",
         "| option | meaning |",
         "| --- | --- |",

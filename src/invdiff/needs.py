@@ -163,6 +163,6 @@ def check(
             axes = "frames x height x width" if len(prior.shape) == 4 else "height x width"
             raise IncompatibleError(
                 f"The prior {prior.name} makes images of {want} (channels x {axes}), but "
-                f"the problem asks for {have}; resize or crop the picture, give a published network "
-                "the option any_size=true, or take another prior."
+                f"the problem asks for {have}; resize or crop the picture, give a published "
+                "network the option any_size=true, or take another prior."
             )
