@@ -50,7 +50,7 @@ SOURCES = (
     Source("FILE.safetensors", "a denoiser that `invdiff train` made, or published weights"),
     Source("FILE.pt", "published weights: .pt, .pth, .ckpt, .bin, .safetensors or EDM's .pkl"),
     Source(
-        "FOLDER", "a model of diffusers: UNet2DModel, Stable Diffusion 1 to 3, XL, Flux, DiT, LDM"
+        "FOLDER", "a model of diffusers: UNet2DModel, Stable Diffusion 1 to 3, XL, Flux, LDM, DiT"
     ),
     Source("OWNER/NAME", "the same from the Hugging Face hub, downloaded when first used"),
 )
