@@ -151,7 +151,7 @@ def solve(
     previews and checkpoints. start: a snapshot of the same run to go on from; the result is bit for
     bit that of an uninterrupted run.
     estimator: a deterministic solver, as HQS or OneCall, whose one picture of each measurement is
-    `Result.estimate`; it runs after the samples, and nfe counts these alone.
+    `Result.estimate`; it runs before the samples, and nfe counts these alone.
     Raises IncompatibleError, DivergedError and InvdiffError, each in one sentence.
     """
     if estimator is not None:

@@ -323,7 +323,7 @@ FALLBACK = ("dps", "it needs a gradient of the operator alone")
 LATENT = ("psld", "the prior is of latents, and psld uses the encoder too; not measured")
 """What `auto` takes for a prior of latents."""
 
-DRAWS = "its samples are calibrated and agree with the photo, as docs/calibration.md measures"
+DRAWS = "its samples agree with the measurement; docs/calibration.md tells how sure they are"
 AUTO: dict[str, tuple[str, str]] = {
     "inpaint": ("spectral-ancestral", DRAWS),
     "super-resolution": ("spectral-ancestral", DRAWS),
@@ -363,7 +363,7 @@ def auto(task_name: str, problem: Problem) -> tuple[Solver, str]:
 ESTIMATORS: dict[str, tuple[str, str]] = {
     "denoise": ("one-call", "the posterior mean, by one evaluation"),
     "jpeg": ("one-call", "within 0.3 dB of the mean of 80 evaluations"),
-    **dict.fromkeys(SPLIT, ("hqs", "the best picture of those measured at its cost")),
+    **dict.fromkeys(SPLIT, ("hqs", "one picture at a tenth of the cost of samples")),
 }
 """What makes the one picture that stands for a task, and why it; others have the mean of samples.
 As measured by `benchmarks/calibration.py` (docs/calibration.md)."""
