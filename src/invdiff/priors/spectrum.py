@@ -30,6 +30,9 @@ WINDOW, SPREAD = 1.0, 2.0
 """Standard deviations in pixels of the window of the contrast, and of the mean of its effect."""
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Powers of the effect of contrast, of which the likeliest is taken."""
+GROUPS = 24
+"""Groups of channels that the spectrum of a prior that was not measured serves: colour clips of 12
+frames."""
 JUDGES = 12
 """Images on which they are compared."""
 
@@ -206,6 +209,10 @@ class Covariance:
         S = size if self.factors is None else size * self.factors
         return Covariance(self.diagonal, S)
 
+    def averaged(self) -> Covariance:
+        """The mean variance everywhere: r^2 I, with S = 1."""
+        return Covariance(self.diagonal.mean().expand_as(self.diagonal))
+
     def __call__(self, v: Tensor) -> Tensor:
         """V v for images (B, C, ..., H, W)."""
         return self.scale * from_modes(self.diagonal * to_modes(self.scale * v), v.shape)
@@ -251,30 +258,16 @@ def channel_basis(axes: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
     return torch.eye(axes[0], dtype=torch.float64), (0,) * axes[0]
 
 
-def isotropic(scale: float = 1.0) -> ErrorSpectrum:
+def isotropic(half_range: float = 1.0) -> ErrorSpectrum:
     """What stands for a prior that was not measured: the mean error of photographs, V = r^2 I.
 
-    The ratio r^2 / sigma^2 is that of the prior `photo` for images of range 2; scale multiplies it.
+    The ratio r^2 / sigma^2 is that of the prior `photo`, at noise levels in half ranges of images.
     """
-    ratio = (
-        0.73,
-        0.60,
-        0.42,
-        0.30,
-        0.21,
-        0.138,
-        0.083,
-        0.053,
-        0.033,
-        0.020,
-        0.0093,
-        0.0041,
-        0.0012,
-        3.5e-4,
-    )
-    bands = torch.tensor(ratio, dtype=torch.float64)[:, None, None] * scale
+    ratio = (0.73, 0.60, 0.42, 0.30, 0.21, 0.138, 0.083, 0.053, 0.033, 0.020, 0.0093, 0.0041)
+    bands = torch.tensor((*ratio, 0.0012, 3.5e-4), dtype=torch.float64)[:, None, None]
     flat = torch.ones(len(SIGMAS), len(CONTRASTS), dtype=torch.float64)
-    return ErrorSpectrum(bands.clamp_max(1).expand(-1, 24, len(EDGES) - 1).clone(), flat)
+    bands = bands.expand(-1, GROUPS, len(EDGES) - 1).clone()
+    return ErrorSpectrum(bands, flat, tuple(half_range * s for s in SIGMAS))
 
 
 def _frequencies(h: int, w: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,13 +14,26 @@ from invdiff.priors.base import Prior
 from invdiff.priors.spectrum import Covariance, isotropic
 
 UNKNOWN = 20.0
-"""Noise level at which nothing is known of x0: V is then the covariance of images themselves."""
+"""Noise level, in half ranges of images, at which nothing is known of x0: V is then the covariance
+of images themselves."""
+
+Kind = Literal["local", "spectral", "isotropic"]
+"""What is taken of V: the spectrum and where edges are, the spectrum, or the mean alone."""
 
 
-def covariance(prior: Prior, sigma: float, x0: Tensor, local: bool) -> Covariance:
-    """V of the prior at a level, around denoised images x0; the mean of photographs' unless
-    measured."""
-    return (prior.spectrum or isotropic()).at(sigma, x0, local)
+def middle_and_half(prior: Prior) -> tuple[float, float]:
+    """(middle, half) of the range of images; (0, 1) where it has no end."""
+    low, high = prior.value_range
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return 0.0, 1.0
+    return (low + high) / 2, (high - low) / 2
+
+
+def covariance(prior: Prior, sigma: float, x0: Tensor, kind: Kind) -> Covariance:
+    """V of the prior at a level, around denoised images x0; that of photographs unless measured."""
+    spectrum = prior.spectrum or isotropic(middle_and_half(prior)[1])
+    V = spectrum.at(sigma, x0, kind == "local")
+    return V.averaged() if kind == "isotropic" else V
 
 
 def weights(r: Tensor, V: Covariance, problem: Problem, iterations: int, enough: float) -> Tensor:
@@ -38,9 +52,11 @@ def first_mean(problem: Problem, prior: Prior, iterations: int, enough: float) -
 
     It fills what was not measured by the correlation of images: a start for any linear A.
     """
-    like = problem.x_like
-    V = covariance(prior, UNKNOWN, 0.0 * like.fill_(0), False)
-    return V(problem.linear.adjoint(weights(problem.y, V, problem, iterations, enough)))
+    middle, half = middle_and_half(prior)
+    x = torch.full_like(problem.x_like, middle)
+    V = covariance(prior, UNKNOWN * half, x, "spectral")
+    w = weights(problem.residual(x), V, problem, iterations, enough)
+    return x + V(problem.linear.adjoint(w))
 
 
 def own_size(noise: Tensor, V: Covariance, sigma: float, spread: float) -> Tensor:

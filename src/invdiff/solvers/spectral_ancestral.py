@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from invdiff import steps
 from invdiff.core import InvdiffError, Problem, State
 from invdiff.needs import Need
 from invdiff.paths import Karras, Path
-from invdiff.priors.base import Prior
+from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
 from invdiff.solvers.base import Solver, knob
 from invdiff.solvers.normal import (
+    Kind,
     clipped,
     covariance,
     first_mean,
@@ -53,7 +54,7 @@ class SpectralAncestral(Solver):
 
     when_it_diverges: ClassVar[str] = "covariance isotropic"
 
-    covariance: Literal["local", "spectral", "isotropic"] = knob(
+    covariance: Kind = knob(
         "local", "what is known of V: the spectrum and where edges are, the spectrum, or the mean"
     )
     data: Literal["drawn", "start"] = knob(
@@ -84,7 +85,7 @@ class SpectralAncestral(Solver):
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
         x0, x = prior.x0(state.x, level), state.x / level.a
-        V = covariance(prior, level.sigma, x0, self.covariance == "local")
+        V = covariance(prior, level.sigma, x0, self.covariance)
         V = V.scaled(self.inflation * own_size(x - x0, V, level.sigma, self.own_scale))
         X = x0 + V.root(rng.normal(x0, "x0"))
         if self.data == "drawn":
@@ -94,9 +95,8 @@ class SpectralAncestral(Solver):
             X = X + V(problem.linear.adjoint(w))
         if to.s == 0:
             return State(state.step + 1, X, X.clone())
-        k = (to.sigma / level.sigma) ** 2
-        x = X + k * (x - X) + to.sigma * math.sqrt(1 - k) * rng.normal(x0, "step")
-        return State(state.step + 1, to.a * x, x0)
+        x = steps.ddim(X, eps_from(state.x, X, level), level, to, rng.normal(x0, "step"), 1.0)
+        return State(state.step + 1, x, x0)
 
     def _first(self, problem: Problem, prior: Prior, rng: Rng) -> Tensor:
         """y as a state of the chain, with what was clipped drawn beyond the ends of the range."""

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from invdiff import steps
 from invdiff.core import Problem, State
 from invdiff.needs import Need
 from invdiff.operators.jpeg_cells import LEVELS, Plane, block_variance, planes
 from invdiff.paths import Karras, Path
-from invdiff.priors.base import Prior
+from invdiff.priors.base import Prior, eps_from
 from invdiff.priors.spectrum import Covariance, channel_basis
 from invdiff.rng import Rng
 from invdiff.solvers.base import Solver, knob
-from invdiff.solvers.normal import covariance, own_size, truncated_normal
+from invdiff.solvers.normal import Kind, covariance, own_size, truncated_normal
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class SpectralJPEG(Solver):
 
     when_it_diverges: ClassVar[str] = "a lower inflation"
 
-    covariance: Literal["local", "spectral"] = knob(
-        "local", "what is known of V: the spectrum and where edges are, or the spectrum"
+    covariance: Kind = knob(
+        "local", "what is known of V: the spectrum and where edges are, the spectrum, or the mean"
     )
     own_scale: float = knob(0.5, "how far the size of V may be the image's own: relative spread", 0)
     inflation: float = knob(1.0, "factor on V", 0.1, 10)
@@ -54,14 +54,13 @@ class SpectralJPEG(Solver):
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
         x0, x = prior.x0(state.x, level), state.x / level.a
-        V = covariance(prior, level.sigma, x0, self.covariance == "local")
+        V = covariance(prior, level.sigma, x0, self.covariance)
         V = V.scaled(self.inflation * own_size(x - x0, V, level.sigma, self.own_scale))
         X = self._in_cells(x0, x0 + V.root(rng.normal(x0, "x0")), V, problem, rng)
         if to.s == 0:
             return State(state.step + 1, X, X.clone())
-        k = (to.sigma / level.sigma) ** 2
-        x = X + k * (x - X) + to.sigma * math.sqrt(1 - k) * rng.normal(x0, "step")
-        return State(state.step + 1, to.a * x, x0)
+        x = steps.ddim(X, eps_from(state.x, X, level), level, to, rng.normal(x0, "step"), 1.0)
+        return State(state.step + 1, x, x0)
 
     def _in_cells(self, x0: Tensor, X: Tensor, V: Covariance, problem: Problem, rng: Rng) -> Tensor:
         """X with the coefficients of each plane drawn within their cells, about those of x0."""
