@@ -17,8 +17,9 @@ from invdiff.operators import JPEG, Bayer, Bicubic, Identity, Inpaint, Operator
 from invdiff.operators.blur import blur, gaussian_kernel
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
+from invdiff.priors.measure import measure
 from invdiff.priors.photo import load_embedded
-from invdiff.priors.spectrum import ErrorSpectrum, beside, measure, save
+from invdiff.priors.spectrum import SHARES, ErrorSpectrum, beside, save
 from invdiff.priors.spectrum import load as load_spectrum
 from invdiff.result import Result
 from invdiff.rng import Rng
@@ -191,6 +192,13 @@ def test_every_prior_of_the_package_has_a_spectrum_of_its_weights():
     assert V(torch.ones(1, 1, 8, 32, 32)).shape == (1, 1, 8, 32, 32)
 
 
+def test_the_fallback_is_the_mean_error_of_photographs():
+    """The constants are those of the prior `photo`, to their three digits."""
+    spectrum = load_embedded("photo").spectrum
+    assert spectrum is not None
+    assert [float(f"{v:.3g}") for v in spectrum.share.tolist()] == list(SHARES)
+
+
 def test_white_errors_are_measured_as_white():
     """A denoiser that returns half of the noise leaves a flat spectrum of a quarter everywhere."""
     g = torch.Generator().manual_seed(1)
@@ -205,7 +213,9 @@ def test_white_errors_are_measured_as_white():
     assert float((found.bands[..., 5:] - 0.25).abs().max()) < 0.03
     assert float((found.bands / 0.25).log().abs().max()) < math.log(2.5)
     V = found.at(0.1, x[:1], local=False)
-    assert float(V.mean) == pytest.approx(0.25 * 0.01, rel=0.05)
+    # a quarter of the mean square of the noise that was drawn, whose relative deviation is .004
+    assert float(V.mean) == pytest.approx(0.25 * 0.01, rel=0.016)
+    assert found.share.tolist() == pytest.approx([0.25] * len(found.share), rel=0.016)
     z = torch.randn(1, 3, 32, 32, generator=g)
     torch.testing.assert_close(V.root(V.root(z)), V(z))
 

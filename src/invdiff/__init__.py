@@ -118,6 +118,7 @@ _HOME = {
     "invdiff.solvers.ddrm": ("DDRM",),
     "invdiff.solvers.hqs": ("HQS",),
     "invdiff.solvers.one_call": ("OneCall",),
+    "invdiff.solvers.pocs": ("POCS",),
     "invdiff.solvers.spectral_ancestral": ("SpectralAncestral",),
     "invdiff.solvers.spectral_jpeg": ("SpectralJPEG",),
     "invdiff.checks": ("Check",),

@@ -16,6 +16,7 @@ from invdiff.instances import INSTANCES
 from invdiff.needs import Need, missing, offers, why_not
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Linear
+from invdiff.operators.jpeg_cells import error_level, planes
 from invdiff.paths import VE, VP, Karras, Path
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
@@ -32,6 +33,7 @@ from invdiff.solvers.mcg import MCG
 from invdiff.solvers.mmps import MMPS
 from invdiff.solvers.one_call import OneCall
 from invdiff.solvers.pigdm import PiGDM
+from invdiff.solvers.pocs import POCS
 from invdiff.solvers.reddiff import REDDiff
 from invdiff.solvers.replacement import Replacement
 from invdiff.solvers.score_medical import ScoreMedical
@@ -117,6 +119,9 @@ def configured(task_name: str, solver_name: str, problem: Problem) -> Solver:
     found = preset(task_name, solver_name, sigma_y, size)
     if isinstance(found, SpectralAncestral) and task_name == "inpaint" and has_hole(problem):
         return dataclasses.replace(found, path=Karras(*HOLE, 0.01))
+    if isinstance(found, POCS) and problem.A.cells:
+        level = max(error_level(planes(problem.jpeg, problem.y)), 1e-3)
+        return dataclasses.replace(found, path=VE(3, 2.0 * level, 0.6 * level))
     return found
 
 
@@ -362,7 +367,7 @@ def auto(task_name: str, problem: Problem) -> tuple[Solver, str]:
 
 ESTIMATORS: dict[str, tuple[str, str]] = {
     "denoise": ("one-call", "the posterior mean, by one evaluation"),
-    "jpeg": ("one-call", "within 0.3 dB of the mean of 80 evaluations"),
+    "jpeg": ("pocs", "one picture in the cells of the file, by three evaluations"),
     **dict.fromkeys(SPLIT, ("hqs", "one picture at a tenth of the cost of samples")),
 }
 """What makes the one picture that stands for a task, and why it; others have the mean of samples.

@@ -30,7 +30,7 @@ import invdiff.operators as ops
 from invdiff.core import InvdiffError, Problem
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators.dct import dct2, dct_matrix
-from invdiff.operators.jpeg_cells import planes
+from invdiff.operators.jpeg_cells import nearest, planes
 from invdiff.paths import VE, VP, Karras
 from invdiff.priors.base import Prior
 from invdiff.priors.spectrum import CONTRASTS, EDGES, SIGMAS, Covariance, ErrorSpectrum, isotropic
@@ -39,6 +39,7 @@ from invdiff.run import estimate, solve
 from invdiff.solvers.hqs import HQS
 from invdiff.solvers.normal import truncated_normal
 from invdiff.solvers.one_call import OneCall
+from invdiff.solvers.pocs import POCS
 from invdiff.solvers.spectral_ancestral import SpectralAncestral
 from invdiff.solvers.spectral_jpeg import SpectralJPEG
 
@@ -47,7 +48,8 @@ def some_spectrum() -> ErrorSpectrum:
     """A table with nothing regular in it."""
     g = np.random.default_rng(8)
     bands = g.uniform(0.02, 0.9, (len(SIGMAS), 1, len(EDGES) - 1))
-    return ErrorSpectrum(torch.tensor(bands), torch.tensor(g.uniform(0.3, 2, (14, 12))))
+    factors, share = g.uniform(0.3, 2, (14, 12)), g.uniform(0.1, 0.5, 14)
+    return ErrorSpectrum(*map(torch.tensor, (bands, factors, share)))
 
 
 SPECTRUM = some_spectrum()
@@ -86,11 +88,14 @@ def matrix_V(sigma: float, x0: np.ndarray, kind: str) -> np.ndarray:
     k, l_ = np.arange(4)[:, None] / 4, np.arange(4)[None] / 4
     rho = np.maximum(128 * np.hypot(k, l_), 1e-6)
     L = np.exp(np.interp(np.log(rho), np.log(middles), np.log(table_at(bands, sigma))))
-    T = np.kron(cosines(4), cosines(4))
-    V = T.T @ np.diag(sigma**2 * np.minimum(L, 1).ravel()) @ T
+    T, L = np.kron(cosines(4), cosines(4)), np.minimum(L, 1)
+    share = table_at(known.share.numpy()[:, None], sigma)[0]
+    whole = np.minimum(L * share / L.mean(), 1)
+    bare = kind in ("local", "bare")  # without S, but made for it
+    V = T.T @ np.diag(sigma**2 * (L if bare else whole).ravel()) @ T
     if kind == "isotropic":
         return np.trace(V) / D * np.eye(D)
-    if kind == "spectral":
+    if kind != "local":
         return V
     x = x0.reshape(4, 4)
 
@@ -133,7 +138,7 @@ def spectral_ancestral(t: Task, covariance="local", own_scale=0.5, inflation=1.0
     for i, a, s, b, r in t.moves:
         sigma, x0 = s / a, PRIOR.D(x, a, s)
         V = matrix_V(sigma, x0, covariance)
-        plain = matrix_V(sigma, x0, "spectral") if covariance == "local" else V
+        plain = matrix_V(sigma, x0, "bare") if covariance == "local" else V
         size = inflation * size_of(V, plain, x / a - x0, sigma, own_scale)
         e = root_of(V, plain, size) @ t.z(i, "x0")
         V = size * V
@@ -374,15 +379,36 @@ class Grey(Prior):
         return 0.1 + 0.09 / (0.09 + sigma**2) * (x - 0.1)
 
 
+C = cosines(8)
+
+
+def blocks(x):
+    """Coefficients of a plane of two blocks, (2, 8, 8)."""
+    return np.stack([C @ b @ C.T for b in (127.5 * x - 0.5).reshape(8, 2, 8).swapaxes(0, 1)])
+
+
+def moved(x, change):
+    """The plane whose coefficients are changed."""
+    change = np.stack([C.T @ c @ C for c in change]).swapaxes(0, 1).reshape(8, 16)
+    return x + change / 127.5
+
+
+@transcription("pocs")
+def pocs(y, table, levels):
+    """One grey plane of two blocks: the denoiser, and the coefficients cut to their cells."""
+    index, x = np.round(blocks(y) / table), y
+    for _, s in levels[:-1]:
+        x = 0.1 + 0.09 / (0.09 + s**2) * (x - 0.1)
+        cut = np.clip(blocks(x), (index - 0.5) * table, (index + 0.5) * table)
+        x = moved(x, cut - blocks(x))
+    return x
+
+
 @transcription("spectral-jpeg")
 def spectral_jpeg(y, table, levels, z, u):
     """One grey plane of two blocks; the uniform numbers u(step) and the normal ones z(step, role).
 
     V = r^2 I in the isotropic table, so that a coefficient has the deviation 127.5 r."""
-    C = cosines(8)
-
-    def blocks(x):
-        return np.stack([C @ b @ C.T for b in (127.5 * x - 0.5).reshape(8, 2, 8).swapaxes(0, 1)])
 
     index = np.round(blocks(y) / table)
     x = levels[0][1] * z(-1, "init") + y
@@ -397,8 +423,7 @@ def spectral_jpeg(y, table, levels, z, u):
         mean, std = blocks(x0), 127.5 * sd
         low, high = ((index + h) * table for h in (-0.5, 0.5))
         drawn = truncnorm.ppf(u(i), (low - mean) / std, (high - mean) / std, mean, std)
-        change = np.stack([C.T @ c @ C for c in drawn - blocks(X)]).swapaxes(0, 1).reshape(8, 16)
-        X = X + change / 127.5
+        X = moved(X, drawn - blocks(X))
         if r == 0:
             return X
         k = r**2 / s**2
@@ -426,10 +451,20 @@ def test_spectral_jpeg_is_its_transcription():
     def u(step):
         return rng.at(step).uniform(torch.empty(1, 1, 2, 8, 8), "plane 0").numpy()[0, 0]
 
-    table = np.array(problem.A._tables()[0], float).reshape(8, 8)
+    table = np.array(problem.A.steps()[0], float).reshape(8, 8)
     levels = [(level.a, level.s) for level in solver.levels]
     want = spectral_jpeg(problem.y.numpy()[0, 0], table, levels, z, u)
     np.testing.assert_allclose(got.numpy()[0, 0], want, atol=2e-6)  # uniform numbers are float32
+
+
+def test_pocs_is_its_transcription():
+    problem, _ = jpeg_problem(30)
+    table = np.array(problem.A.steps()[0], float).reshape(8, 8)
+    solver = POCS(path=VE(3, 0.5, 0.05))
+    got = solve_with(solver, problem, Grey(), Rng.of(0)).numpy()[0, 0]
+    y, levels = problem.y.numpy()[0, 0], [(level.a, level.s) for level in solver.levels]
+    np.testing.assert_allclose(got, pocs(y, table, levels), atol=1e-9)
+    assert np.abs(got - pocs(y, 1.1 * table, levels)).max() > 1e-3
 
 
 def solve_with(solver, problem, prior, rng):
@@ -439,8 +474,9 @@ def solve_with(solver, problem, prior, rng):
     return state.x
 
 
+@pytest.mark.parametrize("solver", [SpectralJPEG(path=Karras(3, 0.5, 0.05)), POCS()])
 @pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0"])
-def test_samples_lie_in_the_cells_of_the_file_and_the_truth_does(sampling):
+def test_answers_lie_in_the_cells_of_the_file_and_the_truth_does(sampling, solver):
     problem, truth = jpeg_problem(20, (3, 32, 48), sampling)
     A = problem.A
     for plane in planes(A, problem.y):
@@ -448,7 +484,8 @@ def test_samples_lie_in_the_cells_of_the_file_and_the_truth_does(sampling):
         # both roundings to 8 bits move a coefficient by 0.29 levels rms, so that 4 is 10 of these
         assert float((outside * plane.steps).max()) < 4.0
         assert float((outside > 0).double().mean()) < 0.02
-    x = solve(problem, GreyRGB(), SpectralJPEG(path=Karras(3, 0.5, 0.05)), 2, seed=3).samples[0]
+    x = solve(problem, GreyRGB(), solver, 2, seed=3).samples[0]
+    torch.testing.assert_close(nearest(planes(A, problem.y), x), x)
     for plane in planes(A, problem.y):
         c = (plane.coefficients(x) / plane.steps - plane.index).abs()
         assert float(c.max()) < 0.5 + 1e-6

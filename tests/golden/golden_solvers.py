@@ -133,7 +133,9 @@ def mcg(s: Settings) -> Solver:
 
 @family("pigdm")
 def pigdm(s: Settings) -> Solver:
-    return PiGDM(s["grad_term_weight"], s["eta"], path=strided(s["num_steps"], s.get("start_step")))
+    return PiGDM(
+        s["grad_term_weight"], s["eta"], "paper", path=strided(s["num_steps"], s.get("start_step"))
+    )
 
 
 @family("psld")

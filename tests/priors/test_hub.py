@@ -42,6 +42,7 @@ from invdiff.core import CLEAN, Level, Problem
 from invdiff.needs import Need, missing
 from invdiff.noise import Gaussian
 from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.jpeg import JPEG
 from invdiff.operators.latent import decoded
 from invdiff.paths import VP
 from invdiff.priors.base import Prior, eps_from
@@ -458,6 +459,7 @@ def test_every_solver_runs_on_it(model: Path, prior: Prior, name: str) -> None:
     solver, ran = registry()[name]().with_steps(3), 0
     A = Inpaint.box((16, 16), 4, 4, 8, 8)
     A = decoded(A, UNCHANGED) if Need.AUTOENCODER in solver.needs else A
+    A = JPEG(30) if Need.CELLS in solver.needs else A
     truth = noise(1, 3, 16, 16).float().clamp(-1, 1)
     for sigma in (0.0, 0.05):
         y = A(truth + sigma * noise(1, 3, 16, 16).float())

@@ -140,7 +140,7 @@ def test_from_the_file_to_a_restored_picture(
     again = ["restore", "--from", str(tmp_path / "DPS" / "run.json"), "--quiet"]
     assert main([*again, "--out", str(tmp_path / "again")]) == 0, capsys.readouterr().err
     for picture in sorted((tmp_path / "DPS").glob("*.png")):
-        assert (tmp_path / "again" / picture.name).read_bytes() == picture.read_bytes()
+        assert (tmp_path / "again" / picture.name).read_bytes() == picture.read_bytes(), picture
 
 
 def test_the_prior_of_a_file(tmp_path: Path) -> None:

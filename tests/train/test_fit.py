@@ -41,7 +41,15 @@ RECIPE = Recipe(
 )
 QUIET: dict[str, Any] = {"device": "cpu", "progress": False}
 PICTURES = {"tiny-curve.png", "tiny-samples.png"}
-WRITTEN = {"checkpoint.pt", "log.jsonl", "tiny.safetensors", "tiny.json", "tiny.md", *PICTURES}
+WRITTEN = {
+    "checkpoint.pt",
+    "log.jsonl",
+    "tiny.safetensors",
+    "tiny.json",
+    "tiny.md",
+    "tiny.spectrum.json",
+    *PICTURES,
+}
 
 
 def save(path: Path, *shape: int) -> None:

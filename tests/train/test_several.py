@@ -69,7 +69,7 @@ def test_all_processes_end_with_the_same_bits(two: Path) -> None:
     assert first["whole"] == second["whole"]
     assert {p.name for p in (two / "whole").iterdir()} == {
         "checkpoint.pt", "log.jsonl", "tiny.safetensors", "tiny.json", "tiny.md",
-        "tiny-curve.png", "tiny-samples.png",
+        "tiny.spectrum.json", "tiny-curve.png", "tiny-samples.png",
     }  # fmt: skip
     assert [row["step"] for row in read_log(two / "whole" / "log.jsonl")] == [1, 2, 3, 4, 5, 6]
     assert "2 processes" in (two / "whole" / "tiny.md").read_text()

@@ -129,8 +129,9 @@ def fresh(given: Given) -> Job:
         *presumed(prior),
     ]
     tensors: dict[str, Tensor] = {}
+    wrong = [n.removeprefix(WARNING) for n in m.notes if n.startswith(WARNING)]
     facts = {
-        "photo": {"name": stem},
+        "photo": {"name": stem, "warnings": wrong},
         "task": {"name": name, "options": {k: str(v) for k, v in values.items()}},
         "view": encode(m.view, tensors, "view"),
         "prior_spec": spec,
@@ -142,7 +143,7 @@ def fresh(given: Given) -> Job:
     return Job(
         m.problem.to(device), prior, solver, samples, given.get("seed", 0), batch, out, m.view,
         facts, tensors, tuple(lines), False, best[0] if best else None, want, coverage,
-        tuple(n.removeprefix(WARNING) for n in m.notes if n.startswith(WARNING)),
+        tuple(wrong),
     )  # fmt: skip
 
 
@@ -207,6 +208,7 @@ def repeated(given: Given) -> Job:
         problem.to(device), prior, solver, samples, seed, batch, out, view,
         facts, tensors, tuple(lines), portable, result.estimator(), want,
         measured.words(facts["task"]["name"], spec, solver),
+        tuple(facts["photo"].get("warnings", ())),
     )  # fmt: skip
 
 

@@ -19,7 +19,6 @@ from invdiff.serial import decode, encode, whole_folder
 
 MARKER = "run.json"
 
-
 ESTIMATE, SAMPLE = "estimate: the best single picture", "sample {}: one that may be true"
 """What the pictures of the overview are."""
 

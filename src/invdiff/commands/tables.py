@@ -63,7 +63,7 @@ def measure(name: str, args: list[str]) -> int:
     result = found(prior, x)
     spectrum.save(result, path)
     rows = [["noise level", "rms error of the denoiser, in noise levels"]]
-    for sigma, share in zip(result.sigmas, result.shares(tuple(x.shape[1:])), strict=True):
+    for sigma, share in zip(result.sigmas, result.share.sqrt().tolist(), strict=True):
         rows.append([f"{sigma:g}", f"{share:.3f}"])
     print(
         "\n".join(

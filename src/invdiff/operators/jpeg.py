@@ -145,13 +145,13 @@ class JPEG(PseudoInvertible):
         height, width = x.shape[2:]
         planes, known = _planes(x), _planes(y)
         seen = 3 if self.subsampling == "4:4:4" else 1
-        tables = torch.tensor(self._tables()).reshape(-1, 8, 8).to(x.device, x.dtype)
+        tables = torch.tensor(self.steps()).reshape(-1, 8, 8).to(x.device, x.dtype)
         for channel in range(min(seen, x.shape[1])):
             q = tables[min(channel, len(tables) - 1)]
             index = (blocks(known[:, channel]) / q).round()
             c = torch.minimum(torch.maximum(blocks(planes[:, channel]), (index - 0.5) * q),
                               (index + 0.5) * q)  # fmt: skip
-            planes[:, channel] = _image(c, height, width)
+            planes[:, channel] = image(c, height, width)
         return _pixels(planes)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -163,8 +163,8 @@ class JPEG(PseudoInvertible):
             )
         return tuple(x_shape)
 
-    def _tables(self) -> tuple[tuple[int, ...], ...]:
-        """The tables in use, read from a file where a quality stands for them."""
+    def steps(self) -> tuple[tuple[int, ...], ...]:
+        """The quantisation tables in use, read from a file where a quality stands for them."""
         if self.tables is not None:
             return self.tables
         file = self.encode(torch.zeros(3, 8, 8, dtype=torch.uint8))
@@ -232,7 +232,7 @@ def blocks(plane: Tensor) -> Tensor:
     return T @ blocks @ T.mT
 
 
-def _image(c: Tensor, height: int, width: int) -> Tensor:
+def image(c: Tensor, height: int, width: int) -> Tensor:
     """The inverse of `blocks`: (B, height, width)."""
     T = _dct().to(c)
     return (T.mT @ c @ T).transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :height, :width]

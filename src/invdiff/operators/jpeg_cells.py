@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.operators.dct import dct2, dct_matrix, idct2
-from invdiff.operators.jpeg import JPEG, YCBCR
+from invdiff.operators.jpeg import JPEG, YCBCR, blocks, image
+from invdiff.operators.jpeg_error import smooth_error
 
 FACTORS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}
 """Rows and columns of pixels that share a colour difference."""
@@ -34,17 +35,23 @@ class Plane:
 
     def coefficients(self, x: Tensor) -> Tensor:
         """The coefficients of images (B, C, H, W) on [-1, 1], in grey levels about 128."""
-        return _blocks(_reduced(self.values(x), self.factors))
+        return blocks(_reduced(self.values(x), self.factors))
 
     def values(self, x: Tensor) -> Tensor:
         """The plane of images at their full size, (B, H, W); brightness about 128."""
         levels = LEVELS * (self.weights.to(x)[:, None, None] * x).sum(1)
         return levels - 0.5 * float(self.weights.sum() > 0.5)
 
+    @property
+    def cells(self) -> tuple[Tensor, Tensor]:
+        """Lower and upper ends of the cells, each of the shape of index."""
+        return (self.index - 0.5) * self.steps, (self.index + 0.5) * self.steps
+
     def spread(self, change: Tensor, size: tuple[int, int]) -> Tensor:
         """A change of coefficients as one of the plane, (B, H, W): equal in averaged pixels."""
         r, c = self.factors
-        plane = _unblocked(change).repeat_interleave(r, 1).repeat_interleave(c, 2)
+        rows, columns = 8 * change.shape[1], 8 * change.shape[2]
+        plane = image(change, rows, columns).repeat_interleave(r, 1).repeat_interleave(c, 2)
         return plane[:, : size[0], : size[1]]
 
 
@@ -55,16 +62,61 @@ def planes(A: JPEG, y: Tensor) -> list[Plane]:
     do) are taken back to the stored ones first. Cells are the file's own, but where the decoder
     clipped at black or white.
     """
-    tables = torch.tensor(A._tables(), dtype=torch.float64).reshape(-1, 8, 8).to(y.device)
+    tables = torch.tensor(A.steps(), dtype=torch.float64).reshape(-1, 8, 8).to(y.device)
     matrix = YCBCR if y.shape[1] == 3 else torch.ones(1, 1, dtype=torch.float64)
     found = []
     for k, row in enumerate(matrix):
         factors = FACTORS[A.subsampling] if k and len(matrix) == 3 else (1, 1)
         plane = Plane(row, tables[min(k, len(tables) - 1)], factors, torch.zeros(0))
         stored = _stored(_reduced(plane.values(y.double()), factors), factors)
-        index = (_blocks(stored) / plane.steps).round()
+        index = (blocks(stored) / plane.steps).round()
         found.append(Plane(row, plane.steps, factors, index))
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """The way in which a plane is moved while those before it stay.
+
+    direction: of a pixel's channels, (C,), of length 1. gain: grey levels of the plane for a step
+    of 1 along it.
+    """
+
+    direction: Tensor
+    gain: float
+
+    def moved(self, x: Tensor, plane: Plane, change: Tensor) -> Tensor:
+        """Images (B, C, H, W) whose coefficients of the plane are changed."""
+        step = plane.spread(change, (int(x.shape[-2]), int(x.shape[-1]))) / self.gain
+        return x + step.to(x)[:, None] * self.direction.to(x)[:, None, None]
+
+
+def axes(known: list[Plane]) -> list[Axis]:
+    """The axes of planes: with W their weights and W^T = Q R, plane k is R^T u for u = Q^T x, so
+    that column k of Q moves it and none before it."""
+    Q, R = torch.linalg.qr(torch.stack([plane.weights for plane in known]).mT)
+    return [Axis(Q[:, k], float(R[k, k]) * LEVELS) for k in range(len(known))]
+
+
+def nearest(known: list[Plane], x: Tensor) -> Tensor:
+    """Images (B, C, H, W) taken into the cells, plane by plane along their axes.
+
+    What lies in all cells stays. For one plane it is the orthogonal projection; blocks that the
+    picture does not fill may be left a little outside, for only their pixels in it are moved.
+    """
+    for plane, axis in zip(known, axes(known), strict=True):
+        c = plane.coefficients(x.double())
+        x = axis.moved(x, plane, torch.clamp(c, *plane.cells) - c)
+    return x
+
+
+def error_level(known: list[Plane]) -> float:
+    """rms error of a decoded file's pixels, in units of an image on [-1, 1], as the file tells it
+    (`jpeg_error.smooth_error`); what subsampling lost is not counted."""
+    errors = [smooth_error((p.index == 0).double().flatten(0, 2).mean(0), p.steps) for p in known]
+    mean = torch.stack([error.mean() for error in errors])
+    mixed = torch.linalg.inv(torch.stack([p.weights for p in known])).square().to(mean) @ mean
+    return float(mixed.mean().sqrt()) / LEVELS
 
 
 def block_variance(spectrum: Tensor, factors: tuple[int, int]) -> Tensor:
@@ -108,16 +160,3 @@ def _stored(plane: Tensor, factors: tuple[int, int]) -> Tensor:
         for n, f in zip(plane.shape[-2:], factors, strict=True)
     ]
     return idct2(dct2(plane) / (gains[0][:, None] * gains[1]))
-
-
-def _blocks(plane: Tensor) -> Tensor:
-    """DCT coefficients of (B, H, W), (B, rows, columns, 8, 8); the border fills the last blocks."""
-    height, width = plane.shape[1:]
-    padded = F.pad(plane[:, None], (0, -width % 8, 0, -height % 8), mode="replicate")
-    rows, columns = padded.shape[2] // 8, padded.shape[3] // 8
-    return dct2(padded.reshape(-1, rows, 8, columns, 8).transpose(2, 3))
-
-
-def _unblocked(c: Tensor) -> Tensor:
-    """The inverse of `_blocks`, with the padding."""
-    return idct2(c).transpose(2, 3).flatten(3, 4).flatten(1, 2)

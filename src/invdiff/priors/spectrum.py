@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -28,13 +27,9 @@ CONTRASTS = tuple(0.003 * 2 ** (0.75 * i) for i in range(12))
 """Local contrasts of a denoised image, for which errors are told apart: 0.003 to 0.91."""
 WINDOW, SPREAD = 1.0, 2.0
 """Standard deviations in pixels of the window of the contrast, and of the mean of its effect."""
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Powers of the effect of contrast, of which the likeliest is taken."""
 GROUPS = 24
 """Groups of channels that the spectrum of a prior that was not measured serves: colour clips of 12
 frames."""
-JUDGES = 12
-"""Images on which they are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,35 +42,43 @@ class ErrorSpectrum:
     measured (`measure`), and interpolated linearly in the logarithms of sigma, frequency and
     contrast; beyond the ends of the tables the value at the end holds.
 
-    bands: (sigmas, groups, bands), L / sigma^2, at most 1. local: (sigmas, contrasts), S. prior:
-    fingerprint of the prior, "" where none is known.
+    bands: (sigmas, groups, bands), L / sigma^2, at most 1, of errors that were divided by the root
+    of S. local: (sigmas, contrasts), S. share: (sigmas,), the mean square error over sigma^2, which
+    V without S has. prior: fingerprint of the prior, "" where none is known.
     Raises InvdiffError for tables of other shapes, and for variances that are not above 0.
     """
 
     bands: Tensor
     local: Tensor
+    share: Tensor
     sigmas: tuple[float, ...] = SIGMAS
     prior: str = ""
 
     def __post_init__(self) -> None:
         n, b, c = len(self.sigmas), len(EDGES) - 1, len(CONTRASTS)
         fits = self.bands.ndim == 3 and self.bands.shape[::2] == (n, b)
-        if not fits or tuple(self.local.shape) != (n, c):
+        found = [tuple(t.shape) for t in (self.bands, self.local, self.share)]
+        if not fits or found[1:] != [(n, c), (n,)]:
             raise InvdiffError(
-                f"An error spectrum has bands ({n}, groups, {b}) and local factors ({n}, {c}), "
-                f"found {tuple(self.bands.shape)} and {tuple(self.local.shape)}."
+                f"An error spectrum has bands ({n}, groups, {b}), local factors ({n}, {c}) and "
+                f"shares ({n},), found {found[0]}, {found[1]} and {found[2]}."
             )
-        if not bool((self.bands > 0).all() and (self.local > 0).all()):
+        if not all(bool((t > 0).all()) for t in (self.bands, self.local, self.share)):
             raise InvdiffError("Variances of an error spectrum are above 0; some are not.")
 
     def at(self, sigma: float, x0: Tensor, local: bool = True) -> Covariance:
-        """V at a noise level, around the denoised images x0 (B, C, ..., H, W); local: with S."""
-        factors = None
-        if local:
-            table = self._at(self.local, sigma)
-            where = _place(_contrast(x0).log(), [math.log(c) for c in CONTRASTS])
-            factors = _smooth(_read(table.to(x0), where), SPREAD)
-        return Covariance(self.diagonal(sigma, x0), factors)
+        """V at a noise level, around the denoised images x0 (B, C, ..., H, W).
+
+        local: with S. Without it L is made so large that V has the mean square error, but no mode
+        has more than sigma^2.
+        """
+        L = self.diagonal(sigma, x0)
+        if not local:
+            share = float(self._at(self.share[:, None], sigma))
+            return Covariance((L * share * sigma**2 / L.mean()).clamp_max(sigma**2))
+        table = self._at(self.local, sigma)
+        where = place(contrast(x0).log(), [math.log(c) for c in CONTRASTS])
+        return Covariance(L, smooth(read(table.to(x0), where), SPREAD))
 
     def diagonal(self, sigma: float, like: Tensor) -> Tensor:
         """L as an array (1, channels, H, W) for images (B, C, ..., H, W), in their precision."""
@@ -87,22 +90,17 @@ class ErrorSpectrum:
                 f"shape {tuple(like.shape[1:])} have {max(groups) + 1}; measure it on such images."
             )
         h, w = like.shape[-2:]
-        where = _place(_frequencies(h, w).clamp_min(1e-6).log(), _centres())
-        maps = torch.stack([_read(table[g].log(), where).exp() for g in groups])
+        where = place(_frequencies(h, w).clamp_min(1e-6).log(), _centres())
+        maps = torch.stack([read(table[g].log(), where).exp() for g in groups])
         return (sigma**2 * maps.clamp_max(1.0))[None].to(like)
 
     def _at(self, table: Tensor, sigma: float) -> Tensor:
         """A table at a noise level."""
         at = torch.tensor([math.log(max(sigma, 1e-12))], dtype=torch.float64)
-        where = _place(at, [math.log(s) for s in self.sigmas])
+        where = place(at, [math.log(s) for s in self.sigmas])
         lower, share = int(where[0][0]), float(where[1][0])
         rows = table.double().log()
         return torch.lerp(rows[lower], rows[lower + 1], share).exp()
-
-    def shares(self, x_shape: tuple[int, ...]) -> list[float]:
-        """Root of the mean of V over sigma, at each level: rms error in units of the noise."""
-        like = torch.zeros(1, *x_shape)
-        return [float(self.diagonal(s, like).mean().sqrt()) / s for s in self.sigmas]
 
     @property
     def fingerprint(self) -> str:
@@ -123,6 +121,7 @@ class ErrorSpectrum:
             "sigmas": list(self.sigmas),
             "bands": rounded(self.bands),
             "local": rounded(self.local),
+            "share": rounded(self.share),
         }
 
     @classmethod
@@ -131,11 +130,10 @@ class ErrorSpectrum:
         try:
             if values["format"] != 1:
                 raise InvdiffError(f"An error spectrum of format {values['format']} is unknown.")
-            bands, local = (
-                torch.tensor(values[k], dtype=torch.float64) for k in ("bands", "local")
-            )
+            names = ("bands", "local", "share")
+            bands, local, share = (torch.tensor(values[n], dtype=torch.float64) for n in names)
             sigmas = tuple(float(s) for s in values["sigmas"])
-            return cls(bands, local, sigmas, str(values["prior"]))
+            return cls(bands, local, share, sigmas, str(values["prior"]))
         except (LookupError, TypeError, ValueError) as error:
             if isinstance(error, InvdiffError):
                 raise
@@ -258,16 +256,34 @@ def channel_basis(axes: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
     return torch.eye(axes[0], dtype=torch.float64), (0,) * axes[0]
 
 
+SHARES = (
+    0.592,
+    0.42,
+    0.285,
+    0.184,
+    0.12,
+    0.0761,
+    0.0457,
+    0.029,
+    0.0179,
+    0.0109,
+    0.00493,
+    0.00218,
+    0.000819,
+    0.00028,
+)
+"""Mean square error of the prior `photo` over sigma^2, at SIGMAS, as its spectrum tells."""
+
+
 def isotropic(half_range: float = 1.0) -> ErrorSpectrum:
     """What stands for a prior that was not measured: the mean error of photographs, V = r^2 I.
 
-    The ratio r^2 / sigma^2 is that of the prior `photo`, at noise levels in half ranges of images.
+    half_range: of the prior's images; noise levels are in units of it.
     """
-    ratio = (0.73, 0.60, 0.42, 0.30, 0.21, 0.138, 0.083, 0.053, 0.033, 0.020, 0.0093, 0.0041)
-    bands = torch.tensor((*ratio, 0.0012, 3.5e-4), dtype=torch.float64)[:, None, None]
+    share = torch.tensor(SHARES, dtype=torch.float64)
+    bands = share[:, None, None].expand(-1, GROUPS, len(EDGES) - 1).clone()
     flat = torch.ones(len(SIGMAS), len(CONTRASTS), dtype=torch.float64)
-    bands = bands.expand(-1, GROUPS, len(EDGES) - 1).clone()
-    return ErrorSpectrum(bands, flat, tuple(half_range * s for s in SIGMAS))
+    return ErrorSpectrum(bands, flat, share, tuple(half_range * s for s in SIGMAS))
 
 
 def _frequencies(h: int, w: int) -> Tensor:
@@ -276,7 +292,7 @@ def _frequencies(h: int, w: int) -> Tensor:
     return 128 * torch.hypot(down[:, None], across[None, :])
 
 
-def _band(h: int, w: int) -> Tensor:
+def band_of(h: int, w: int) -> Tensor:
     """Number of the band of every mode, (H, W)."""
     return torch.bucketize(_frequencies(h, w), torch.tensor(EDGES[1:-1]).double(), right=True)
 
@@ -286,26 +302,26 @@ def _centres() -> list[float]:
     return [math.log(math.sqrt(max(a, 0.5) * b)) for a, b in zip(EDGES, EDGES[1:], strict=False)]
 
 
-def _place(x: Tensor, knots: list[float]) -> tuple[Tensor, Tensor]:
+def place(x: Tensor, knots: list[float]) -> tuple[Tensor, Tensor]:
     """(index of the knot below, share of the next one) for linear interpolation within the ends."""
     t = torch.tensor(knots, dtype=x.dtype, device=x.device)
     lower = (torch.bucketize(x, t, right=True) - 1).clamp(0, len(knots) - 2)
     return lower, ((x - t[lower]) / (t[lower + 1] - t[lower])).clamp(0, 1)
 
 
-def _read(table: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
+def read(table: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
     """The table (knots,), interpolated linearly."""
     lower, share = where
     return torch.lerp(table[lower], table[lower + 1], share.to(table))
 
 
-def _contrast(x0: Tensor) -> Tensor:
+def contrast(x0: Tensor) -> Tensor:
     """Standard deviation within a Gaussian window of 1 pixel, root mean square over channels."""
-    variance = (_smooth(x0 * x0, WINDOW) - _smooth(x0, WINDOW).square()).clamp_min(0)
+    variance = (smooth(x0 * x0, WINDOW) - smooth(x0, WINDOW).square()).clamp_min(0)
     return variance.mean(1, keepdim=True).sqrt().clamp_min(1e-6)
 
 
-def _smooth(x: Tensor, width: float) -> Tensor:
+def smooth(x: Tensor, width: float) -> Tensor:
     """Gaussian mean over the last two axes, with the border repeated."""
     r = math.ceil(3 * width)
     k = torch.exp(-(torch.arange(-r, r + 1).to(x) ** 2) / (2 * width**2))
@@ -313,94 +329,3 @@ def _smooth(x: Tensor, width: float) -> Tensor:
     flat = F.pad(x.reshape(-1, 1, *x.shape[-2:]), (r, r, r, r), mode="replicate")
     flat = F.conv2d(F.conv2d(flat, k[None, None, None]), k[None, None, :, None])
     return flat.reshape(x.shape)
-
-
-# ------------------------------------------------------------------------------------- measurement
-
-
-@torch.no_grad()
-def measure(
-    denoise: Callable[[Tensor, float], Tensor],
-    images: Tensor,
-    sigmas: tuple[float, ...] = SIGMAS,
-    seed: int = 0,
-    batch: int = 8,
-) -> ErrorSpectrum:
-    """The error spectrum of a denoiser, from its errors on clean images.
-
-    denoise(x, sigma): as `Prior.denoise`. images: (N, C, ..., H, W) in the prior's range, which it
-    was not trained on. One evaluation for each image and sigma. For each sigma the errors are
-    divided by their local factor, and what is left is averaged over bands; the factor is the mean
-    square error by contrast, to the power under which the errors are likeliest as a normal law.
-    """
-    bands, local = [], []
-    for i, sigma in enumerate(sigmas):
-        g = torch.Generator().manual_seed(1_000_003 * seed + i)
-        z = torch.randn(images.shape, generator=g).to(images)
-        parts = zip(torch.split(images, batch), torch.split(z, batch), strict=True)
-        found = torch.cat([denoise(x + sigma * n, sigma) for x, n in parts])
-        b, s = _level(found - images, found, sigma)
-        bands.append(b)
-        local.append(s)
-    return ErrorSpectrum(torch.stack(bands), torch.stack(local), sigmas)
-
-
-def _level(error: Tensor, found: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """(bands, local) of one noise level."""
-    where = _place(_contrast(found).double().log(), [math.log(c) for c in CONTRASTS])
-    factor = _by_contrast(error.double().square().mean(1, keepdim=True), where)
-    tables = [_normalised(factor**strength, where) for strength in STRENGTHS]
-    few = slice(0, JUDGES)
-    fits = [_whitened(error[few], table, tuple(w[few] for w in where))[1] for table in tables]
-    best = tables[fits.index(max(fits))]
-    return (_whitened(error, best, where)[0] / sigma**2).clamp(1e-9, 1.0), best
-
-
-def _normalised(table: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
-    """A table of factors whose mean over pixels is 1."""
-    return table / float(_read(table, where).mean())
-
-
-def _whitened(error: Tensor, table: Tensor, where: tuple[Tensor, ...]) -> tuple[Tensor, float]:
-    """(bands of the errors over the root of S, their log-likelihood per number as a normal law)."""
-    lower, share = where
-    S = _smooth(_read(table, (lower, share)), SPREAD).to(error)
-    c = to_modes(error / S.sqrt())
-    L = _by_band(c, error.shape)
-    each = _spread_out(L, error.shape).to(c)
-    return L, -0.5 * float((each.log() + c.square() / each).mean() + S.log().mean())
-
-
-def _by_contrast(power: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean of power at each contrast; where there are few pixels, that of the nearest contrast."""
-    lower, share = where
-    near = (lower + (share > 0.5)).flatten()
-    count = torch.zeros(len(CONTRASTS), dtype=torch.float64).index_add_(
-        0, near, torch.ones(near.numel(), dtype=torch.float64)
-    )
-    total = torch.zeros_like(count).index_add_(0, near, power.flatten())
-    enough = (count > 1e-3 * near.numel()).nonzero().flatten()
-    nearest = (torch.arange(len(count))[:, None] - enough).abs().argmin(1)
-    mean = (total / count.clamp_min(1))[enough[nearest]]
-    return mean.clamp_min(1e-12) / float(mean.clamp_min(1e-12).mean())
-
-
-def _by_band(c: Tensor, shape: torch.Size) -> Tensor:
-    """Mean square of coefficients (N, channels, H, W) by group and band; that of the nearest band
-    where one is empty."""
-    band, (_, groups) = _band(*shape[-2:]), channel_basis(tuple(shape[1:-2]))
-    out = torch.full((max(groups) + 1, len(EDGES) - 1), math.nan, dtype=torch.float64)
-    for g in range(max(groups) + 1):
-        power = c[:, [i for i, k in enumerate(groups) if k == g]].square().mean((0, 1))
-        for b in torch.unique(band).tolist():
-            out[g, b] = power[band == b].mean()
-    full = (~out[0].isnan()).nonzero().flatten()
-    nearest = (torch.arange(out.shape[1])[:, None] - full).abs().argmin(1)
-    return out[:, full[nearest]].clamp_min(1e-14)
-
-
-def _spread_out(L: Tensor, shape: torch.Size) -> Tensor:
-    """Bands (groups, bands) as an array of modes (channels, H, W)."""
-    _, groups = channel_basis(tuple(shape[1:-2]))
-    band = _band(*shape[-2:])
-    return torch.stack([L[g][band] for g in groups])

@@ -96,7 +96,7 @@ def _below(x: Tensor) -> Tensor:
     return 0.5 * torch.erfc(-x / math.sqrt(2))
 
 
-def clipped(y: Tensor, value_range: tuple[float, float]) -> Tensor:
+def saturated(y: Tensor, value_range: tuple[float, float]) -> Tensor:
     """+1 where y is at the upper end of the range, -1 at the lower one, else 0: shape of y.
 
     A file keeps no value beyond black and white: there y is only known to have been at least so
@@ -109,8 +109,8 @@ def clipped(y: Tensor, value_range: tuple[float, float]) -> Tensor:
     return at * ~beyond.reshape(-1, *[1] * (y.ndim - 1))
 
 
-def unclipped(y: Tensor, at: Tensor, mean: Tensor, std: float, u: Tensor | None) -> Tensor:
-    """y with values that were clipped (`clipped`) taken from N(mean, std^2) beyond where y is.
+def unsaturated(y: Tensor, at: Tensor, mean: Tensor, std: float, u: Tensor | None) -> Tensor:
+    """y with values that were clipped (`saturated`) taken from N(mean, std^2) beyond where y is.
 
     u: shares in (0, 1) at which they are drawn; None takes their mean.
     """

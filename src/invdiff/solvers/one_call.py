@@ -11,7 +11,7 @@ from invdiff.paths import VE, Path
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
 from invdiff.solvers.base import Solver, knob
-from invdiff.solvers.normal import clipped, unclipped
+from invdiff.solvers.normal import saturated, unsaturated
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class OneCall(Solver):
 
     For y = x + sigma n and a path at that level it is the posterior mean, E[x0 | y], as far as the
     prior knows it (Robbins 1956; Efron 2011, JASA 106, calls it Tweedie's formula; for denoisers
-    see Karras et al. 2022, arXiv 2206.00364, eq. 4). For JPEG, where h^+ is the
-    identity, it takes the error of the codec for white noise of a level that is chosen.
+    see Karras et al. 2022, arXiv 2206.00364, eq. 4). Other operators have h^+(y) for y, whose error
+    is no white noise.
     Values at the ends of the prior's range were clipped there: `refills` times they are replaced by
     their mean beyond it, about the denoised image.
     No noise is drawn: every sample is the same picture, an estimate.
@@ -39,9 +39,9 @@ class OneCall(Solver):
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         x = problem.invertible.pinv(problem.y)
-        at, y, sigma = clipped(x, prior.value_range), x, self.levels[0].sigma
+        at, y, sigma = saturated(x, prior.value_range), x, self.levels[0].sigma
         for _ in range(self.refills if bool((at != 0).any()) else 0):
-            x = unclipped(y, at, prior.denoise(x, sigma), sigma, None)
+            x = unsaturated(y, at, prior.denoise(x, sigma), sigma, None)
         return State(0, x, x.clone())
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:

@@ -16,11 +16,11 @@ from invdiff.rng import Rng
 from invdiff.solvers.base import Solver, knob
 from invdiff.solvers.normal import (
     Kind,
-    clipped,
     covariance,
     first_mean,
     own_size,
-    unclipped,
+    saturated,
+    unsaturated,
     weights,
 )
 
@@ -107,7 +107,7 @@ class SpectralAncestral(Solver):
                 f"{self.name} can start from y where y is a noisy image and the path begins at its "
                 f"noise, {problem.sigma_y:g}; take data drawn."
             )
-        at, x = clipped(y, prior.value_range), y
+        at, x = saturated(y, prior.value_range), y
         for k in range(self.refills if bool((at != 0).any()) else 0):
-            x = unclipped(y, at, prior.denoise(x, sigma), sigma, rng.uniform(y, f"refill {k}"))
+            x = unsaturated(y, at, prior.denoise(x, sigma), sigma, rng.uniform(y, f"refill {k}"))
         return x

@@ -11,7 +11,7 @@ from torch import Tensor
 from invdiff import steps
 from invdiff.core import Problem, State
 from invdiff.needs import Need
-from invdiff.operators.jpeg_cells import LEVELS, Plane, block_variance, planes
+from invdiff.operators.jpeg_cells import Plane, axes, block_variance, planes
 from invdiff.paths import Karras, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.priors.spectrum import Covariance, channel_basis
@@ -26,12 +26,12 @@ class SpectralJPEG(Solver):
 
     Measurements as in Kawar et al. 2022 (DDRM-JPEG, arXiv 2209.11888), who correct means instead.
     The measurement is no number with noise but a set: the file tells the interval of each quantised
-    coefficient. With W the matrix of brightness and colour differences and W^T = Q R, plane k is
-    R^T u with u = Q^T x, so it is moved along its own axis u_k, planes before it stay. Each of its
-    coefficients is drawn from the normal law with the mean of D on that axis, and V at the block's
-    frequencies, cut to its cell. Coefficients are drawn one by one: neighbours are correlated
-    through D alone. Samples lie in all cells before they are rounded to 8 bits, but for blocks that
-    the picture does not fill: these are drawn as if it went on by repetition.
+    coefficient. Plane by plane, brightness and then the colour differences, is moved along the axis
+    that leaves those before it (`jpeg_cells.axes`). Each of its coefficients is drawn from the
+    normal law with the mean of D on that axis, and V at the block's frequencies, cut to its cell.
+    Coefficients are drawn one by one: neighbours are correlated through D alone. Samples lie in all
+    cells before they are rounded to 8 bits, but for blocks that the picture does not fill: these
+    are drawn as if it went on by repetition.
     """
 
     name: ClassVar[str] = "spectral-jpeg"
@@ -65,22 +65,17 @@ class SpectralJPEG(Solver):
     def _in_cells(self, x0: Tensor, X: Tensor, V: Covariance, problem: Problem, rng: Rng) -> Tensor:
         """X with the coefficients of each plane drawn within their cells, about those of x0."""
         known = planes(problem.jpeg, problem.y)
-        W = torch.stack([plane.weights for plane in known]).to(x0.device)
-        Q, R = torch.linalg.qr(W.mT)  # float64; column k of Q is the axis of plane k
         _, groups = channel_basis(tuple(x0.shape[1:2]))
-        size = (int(x0.shape[-2]), int(x0.shape[-1]))
-        for k, plane in enumerate(known):
-            axis = Q[:, k].to(x0)
-            off = (axis[:, None, None] * (x0 - X)).sum(1, keepdim=True) * axis[:, None, None]
-            mean = plane.coefficients((X + off).double())
-            spectrum = V.diagonal[0, groups.index(min(k, max(groups)))]
-            std = (R[k, k].abs() * LEVELS) * self._std(spectrum, V, plane, mean)
-            u = rng.uniform(mean.float(), f"plane {k}").double()
-            drawn = truncated_normal(
-                mean, std, (plane.index - 0.5) * plane.steps, (plane.index + 0.5) * plane.steps, u
+        for k, (plane, axis) in enumerate(zip(known, axes(known), strict=True)):
+            along = axis.direction.to(x0)[:, None, None]
+            mean = plane.coefficients(
+                (X + (along * (x0 - X)).sum(1, keepdim=True) * along).double()
             )
-            change = plane.spread(drawn - plane.coefficients(X.double()), size)
-            X = X + (change / (R[k, k] * LEVELS)).to(X)[:, None] * axis[:, None, None]
+            spectrum = V.diagonal[0, groups.index(min(k, max(groups)))]
+            std = abs(axis.gain) * self._std(spectrum, V, plane, mean)
+            u = rng.uniform(mean.float(), f"plane {k}").double()
+            drawn = truncated_normal(mean, std, *plane.cells, u)
+            X = axis.moved(X, plane, drawn - plane.coefficients(X.double()))
         return X
 
     @staticmethod

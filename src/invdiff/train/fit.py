@@ -129,6 +129,7 @@ def fit(
             if crops is not None:
                 known = centre_crops(train, recipe, 500)
                 facts["others"] = _others(run.prior(), crops, known, recipe)
+            beside(out / f"{recipe.name}.safetensors").unlink(missing_ok=True)  # of older weights
             _finish(run, out, facts, some)
             weights = load_weights(out / f"{recipe.name}.safetensors")
             held_out = patches(weights, recipe, valid or train)

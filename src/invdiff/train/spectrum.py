@@ -10,8 +10,9 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, nearest
 from invdiff.priors.base import Prior
+from invdiff.priors.measure import measure
 from invdiff.priors.photo_net import PhotoNetConfig
-from invdiff.priors.spectrum import ErrorSpectrum, measure
+from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.train.data import PatchSampler
 from invdiff.train.files import Images, read
 from invdiff.train.recipe import Recipe
