@@ -32,6 +32,7 @@ def promises() -> dict[str, dict[str, str]]:
     return dict(zoo.table())
 
 
+@cache
 def measured(task: str, sigma: float) -> Problem:
     """The task's small instance, with a measurement of a truth."""
     empty = zoo.example(task, sigma=sigma)

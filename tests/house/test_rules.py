@@ -1,6 +1,7 @@
 """The house rules that a machine can check: import direction, no printing, light imports."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path

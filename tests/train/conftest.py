@@ -1,9 +1,14 @@
 """Trainings of tests are short, and so is the measurement of errors at their end."""
 
+from collections.abc import Iterator
+
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invdiff.train.spectrum.PATCHES", 2)
-    monkeypatch.setattr("invdiff.train.spectrum.SIDE", 32)
+@pytest.fixture(autouse=True, scope="package")
+def few_patches() -> Iterator[None]:
+    """Of the package, so that it holds in fixtures of modules, which run before those of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("invdiff.train.spectrum.PATCHES", 2)
+        patch.setattr("invdiff.train.spectrum.SIDE", 32)
+        yield

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
 
 from invdiff import steps
 from invdiff.core import InvdiffError, Problem, State
 from invdiff.needs import Need
+from invdiff.paths import VE
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
 from invdiff.solvers import importance
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 from invdiff.solvers.moments import Krylov, posterior_draw, posterior_mean, white_variance
 
 
@@ -50,6 +51,19 @@ class MMPS(Solver):
     draw: bool = knob(False, "draw x0 given x_t and y, in place of its mean")
     data_std: float = knob(1.0, "standard deviation of images, for draw", 1e-6)
     weights: bool = knob(False, "weigh the samples by the prior and the likelihood")
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """experiments/cifar/train.py and experiments/fastmri/train.py of
+        francois-rozet/diffusion-priors: "ddpm" steps at geometric levels from 100 to .001.
+
+        cifar10: maxiter 1, 256 steps. fastmri: maxiter 3, 64 steps. Their last state has the noise
+        of .001; the last step here returns the mean.
+        """
+        return {
+            "cifar10": cls(1, path=VE(256, 100.0, 1e-3)),
+            "fastmri": cls(3, path=VE(64, 100.0, 1e-3)),
+        }
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -12,10 +12,11 @@ from torch import Tensor
 from invdiff import steps
 from invdiff.core import InvdiffError, Level, Problem, State, batch_dot
 from invdiff.needs import Need
+from invdiff.paths import VP
 from invdiff.priors.base import Prior, eps_from
 from invdiff.rng import Rng
 from invdiff.solvers import importance
-from invdiff.solvers.base import Solver, knob
+from invdiff.solvers.base import UNIT, Range, Solver, knob
 from invdiff.solvers.moments import white_variance
 
 
@@ -58,6 +59,18 @@ class PiGDM(Solver):
     data_std: float = knob(1.0, "standard deviation of images, for r^2", 1e-6)
     reach: float = knob(1.0, "longest step by the score, in units of one that fits y; inf: any", 0)
     weights: bool = knob(False, "weigh the samples by the prior and the likelihood")
+
+    @classmethod
+    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
+        """The lines of sample_test.sh of NVlabs/RED-diff, the authors' public code.
+
+        _configs/algo/pgdm.yaml with algo.eta=1.0, algo.awd=True and 100 steps: sr4, deblur_gauss,
+        in2_20ff and hdr are one configuration. Their code has no measurement noise, and two more
+        things for single tasks: it overwrites D in the known pixels of in2 masks, and pushes the
+        contrast of hdr.
+        """
+        same = cls(guidance="paper", path=VP(100, spacing="strided"))
+        return dict.fromkeys(("super-resolution", "deblur", "inpaint", "hdr"), same)
 
     def __post_init__(self) -> None:
         super().__post_init__()
