@@ -305,7 +305,8 @@ README = restoration.DOCS.parent / "README.md"
 
 def readme() -> None:
     """Write the README's table from the record."""
-    rows = {r["key"]: r for r in json.loads(RECORD.read_text()) if r["default"]}
+    rows = json.loads(RECORD.read_text())
+    rows = {r["key"]: r for r in rows if r["default"] and r["side"] == 128}
     lines = [
         "| measurement | coverage of 90 % | error / predicted | residual | estimate (NFE) "
         "| mean of 8 | one sample (NFE) |",
