@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +14,11 @@ from torch import Tensor
 from invdiff import measured, zoo
 from invdiff.checks import EXCESS, MISFIT, check, excess, growth, misfit
 from invdiff.core import InvdiffError, Problem
+from invdiff.io import read_photo, to_range
 from invdiff.noise import NOISELESS, DiagonalGaussian, Gaussian, Laplace, Poisson
 from invdiff.operators import JPEG, Bayer, Bicubic, Identity, Inpaint, Operator
 from invdiff.operators.blur import blur, gaussian_kernel
+from invdiff.paths import VE
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.priors.measure import measure
@@ -23,7 +27,7 @@ from invdiff.priors.spectrum import SHARES, ErrorSpectrum, beside, save
 from invdiff.priors.spectrum import load as load_spectrum
 from invdiff.result import Result
 from invdiff.rng import Rng
-from invdiff.run import again, solve
+from invdiff.run import again, estimate, solve
 
 SIDE = (32, 32)
 ROUNDING = 2 / (255 * math.sqrt(12))
@@ -47,6 +51,13 @@ def truth(prior: Prior) -> Tensor:
     blank = Problem(torch.zeros(1, 3, *SIDE), Identity(), Gaussian(1.0), (3, *SIDE))
     solver = zoo.solver_class("unconditional")(path=zoo.Karras(12, 20.0, 0.02))
     return solve(blank, prior, solver, 2, seed=4).samples[0].clamp(-0.9, 0.9)
+
+
+@pytest.fixture(scope="module")
+def photo() -> Tensor:
+    """A real photograph in 8 bits on [-1, 1], (1, 3, 64, 64)."""
+    file = Path(__file__).parents[1] / "examples" / "alpacas-small.png"
+    return to_range(read_photo(file).pixels[..., 16:80, 16:80].reshape(1, 3, 64, 64), (-1, 1))
 
 
 def posed(name: str, truth: Tensor, sigma: float) -> Problem:
@@ -87,6 +98,20 @@ def test_kept_pixels_move_by_one_level_at_most(prior, truth):
     x = solve(problem, prior, zoo.auto("inpaint", problem)[0], 2, seed=3).samples
     off = ((x - levels[:, None]) * 127.5).round().abs()
     assert float(off[A.mask.bool().expand_as(levels)[:, None].expand_as(off)].max()) <= 1
+
+
+@pytest.mark.parametrize("quality", [5, 20, 50, 75, 90])
+def test_a_jpeg_estimate_is_nearer_than_the_file_at_any_quality(quality, prior, photo):
+    A = JPEG(quality)
+    problem = Problem(A(photo), A, NOISELESS, tuple(photo.shape[1:]))
+    solver = zoo.estimator("jpeg", problem)[0]
+    result = estimate(problem, prior, solver)
+    error, before = (float((x - photo).square().mean()) for x in (result.estimate, problem.y))
+    assert error < 0.95 * before
+    assert result.check(prior)["estimate"].misfit == pytest.approx((0.0,), abs=1e-5)
+    strong = dataclasses.replace(solver, path=VE(2, 0.4, 0.2))  # the level of quality 5 for all
+    worse = float((estimate(problem, prior, strong).estimate - photo).square().mean())
+    assert quality < 20 or worse > before
 
 
 # ---- the check itself

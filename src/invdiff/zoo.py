@@ -16,7 +16,7 @@ from invdiff.instances import INSTANCES
 from invdiff.needs import Need, missing, offers, why_not
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Linear
-from invdiff.operators.jpeg_cells import error_level, planes
+from invdiff.operators.jpeg_cells import coarse_error, planes
 from invdiff.paths import VE, VP, Karras, Path
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
@@ -120,10 +120,14 @@ def configured(task_name: str, solver_name: str, problem: Problem) -> Solver:
     if isinstance(found, SpectralAncestral) and task_name == "inpaint" and has_hole(problem):
         return dataclasses.replace(found, path=Karras(*HOLE, 0.01))
     if isinstance(found, POCS) and problem.A.cells:
-        level = max(error_level(planes(problem.jpeg, problem.y)), 1e-3)
-        return dataclasses.replace(found, path=VE(3, 2.0 * level, 0.6 * level))
+        level = math.hypot(coarse_error(planes(problem.jpeg, problem.y)), FINE)
+        return dataclasses.replace(found, path=VE(2, level, 0.55 * level))
     return found
 
+
+FINE = 0.015
+"""Error of good JPEG files beyond that of their coarse frequencies, as a noise level; found on
+photographs that are not reported."""
 
 REACH = 4
 """Pixels from the nearest known one beyond which an unknown one lies in a hole."""
@@ -367,7 +371,7 @@ def auto(task_name: str, problem: Problem) -> tuple[Solver, str]:
 
 ESTIMATORS: dict[str, tuple[str, str]] = {
     "denoise": ("one-call", "the posterior mean, by one evaluation"),
-    "jpeg": ("pocs", "one picture in the cells of the file, by three evaluations"),
+    "jpeg": ("pocs", "one picture in the cells of the file, by two evaluations"),
     **dict.fromkeys(SPLIT, ("hqs", "one picture at a tenth of the cost of samples")),
 }
 """What makes the one picture that stands for a task, and why it; others have the mean of samples.

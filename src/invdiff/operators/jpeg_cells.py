@@ -11,7 +11,6 @@ from torch import Tensor
 
 from invdiff.operators.dct import dct2, dct_matrix, idct2
 from invdiff.operators.jpeg import JPEG, YCBCR, blocks, image
-from invdiff.operators.jpeg_error import smooth_error
 
 FACTORS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}
 """Rows and columns of pixels that share a colour difference."""
@@ -110,13 +109,14 @@ def nearest(known: list[Plane], x: Tensor) -> Tensor:
     return x
 
 
-def error_level(known: list[Plane]) -> float:
-    """rms error of a decoded file's pixels, in units of an image on [-1, 1], as the file tells it
-    (`jpeg_error.smooth_error`); what subsampling lost is not counted."""
-    errors = [smooth_error((p.index == 0).double().flatten(0, 2).mean(0), p.steps) for p in known]
-    mean = torch.stack([error.mean() for error in errors])
-    mixed = torch.linalg.inv(torch.stack([p.weights for p in known])).square().to(mean) @ mean
-    return float(mixed.mean().sqrt()) / LEVELS
+def coarse_error(known: list[Plane]) -> float:
+    """rms of the uniform error q / sqrt(12) of the 4 x 4 lowest frequencies of brightness, in units
+    of an image on [-1, 1].
+
+    These are the coefficients that are seldom zero, so that it tells of the tables and not of the
+    picture. It is near the noise level at which a denoiser repairs photographs best.
+    """
+    return float((known[0].steps[:4, :4].square().mean() / 12).sqrt()) / LEVELS
 
 
 def block_variance(spectrum: Tensor, factors: tuple[int, int]) -> Tensor:

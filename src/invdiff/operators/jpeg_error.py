@@ -29,35 +29,10 @@ def quantisation_error(coefficients: Tensor, steps: Tensor) -> Tensor:
     flat, q = coefficients.reshape(-1, 8, 8).double(), steps.double()
     edge = 0.5 / max(len(flat), 1)
     p0 = (flat.abs() < q / 2).double().mean(0).clamp(edge, 1 - edge)
-    return _laplace(-torch.log1p(-p0), q)
-
-
-def _laplace(a: Tensor, q: Tensor) -> Tensor:
-    """The mean square error for steps q of a law of Laplace with b = q / (2 a)."""
-    p0, b = -torch.expm1(-a), q / (2 * a)
+    a = -torch.log1p(-p0)
+    b = q / (2 * a)
     zeros = b**2 * 2 * torch.special.gammainc(torch.full_like(a, 3.0), a) / p0
     return p0 * torch.minimum(zeros, q**2 / 12) + (1 - p0) * q**2 / 12
-
-
-def smooth_error(zeros: Tensor, steps: Tensor) -> Tensor:
-    """As `quantisation_error`, for scales b that fall as a power of the frequency, shape (8, 8).
-
-    zeros: share of zeros at each frequency, (8, 8). The power and the scale are the likeliest of a
-    grid; the mean of a block has an error of q^2 / 12. Frequencies of which all coefficients are
-    zero follow from the others: on photographs the root of the mean is .9 to 1.5 times the true
-    error at qualities 5 to 95, where the scales one by one make it 1.2 to 10 times.
-    """
-    q, share = steps.double(), zeros.double()
-    k = torch.arange(8, dtype=torch.float64, device=q.device)
-    octave = torch.hypot(k[:, None], k).clamp_min(1).log()
-    scale = torch.linspace(math.log(0.05), math.log(200.0), 80).to(octave)
-    power = torch.linspace(0, 4, 41).to(octave)
-    a = q / 2 * torch.exp(power[None, :, None, None] * octave - scale[:, None, None, None])
-    each = share * torch.log(-torch.expm1(-a)) - (1 - share) * a
-    each[..., 0, 0] = 0
-    error = _laplace(a.flatten(0, 1)[each.sum((-2, -1)).argmax()], q)
-    error[0, 0] = q[0, 0] ** 2 / 12
-    return error
 
 
 def noise_from_tables(path: str | Path, luma: bool = False) -> Estimate | None:
