@@ -12,7 +12,7 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from invdiff.cli import COMMANDS, main
 from invdiff.commands import outputs
@@ -396,6 +396,29 @@ def test_one_sample_has_no_uncertainty(here: Path, capsys: pytest.CaptureFixture
     restore("--samples", "2", "--out", "two", task="inpaint")
     assert array(here / "two/overview.png").shape[1] > 600
     assert array(here / "two/uncertainty.png").size > 10_000
+
+
+@pytest.mark.parametrize("photo", ["photo.png", "grey.png", "turned.jpg"])
+def test_inpainting_leaves_known_pixels_as_they_are(
+    photo: str, here: Path, quick_figures: None
+) -> None:
+    """Whatever noise the file is supposed to have; where the user tells it, they are denoised."""
+    size = SIZE if photo != "turned.jpg" else SIZE[::-1]
+    mask = np.zeros(size, np.uint8)
+    mask[3:8, 4:11] = 255
+    Image.fromarray(mask).save(here / "hole.png")
+    args = ["restore", photo, "--task", "inpaint", "--mask", "hole.png", *QUICK]
+    assert main([*args, "--out", "kept"]) == 0
+    assert main([*args, "--noise", "0.1", "--out", "told"]) == 0
+    assert main(["restore", "--from", "kept/run.json", "--quiet", "--out", "again"]) == 0
+    with Image.open(photo) as image:
+        before = np.asarray(ImageOps.exif_transpose(image))
+    for name in ("estimate.png", "sample-1.png", "mean.png"):
+        kept, told = array(here / "kept" / name), array(here / "told" / name)
+        assert np.array_equal(kept[mask == 0], before[mask == 0])
+        assert not np.array_equal(kept[mask > 0], before[mask > 0])
+        assert not np.array_equal(told[mask == 0], before[mask == 0])
+        assert np.array_equal(kept, array(here / "again" / name))
 
 
 def test_overwrite(here: Path, quick_figures: None) -> None:

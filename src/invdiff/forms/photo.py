@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ class PhotoView(View):
 
     grey: without colour. alpha: transparency, (H, W) uint8. icc: the colour profile, bytes as
     uint8. turn: the EXIF orientation by which results are turned upright. margin: pixels around the
-    photo that are restored with it and cut off.
+    photo that are restored with it and cut off. kept: pixels that are shown as they were measured,
+    (H, W) bool, and measured: their values on [0, 1], (C, H, W), before they are turned.
     """
 
     value_range: Range = (-1.0, 1.0)
@@ -36,6 +37,8 @@ class PhotoView(View):
     icc: Tensor | None = None
     turn: int = 1
     margin: Margin = (0, 0, 0, 0)
+    kept: Tensor | None = None
+    measured: Tensor | None = None
 
     def size(self, x_shape: tuple[int, ...]) -> tuple[int, int]:
         above, below, left, right = self.margin
@@ -43,7 +46,10 @@ class PhotoView(View):
 
     def values(self, x: Tensor) -> Tensor:
         x = without_margin(x, self.margin)
-        return upright(shown(x, self.grey, self.value_range), self.turn)
+        pixels = shown(x, self.grey, self.value_range)
+        if self.kept is not None and self.measured is not None:
+            pixels = torch.where(self.kept, self.measured, pixels)
+        return upright(pixels, self.turn)
 
     def picture(self, values: Tensor) -> Tensor:
         return values
@@ -79,11 +85,17 @@ def profile(photo: Photo, problem: Problem, grey: bool) -> Tensor | None:
 
 
 def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior: Prior) -> Measured:
-    """The problem of restoring a photograph; `photos.damaged` tells how."""
+    """The problem of restoring a photograph; `photos.damaged` tells how.
+
+    Inpainting shows known pixels as they are in the file, unless their noise was told.
+    """
     photo = read_photo(path)
     d = damaged(photo, task.name, options, noise, prior)
-    icc = profile(photo, d.problem, d.grey)
+    icc, A = profile(photo, d.problem, d.grey), d.problem.A
     view = PhotoView(prior.image_range, d.grey, photo.alpha, icc, margin=d.margin)
+    if isinstance(A, Inpaint) and noise is None:
+        known = shown(d.problem.y[0], d.grey, prior.image_range)
+        view = replace(view, kept=A.mask[0].bool().all(0), measured=known)
     return Measured(d.problem, view, photo.about, d.noise, d.notes)
 
 
