@@ -15,12 +15,13 @@ import torch
 from PIL import Image, ImageOps
 
 from invdiff.cli import COMMANDS, main
-from invdiff.commands import outputs
 from invdiff.commands import restore as restore_command
 from invdiff.io import read_photo
 from invdiff.needs import Need
 from invdiff.priors.photo import save_weights
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
+from invdiff.restoration import perform as performing
+from invdiff.restoration import restored
 from invdiff.result import Result
 from invdiff.run import Snapshot
 from invdiff.run import solve as real_solve
@@ -94,8 +95,8 @@ def here(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take a second each; most tests do without."""
-    monkeypatch.setattr(outputs, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(outputs, "uncertainty_picture", lambda std, samples, path, *_: path.touch())
+    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
+    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
 
 
 def names(folder: Path) -> list[str]:
@@ -245,7 +246,7 @@ def test_unexpected_errors_are_told(
         def fail(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr(restore_command, "solve", fail)
+        monkeypatch.setattr(performing, "solve", fail)
         restore(code=1)
         assert text in capsys.readouterr().err
 
@@ -438,7 +439,7 @@ def test_a_place_that_takes_no_folder_is_told_before_the_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """/proc says that it is writable to the superuser, and is not."""
-    monkeypatch.setattr(restore_command, "solve", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(performing, "solve", lambda *_: pytest.fail("it ran"))
     for out in ("/proc/x", "/proc/x/y"):
         restore("--out", out, code=2)
         assert "cannot be made, because /proc is not writable" in capsys.readouterr().err
@@ -451,7 +452,7 @@ def test_a_failure_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(outputs, "overview", fail)
+    monkeypatch.setattr(restored, "overview", fail)
     before = names(here)
     restore(code=1)
     assert names(here) == before
@@ -524,7 +525,7 @@ def test_resume_gives_the_same_pixels(
     args += ["--out", "a"]
     for i, count in enumerate(steps):
         capsys.readouterr()
-        monkeypatch.setattr(restore_command, "solve", interrupted_after(count))
+        monkeypatch.setattr(performing, "solve", interrupted_after(count))
         restore(*args, *(["--resume"] if i else []), task="deblur", code=130)
         err = capsys.readouterr().err
         assert f"interrupted after {count} of 4 steps" in err and err.count("\n") == 1
@@ -532,8 +533,8 @@ def test_resume_gives_the_same_pixels(
         assert "a.checkpoint" in names(here)
     monkeypatch.undo()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(outputs, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(outputs, "uncertainty_picture", lambda std, samples, path, *_: path.touch())
+    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
+    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
     restore(*args, task="deblur", code=2)
     assert "give --resume to go on" in capsys.readouterr().err
     restore(*args, "--resume", "--seed", "1", task="deblur", code=2)
@@ -553,7 +554,7 @@ def test_interrupted_while_writing(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs, "overview", stop)
+    monkeypatch.setattr(restored, "overview", stop)
     restore(code=130)
     assert {"restored-photo.checkpoint"} == {n for n in names(here) if "restored" in n}
 

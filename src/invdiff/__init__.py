@@ -142,6 +142,8 @@ _HOME = {
     "invdiff.solvers.score_prior": ("ScorePrior",),
     "invdiff.solvers.unconditional": ("Unconditional",),
     "invdiff.solvers.video_guidance": ("VideoGuidance",),
+    "invdiff.restoration.api": ("restore",),
+    "invdiff.restoration.restored": ("Restoration",),
     "invdiff.result": ("Result",),
     "invdiff.run": ("DivergedError", "Snapshot", "again", "solve", "stream"),
     "invdiff.metrics": ("align", "best_by_residual", "psnr", "ssim"),

@@ -14,8 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from invdiff.cli import main
-from invdiff.commands import outputs
-from invdiff.commands import restore as restore_command
 from invdiff.io import read_photo
 from invdiff.noise import DiagonalGaussian, Gaussian, Poisson, PoissonGaussian
 from invdiff.operators.mri import as_channels
@@ -23,6 +21,8 @@ from invdiff.operators.radon import Radon
 from invdiff.priors.photo import save_weights
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 from invdiff.priors.units import hu_to_x
+from invdiff.restoration import perform as performing
+from invdiff.restoration import restored
 from invdiff.result import Result
 from invdiff.run import Snapshot
 from invdiff.run import solve as real_solve
@@ -118,8 +118,8 @@ def here(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take a second each; most tests do without."""
-    monkeypatch.setattr(outputs, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(outputs, "uncertainty_picture", lambda std, samples, path, *_: path.touch())
+    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
+    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
 
 
 def prior(task: str) -> list[str]:
@@ -267,9 +267,9 @@ def test_resume_gives_the_same_image(
 
         return real_solve(*rest, stop, start)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(restore_command, "solve", interrupted)
+    monkeypatch.setattr(performing, "solve", interrupted)
     assert main([*args, "--out", "a"]) == 130
-    monkeypatch.setattr(restore_command, "solve", real_solve)
+    monkeypatch.setattr(performing, "solve", real_solve)
     assert main([*args, "--out", "a", "--resume"]) == 0
     assert np.array_equal(np.load("a/sample-2.npy"), np.load("whole/sample-2.npy"))
     assert main([*args, "--out", "a"]) == 2

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from invdiff.cli import main
-from invdiff.commands import outputs
 from invdiff.priors.load import load_prior
+from invdiff.restoration import restored
 from invdiff.result import Result
 from invdiff.run import again
 from invdiff.zoo import TASKS
@@ -26,8 +26,8 @@ def test_every_task_has_a_run():
 def test_a_run_is_repeated_to_the_same_pixels(folder, tmp_path, monkeypatch):
     """Convolutions of other processors round otherwise: by a grey level at most."""
     out = tmp_path / "again"
-    monkeypatch.setattr(outputs, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(outputs, "uncertainty_picture", lambda std, count, path, *_: path.touch())
+    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
+    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
     assert main(["restore", "--from", str(folder), "--quiet", "--out", str(out)]) == 0
     for name in PICTURES:
         file = f"{name}.png"

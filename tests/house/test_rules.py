@@ -22,6 +22,7 @@ LAYERS = [
     {"serial", "checks", "result", "run"},
     {"measured", "metrics", "tasks", "zoo"},
     {"train", "audit", "io", "scans", "photos", "photo_noise", "figures", "kernels", "forms"},
+    {"restoration"},
     {"cli", "commands", "__main__"},
 ]
 """From the bottom up; a module imports from its own layer and from those below."""

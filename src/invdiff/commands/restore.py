@@ -8,20 +8,22 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
-
-from tqdm import tqdm
 
 from invdiff import zoo
 from invdiff.cli import INTERRUPTED, OK
-from invdiff.commands import options, outputs
-from invdiff.commands.job import Job, fresh, repeated
+from invdiff.commands import options
 from invdiff.commands.options import Given
-from invdiff.result import Result
-from invdiff.run import Snapshot, estimate, solve, with_estimate
+from invdiff.core import InvdiffError
+from invdiff.restoration import checkpoint
+from invdiff.restoration.job import Job, prepare, repeated
+from invdiff.restoration.perform import perform
+from invdiff.restoration.restored import MARKER, Restoration
+from invdiff.run import Snapshot
 from invdiff.serial import check_apart, check_folder
-from invdiff.solvers import registry
+from invdiff.solvers import registry, solver_class
 from invdiff.solvers.base import Solver
 
 USAGE = "FILE --task TASK [options] | invdiff restore --from RUN.json"
@@ -44,18 +46,61 @@ def run(name: str, args: list[str]) -> int:
     command = ["invdiff", name, *args]
     args = options.normalised(args)
     given = _parse(name, args)
-    job = repeated(given) if "from" in given else fresh(given)
+    job = _repeated(given) if "from" in given else fresh(given)
     overwrite, resume = given.get("overwrite", False), given.get("resume", False)
-    check_folder(job.out, overwrite, outputs.MARKER)
+    check_folder(job.out, overwrite, MARKER)
     check_apart(job.out, *options.files(given))
     if resume:
-        start = outputs.load_checkpoint(job)
+        start = checkpoint.load_checkpoint(job)
     else:
-        outputs.check_checkpoint(job.out, overwrite)
-        outputs.remove_checkpoint(job.out)
+        checkpoint.check_checkpoint(job.out, overwrite)
+        checkpoint.remove_checkpoint(job.out)
         start = None
     say(job.lines)
     return _execute(job, start, command, given)
+
+
+def fresh(given: Given) -> Job:
+    """The job that options ask for. Raises InvdiffError for whatever does not fit."""
+    if "photo" not in given:
+        raise InvdiffError("FILE is missing; give the photo, or other measurement, to restore.")
+    name, values = options.task_options(given)
+    noise = options.noise_told(zoo.task(name), given)
+    knobs = given.get("solver", {})
+    asked = knobs.get("name", "auto")
+    if asked != "auto":  # before anything is read
+        options.with_knobs(solver_class(asked)(), knobs)
+
+    def configure(solver: Solver) -> Solver:
+        solver = options.with_knobs(solver, knobs)
+        return solver.with_steps(given["steps"]) if "steps" in given else solver
+
+    same = ("prior", "precision", "samples", "seed", "batch", "want", "device")
+    told = {key: given[key] for key in same if key in given}
+    out = Path(given["out"]) if "out" in given else None
+    return prepare(
+        name,
+        given["photo"],
+        values,
+        noise=noise,
+        prior_options=options.prior_options(given),
+        check_prior="no_check" not in given,
+        solver=asked,
+        configure=configure,
+        out=out,
+        **told,
+    )
+
+
+def _repeated(given: Given) -> Job:
+    """The job of an earlier run. Raises InvdiffError for options that have no place there."""
+    allowed = {"from", "out", "overwrite", "prior", "device", "quiet", "resume"}
+    extra = sorted(set(given) - allowed)
+    if extra:
+        name = "FILE" if extra[0] == "photo" else f"--{extra[0]}"
+        raise InvdiffError(f"--from repeats a run exactly as it was; leave {name} out.")
+    out = Path(given["out"]) if "out" in given else None
+    return repeated(given["from"], given.get("prior"), given.get("device"), out)
 
 
 def say(lines: Any) -> None:
@@ -67,7 +112,6 @@ def say(lines: Any) -> None:
 def _execute(job: Job, start: Snapshot | None, command: list[str], given: Given) -> int:
     """Run the job and write its results, or a checkpoint when interrupted."""
     last = start
-    quiet, total = given.get("quiet", False), job.chunks * job.solver.num_steps
 
     def remember(snapshot: Snapshot) -> None:
         nonlocal last
@@ -75,67 +119,48 @@ def _execute(job: Job, start: Snapshot | None, command: list[str], given: Given)
 
     try:
         with terminations_as_interrupts():
-            best, result = None, None
-            if job.estimator is not None:
-                with _bar(job.estimator, job.estimator.num_steps, None, quiet) as (_, watch):
-                    best = estimate(job.problem, job.prior, job.estimator, None, False, watch)
-                result = best
-            if job.draws:
-                with _bar(job.solver, total, start, quiet) as (bar, watch):
-
-                    def both(snapshot: Snapshot) -> None:
-                        remember(snapshot)
-                        watch(snapshot)
-
-                    result = solve(
-                        job.problem, job.prior, job.solver, job.samples, job.seed, job.batch,
-                        job.portable, both, start,
-                    )  # fmt: skip
-                    result = result if best is None else with_estimate(result, best)
-            assert result is not None
-            warnings = outputs.write(result, job, given.get("overwrite", False))
+            done = perform(job, start, remember, given.get("quiet", False))
+            done.save(job.out, given.get("overwrite", False))
     except KeyboardInterrupt:
         if last is None:
             raise
-        outputs.save_checkpoint(last, job)
+        checkpoint.save_checkpoint(last, job)
         resume = command if "--resume" in command else [*command, "--resume"]
+        total = job.chunks * job.solver.num_steps
         print(
             f"invdiff: interrupted after {last.steps_done} of {total} steps; go on with: "
             f"{shlex.join(resume)}",
             file=sys.stderr,
         )
         return INTERRUPTED
-    outputs.remove_checkpoint(job.out)
-    say([("done", _cost(result, best)), *outputs.written(job)])
-    for warning in warnings:
+    checkpoint.remove_checkpoint(job.out)
+    say([("done", _cost(done)), *_written(done, job.out)])
+    for warning in done.warnings:
         print(f"invdiff: warning: {warning}", file=sys.stderr)
     return OK
 
 
-def _cost(result: Result, best: Result | None) -> str:
+def _cost(done: Restoration) -> str:
     """What was spent, in words."""
+    result, c = done.result, done.result.config
     each = f"{result.nfe} evaluations" + (f" and {result.vjps} gradients" if result.vjps else "")
-    if best is None:
+    if result.estimate is None:
         return f"{result.seconds:.1f} s, {each} for each sample"
-    if result is best:
+    if not done.drawn:
         return f"{result.seconds:.1f} s, {each}"
-    seconds = f"{best.seconds:.1f} s and {best.nfe} evaluations for the estimate"
-    return f"{seconds}; {result.seconds:.1f} s, {each} for each sample"
+    first = f"{c['estimate_seconds']:.1f} s and {c['estimate_nfe']} evaluations for the estimate"
+    return f"{first}; {result.seconds:.1f} s, {each} for each sample"
 
 
-@contextlib.contextmanager
-def _bar(
-    solver: Solver, total: int, start: Snapshot | None, quiet: bool
-) -> Iterator[tuple[Any, Callable[[Snapshot], None]]]:
-    """A progress bar, and what moves it."""
-    done = start.steps_done if start else 0
-    with tqdm(total=total, initial=done, unit="step", desc=solver.name, disable=quiet) as bar:
-
-        def watch(snapshot: Snapshot) -> None:
-            bar.set_postfix(evaluations=snapshot.nfe, refresh=False)
-            bar.update(snapshot.steps_done - bar.n)
-
-        yield bar, watch
+def _written(done: Restoration, out: Path) -> list[tuple[str, str]]:
+    """(label, text) lines on what was written."""
+    lines = [("results", f"{out}: {', '.join(done.files)}")]
+    if done.view.beside:
+        lines.append(("", done.view.beside))
+    one = done.drawn and done.want != "estimate" and done.result.samples.shape[1] == 1
+    if one and done.view.spread:
+        lines.append(("", "one sample shows no uncertainty; give --samples 2 or more"))
+    return [*lines, ("again", f"invdiff restore --from {out / MARKER}")]
 
 
 @contextlib.contextmanager

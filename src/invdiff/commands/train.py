@@ -10,10 +10,10 @@ from pathlib import Path
 
 from invdiff.cli import INTERRUPTED, OK
 from invdiff.commands import options
-from invdiff.commands.job import torch_device
 from invdiff.commands.options import Given
 from invdiff.commands.restore import say, terminations_as_interrupts
 from invdiff.core import InvdiffError
+from invdiff.restoration.job import torch_device
 from invdiff.train.fit import fit
 from invdiff.train.recipes import RECIPES, recipe
 

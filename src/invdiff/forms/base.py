@@ -50,6 +50,10 @@ class View:
         """Samples (K, C, H, W) in the units that are saved, (K, C', H', W')."""
         raise NotImplementedError
 
+    def array(self, values: Tensor) -> np.ndarray:
+        """`values` as numpy, (K, H', W') or, of several channels, (K, H', W', C')."""
+        return np.asarray(values.permute(0, 2, 3, 1).squeeze(3).numpy())
+
     def picture(self, values: Tensor) -> Tensor:
         """One of `values`, (C', H', W'), as pixels (1 or 3, H', W') on [0, 1]."""
         raise NotImplementedError

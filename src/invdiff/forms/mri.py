@@ -58,6 +58,9 @@ class ComplexView(View):
     def values(self, x: Tensor) -> Tensor:
         return x * self.unit
 
+    def array(self, values: Tensor) -> np.ndarray:
+        return np.asarray(as_complex(values)[:, 0].numpy())
+
     def picture(self, values: Tensor) -> Tensor:
         return root_sum_of_squares(values[None])[0] / (WHITE * self.unit)
 

@@ -1,10 +1,11 @@
-"""What a restoration is made of: from parsed options, or from an earlier run."""
+"""What a restoration is made of: from a file and its options, or from an earlier run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +13,6 @@ import torch
 from torch import Tensor
 
 from invdiff import measured, zoo
-from invdiff.commands import options
-from invdiff.commands.options import Given
 from invdiff.core import InvdiffError, Problem
 from invdiff.forms import FORMS
 from invdiff.forms.base import View
@@ -25,10 +24,11 @@ from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.result import Result, describe
 from invdiff.run import posed
 from invdiff.serial import decode, encode
-from invdiff.solvers import registry, solver_class
+from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
 
 Want = Literal["estimate", "samples", "both"]
+Precision = Literal["float32", "bfloat16"]
 MEGAPIXELS = {False: 1.0, True: 0.3}
 """Pixels that are restored together by default, without and with gradients through the prior."""
 
@@ -40,8 +40,7 @@ class Job:
     view: how the results are shown. facts: goes into run.json beside what `solve` writes; tensors:
     go beside them. lines: (label, text) that tell the user what will be done. want: which of the
     two outputs are made: the estimate by `estimator` (None: the mean of samples stands for it), and
-    samples by `solver`. coverage: what was measured of such samples, in words. warnings: what was
-    seen to be wrong before the run.
+    samples by `solver`.
     """
 
     problem: Problem
@@ -58,8 +57,6 @@ class Job:
     portable: bool = False
     estimator: Solver | None = None
     want: Want = "both"
-    coverage: str = ""
-    warnings: tuple[str, ...] = ()
 
     @property
     def draws(self) -> bool:
@@ -84,49 +81,69 @@ class Job:
         return hashed.hexdigest()[:16]
 
 
-def fresh(given: Given) -> Job:
-    """The job that options ask for. Raises InvdiffError for whatever does not fit."""
-    if "photo" not in given:
-        raise InvdiffError("FILE is missing; give the photo, or other measurement, to restore.")
-    name, values = options.task_options(given)
+def prepare(
+    name: str,
+    file: str | Path,
+    values: Mapping[str, Any],
+    *,
+    noise: float | str | None = None,
+    prior: str | Prior | None = None,
+    prior_options: Mapping[str, Any] | None = None,
+    check_prior: bool = True,
+    precision: Precision = "float32",
+    solver: str | Solver = "auto",
+    configure: Callable[[Solver], Solver] = lambda solver: solver,
+    samples: int = 4,
+    seed: int = 0,
+    batch: int | None = None,
+    want: Want = "both",
+    device: str = "auto",
+    out: Path | None = None,
+) -> Job:
+    """The job of restoring a file. Raises InvdiffError for whatever does not fit.
+
+    name: of the task; values: its options, all of them, checked. noise: its level in the units of
+    the task, None for what the file tells. prior: a name, a path, or a prior; None for that of the
+    task. solver: a name, for which the task's preset is taken, or a solver; configure changes it.
+    batch: samples that are run together. out: folder for the results.
+    """
     task = zoo.task(name)
-    sigma = options.noise_told(task, given)
-    for key in ("samples", "batch"):
-        if given.get(key, 1) < 1:
-            raise InvdiffError(f"--{key} is at least 1, found {given[key]}.")
-    _check_solver(given)
-    check_file(Path(given["photo"]))
-    device = torch_device(given.get("device", "auto"))
-    named, precision = given.get("prior", task.prior), given.get("precision", "float32")
-    is_path = named not in BUILT_IN and Path(named).exists()
-    spec = str(Path(named).resolve()) if is_path else named
-    more = options.prior_options(given)
-    prior = load_prior(spec, device, precision, check="no_check" not in given, **more)
-    m = FORMS[task.form].read(task, given["photo"], values, sigma, prior)
-    asked = posed(m.problem, prior)
-    solver, why = _solver(name, given, asked)
-    best, want = zoo.estimator(name, asked), given.get("want", "both")
-    if want == "samples":
-        best = None
-    check(solver, asked, prior, [cls() for cls in registry().values()])
-    samples, stem = given.get("samples", 4), Path(given["photo"]).stem
-    batch = given.get("batch", min(samples, default_batch(solver, m.problem)))
-    coverage = measured.words(name, named, solver)
+    for key, number in (("samples", samples), ("batch", 1 if batch is None else batch)):
+        if number < 1:
+            raise InvdiffError(f"--{key} is at least 1, found {number}.")
+    check_file(Path(file))
+    device, more = torch_device(device), dict(prior_options or {})
+    if isinstance(prior, Prior):
+        spec, used = prior.name, prior
+    else:
+        named = prior or task.prior
+        is_path = named not in BUILT_IN and Path(named).exists()
+        spec = str(Path(named).resolve()) if is_path else named
+        used = load_prior(spec, device, precision, check=check_prior, **more)
+    m = FORMS[task.form].read(task, str(file), values, noise, used)
+    asked = posed(m.problem, used)
+    chosen, why = _solver(name, solver, asked)
+    chosen = configure(chosen)
+    best = None if want == "samples" else zoo.estimator(name, asked)
+    check(chosen, asked, used, [cls() for cls in registry().values()])
+    stem = Path(file).stem
+    batch = min(samples, default_batch(chosen, m.problem)) if batch is None else batch
+    coverage = measured.words(name, spec, chosen)
     drawn = [
-        ("solver", f"{solver.name}, {solver.num_steps} steps ({why})"),
+        ("solver", f"{chosen.name}, {chosen.num_steps} steps ({why})"),
         ("samples", f"{samples}, {batch} at a time"),
         *([("", coverage)] if coverage and samples > 1 else []),
     ]
     told = ", ".join([name, *(f"{key} {value}" for key, value in values.items())])
     lines = [
-        ("photo" if task.form == "photo" else "file", f"{given['photo']} ({m.about})"),
+        ("photo" if task.form == "photo" else "file", f"{file} ({m.about})"),
         *(("", note) for note in m.notes),
         ("task", f"{told}, to {words(m.view.size(m.problem.x_shape))} pixels"),
         ("noise", m.noise),
         *([("estimate", f"{best[0].name}, {best[0].num_steps} steps ({best[1]})")] if best else []),
         *([] if want == "estimate" and best else drawn),
-        ("prior", f"{named}, on {device}"),
-        *presumed(prior),
+        ("prior", f"{spec}, on {device}"),
+        *presumed(used),
     ]
     tensors: dict[str, Tensor] = {}
     wrong = [n.removeprefix(WARNING) for n in m.notes if n.startswith(WARNING)]
@@ -136,79 +153,69 @@ def fresh(given: Given) -> Job:
         "view": encode(m.view, tensors, "view"),
         "prior_spec": spec,
         "prior_options": more,
-        "prior_presumed": list(prior.presumed),
+        "prior_presumed": list(used.presumed),
         "precision": precision,
+        "want": want,
     }
-    out = Path(given.get("out", f"restored-{stem}"))
     return Job(
-        m.problem.to(device), prior, solver, samples, given.get("seed", 0), batch, out, m.view,
-        facts, tensors, tuple(lines), False, best[0] if best else None, want, coverage,
-        tuple(wrong),
+        m.problem.to(device), used, chosen, samples, seed, batch,
+        out or Path(f"restored-{stem}"), m.view, facts, tensors, tuple(lines), False,
+        best[0] if best else None, want,
     )  # fmt: skip
 
 
-def _check_solver(given: Given) -> None:
-    """Raise InvdiffError, before anything is read, when the solver or its knobs are unknown."""
-    name = given.get("solver", {}).get("name", "auto")
-    if name != "auto":
-        options.with_knobs(solver_class(name)(), given["solver"])
+def _solver(task: str, solver: str | Solver, problem: Problem) -> tuple[Solver, str]:
+    """The solver with its preset, and why it."""
+    if isinstance(solver, Solver):
+        return solver, "as given"
+    if solver == "auto":
+        found, reason = zoo.auto(task, problem)
+        return found, f"auto: {reason}"
+    return zoo.configured(task, solver, problem), "as asked"
 
 
-def _solver(task: str, given: Given, problem: Problem) -> tuple[Solver, str]:
-    """The configured solver, and why it."""
-    knobs = given.get("solver", {})
-    name = knobs.get("name", "auto")
-    if name == "auto":
-        solver, reason = zoo.auto(task, problem)
-        why = f"auto: {reason}"
-    else:
-        solver, why = zoo.configured(task, name, problem), "as asked"
-    solver = options.with_knobs(solver, knobs)
-    return (solver.with_steps(given["steps"]) if "steps" in given else solver), why
+def repeated(
+    source: str | Path, prior: str | None = None, device: str | None = None, out: Path | None = None
+) -> Job:
+    """The job of an earlier run, from its folder or run.json.
 
-
-def repeated(given: Given) -> Job:
-    """The job of an earlier run, from its run.json. Raises InvdiffError when it cannot be done."""
-    allowed = {"from", "out", "overwrite", "prior", "device", "quiet", "resume"}
-    extra = sorted(set(given) - allowed)
-    if extra:
-        name = "FILE" if extra[0] == "photo" else f"--{extra[0]}"
-        raise InvdiffError(f"--from repeats a run exactly as it was; leave {name} out.")
-    source = Path(given["from"])
+    prior: where the weights are now; device: another than that of the run.
+    Raises InvdiffError when it cannot be done.
+    """
+    source = Path(source)
     folder = source if source.is_dir() else source.parent
     if source.is_file() and source.name != "run.json":
         raise InvdiffError(f"{source} is not the run.json of a restoration.")
     result = Result.load(folder)
+    c = result.config
     try:
-        facts = {k: result.config[k] for k in ("photo", "task", "view", "prior_spec", "precision")}
-        problem, solver, c = result.problem(), result.solver(), result.config
+        facts = {k: c[k] for k in ("photo", "task", "view", "prior_spec", "precision")}
+        problem, solver = result.problem(), result.solver()
         view = decode(facts["view"], result.tensors)
         samples, seed, batch, portable = (c[k] for k in ("samples", "seed", "batch", "portable"))
     except (LookupError, TypeError) as error:
         raise InvdiffError(f"{source} is not the run.json of a restoration.") from error
     usable = c["device"] == "cpu" or torch.cuda.is_available()
-    device = torch_device(given.get("device", c["device"] if usable else "auto"))
-    spec = given.get("prior", facts["prior_spec"])
+    device = torch_device(device or (c["device"] if usable else "auto"))
+    spec = prior or facts["prior_spec"]
     facts["prior_options"] = c.get("prior_options", {})  # runs before there were any have none
-    prior = load_prior(spec, device, facts["precision"], check=False, **facts["prior_options"])
-    result.check_prior(prior)
-    want = c.get("want", "samples")
-    facts["prior_presumed"] = list(prior.presumed)
+    used = load_prior(spec, device, facts["precision"], check=False, **facts["prior_options"])
+    result.check_prior(used)
+    facts["want"] = want = c.get("want", "samples")
+    facts["prior_presumed"] = list(used.presumed)
     lines = [
         ("run", f"{source}: {facts['task']['name']} of {facts['photo']['name']}"),
         ("solver", f"{solver.name}, {solver.num_steps} steps, seed {seed}"),
         ("samples", f"{samples}, {batch} at a time, on {device}, prior {spec}"),
-        *presumed(prior),
+        *presumed(used),
     ]
     if device.split(":")[0] != c["device"].split(":")[0]:
         lines.append(("", f"made on {c['device']}: on {device} other noise is drawn"))
-    out = Path(given.get("out", folder.with_name(folder.resolve().name + "-again")))
     tensors = {k: v for k, v in result.tensors.items() if k.startswith("view.")}
     return Job(
-        problem.to(device), prior, solver, samples, seed, batch, out, view,
+        problem.to(device), used, solver, samples, seed, batch,
+        out or folder.with_name(folder.resolve().name + "-again"), view,
         facts, tensors, tuple(lines), portable, result.estimator(), want,
-        measured.words(facts["task"]["name"], spec, solver),
-        tuple(facts["photo"].get("warnings", ())),
     )  # fmt: skip
 
 
@@ -238,8 +245,3 @@ def torch_device(name: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise InvdiffError("This machine has no CUDA device that torch can use; give --device cpu.")
     return name
-
-
-def renamed(job: Job, result: Result) -> Result:
-    """The result with the job's own facts and tensors."""
-    return replace(result, config=result.config | job.facts, tensors=result.tensors | job.tensors)

@@ -1,0 +1,104 @@
+"""`invdiff.restore`: the main job in one call."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from invdiff import zoo
+from invdiff.core import InvdiffError
+from invdiff.priors.base import Prior
+from invdiff.restoration.job import Precision, Want, prepare
+from invdiff.restoration.perform import Watch, perform
+from invdiff.restoration.restored import Restoration
+from invdiff.solvers.base import Solver
+from invdiff.tasks import check_level, check_options
+
+Source = str | Path | Image.Image | np.ndarray | Tensor
+
+
+def restore(
+    task: str,
+    file: Source,
+    *,
+    noise: float | str | None = None,
+    prior: str | Path | Prior | None = None,
+    solver: str | Solver = "auto",
+    samples: int = 4,
+    seed: int = 0,
+    steps: int | None = None,
+    batch: int | None = None,
+    want: Want = "both",
+    device: str = "auto",
+    precision: Precision = "float32",
+    prior_options: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Restoration:
+    """Restore an image from one measurement: its best estimate, and samples of what it may be.
+
+        invdiff.restore("deblur", "photo.jpg", kernel="gaussian:2.0").save("sharp")
+
+    task: a name of `invdiff tasks`. file: a path, a PIL image, or an array or tensor as the task's
+    files hold them: of pictures (H, W) or (H, W, 3), bytes or numbers on [0, 1]. options: of the
+    task, as the command line has them, with _ for -; a mask or a kernel may be an array or a
+    picture too. noise: its level, "estimate" or "correlated"; without it what the file tells.
+    prior: a name, a path, or a prior; without it the task's. solver: "auto", a name, for which the
+    task's preset is taken, or a solver; steps: another number of its steps. samples: how many are
+    drawn; batch: how many together. want: "estimate" (a tenth of the cost), "samples" or "both".
+    watch(snapshot): called after every step. progress: whether a bar is shown.
+    Raises InvdiffError, in one sentence, for whatever does not fit; nothing is written.
+    """
+    kind = zoo.task(task)
+    with tempfile.TemporaryDirectory() as folder:
+        told = {k.replace("_", "-"): v for k, v in options.items() if v is not None}
+        if "sigma" in told:
+            raise InvdiffError("The noise level is told by noise, in every task.")
+        if "sigma" in kind.options:  # the command line's name of it
+            if noise is None:
+                raise InvdiffError(f"{kind.name} needs noise: {kind.told('sigma', False)}.")
+            told["sigma"] = noise
+        pictures = kind.form == "photo"
+        found = {k: _in_file(v, k, Path(folder), pictures) for k, v in told.items()}
+        values = check_options(kind, found)
+        values.pop("sigma", None)
+        check_level(kind, noise)
+        job = prepare(
+            kind.name,
+            _in_file(file, "image", Path(folder)),
+            values,
+            noise=noise,
+            prior=str(prior) if isinstance(prior, Path) else prior,
+            prior_options=prior_options,
+            precision=precision,
+            solver=solver,
+            configure=lambda s: s if steps is None else s.with_steps(steps),
+            samples=samples,
+            seed=seed,
+            batch=batch,
+            want=want,
+            device=device,
+        )
+    return perform(job, watch=watch, quiet=not progress)
+
+
+def _in_file(value: Any, name: str, folder: Path, pictures: bool = True) -> Any:
+    """A picture or an array as a file, which is what tasks read; other values as they are."""
+    if name == "mask" and isinstance(value, np.ndarray | Tensor) and value.ndim == 2 and pictures:
+        value = Image.fromarray(255 * (np.asarray(value) > 0.5).astype(np.uint8))
+    if isinstance(value, Image.Image):
+        value.save(folder / f"{name}.png")
+        return str(folder / f"{name}.png")
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().resolve_conj().numpy()
+    if isinstance(value, np.ndarray):
+        np.save(folder / f"{name}.npy", value)
+        return str(folder / f"{name}.npy")
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,66 @@
+"""Running a job: the estimate, the samples, and the check of both against the measurement."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from invdiff.restoration.job import Job
+from invdiff.restoration.restored import Restoration
+from invdiff.run import Snapshot, estimate, solve, with_estimate
+from invdiff.solvers.base import Solver
+
+Watch = Callable[[Snapshot], None]
+
+
+def perform(
+    job: Job, start: Snapshot | None = None, watch: Watch | None = None, quiet: bool = False
+) -> Restoration:
+    """Run the job, from a snapshot of its samples where there is one.
+
+    watch(snapshot): called after every step of the samples. quiet: without a progress bar.
+    """
+    best, result = None, None
+    if job.estimator is not None:
+        with _bar(job.estimator, job.estimator.num_steps, None, quiet) as moved:
+            best = estimate(job.problem, job.prior, job.estimator, None, False, moved)
+        result = best
+    if job.draws:
+        with _bar(job.solver, job.chunks * job.solver.num_steps, start, quiet) as moved:
+
+            def both(snapshot: Snapshot) -> None:
+                if watch is not None:
+                    watch(snapshot)
+                moved(snapshot)
+
+            result = solve(
+                job.problem, job.prior, job.solver, job.samples, job.seed, job.batch,
+                job.portable, both, start,
+            )  # fmt: skip
+        result = result if best is None else with_estimate(result, best)
+    assert result is not None
+    config, tensors = result.config | job.facts, result.tensors | job.tensors
+    config["estimate_seconds"] = 0.0 if best is None else best.seconds
+    result = replace(result, config=config, tensors=tensors)
+    checks = result.check(job.prior)
+    found = [w for c in checks.values() for w in c.warnings]
+    config["warnings"] = list(dict.fromkeys((*job.facts["photo"].get("warnings", ()), *found)))
+    config["checks"] = {name: c.as_dict() for name, c in checks.items()}
+    return Restoration(result, job.view)
+
+
+@contextlib.contextmanager
+def _bar(solver: Solver, total: int, start: Snapshot | None, quiet: bool) -> Iterator[Any]:
+    """A progress bar, in a terminal or a notebook, and what moves it."""
+    done = start.steps_done if start else 0
+    with tqdm(total=total, initial=done, unit="step", desc=solver.name, disable=quiet) as bar:
+
+        def watch(snapshot: Snapshot) -> None:
+            bar.set_postfix(evaluations=snapshot.nfe, refresh=False)
+            bar.update(snapshot.steps_done - bar.n)
+
+        yield watch

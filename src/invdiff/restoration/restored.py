@@ -1,0 +1,238 @@
+"""A restoration that is done: its images in the units of the file, and what is known of them."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from invdiff import measured
+from invdiff.core import InvdiffError, Problem
+from invdiff.figures import overview, uncertainty_picture
+from invdiff.forms.base import View
+from invdiff.result import Result
+from invdiff.serial import decode, whole_folder
+
+MARKER = "run.json"
+ESTIMATE, SAMPLE = "estimate: the best single picture", "sample {}: one that may be true"
+"""What the pictures of the overview are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """Estimate and samples of one file, as arrays in the units and the layout of the file.
+
+    Pictures are (H, W) or (H, W, 3) on [0, 1]; MR images complex (H, W) in the units of the
+    k-space; CT slices (H, W) in Hounsfield units or attenuation.
+    result: the same in the units of the prior, with all that repeats the run. view: how images are
+    shown.
+    """
+
+    result: Result
+    view: View
+
+    @property
+    def estimate(self) -> np.ndarray:
+        """The best single picture, (H, W[, C]).
+
+        By a deterministic method where the task has one, else what stands for all samples: their
+        mean. Raises InvdiffError when samples alone were asked for.
+        """
+        if self.result.estimate is not None:
+            return self._array(self.view.values(self.result.estimate))[0]
+        if self.want == "samples":
+            raise InvdiffError("Samples alone were asked for; the estimate takes want both.")
+        return self._array(self._stands()[None])[0]
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Images that may be true, (K, H, W[, C]); of weighted ones, as many of equal weight."""
+        return self._array(self._values())
+
+    @property
+    def mean(self) -> np.ndarray:
+        """What stands for the samples, (H, W[, C]): their mean, but of phase retrieval the best."""
+        return self._array(self._stands()[None])[0]
+
+    @property
+    def std(self) -> np.ndarray:
+        """The uncertainty: deviation of the samples, (H, W[, C]). Raises InvdiffError for one."""
+        if not self.spread:
+            raise InvdiffError("One sample has no deviation; draw two or more.")
+        found = self.view.std(self._values()).permute(1, 2, 0).squeeze(2)
+        return np.asarray(found.numpy())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What seems wrong with the answer, each a sentence; see `Result.check`."""
+        return tuple(self.result.config["warnings"])
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """Seconds, and evaluations of the prior for the estimate and for each sample."""
+        drawn = self.result.nfe if self.drawn else 0
+        alone = 0 if self.drawn else self.result.nfe
+        return {
+            "seconds": self.result.seconds,
+            "evaluations of the estimate": self.result.config.get("estimate_nfe", alone),
+            "evaluations of a sample": drawn,
+            "gradients of a sample": self.result.vjps,
+        }
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return str(self.result.config["task"]["name"])
+
+    @property
+    def want(self) -> str:
+        """What was asked for: estimate, samples or both."""
+        return str(self.result.config["want"])
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there are samples: also where nothing but their mean is an estimate."""
+        return self.want != "estimate" or self.result.estimate is None
+
+    @property
+    def spread(self) -> bool:
+        """Whether there is an uncertainty."""
+        more = self.drawn and self.result.samples.shape[1] > 1
+        return more and self.view.spread and self.want != "estimate"
+
+    @property
+    def solvers(self) -> list[str]:
+        """Names of what made it: the estimator, and the sampler."""
+        estimator = self.result.estimator() if self.result.estimate is not None else None
+        made = [estimator.name] if estimator else []
+        made += [self.result.solver().name] if self.drawn else []
+        return list(dict.fromkeys(made))
+
+    @property
+    def problem(self) -> Problem:
+        """The problem that was solved."""
+        return self.result.problem()
+
+    @property
+    def files(self) -> list[str]:
+        """What `save` puts into a folder for people, in words."""
+        found = ["overview.png"] + ([] if self.want == "samples" else ["estimate.png"])
+        if self.want != "estimate":
+            count = self.result.samples.shape[1]
+            found.append(f"{self.view.stands}.png")
+            found += ["uncertainty.png"] if self.spread else []
+            found.append("sample-1.png" + (f" to sample-{count}.png" if count > 1 else ""))
+        return found
+
+    def figure(self) -> Any:
+        """Everything on one sheet, a PIL image: measurement, estimate, samples, uncertainty."""
+        from PIL import Image
+
+        with tempfile.TemporaryDirectory() as folder:
+            _sheet(self, Path(folder) / "overview.png")
+            with Image.open(Path(folder) / "overview.png") as image:
+                return image.copy()
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write pictures, figures and the run into a folder, which appears when it is complete.
+
+        `invdiff restore --from FOLDER` makes the same images again, `load` reads them.
+        Raises InvdiffError when the folder exists and overwrite is False.
+        """
+        with whole_folder(Path(folder), overwrite, MARKER) as part:
+            _write(self, part)
+        return Path(folder)
+
+    @staticmethod
+    def load(folder: str | Path) -> Restoration:
+        """A restoration from the folder that `save`, or the command line, wrote.
+
+        Raises InvdiffError when it holds none.
+        """
+        result = Result.load(folder)
+        try:
+            view = decode(result.config["view"], result.tensors)
+            config = {"warnings": [], "want": "samples"} | result.config
+        except (LookupError, TypeError) as error:
+            raise InvdiffError(f"{folder} is not the folder of a restoration.") from error
+        return Restoration(replace(result, config=config), view)
+
+    def _values(self) -> Tensor:
+        if not self.drawn:
+            raise InvdiffError("The estimate alone was asked for; samples take want both.")
+        return self.view.values(self.result.resampled()[0])
+
+    def _stands(self) -> Tensor:
+        return self.view.summary(self._values(), self.result.resampled()[0], self.problem)[1]
+
+    def _array(self, values: Tensor) -> np.ndarray:
+        """(K, C, H, W) as numpy, channels last; a single channel has no axis."""
+        return self.view.array(values)
+
+    def _repr_png_(self) -> bytes:
+        """The sheet, in a notebook."""
+        import io
+
+        file = io.BytesIO()
+        self.figure().save(file, "PNG")
+        return file.getvalue()
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.view.size(tuple(self.result.samples.shape[2:]))))
+        count = self.result.samples.shape[1] if self.drawn else 0
+        said = f", {len(self.warnings)} warnings" if self.warnings else ""
+        made = " and ".join(self.solvers)
+        return f"Restoration({self.task}, {size}, {count} samples, by {made}{said})"
+
+
+def _write(done: Restoration, folder: Path) -> None:
+    """Write estimate, sample-K, mean, uncertainty.png, overview.png, run.json, run.safetensors.
+
+    How samples are written, and whether a mean stands for them, is up to the view. Without a second
+    sample there is no uncertainty. Of weighted samples the pictures are resampled ones;
+    run.safetensors holds all.
+    """
+    view = done.view
+    if done.result.estimate is not None:
+        view.save(folder, "estimate", view.values(done.result.estimate)[0])
+    if done.drawn:
+        values = view.values(done.result.resampled()[0])
+        title, stands = view.summary(values, done.result.resampled()[0], done.problem)
+        if done.result.estimate is None and done.want != "samples":
+            view.save(folder, "estimate", stands)
+        if done.want != "estimate":
+            for i, sample in enumerate(values, 1):
+                view.save(folder, f"sample-{i}", sample)
+            view.save(folder, view.stands, stands)
+            if done.spread:
+                std = view.std(values)
+                uncertainty_picture(std, len(values), folder / "uncertainty.png", view.scale)
+    _sheet(done, folder / "overview.png")
+    done.result.write(folder)
+
+
+def _sheet(done: Restoration, path: Path) -> None:
+    """Everything on one sheet, with what was measured of such samples and what is wrong."""
+    view, panels, std = done.view, done.view.measurement(done.problem), None
+    if done.result.estimate is not None:
+        panels.append((ESTIMATE, view.picture(view.values(done.result.estimate)[0])))
+    if done.drawn:
+        values = view.values(done.result.resampled()[0])
+        title, stands = view.summary(values, done.result.resampled()[0], done.problem)
+        picture = view.picture(stands)
+        if done.want == "estimate":
+            panels.append((f"estimate: {title}", picture))
+        else:
+            shown = 3 if done.result.estimate is not None else 4
+            panels += [(title, picture)] if len(values) > 1 else []
+            panels += [(SAMPLE.format(i), view.picture(v)) for i, v in enumerate(values[:shown], 1)]
+            std = view.std(values) if done.spread else None
+    lines = [f"{done.task}: {' and '.join(done.solvers)}"]
+    coverage = measured.words(done.task, done.result.config["prior_spec"], done.result.solver())
+    lines += [coverage] if coverage and std is not None else []
+    lines += [f"warning: {text}" for text in done.warnings]
+    overview(panels, std, path, "\n".join(lines), view.scale)

@@ -1,0 +1,147 @@
+"""`invdiff.restore` and what it gives: arrays in the units of the file, a figure, a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import invdiff
+from invdiff import Restoration, restore
+from invdiff.cli import main
+from invdiff.core import InvdiffError
+from invdiff.priors.load import load_prior
+from invdiff.solvers.ddrm import DDRM
+
+PHOTO = Path(__file__).parents[1] / "examples" / "alpacas-small.png"
+QUICK = {"samples": 2, "steps": 2, "progress": False}
+SIZE = (24, 32)
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    with Image.open(PHOTO) as image:
+        return image.convert("RGB").crop((20, 20, 20 + SIZE[1], 20 + SIZE[0]))
+
+
+@pytest.fixture(scope="module")
+def done(picture: Image.Image) -> Restoration:
+    return restore("denoise", picture, noise=0.1, seed=3, **QUICK)
+
+
+def test_arrays_have_the_layout_of_the_file(done, picture):
+    assert done.samples.shape == (2, *SIZE, 3) and done.estimate.shape == (*SIZE, 3)
+    assert done.mean.shape == done.std.shape == (*SIZE, 3)
+    np.testing.assert_allclose(done.mean, done.samples.mean(0), atol=1e-6)
+    np.testing.assert_allclose(done.std, done.samples.std(0, ddof=1), atol=1e-6)
+    assert np.abs(done.estimate - np.asarray(picture) / 255).mean() < 0.1
+    assert done.cost["evaluations of a sample"] == 2 and done.cost["seconds"] > 0
+    grey = restore("denoise", picture.convert("L"), noise=0.1, **QUICK)
+    assert grey.samples.shape == (2, *SIZE) and grey.std.shape == SIZE
+
+
+def test_any_source_is_the_same_picture(done, picture, tmp_path):
+    picture.save(tmp_path / "image.png")
+    pixels = np.asarray(picture)
+    for source in (tmp_path / "image.png", pixels, torch.from_numpy(pixels / 255).float()):
+        again = restore("denoise", source, noise=0.1, seed=3, **QUICK)
+        np.testing.assert_allclose(again.samples, done.samples, atol=1e-5)
+    other = restore("denoise", picture, noise=0.1, seed=4, **QUICK)
+    assert np.abs(other.samples - done.samples).max() > 0.05
+
+
+def test_the_command_line_reads_the_same_job(done, picture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture.save("image.png")
+    args = ["restore", "image.png", "--task", "denoise", "--sigma", "0.1", "--seed", "3"]
+    assert main([*args, "--samples", "2", "--steps", "2", "--quiet", "--out", "cli"]) == 0
+    loaded = Restoration.load("cli")
+    np.testing.assert_array_equal(loaded.samples, done.samples)
+    np.testing.assert_array_equal(loaded.estimate, done.estimate)
+    assert loaded.warnings == done.warnings and loaded.task == "denoise"
+
+
+def test_a_saved_restoration_is_loaded_and_repeated(done, tmp_path, capsys):
+    folder = done.save(tmp_path / "run")
+    with pytest.raises(InvdiffError, match="overwrite"):
+        done.save(folder)
+    loaded = Restoration.load(folder)
+    np.testing.assert_array_equal(loaded.samples, done.samples)
+    assert repr(loaded) == repr(done) and "24x32, 2 samples" in repr(done)
+    assert main(["restore", "--from", str(folder), "--quiet", "--out", str(tmp_path / "b")]) == 0
+    with Image.open(tmp_path / "b/sample-2.png") as image, Image.open(folder / "sample-2.png") as a:
+        assert np.array_equal(np.asarray(a), np.asarray(image))
+    assert {p.name for p in folder.iterdir()} == {p.name for p in (tmp_path / "b").iterdir()}
+
+
+def test_a_notebook_shows_the_sheet(done):
+    assert done._repr_png_().startswith(b"\x89PNG")
+    assert done.figure().size[0] > 600
+
+
+def test_masks_and_kernels_may_be_arrays(picture):
+    mask = np.zeros(SIZE)
+    mask[5:12, 6:14] = 1
+    filled = restore("inpaint", picture, mask=mask, **QUICK)
+    known = mask == 0
+    np.testing.assert_allclose(
+        filled.estimate[known], (np.asarray(picture) / 255)[known], atol=1e-6
+    )
+    kernel = np.ones((3, 3)) / 9
+    sharp = restore("deblur", picture, kernel=kernel, want="estimate", progress=False)
+    assert sharp.estimate.shape == (*SIZE, 3) and "hqs" in repr(sharp)
+    with pytest.raises(InvdiffError, match="estimate alone"):
+        _ = sharp.samples
+
+
+def test_a_solver_and_a_prior_may_be_objects(picture):
+    solver = DDRM().with_steps(2)
+    prior = load_prior("photo")
+    told = {"prior": prior, "solver": solver, "want": "samples", "samples": 1}
+    found = restore("super-resolution", picture, scale=2, progress=False, **told)
+    assert found.samples.shape == (1, 48, 64, 3) and found.result.solver() == solver
+    for wrong in (lambda: found.estimate, lambda: found.std):
+        with pytest.raises(InvdiffError):
+            wrong()
+
+
+def test_mr_images_are_complex(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    z = np.zeros((32, 32), np.complex64)
+    z[8:24, 10:20] = 1 + 0.5j
+    np.save("image.npy", z)
+    assert main(["degrade", "image.npy", "--task", "mri", "--out", "scan", "--noise", "0.01"]) == 0
+    kspace = np.load("scan/kspace.npy")
+    found = restore("mri", kspace, mask="scan/mask.npy", noise=0.01, **QUICK)
+    assert found.estimate.dtype.kind == "c" and found.estimate.shape == (32, 32)
+    assert found.std.shape == (32, 32) and found.std.dtype.kind == "f"
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda p: restore("deblurr", p), "did you mean deblur"),
+        (lambda p: restore("deblur", p), "needs --kernel"),
+        (lambda p: restore("denoise", p), "needs noise"),
+        (lambda p: restore("denoise", p, sigma=0.1), "told by noise"),
+        (lambda p: restore("denoise", p, noise=25), "give --sigma 25/255"),
+        (lambda p: restore("colorize", p, scale=2), "does not belong to colorize"),
+        (lambda p: restore("colorize", "no.png"), "no.png"),
+        (lambda p: restore("colorize", p, samples=0), "at least 1"),
+        (lambda p: restore("colorize", p, solver="nobody"), "nobody"),
+        (lambda p: Restoration.load("nowhere"), "holds no saved run"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(call, sentence, picture):
+    with pytest.raises(InvdiffError, match=sentence):
+        call(picture)
+
+
+def test_a_result_that_is_no_restoration_is_told_apart(tmp_path, done):
+    result = invdiff.solve(done.problem, load_prior("photo"), DDRM().with_steps(2))
+    result.save(tmp_path / "run")
+    with pytest.raises(InvdiffError, match="not the folder of a restoration"):
+        Restoration.load(tmp_path / "run")
