@@ -39,6 +39,9 @@ def test_arrays_have_the_layout_of_the_file(done, picture):
     np.testing.assert_allclose(done.std, done.samples.std(0, ddof=1), atol=1e-6)
     assert np.abs(done.estimate - np.asarray(picture) / 255).mean() < 0.1
     assert done.cost["evaluations of a sample"] == 2 and done.cost["seconds"] > 0
+    low, high = sorted(f"{m:.2f}" for m in done.result.check()["samples"].misfit)
+    said = f", samples {low}" + (f" to {high}" if high != low else "")
+    assert f"{said} times its noise from the measurement" in done.agreement
     grey = restore("denoise", picture.convert("L"), noise=0.1, **QUICK)
     assert grey.samples.shape == (2, *SIZE) and grey.std.shape == SIZE
 

@@ -154,7 +154,8 @@ def _cost(done: Restoration) -> str:
 
 def _written(done: Restoration, out: Path) -> list[tuple[str, str]]:
     """(label, text) lines on what was written."""
-    lines = [("results", f"{out}: {', '.join(done.files)}")]
+    lines = [("check", done.agreement)] if done.agreement else []
+    lines.append(("results", f"{out}: {', '.join(done.files)}"))
     if done.view.beside:
         lines.append(("", done.view.beside))
     one = done.drawn and done.want != "estimate" and done.result.samples.shape[1] == 1

@@ -72,6 +72,17 @@ class Restoration:
         return tuple(self.result.config["warnings"])
 
     @property
+    def agreement(self) -> str:
+        """How far the answers are from the measurement, in words; "" where it has no noise level."""
+        checks, said = self.result.config.get("checks", {}), []
+        for name, check in sorted(checks.items()):
+            if check["misfit"] is not None and (name != "samples" or self.want != "estimate"):
+                low, high = (f"{m:.2f}" for m in (min(check["misfit"]), max(check["misfit"])))
+                said.append(f"{name} {low}" + (f" to {high}" if high != low else ""))
+        unit = "half steps from their cells" if self.problem.A.cells else "times its noise"
+        return f"{', '.join(said)} {unit} from the measurement" if said else ""
+
+    @property
     def cost(self) -> dict[str, float]:
         """Seconds, and evaluations of the prior for the estimate and for each sample."""
         drawn = self.result.nfe if self.drawn else 0
