@@ -436,6 +436,12 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.Interferometry(ops.random_uv(500, 15.0), SIZE),
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),
+        ops.ScaledOperator(ops.HDR(), -1.5),
+        ops.ScaledPseudoInvertible(ops.JPEG(20), -1.5),
+        ops.Summed((ops.HDR(), blur)),
+        ops.SummedLinear((blur, circular)),
+        ops.Transposed(blur),
+        ops.TransposedSpectral(large),
         ops.ComposedLinear(bicubic, circular),
         ops.JPEG(20),
         ops.Quantize(8),
@@ -528,6 +534,28 @@ def functions() -> list[Callable[..., Any]]:
     return [f for f, kind in gives.items() if f in kernels or kind in (Operator, Linear)]
 
 
+ALGEBRA = [
+    [
+        "`2 * A`, `A * 2`, `-A`, `A / 2`",
+        "2 A(x), ...; of a `Spectral` a negative factor turns U",
+        "that of A",
+    ],
+    [
+        "`A + B`, `A - B`, `sum([A, B, C])`",
+        "A(x) + B(x), ...; of multiples of one operator a multiple of it",
+        "`Linear` of two linear operators, else `Operator`",
+    ],
+    ["`A.T`", "the adjoint of a linear A; `A.T.T` is A", "`Linear`"],
+    [
+        "`A.norm()`",
+        "its largest singular value, a number: exact for a `Spectral`, else by Lanczos to `tol` = "
+        "1e-4; `A.norm(x_shape)` where no field tells the shape of images",
+        "",
+    ],
+]
+"""What operators are written with, what that is, and its rung."""
+
+
 def operators_page() -> str:
     """docs/operators.md. Raises KeyError for an operator without an example above."""
     public = [getattr(ops, name) for name in ops.__all__]
@@ -588,6 +616,14 @@ def operators_page() -> str:
         "",
         "`outer @ inner` composes: a `ComposedLinear` of two linear operators, else a",
         "`ComposedPseudoInvertible` of two that have a generalised inverse, else a `Composed`.",
+        "",
+        "## Numbers, sums, transposes",
+        "",
+        *table(["written", "what it is", "rung"], ALGEBRA),
+        "",
+        "An `Affine` stays one: its offset is multiplied and added too. With y and the noise",
+        "multiplied by the same number, `c * A` is the same problem; the step sizes of samplers",
+        "suppose a norm of about 1: `A / A.norm()`.",
         "",
         "## Functions that make operators and kernels",
         "",

@@ -17,6 +17,7 @@ import invdiff.operators as ops
 from invdiff.core import InvdiffError
 from invdiff.noise import StationaryGaussian
 from invdiff.operators import Linear, Operator, Spectral
+from invdiff.operators.shapes import image_shape
 from invdiff.operators.white import Whitening
 
 torch.set_num_threads(1)
@@ -157,6 +158,7 @@ EHT = ops.earth_rotation(6, 3, 2.5, seed=2)
 VISIBILITIES = ops.Interferometry(EHT.uv, (6, 5))
 SHAKEN = ops.grid_uv(torch.ones(6, 5)) + 0.1 * random(1, 30, 2, seed=7)
 DENSE = SHAKEN, (6, 5), MAPS, ops.density_compensation(SHAKEN, (6, 5))
+FULL = ops.Fourier(torch.ones(1, 1, 6, 5))
 CASES: list[tuple[str, Operator, Shape]] = [
     ("identity", ops.Identity(), (2, 5, 4)),
     ("mask", ops.Inpaint(mask(1, 1, 12, 10)), RGB),
@@ -290,6 +292,22 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ),
     ("scipy", Linear.from_scipy(aslinearoperator(SPARSE), (1, 4, 3), (3, 6)), (1, 4, 3)),
     ("affine", ops.affine(ops.Bicubic(2, (5, 6)), 0.5, 0.5), (1, 5, 6)),
+    ("times-affine", -2 * ops.affine(ops.Bicubic(2, (5, 6)), 0.5, 0.5), (1, 5, 6)),
+    ("minus", -HALF, (2, 6, 5)),
+    ("divided", POOL / 3, RGB),
+    ("times-composed", 2 * (HALF @ POOL), (1, 12, 10)),
+    ("times-complex", pairs(-0.5 * ops.Fourier(mask(B, 1, 5, 4))), (2, 5, 4)),
+    ("sum", ops.Blur(rough(3, 3), (6, 5)) + ops.CircularBlur(rough(3, 1), (6, 5)), (2, 6, 5)),
+    ("sum-each", 0.3 * HALF + ops.Blur(rough(3, 3), (6, 5), "zero"), (1, 6, 5)),
+    ("sum-affine", ops.affine(ops.Identity(), 2.0, 0.5) + HALF, (1, 6, 5)),
+    ("sum-complex", pairs(ops.Fourier(mask(1, 1, 6, 5)) + FULL), (2, 6, 5)),
+    ("unsharp", 2.5 * ops.Identity() - ops.blur(ops.gaussian_kernel(0.6), (6, 5)), (1, 6, 5)),
+    ("transpose", POOL.T, (3, 6, 5)),
+    ("transpose-linear", ops.Blur(rough(4, 3), (7, 6), "unknown").T, (1, 4, 4)),
+    ("transpose-each", HALF.T, (2, 6, 5)),
+    ("transpose-scaled", (-2 * ops.Frames((0, 2), 3)).T, (1, 2, 4, 3)),
+    ("normal", HALF.T @ HALF, (1, 6, 5)),
+    ("normal-complex", FULL.T @ (0.5 * FULL), (2, 6, 5)),
 ]
 NONLINEAR: list[tuple[str, Operator, Shape]] = [
     ("quantize", ops.Quantize(7), RGB),
@@ -302,6 +320,9 @@ NONLINEAR: list[tuple[str, Operator, Shape]] = [
     ("jpeg", ops.JPEG(30), (3, 17, 23)),
     ("jpeg-grey", ops.JPEG(30), (1, 12, 10)),
     ("jpeg-pool", ops.JPEG(30) @ POOL, RGB),
+    ("times-quantize", 0.3 * ops.Quantize(7), RGB),
+    ("times-quantize-pool", -(ops.Quantize(7) @ POOL), RGB),
+    ("times-jpeg", 100 * ops.JPEG(30), (1, 12, 10)),
 ]
 EXACT = [c for c in NONLINEAR if c[1].consistent(c[2]) and "jpeg" not in c[0]]
 CURVED: list[tuple[str, Operator, Shape]] = [
@@ -321,6 +342,9 @@ CURVED: list[tuple[str, Operator, Shape]] = [
         ops.CameraResponse() @ ops.Bracket((0.5, 2.0)) @ ops.CameraResponse().inverse(),
         RGB,
     ),
+    ("times-curved", -0.5 * ops.HDR(), RGB),
+    ("sum-curved", ops.HDR() + 2 * ops.CircularBlur(rough(3, 3), (12, 10)), RGB),
+    ("difference-curved", ops.CameraResponse() - ops.CameraResponse(2.0), (1, 5, 4)),
     ("closure-phases", RealParts(ops.ClosurePhases(EHT.triangles()) @ VISIBILITIES), (2, 6, 5)),
     ("closure-amplitudes", ops.ClosureAmplitudes(EHT.quadrangles()) @ VISIBILITIES, (2, 6, 5)),
     (
@@ -431,6 +455,21 @@ def test_moore_penrose(A: Linear, shape: Shape) -> None:
     same(p @ a @ p, p, tol / float(s[-1]))
     same(a @ p, (a @ p).T, tol)
     same(p @ a, (p @ a).T, tol)
+
+
+@each(LINEAR)
+def test_norm(A: Linear, shape: Shape) -> None:
+    """The largest singular value of all rows, to the tolerance that was asked for.
+
+    Lanczos stops at a residual of 2 tol, and the error of its value is below that.
+    """
+    base = A.base if isinstance(A, Pairs) else A
+    want = max(float(counted(matrix(alone(A, k), shape))[0]) for k in range(base.batch_rows))
+    assert base.norm(shape, tol=1e-9) == pytest.approx(want, rel=2e-9)
+    assert base.norm(shape) == pytest.approx(want, rel=2e-4)
+    if image_shape(base) is not None:
+        assert base.norm() == pytest.approx(want, rel=2e-4)
+    assert (base / want).norm(shape) == pytest.approx(1, rel=2e-4)
 
 
 @each(LINEAR)

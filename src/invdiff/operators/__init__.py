@@ -5,11 +5,8 @@ from invdiff.operators.algebra import (
     Composed,
     ComposedLinear,
     ComposedPseudoInvertible,
-    Scaled,
-    ScaledSpectral,
     Stack,
     affine,
-    scaled,
 )
 from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.bayer import Bayer
@@ -72,11 +69,20 @@ from invdiff.operators.sampling import (
     poisson_disc,
     random_lines,
 )
+from invdiff.operators.scaling import (
+    Scaled,
+    ScaledOperator,
+    ScaledPseudoInvertible,
+    ScaledSpectral,
+    scaled,
+)
 from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 from invdiff.operators.single_pixel import SinglePixel
 from invdiff.operators.stations import TelescopeArray, earth_rotation, earth_rotation_uv
+from invdiff.operators.sums import Summed, SummedLinear
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
+from invdiff.operators.transposed import Transposed, TransposedSpectral
 from invdiff.operators.varying import TiledBlur, Warp, lens_kernels
 from invdiff.operators.video import Frames, TemporalPool
 from invdiff.operators.white import Mixed, Weighted, centred, whitened
@@ -128,6 +134,8 @@ __all__ = [
     "PhaseRetrieval",
     "RealFourier",
     "Scaled",
+    "ScaledOperator",
+    "ScaledPseudoInvertible",
     "ScaledSpectral",
     "Sense",
     "Separable",
@@ -135,6 +143,10 @@ __all__ = [
     "SparseMatrix",
     "Spectral",
     "Stack",
+    "Summed",
+    "SummedLinear",
+    "Transposed",
+    "TransposedSpectral",
     "WalshHadamard",
     "TelescopeArray",
     "TemporalPool",
