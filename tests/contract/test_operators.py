@@ -151,6 +151,7 @@ SPARSE = scipy.sparse.csr_array((TALL * (TALL.abs() > 0.25)).numpy())
 EACH_UV = torch.cat([ops.random_uv(6, 3.0, seed=k) for k in (1, 2, 4)])
 LOW_UV = ops.grid_uv(ops.low_frequencies((7, 6), 3))
 TILES = torch.stack([rough(3, 5), rough(5, 3).T, sharp(torch.eye(5)[1:4]), rough(3, 5)])
+EACH_KERNEL = torch.stack([TILES[:2], TILES[2:], TILES[1:3]])
 EACH_WARP = torch.cat(
     [ops.Warp.turbulence((7, 6), 0.3, 2.0, seed=k).displacement for k in (1, 2, 3)]
 )
@@ -190,6 +191,19 @@ CASES: list[tuple[str, Operator, Shape]] = [
     ("blur-motion", ops.Blur(sharp(ops.motion_kernel(4, 30)), (7, 8), "reflect"), (1, 7, 8)),
     ("separable-unknown", ops.SeparableBlur(*TAPS, (13, 11), "unknown"), (1, 13, 11)),
     ("blur-unknown", ops.Blur(rough(4, 3), (13, 7), "unknown"), (1, 13, 7)),
+    ("separable-replicate", ops.SeparableBlur(*TAPS, (13, 7), "replicate"), (1, 13, 7)),
+    ("separable-valid", ops.SeparableBlur(*TAPS, (13, 11), "valid"), (1, 13, 11)),
+    ("blur-replicate", ops.Blur(rough(4, 3), (13, 7), "replicate"), (1, 13, 7)),
+    ("blur-replicate-large", ops.Blur(sharp(random(9, 7).abs()), (3, 4), "replicate"), (2, 3, 4)),
+    ("blur-valid", ops.Blur(rough(4, 3), (13, 7), "valid"), (1, 13, 7)),
+    ("blur-channels", ops.Blur(TILES[:3], (6, 5), "replicate"), (3, 6, 5)),
+    ("blur-each", ops.Blur(TILES[:3, None], (6, 5)), (2, 6, 5)),
+    ("blur-each-channel", ops.Blur(EACH_KERNEL, (6, 5), "unknown"), (2, 6, 5)),
+    ("circular-channels", ops.CircularBlur(TILES[1:], (6, 5)), (3, 6, 5)),
+    ("circular-each", ops.CircularBlur(TILES[:3, None], (6, 5)), (2, 6, 5)),
+    ("circular-one", ops.CircularBlur(EACH_KERNEL[:1], (5, 6)), (2, 5, 6)),
+    ("tiled-valid", ops.TiledBlur(TILES.reshape(2, 2, 3, 5), (7, 8), "valid"), (1, 7, 8)),
+    ("tiled-replicate", ops.TiledBlur(TILES.reshape(2, 2, 3, 5), (5, 6), "replicate"), (1, 5, 6)),
     (
         "whitening",
         Whitening(StationaryGaussian((0.1, 0.5), ((1.0, 0.2), (0.5, 0.4))), (12, 10)),
