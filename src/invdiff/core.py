@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,10 +45,10 @@ def brief(given: Any, defaults: bool = True) -> str:
 
 def shown(value: Any) -> str:
     """A value in few characters: arrays by type and shape, long tuples by their ends."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | np.ndarray):
+        one = value.ndim == 0 and value.device != torch.device("meta")
         kind = str(value.dtype).removeprefix("torch.")
-        one = value.ndim == 0 and not value.is_meta
-        return f"{value.item()}" if one else f"{kind}{shown(tuple(value.shape))}"
+        return f"{value.item()}" if one else f"{kind}({', '.join(map(str, value.shape))})"
     if isinstance(value, tuple | list):
         if len(value) > 6:
             return f"({shown(value[0])}, ..., {shown(value[-1])}: {len(value)} in all)"
