@@ -34,7 +34,7 @@ PROBLEM = Problem(X, ops.Inpaint(MASK), DiagonalGaussian(X), (1, *SIZE))
 def test_a_problem_of_megabytes_is_one_line() -> None:
     assert repr(PROBLEM) == (
         "Problem(y=float32(1, 1, 1024, 1024), A=Inpaint(mask=float32(1, 1, 1024, 1024)), "
-        f"noise=DiagonalGaussian(level={float(X[0, 0, 0, 0])}, sigmas=float32(1, 1, 1024, 1024)), "
+        f"noise=DiagonalGaussian(level={PROBLEM.noise.level!r}, sigmas=float32(1, 1, 1024, 1024)), "
         "x_shape=(1, 1024, 1024))"
     )
 

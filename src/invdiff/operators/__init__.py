@@ -29,6 +29,7 @@ from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.custom import FromFunction, FromFunctions, dot_test
 from invdiff.operators.dct import DCTSubsampling
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
+from invdiff.operators.geometry import Geometry
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.interferometry import (
@@ -113,6 +114,7 @@ __all__ = [
     "ComposedPseudoInvertible",
     "Frames",
     "Fourier",
+    "Geometry",
     "FromFunction",
     "FromFunctions",
     "Grayscale",
