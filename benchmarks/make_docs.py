@@ -555,6 +555,23 @@ ALGEBRA = [
 ]
 """What operators are written with, what that is, and its rung."""
 
+MOST = "`Blur`, `SeparableBlur`, `TiledBlur`"
+EDGES = [
+    ["`reflect`", "d c b a, the image mirrored, its edge repeated", MOST],
+    ["`mirror`", "d c b, the same, its edge not repeated", MOST],
+    ["`replicate`", "d d d, the edge itself", MOST],
+    ["`zero`", "0", MOST],
+    ["`circular`", "a b c, the other side", "`CircularBlur`, `SeparableBlur`, `TiledBlur`"],
+    [
+        "`unknown`",
+        "nothing: y has the pixels that read nothing beyond the edge; taps of 0 at the sides of "
+        "the kernel read nothing",
+        "`Blur`, `SeparableBlur`",
+    ],
+    ["`valid`", "the same by the size of the kernel: y is (H - h + 1) x (W - w + 1)", MOST],
+]
+"""Boundary, what lies there, and the classes that know it; `blur` knows all."""
+
 
 def operators_page() -> str:
     """docs/operators.md. Raises KeyError for an operator without an example above."""
@@ -624,6 +641,13 @@ def operators_page() -> str:
         "An `Affine` stays one: its offset is multiplied and added too. With y and the noise",
         "multiplied by the same number, `c * A` is the same problem; the step sizes of samplers",
         "suppose a norm of about 1: `A / A.norm()`.",
+        "",
+        "## Kernels and boundaries",
+        "",
+        "`Blur`, `CircularBlur` and `blur` take a kernel (h, w), one for each channel, (C, h, w),",
+        "or one for each measurement, (M or 1, C or 1, h, w). Beyond the edge of the image:",
+        "",
+        *table(["boundary", "what the blur reads there", "taken by"], EDGES),
         "",
         "## Functions that make operators and kernels",
         "",

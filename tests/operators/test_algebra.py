@@ -85,6 +85,15 @@ def test_solvers_see_the_same_needs_of_a_multiple(A: Operator, kind: type[Operat
     assert 2 * (3 * A) is not A and type(2 * (3 * A)) is kind
 
 
+def test_only_the_cells_of_a_file_are_lost() -> None:
+    """A solver that reads the cells of a JPEG takes the JPEG itself."""
+    y = torch.zeros(1, *GREY)
+    whole, twice = (
+        offers(Problem(y, A, NOISELESS, GREY)) for A in (ops.JPEG(50), 2 * ops.JPEG(50))
+    )
+    assert whole - twice == {Need.CELLS} and not twice - whole
+
+
 def test_an_approximate_inverse_stays_accepted() -> None:
     A = ops.ComposedPseudoInvertible(MASK, ops.JPEG(50), approximate=True)
     problem = Problem(torch.zeros(1, *GREY), 2 * A, NOISELESS, GREY)
