@@ -198,6 +198,7 @@ def test_norms_of_what_has_a_decomposition_are_exact() -> None:
     assert ops.AveragePool(4, (8, 8)).norm() == pytest.approx(0.25, rel=1e-14)
     assert ops.Grayscale((0.3, 0.4, 1.2)).norm() == pytest.approx(1.3, rel=1e-14)
     assert ops.Mixed(torch.tensor([[0.0, 2.0], [1.0, 0.0]])).norm() == 2
+    assert ops.affine(MASK, -2.0, 5.0).norm() == 2
 
 
 def test_norm_of_rays() -> None:
@@ -257,6 +258,10 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "transpose of a mask": (lambda: MASK.T.y_shape((3, 2)), "transpose of Inpaint takes"),
     "norm without a shape": (lambda: (Nothing() + ops.Identity()).norm(), "A.norm"),
     "norm of another shape": (lambda: BLUR.norm((1, 3, 3)), "6 x 5 pixels"),
+    "shape that is none": (lambda: BLUR.norm(6), "shape of an image must be a tuple"),  # type: ignore[arg-type]
+    "tolerance of 0": (lambda: BLUR.norm(tol=0), "above 0 and below 1"),
+    "tolerance in words": (lambda: BLUR.norm(tol="a"), "tol must be a number"),  # type: ignore[arg-type]
+    "norm of a curve": (lambda: HDR.norm(), "HDR is not linear"),
     "no terms": (lambda: ops.SummedLinear(()), "at least one"),
 }
 

@@ -206,6 +206,10 @@ class Affine(PseudoInvertible):
     def restrict(self, y: Tensor) -> Tensor:
         return self.linear.restrict(y)
 
+    def norm(self, x_shape: tuple[int, ...] | None = None, tol: float = 1e-4) -> float:
+        """That of the linear part."""
+        return self.linear.norm(x_shape, tol)
+
     def _scaled(self, scale: float) -> Operator:
         return Affine(scaled(self.linear, scale), scale * self.offset)
 

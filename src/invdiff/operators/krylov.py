@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, batch_dot
+from invdiff.operators.admit import admitted_as
 from invdiff.rng import Rng
 
 
@@ -162,8 +163,10 @@ def largest_singular_value(
     within tol of it, relative, by the residual, and after `iterations`: then, of random starts, it
     is some 3e-4 too small at worst (Kuczynski and Wozniakowski 1992, theorem 3.2, a million
     pixels). In float32, or float64 for a tol below 1e-5; no gradient passes.
-    Raises InvdiffError where A is not finite.
+    Raises InvdiffError where A is not finite, and for a tol that is not above 0 and below 1.
     """
+    if not 0 < admitted_as(float, tol, "tol") < 1:
+        raise InvdiffError(f"tol is a number above 0 and below 1, found {tol}.")
     dtype = torch.float32 if tol >= 1e-5 else torch.float64
     noise = Rng.of(range(rows), portable=True).normal(torch.empty(rows, *x_shape, dtype=dtype), "A")
     v, before, beta = noise + 1, torch.zeros_like(noise), 0.0

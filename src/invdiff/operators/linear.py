@@ -148,8 +148,8 @@ class Linear(PseudoInvertible):
         Exact where singular values are known (`Spectral`), else by the Lanczos method from fixed
         noise, from below: see `krylov.largest_singular_value`. `A / A.norm()` has norm 1.
         x_shape: of one image; None takes what the operator tells of it (`image_shape`), with one
-        channel if that fits. tol: relative.
-        Raises InvdiffError where x_shape is needed, and where all of A is 0 or not finite.
+        channel if that fits. tol: relative, above 0 and below 1.
+        Raises InvdiffError where x_shape is needed or does not fit, and where A is not finite.
         """
         from invdiff.operators.shapes import fitting_shape
 

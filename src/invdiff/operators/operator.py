@@ -116,6 +116,16 @@ class Operator:
         """
         return tuple(self(torch.zeros(1, *x_shape)).shape[1:])
 
+    def norm(self, x_shape: tuple[int, ...] | None = None, tol: float = 1e-4) -> float:
+        """The largest singular value of a linear operator; see `Linear.norm`.
+
+        Raises InvdiffError for any other.
+        """
+        raise InvdiffError(
+            f"{type(self).__name__} is not linear, so it has no norm; divide it by a number that "
+            "you choose."
+        )
+
     def restrict(self, y: Tensor) -> Tensor:
         """y with the entries that were never measured set to zero."""
         return y

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.admit import admitted_as
 from invdiff.operators.operator import Operator
 
 CHANNELS = (1, 2, 3)
@@ -21,8 +22,9 @@ def fitting_shape(A: Operator, x_shape: tuple[int, ...] | None) -> tuple[int, ..
     Raises InvdiffError when x_shape does not fit, and when it is needed.
     """
     if x_shape is not None:
-        A.y_shape(tuple(x_shape))
-        return tuple(x_shape)
+        shape: tuple[int, ...] = admitted_as(tuple[int, ...], x_shape, "The shape of an image")
+        A.y_shape(shape)
+        return shape
     found = image_shape(A)
     if found is None:
         raise InvdiffError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.operators.base import Linear, Spectral
 
-MISFITS = (RuntimeError, ValueError, IndexError, TypeError, Warning)
+MISFITS = (RuntimeError, ValueError, IndexError, TypeError)
 """What an adjoint may raise for an array that is no measurement of its operator."""
 
 
@@ -41,7 +42,10 @@ class Transposed(Linear):
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         for dtype in (torch.float32, torch.complex64):
             try:
-                found = tuple(self.base.adjoint(torch.zeros(1, *x_shape, dtype=dtype)).shape[1:])
+                with warnings.catch_warnings():  # of what is no number of this kind
+                    warnings.simplefilter("ignore")
+                    x = self.base.adjoint(torch.zeros(1, *x_shape, dtype=dtype))
+                found = tuple(x.shape[1:])
                 if tuple(self.base.y_shape(found)) == tuple(x_shape):
                     return found
             except MISFITS:
