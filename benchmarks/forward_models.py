@@ -465,8 +465,10 @@ WITHOUT_PICTURE = """\
 - `KernelNetworkBlur.load("GOPRO_wVAE.pth", (256, 256))`: y = x + G(x, code), the trained network
   of Tran et al. 2021 that published nonlinear deblurring uses. Its weights do not come with
   invdiff, so there is no picture; `NonlinearBlur` stands in.
-- `scaled(A, 2.0)` makes a `Scaled` or `ScaledSpectral`, 2 A(x); `affine(A, 0.5, 0.5)` an
-  `Affine`, 0.5 A(x) + 0.5.
+- `2 * A`, or `scaled(A, 2.0)`, is a `Scaled`, `ScaledSpectral`, `ScaledPseudoInvertible` or
+  `ScaledOperator`, 2 A(x), as A is; `affine(A, 0.5, 0.5)` an `Affine`, 0.5 A(x) + 0.5.
+- `A + B` is a `SummedLinear` of two linear operators, and else a `Summed`; `A.T` is a `Transposed`
+  or a `TransposedSpectral`.
 - `Linear.from_matrix(M, x_shape)` is a `Matrix`, a `MatrixProduct` or a `SparseMatrix`;
   `Linear.from_functions` a `FromFunctions`, and `Operator.from_function` a `FromFunction`:
   [bring your own measurement](bring-your-own.md).

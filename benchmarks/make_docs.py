@@ -436,6 +436,12 @@ def examples() -> Mapping[type[Operator], Operator]:
         ops.Interferometry(ops.random_uv(500, 15.0), SIZE),
         ops.Scaled(blur, -1.5),
         ops.ScaledSpectral(bicubic, -1.5),
+        ops.ScaledOperator(ops.HDR(), -1.5),
+        ops.ScaledPseudoInvertible(ops.JPEG(20), -1.5),
+        ops.Summed((ops.HDR(), blur)),
+        ops.SummedLinear((blur, circular)),
+        ops.Transposed(blur),
+        ops.TransposedSpectral(large),
         ops.ComposedLinear(bicubic, circular),
         ops.JPEG(20),
         ops.Quantize(8),
@@ -528,6 +534,45 @@ def functions() -> list[Callable[..., Any]]:
     return [f for f, kind in gives.items() if f in kernels or kind in (Operator, Linear)]
 
 
+ALGEBRA = [
+    [
+        "`2 * A`, `A * 2`, `-A`, `A / 2`",
+        "2 A(x), ...; of a `Spectral` a negative factor turns U",
+        "that of A",
+    ],
+    [
+        "`A + B`, `A - B`, `sum([A, B, C])`",
+        "A(x) + B(x), ...; of multiples of one operator a multiple of it",
+        "`Linear` of two linear operators, else `Operator`",
+    ],
+    ["`A.T`", "the adjoint of a linear A; `A.T.T` is A", "`Linear`"],
+    [
+        "`A.norm()`",
+        "its largest singular value, a number: exact for a `Spectral`, else by Lanczos to `tol` = "
+        "1e-4; `A.norm(x_shape)` where no field tells the shape of images",
+        "",
+    ],
+]
+"""What operators are written with, what that is, and its rung."""
+
+MOST = "`Blur`, `SeparableBlur`, `TiledBlur`"
+EDGES = [
+    ["`reflect`", "d c b a, the image mirrored, its edge repeated", MOST],
+    ["`mirror`", "d c b, the same, its edge not repeated", MOST],
+    ["`replicate`", "d d d, the edge itself", MOST],
+    ["`zero`", "0", MOST],
+    ["`circular`", "a b c, the other side", "`CircularBlur`, `SeparableBlur`, `TiledBlur`"],
+    [
+        "`unknown`",
+        "nothing: y has the pixels that read nothing beyond the edge; taps of 0 at the sides of "
+        "the kernel read nothing",
+        "`Blur`, `SeparableBlur`",
+    ],
+    ["`valid`", "the same by the size of the kernel: y is (H - h + 1) x (W - w + 1)", MOST],
+]
+"""Boundary, what lies there, and the classes that know it; `blur` knows all."""
+
+
 def operators_page() -> str:
     """docs/operators.md. Raises KeyError for an operator without an example above."""
     public = [getattr(ops, name) for name in ops.__all__]
@@ -588,6 +633,21 @@ def operators_page() -> str:
         "",
         "`outer @ inner` composes: a `ComposedLinear` of two linear operators, else a",
         "`ComposedPseudoInvertible` of two that have a generalised inverse, else a `Composed`.",
+        "",
+        "## Numbers, sums, transposes",
+        "",
+        *table(["written", "what it is", "rung"], ALGEBRA),
+        "",
+        "An `Affine` stays one: its offset is multiplied and added too. With y and the noise",
+        "multiplied by the same number, `c * A` is the same problem; the step sizes of samplers",
+        "suppose a norm of about 1: `A / A.norm()`.",
+        "",
+        "## Kernels and boundaries",
+        "",
+        "`Blur`, `CircularBlur` and `blur` take a kernel (h, w), one for each channel, (C, h, w),",
+        "or one for each measurement, (M or 1, C or 1, h, w). Beyond the edge of the image:",
+        "",
+        *table(["boundary", "what the blur reads there", "taken by"], EDGES),
         "",
         "## Functions that make operators and kernels",
         "",

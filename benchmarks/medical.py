@@ -40,7 +40,6 @@ from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.rng import Rng
 from invdiff.run import row_seed, solve
-from invdiff.scans.problems import norm
 from invdiff.solvers import registry
 from invdiff.train.data import centre_crops
 from invdiff.train.files import read
@@ -108,8 +107,8 @@ def ct(truth: Tensor, sigma: float) -> Iterator[Scan]:
     """23 and 60 views over half a turn, the operator scaled to a norm of 1."""
     size = (int(truth.shape[-2]), int(truth.shape[-1]))
     for views in (23, 60):
-        unscaled = Radon(sparse_view(views), size)
-        A = Radon(sparse_view(views), size, pixel=1 / norm(unscaled, (1, *size)), cg_iterations=20)
+        pixel = 1 / Radon(sparse_view(views), size).norm()
+        A = Radon(sparse_view(views), size, pixel=pixel, cg_iterations=20)
         yield Scan(f"{views} views", measured(A, truth, sigma), False)
 
 

@@ -105,7 +105,7 @@ def chest(case: str, views: int, photons: float, file: Path) -> Scan:
         mask = metal_trace(A, metal)
     inside = attenuation(hu) + 0.3 * metal
     fine = F.interpolate(inside, scale_factor=2)
-    traced = Radon(angles, (2 * n, 2 * n), A.detectors, pitch=2, pixel=mm / 2)(fine)
+    traced = Radon.of(A.geometry.rescaled(2), (2 * n, 2 * n), pixel=mm / 2)(fine)
     y = transmit(traced, photons, Rng.of(0))
     bottom, top = (float(attenuation(x_to_hu(torch.tensor(x)))) for x in (-1.0, 1.0))
     title = {

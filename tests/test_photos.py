@@ -214,15 +214,17 @@ def test_every_estimator_draws_no_noise_and_can() -> None:
         assert found is None or (found[0].estimates and found[0].name == zoo.ESTIMATORS[name][0])
 
 
+@pytest.mark.parametrize("boundary", ["unknown", "valid"])
 @pytest.mark.parametrize("kernel", ["gaussian:1.2", "motion:7,30"])
-def test_a_blurred_cut_out_is_explained_by_the_larger_picture(kernel: str) -> None:
+def test_a_blurred_cut_out_is_explained_by_the_larger_picture(kernel: str, boundary: str) -> None:
     """By default nothing is supposed beyond the edge: the residual of the truth is round-off."""
     taps = read_kernel(kernel, (40, 44))
     large = picture(3, 40, 44)
-    (above, below), (left, right) = margins(taps)
+    (above, below), (left, right) = margins(taps, boundary)
     blurred = blur(taps, (40, 44), "zero")(large[None])[0]
     cut = blurred[:, above : 40 - below, left : 44 - right]
-    d = make(Photo(cut), "deblur", {"kernel": kernel})
+    told = {} if boundary == "unknown" else {"boundary": boundary}
+    d = make(Photo(cut), "deblur", {"kernel": kernel, **told})
     assert d.margin == (above, below, left, right) and d.problem.x_shape == (3, 40, 44)
     assert d.problem.residual(to_range(large, (-1, 1))[None]).abs().max() < 1e-5
     assert torch.equal(without_margin(large, d.margin), large[:, above : 40 - below, left:-right])

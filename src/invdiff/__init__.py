@@ -48,6 +48,7 @@ _HOME = {
         "Decoded",
         "DecodedLinear",
         "Fourier",
+        "Geometry",
         "Grayscale",
         "HDR",
         "Identity",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,41 @@ if TYPE_CHECKING:
 
 class InvdiffError(ValueError):
     """A request that cannot be met; the message is one sentence that says what to do."""
+
+
+SHOWN = 60
+"""Characters of a value of any other kind that `brief` shows."""
+
+
+def brief(given: Any, defaults: bool = True) -> str:
+    """The repr of a dataclass in which arrays are types and shapes: one line or two.
+
+    defaults: whether fields that have their default are shown.
+    """
+    told = []
+    for f in dataclasses.fields(given):
+        value = getattr(given, f.name, dataclasses.MISSING)
+        plain = isinstance(value, bool | int | float | str | tuple | None)
+        same = value is f.default or (plain and value == f.default)
+        if f.repr and value is not dataclasses.MISSING and (defaults or not same):
+            told.append(f"{f.name}={shown(value)}")
+    return f"{type(given).__name__}({', '.join(told)})"
+
+
+def shown(value: Any) -> str:
+    """A value in few characters: arrays by type and shape, long tuples by their ends."""
+    if isinstance(value, Tensor | np.ndarray):
+        one = value.ndim == 0 and value.device != torch.device("meta")
+        kind = str(value.dtype).removeprefix("torch.")
+        return f"{value.item()}" if one else f"{kind}({', '.join(map(str, value.shape))})"
+    if isinstance(value, tuple | list):
+        if len(value) > 6:
+            return f"({shown(value[0])}, ..., {shown(value[-1])}: {len(value)} in all)"
+        return f"({', '.join(map(shown, value))}{',' * (len(value) == 1)})"
+    if isinstance(value, Mapping):
+        return f"{{{len(value)} in all}}"
+    text = repr(value)
+    return text if dataclasses.is_dataclass(value) or len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 @dataclass(frozen=True)
@@ -61,6 +98,9 @@ class State:
     x0: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return brief(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -77,6 +117,9 @@ class Problem:
     A: Operator
     noise: Noise
     x_shape: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x_shape", tuple(self.x_shape))
@@ -171,6 +214,9 @@ class Case:
 
     problem: Problem
     truth: Tensor
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 def batch_norm(x: Tensor) -> Tensor:

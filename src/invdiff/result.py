@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invdiff import __version__
 from invdiff.checks import Check, check
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError, Problem, shown
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
 from invdiff.serial import decode, encode, whole_folder
@@ -46,6 +46,15 @@ class Result:
     latents: Tensor | None = None
     log_weight: Tensor | None = None
     estimate: Tensor | None = None
+
+    def __repr__(self) -> str:
+        """Shapes and names: one line or two."""
+        solver = str(self.config.get("solver", {}).get("type", "")).rpartition(":")[2]
+        prior, seed = self.config.get("prior", {}).get("name", ""), self.config.get("seed")
+        found = {"samples": self.samples, "estimate": self.estimate, "latents": self.latents}
+        told = [f"{name}={shown(t)}" for name, t in found.items() if t is not None]
+        told += [f"nfe={self.nfe}", f"vjps={self.vjps}", f"seconds={self.seconds:.3g}"]
+        return f"Result({', '.join(told)}, solver={solver}, prior={prior}, seed={seed})"
 
     @property
     def mean(self) -> Tensor:

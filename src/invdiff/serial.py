@@ -20,6 +20,12 @@ from invdiff.core import InvdiffError
 UPGRADES: dict[str, dict[str, Any]] = {"invdiff.solvers.pigdm:PiGDM": {"guidance": "paper"}}
 """Fields that older files lack, where the default has changed: what it was."""
 
+RENAMED: dict[str, dict[str, str]] = {
+    "invdiff.operators.video:Frames": {"T": "length"},
+    "invdiff.operators.video:TemporalPool": {"T": "length"},
+}
+"""Fields of older files that have another name now."""
+
 
 def encode(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
     """JSON form of value: plain values, tuples, tensors and dataclasses of this package, nested.
@@ -75,7 +81,9 @@ def decode(form: Any, tensors: dict[str, Tensor]) -> Any:
         raise InvdiffError(
             f"This version of invdiff has no {name}; use the one that wrote the file."
         )
-    fields = UPGRADES.get(form["type"], {}) | form["fields"]
+    now = RENAMED.get(form["type"], {})
+    fields = {now.get(k, k): v for k, v in form["fields"].items()}
+    fields = UPGRADES.get(form["type"], {}) | fields
     return cls(**{k: decode(v, tensors) for k, v in fields.items()})
 
 

@@ -126,9 +126,9 @@ def _deblur(size: Size, options: Options) -> Operator:
 
 def _beyond_the_edge(options: Options) -> Margin:
     """What the kernel reads of an unknown boundary."""
-    if options.get("boundary") != "unknown":
+    if options.get("boundary") not in ("unknown", "valid"):
         return 0, 0, 0, 0
-    (above, below), (left, right) = margins(options["kernel"])
+    (above, below), (left, right) = margins(options["kernel"], options["boundary"])
     return above, below, left, right
 
 
@@ -158,7 +158,8 @@ def without_margin(pixels: Tensor, margin: Margin) -> Tensor:
 _DEBLUR = {
     "kernel": "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file with the kernel",
     "boundary": "what lies beyond the edge: unknown (a margin is restored too, and cut off), "
-    "reflect, mirror, zero or circular",
+    "reflect, mirror, replicate, zero or circular; valid is unknown with a margin of the kernel's "
+    "whole size",
 }
 PHOTO_TASKS = (
     Task(

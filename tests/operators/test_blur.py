@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from scipy.signal import convolve2d
 
 from invdiff.core import InvdiffError
 from invdiff.operators import (
@@ -64,11 +66,11 @@ def test_convolution_flips_the_kernel() -> None:
     kernel = torch.arange(1.0, 10.0).double().reshape(3, 3)
     x = torch.zeros(1, 1, 7, 8).double()
     x[..., 3, 4] = 1
-    for boundary in ("circular", "reflect", "mirror", "zero"):
+    for boundary in ("circular", "reflect", "mirror", "replicate", "zero"):
         same(blur(kernel, (7, 8), boundary)(x)[0, 0, 2:5, 3:6], kernel)
 
 
-@pytest.mark.parametrize("boundary", ["reflect", "mirror", "zero", "circular"])
+@pytest.mark.parametrize("boundary", ["reflect", "mirror", "replicate", "zero", "circular"])
 def test_the_classes_agree(boundary: str) -> None:
     """A Gaussian goes to the highest class, which agrees with the general ones."""
     kernel, size = gaussian_kernel(0.8), (13, 10)
@@ -147,9 +149,101 @@ def test_a_mirror_of_any_kernel(size: tuple[int, int], sides: tuple[int, int]) -
     assert dot_test(A, (1, *size)) < 1e-13
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 3), (6, 9)])
+@pytest.mark.parametrize("sides", [(1, 1), (3, 2), (7, 4), (13, 30)])
+def test_replicate_repeats_the_edge(size: tuple[int, int], sides: tuple[int, int]) -> None:
+    """Against numpy's padding, for kernels larger than the image too; the adjoint."""
+    kernel = torch.rand(sides, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    A, x = Blur(kernel, size, "replicate"), torch.randn(1, 1, *size, dtype=torch.float64)
+    (h, w), wide = sides, np.pad(x[0, 0].numpy(), [(n, n) for n in sides], mode="edge")
+    want = sum(
+        kernel[u, v] * wide[h + h // 2 - u :, w + w // 2 - v :][: size[0], : size[1]]
+        for u in range(h)
+        for v in range(w)
+    )
+    same(A(x)[0, 0], want)
+    assert dot_test(A, (1, *size)) < 1e-13
+    taps = kernel[0], kernel[:, 0]
+    B = SeparableBlur(taps[1], taps[0], size, "replicate")
+    same(B(x), Blur(torch.outer(taps[1], taps[0]), size, "replicate")(x))
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (3, 2), (4, 5), (6, 9)])
+def test_valid_is_what_scipy_calls_valid(sides: tuple[int, int]) -> None:
+    """Every tap counts, those of 0 at the sides too, which an unknown boundary leaves out."""
+    kernel = torch.rand(sides, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for k in (kernel, torch.outer(kernel[:, 0], kernel[0]), F.pad(kernel[:1, :1], (0, 2, 1, 0))):
+        A, x = blur(k, (6, 9), "valid"), torch.randn(2, 3, 6, 9, dtype=torch.float64)
+        want = convolve2d(x[1, 2].numpy(), k.numpy(), mode="valid")
+        same(A(x)[1, 2], torch.tensor(want))
+        assert A.y_shape((3, 6, 9)) == (3, 7 - k.shape[0], 10 - k.shape[1])
+        assert dot_test(A, (3, 6, 9)) < 1e-13
+    wide = F.pad(kernel, (2, 2, 0, 0))
+    if sides[1] < 5:
+        found, less = (blur(wide, (6, 9), b)(x).shape[-1] for b in ("unknown", "valid"))
+        assert found == 10 - sides[1] > less == 6 - sides[1]
+    with pytest.raises(InvdiffError, match="boundary valid nothing is measured"):
+        blur(F.pad(kernel, (1, 1)), (6, sides[1] + 1), "valid")
+
+
+EACH = torch.rand(3, 2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+BOUNDARIES = ("circular", "reflect", "mirror", "replicate", "zero", "unknown", "valid")
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_kernels_of_their_own(boundary: str) -> None:
+    """Each channel and each measurement is blurred by its own kernel, as by it alone."""
+    size, x = (9, 8), torch.randn(3, 2, 9, 8, dtype=torch.float64)
+    alone = [[blur(EACH[m, c], size, boundary)(x[m : m + 1, c : c + 1]) for c in (0, 1)]
+             for m in range(3)]  # fmt: skip
+    want = torch.cat([torch.cat(row, 1) for row in alone])
+    A = blur(EACH, size, boundary)
+    same(A(x), want)
+    same(A.rows(torch.tensor([2, 0]))(x[[2, 0]]), want[[2, 0]])
+    same(blur(EACH[1], size, boundary)(x)[1], want[1])  # by channel
+    same(blur(EACH[:, :1], size, boundary)(x)[:, :1], want[:, :1])  # by measurement
+    for B in (A, blur(EACH[1], size, boundary), blur(EACH[:, :1], size, boundary)):
+        assert tuple(B(x).shape[1:]) == B.y_shape((2, *size))
+        y = torch.randn(B(x).shape, dtype=torch.float64)
+        gap = (B(x) * y).sum() - (x * B.adjoint(y)).sum()
+        assert abs(float(gap)) < 1e-13 * float(B(x).norm() * y.norm())
+    assert float((blur(EACH[1].flip(0), size, boundary)(x)[1] - want[1]).abs().max()) > 1e-3
+
+
+def test_kernels_of_their_own_keep_the_ladder() -> None:
+    """Circular ones have singular values, and their norm is the largest of all rows."""
+    A = CircularBlur(EACH, (9, 8))
+    assert A.s.shape == (3, 2, 9, 8) and A.norm() == float(A.s.max())
+    each = [CircularBlur(k, (9, 8)).norm() for k in EACH.flatten(0, 1)]
+    assert A.norm() == pytest.approx(max(each), rel=1e-14)
+    inside = Blur(EACH, (9, 8), "zero").norm()  # of positive taps, below that of the whole plane
+    assert 0.5 * max(each) < inside < max(each)
+    y = A(torch.randn(3, 2, 9, 8, dtype=torch.float64))
+    same(A(A.pinv(y)), y, 1e-10)
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_kernels_that_do_not_fit_are_one_sentence(boundary: str) -> None:
+    A = blur(EACH[0], (9, 8), boundary)
+    for wrong in ((3, 9, 8), (1, 9, 8), (2, 4, 9, 8), (2, 8, 9)):
+        with pytest.raises(InvdiffError, match=r"channels|9 x 8"):
+            A.y_shape(wrong)
+    each = blur(EACH[:, :1], (9, 8), boundary)
+    assert each.y_shape((5, 9, 8))[0] == 5
+    with pytest.raises(InvdiffError, match="any number of channels"):
+        each.y_shape((2, 4, 9, 8))
+    for wrong_kernel in (EACH[None], EACH[0, 0, 0], torch.zeros(2, 3, 3), EACH[:, :0]):
+        with pytest.raises(InvdiffError, match="kernel"):
+            blur(wrong_kernel, (9, 8), boundary)
+    cancelling = EACH[0].clone()
+    cancelling[1] = torch.tensor([[1.0, -1.0, 0.0]])
+    with pytest.raises(InvdiffError, match="sum to 0"):
+        blur(cancelling, (9, 8), boundary)
+
+
 def test_constants_pass() -> None:
     ones = torch.ones(1, 1, 12, 11, dtype=torch.float64)
-    for boundary in ("circular", "reflect", "mirror"):
+    for boundary in ("circular", "reflect", "mirror", "replicate"):
         for kernel in (gaussian_kernel(2), motion_kernel(9, 25)):
             same(blur(kernel, (12, 11), boundary)(ones), ones)
 

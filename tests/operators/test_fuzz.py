@@ -133,6 +133,19 @@ BUILD: dict[str, Callable[[int, int, int, int, int], Made]] = {
         (3, h, w),
     ),
     "scaled": lambda h, w, b, k, f: (ops.scaled(ops.Identity(), -0.5 * f), (1, h, w)),
+    "sum": lambda h, w, b, k, f: (
+        ops.Inpaint(mask_of(b, h, w, k)) - f * ops.Blur(taps(f, 3, k), (h, w)),
+        (1, h, w),
+    ),
+    "transposed": lambda h, w, b, k, f: (
+        ops.AveragePool(min(f, h, w), (h, w)).T,
+        (2, -(-h // min(f, h, w)), -(-w // min(f, h, w))),
+    ),
+    "normal": lambda h, w, b, k, f: (
+        ops.Inpaint(mask_of(b, h, w, k)).T @ ops.Blur(taps(f, 3, k), (h, w)) / f,
+        (1, h, w),
+    ),
+    "curved-sum": lambda h, w, b, k, f: (ops.HDR(f) - ops.Identity() / f, (1, h, w)),
     "photons": lambda h, w, b, k, f: (ops.to_photons(10.0**f), (1, h, w)),
     "phase": lambda h, w, b, k, f: (ops.PhaseRetrieval(f, bool(k % 2)), (2, h, w)),
     "diffraction": lambda h, w, b, k, f: (ops.CodedDiffraction.random((h, w), f, k), (1, h, w)),
@@ -332,7 +345,7 @@ def test_bad_input_is_one_sentence(name: str) -> None:
     assert len(str(error.value)) > 20 and "\n" not in str(error.value)
 
 
-ANY = ("identity", "scaled", "photons", "hdr", "bracket", "response", "quantize")
+ANY = ("identity", "scaled", "curved-sum", "photons", "hdr", "bracket", "response", "quantize")
 
 
 @pytest.mark.parametrize("name", [n for n in BUILD if n not in ANY])

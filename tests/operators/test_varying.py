@@ -9,7 +9,7 @@ import torch
 
 from helpers import seeded
 from invdiff.core import InvdiffError
-from invdiff.operators import TiledBlur, Warp, blur, gaussian_kernel, lens_kernels
+from invdiff.operators import TiledBlur, Warp, blur, dot_test, gaussian_kernel, lens_kernels
 from invdiff.operators.varying import hat_windows
 
 
@@ -26,18 +26,23 @@ def test_windows_sum_to_one(n, tiles):
             assert float(w[t, i]) == pytest.approx(1.0 if first else fall, abs=1e-14)
 
 
-@pytest.mark.parametrize("boundary", ["reflect", "zero", "circular"])
+@pytest.mark.parametrize("boundary", ["reflect", "replicate", "zero", "circular", "valid"])
 def test_tiled_blur_is_its_formula(boundary):
     kernels = seeded(2, 3, 3, 5).abs()
     x = seeded(2, 2, 8, 9, seed=1)
-    expected = torch.zeros_like(x)
     rows, columns = hat_windows(8, 2), hat_windows(9, 3)
+    if boundary == "valid":  # of kernels of 3 x 5 taps
+        rows, columns = rows[:, 1:-1], columns[:, 2:-2]
+    expected = torch.zeros(2, 2, rows.shape[1], columns.shape[1]).double()
     for i in range(2):
         for j in range(3):
             window = rows[i][:, None] * columns[j][None, :]
             expected += window * blur(kernels[i, j], (8, 9), boundary)(x)
-    y = TiledBlur(kernels, (8, 9), boundary)(x)
-    torch.testing.assert_close(y, expected, rtol=0, atol=1e-13)
+    A = TiledBlur(kernels, (8, 9), boundary)
+    torch.testing.assert_close(A(x), expected, rtol=0, atol=1e-13)
+    assert dot_test(A, (2, 8, 9)) < 1e-13
+    with pytest.raises(InvdiffError, match="nothing is measured"):
+        TiledBlur(kernels, (2, 9), "valid")
 
 
 def test_equal_kernels_are_one_blur_and_constants_stay():

@@ -16,7 +16,7 @@ from invdiff.operators.radon import sparse_view
 from invdiff.operators.white import whitened
 from invdiff.rng import Rng
 from invdiff.scans import KSpace, Sinogram
-from invdiff.scans.problems import ct_problem, middle, mri_problem, norm
+from invdiff.scans.problems import ct_problem, middle, mri_problem
 
 SIZE = (32, 24)
 
@@ -124,7 +124,7 @@ def test_a_ct_problem_is_in_hounsfield_units(trusted: bool, views: int | None) -
     assert c.sigma == pytest.approx(0.01) and "photons" in c.how
     inner = c.problem.A if trusted else c.problem.A.inner  # type: ignore[attr-defined]
     assert len(inner.angles) == (views or 60)
-    assert norm(inner, (1, SIDE, SIDE)) == pytest.approx(1.0, rel=0.01)
+    assert inner.norm((1, SIDE, SIDE)) == pytest.approx(1.0, rel=0.01)
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -135,7 +135,7 @@ def test_every_ray_has_the_noise_of_its_photons(trusted: bool) -> None:
     photons = 1e4 * (-s.integrals.clamp(0, 3)).exp()
     s = dataclasses.replace(s, variance=1 / photons)
     c = ct_problem(s, A, water=WATER)
-    assert norm(whitened(c.problem).linear, (1, SIDE, SIDE)) == pytest.approx(1.0, rel=0.01)
+    assert whitened(c.problem).linear.norm((1, SIDE, SIDE)) == pytest.approx(1.0, rel=0.01)
     a, b = disc(), disc() + 20 * torch.linspace(-1, 1, SIDE)
     z = [A(WATER * (1 + hu / 1000))[0, 0] for hu in (a, b)]
     misfit = [((s.integrals - t).square() * photons / 2)[s.trusted].sum() for t in z]

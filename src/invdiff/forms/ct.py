@@ -19,6 +19,7 @@ from invdiff.core import InvdiffError, Problem
 from invdiff.figures import Scale
 from invdiff.forms.base import Level, Made, Measured, View, real_numbers
 from invdiff.io import check_pixels, luma, read_array, read_photo, save_picture, words
+from invdiff.operators.geometry import Geometry
 from invdiff.operators.radon import Radon
 from invdiff.priors.base import Prior
 from invdiff.rng import Rng
@@ -96,7 +97,7 @@ def read(task: Task, path: str, options: Mapping[str, Any], noise: Level, prior:
     if side < 1:
         raise InvdiffError(f"--side is at least 1 pixel, found {side}.")
     check_pixels((side, side), "The slice")
-    A = dataclasses.replace(s.radon((side, side), shift), pixel=options.get("pixel", 1.0))
+    A = Radon.of(s.geometry.shifted(shift), (side, side), options.get("pixel", 1.0))
     sigma = None if noise in (None, "estimate") else float(noise)
     equal = _equal(options.get("weights"), sigma, s)
     c = ct_problem(s, A, options.get("water"), sigma, options.get("views"), equal=equal)
@@ -226,9 +227,9 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
     if noise > 0:
         raise InvdiffError("The noise of a scan is that of its --photons; leave --noise out.")
     angles = tuple(start + (stop - start) * k / views for k in range(views))
-    A = Radon(angles, (side, side), _bins(side, source), pixel=mm, source=source)
-    far = None if source is None else 2 * source
-    fine = Radon(angles, (2 * side, 2 * side), A.detectors, 2, pixel=mm / 2, source=far)
+    rays = Geometry(angles, source=source).covering((side, side))
+    A = Radon.of(rays, (side, side), mm)
+    fine = Radon.of(rays.rescaled(2), (2 * side, 2 * side), mm / 2)
     z = fine(F.interpolate(water * (1 + hu / 1000), scale_factor=2))
     rng = Rng.of(seed)
     counts = rng.poisson(photons * (-z).exp(), "measurement")[0, 0]
@@ -249,23 +250,6 @@ def make(task: Task, path: str, options: Mapping[str, Any], noise: float, seed: 
     flags = {"water": str(water), "pixel": str(mm), "side": str(side)}
     flags["angles"] = span  # a file of small angles could be read as radians
     return Made(about, told, "sinogram.npz", flags, {}, write, notes)
-
-
-def _bins(side: int, source: float | None) -> int:
-    """Bins of one pixel that see all of a square image; 0 for as many as `Radon` takes.
-
-    The ray that touches the circle of radius r around it meets the axis' line at r / cos, with the
-    sine r / source.
-    """
-    if source is None:
-        return 0
-    r = side / math.sqrt(2)
-    if source < 1.1 * r:
-        raise InvdiffError(
-            f"--source is {source:g} pixels from the axis, too near an image whose corners reach "
-            f"{r:.4g}; give at least {math.ceil(1.1 * r)}."
-        )
-    return math.ceil(2 * r / math.sqrt(1 - (r / source) ** 2))
 
 
 def _clean(path: str) -> tuple[Tensor, str, tuple[str, ...]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError
+from invdiff.core import InvdiffError, brief
 from invdiff.rng import Rng
 
 
@@ -20,6 +20,15 @@ class Noise:
     """
 
     additive: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__repr__" not in cls.__dict__:  # else every dataclass prints all of its numbers
+            cls.__repr__ = Noise.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """Its fields, arrays by their shapes."""
+        return brief(self)
 
     def sample(self, z: Tensor, rng: Rng) -> Tensor:
         """Draw y given z, shape (B, ...); row i depends on the i-th seed only."""

@@ -81,7 +81,7 @@ class DiagonalGaussian(Coloured):
     Raises InvdiffError for sigmas that are 0, negative or NaN, and where a measurement has none.
     """
 
-    sigmas: Tensor = field(repr=False)
+    sigmas: Tensor
 
     def __post_init__(self) -> None:
         s = self.sigmas
@@ -151,7 +151,7 @@ class CorrelatedGaussian(Coloured):
     Raises InvdiffError for a matrix that is no covariance, or of another size than y's axis.
     """
 
-    cov: Tensor = field(repr=False)
+    cov: Tensor
     axis: int | None = 1
 
     def __post_init__(self) -> None:

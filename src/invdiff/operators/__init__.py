@@ -5,11 +5,8 @@ from invdiff.operators.algebra import (
     Composed,
     ComposedLinear,
     ComposedPseudoInvertible,
-    Scaled,
-    ScaledSpectral,
     Stack,
     affine,
-    scaled,
 )
 from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.bayer import Bayer
@@ -32,6 +29,7 @@ from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.custom import FromFunction, FromFunctions, dot_test
 from invdiff.operators.dct import DCTSubsampling
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
+from invdiff.operators.geometry import Geometry
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.interferometry import (
@@ -72,11 +70,20 @@ from invdiff.operators.sampling import (
     poisson_disc,
     random_lines,
 )
+from invdiff.operators.scaling import (
+    Scaled,
+    ScaledOperator,
+    ScaledPseudoInvertible,
+    ScaledSpectral,
+    scaled,
+)
 from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 from invdiff.operators.single_pixel import SinglePixel
 from invdiff.operators.stations import TelescopeArray, earth_rotation, earth_rotation_uv
+from invdiff.operators.sums import Summed, SummedLinear
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
+from invdiff.operators.transposed import Transposed, TransposedSpectral
 from invdiff.operators.varying import TiledBlur, Warp, lens_kernels
 from invdiff.operators.video import Frames, TemporalPool
 from invdiff.operators.white import Mixed, Weighted, centred, whitened
@@ -107,6 +114,7 @@ __all__ = [
     "ComposedPseudoInvertible",
     "Frames",
     "Fourier",
+    "Geometry",
     "FromFunction",
     "FromFunctions",
     "Grayscale",
@@ -128,6 +136,8 @@ __all__ = [
     "PhaseRetrieval",
     "RealFourier",
     "Scaled",
+    "ScaledOperator",
+    "ScaledPseudoInvertible",
     "ScaledSpectral",
     "Sense",
     "Separable",
@@ -135,6 +145,10 @@ __all__ = [
     "SparseMatrix",
     "Spectral",
     "Stack",
+    "Summed",
+    "SummedLinear",
+    "Transposed",
+    "TransposedSpectral",
     "WalshHadamard",
     "TelescopeArray",
     "TemporalPool",

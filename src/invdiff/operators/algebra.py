@@ -1,7 +1,8 @@
-"""New operators from others: composed, stacked, scaled, shifted."""
+"""New operators from others: composed, stacked, shifted."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,21 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.admit import checked
-from invdiff.operators.base import Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.base import Linear, Operator, PseudoInvertible
+from invdiff.operators.scaling import Scaled, ScaledSpectral, scaled
+
+__all__ = [
+    "Affine",
+    "Composed",
+    "ComposedLinear",
+    "ComposedPseudoInvertible",
+    "Scaled",  # run.json of earlier versions finds it here
+    "ScaledSpectral",
+    "Stack",
+    "affine",
+    "compose",
+    "scaled",
+]
 
 
 def _as_differentiable_as(whole: Operator, *parts: Operator) -> None:
@@ -38,6 +53,10 @@ class Composed(Operator):
     def restrict(self, y: Tensor) -> Tensor:
         return self.outer.restrict(y)
 
+    def _scaled(self, scale: float) -> Operator:
+        """The outer operator scaled: what is known of the whole stays known."""
+        return dataclasses.replace(self, outer=scaled(self.outer, scale))
+
 
 @dataclass(frozen=True, eq=False)
 class ComposedPseudoInvertible(PseudoInvertible):
@@ -59,6 +78,7 @@ class ComposedPseudoInvertible(PseudoInvertible):
     vjp = Composed.vjp
     y_shape = Composed.y_shape
     restrict = Composed.restrict
+    _scaled = Composed._scaled
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.inner.pinv(self.outer.pinv(y))
@@ -93,6 +113,7 @@ class ComposedLinear(Linear):
     __call__ = Composed.__call__
     y_shape = Composed.y_shape
     restrict = Composed.restrict
+    _scaled = Composed._scaled
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(self.outer.adjoint(y))
@@ -149,94 +170,6 @@ class Stack(Linear):
         return torch.cat([v.flatten(1) for v in parts], dim=1)
 
 
-def _check_scale(scale: float) -> None:
-    if scale == 0:
-        raise InvdiffError("A scale is a finite number that is not 0, found 0.")
-
-
-@dataclass(frozen=True, eq=False)
-class Scaled(Linear):
-    """scale * base(x), scale != 0."""
-
-    base: Linear
-    scale: float
-
-    def __post_init__(self) -> None:
-        _check_scale(self.scale)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.scale * self.base(x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.scale * self.base.adjoint(y)
-
-    def solve(self, b: Tensor, shift: float) -> Tensor:
-        return self.base.solve(b, shift / self.scale**2) / self.scale**2
-
-    def ridge(self, y: Tensor, shift: float) -> Tensor:
-        return self.base.ridge(y / self.scale, shift / self.scale**2)
-
-    def pinv(self, y: Tensor) -> Tensor:
-        return self.base.pinv(y / self.scale)
-
-    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return self.base.y_shape(x_shape)
-
-    def restrict(self, y: Tensor) -> Tensor:
-        return self.base.restrict(y)
-
-
-@dataclass(frozen=True, eq=False)
-class ScaledSpectral(Spectral):
-    """scale * base(x) with a singular value decomposition; a negative scale turns U."""
-
-    base: Spectral
-    scale: float
-
-    def __post_init__(self) -> None:
-        _check_scale(self.scale)
-
-    __call__ = Scaled.__call__
-    adjoint = Scaled.adjoint
-    solve = Scaled.solve
-    ridge = Scaled.ridge
-    pinv = Scaled.pinv
-    y_shape = Scaled.y_shape
-    restrict = Scaled.restrict
-
-    @property
-    def s(self) -> Tensor:
-        return abs(self.scale) * self.base.s
-
-    def V(self, c: Tensor) -> Tensor:
-        return self.base.V(c)
-
-    def Vt(self, x: Tensor) -> Tensor:
-        return self.base.Vt(x)
-
-    def seen(self, c: Tensor) -> Tensor:
-        return self.base.seen(c)
-
-    def V_seen(self, c: Tensor) -> Tensor:
-        return self.base.V_seen(c)
-
-    def Vt_seen(self, x: Tensor) -> Tensor:
-        return self.base.Vt_seen(x)
-
-    def U(self, c: Tensor) -> Tensor:
-        return self.base.U(c if self.scale > 0 else -c)
-
-    def Ut(self, y: Tensor) -> Tensor:
-        c = self.base.Ut(y)
-        return c if self.scale > 0 else -c
-
-
-@checked
-def scaled(base: Linear, scale: float) -> Linear:
-    """scale * base, on the same rung of the ladder as base; scale must not be 0, and finite."""
-    return ScaledSpectral(base, scale) if isinstance(base, Spectral) else Scaled(base, scale)
-
-
 @dataclass(frozen=True, eq=False)
 class Affine(PseudoInvertible):
     """linear(x) + offset; offset broadcasts over y. `invdiff.run` removes it where noise allows."""
@@ -272,6 +205,13 @@ class Affine(PseudoInvertible):
 
     def restrict(self, y: Tensor) -> Tensor:
         return self.linear.restrict(y)
+
+    def norm(self, x_shape: tuple[int, ...] | None = None, tol: float = 1e-4) -> float:
+        """That of the linear part."""
+        return self.linear.norm(x_shape, tol)
+
+    def _scaled(self, scale: float) -> Operator:
+        return Affine(scaled(self.linear, scale), scale * self.offset)
 
 
 @checked

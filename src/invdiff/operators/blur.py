@@ -1,4 +1,4 @@
-"""Blur: true convolution with a kernel, for four kinds of boundary.
+"""Blur: true convolution with a kernel, for several kinds of boundary.
 
 Convolution means y[i] = sum over u of k[u] x[i - (u - c)]: the kernel is flipped relative to
 cross-correlation. Its centre c is the middle of an odd side, and element n // 2 of an even side n,
@@ -7,11 +7,18 @@ the one after the middle. All taps are used. Beyond the edge the image goes on a
   reflect    d c b a | a b c d | d c b a   (half-sample symmetric)
   mirror       d c b | a b c d | c b a     (whole-sample symmetric: the edge is not repeated, as in
                                             the official code of DPS)
+  replicate  a a a a | a b c d | d d d d
   zero       0 0 0 0 | a b c d | 0 0 0 0
 and a kernel larger than the image meets as many copies as it reaches. Where the boundary is
   unknown    ? ? ? ? | a b c d | ? ? ? ?
+  valid      ? ? ? ? | a b c d | ? ? ? ?
 the measurement holds those pixels only that read nothing beyond the edge: it is smaller than the
-image. A picture cut out of a larger blurred one is such a measurement.
+image. A picture cut out of a larger blurred one is such a measurement. "valid" counts every tap of
+the kernel, so that y is (H - h + 1) x (W - w + 1), as elsewhere; "unknown" leaves out taps of 0 at
+its sides, and measures as much as there is.
+
+A kernel is one for all, (h, w); or one for each channel, (C, h, w); or for each measurement of a
+batch, (M or 1, C or 1, h, w). Kernels of their own take images (C, H, W), and not videos.
 """
 
 from __future__ import annotations
@@ -30,11 +37,13 @@ from invdiff.operators.base import Linear, Spectral
 from invdiff.operators.separable import (
     SeparableBlur,
     check_boundary,
+    check_channels,
     check_image,
     check_kernel,
+    check_kernels,
     check_reach,
     checked_size,
-    reach,
+    cut,
 )
 
 __all__ = [
@@ -88,15 +97,22 @@ def motion_kernel(length: float, angle_degrees: float) -> Tensor:
     return kernel / kernel.sum()
 
 
-def margins(kernel: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
-    """((above, below), (left, right)): how many pixels around a pixel a kernel (h, w) reads."""
-    size = kernel.detach().abs()
-    return reach(size.amax(1)), reach(size.amax(0))
+def margins(kernel: Tensor, boundary: str = "unknown") -> tuple[tuple[int, int], tuple[int, int]]:
+    """((above, below), (left, right)): how many pixels at each edge are not measured.
+
+    kernel: (..., h, w); what any of several kernels reads counts. With the boundary "unknown" these
+    are the pixels that it reads around a pixel, with "valid" those of its size, and else none.
+    """
+    size = kernel.detach().double().abs().reshape(-1, *kernel.shape[-2:]).amax(0)
+    return cut(size.amax(1), boundary), cut(size.amax(0), boundary)
 
 
 def wrapped(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The kernel on a periodic grid, its centre at (0, 0), taps that meet added; float64, CPU."""
+    """Kernels (..., h, w) on a periodic grid, their centres at (0, 0), taps that meet added;
+    float64, CPU."""
     kernel = kernel.detach().cpu().double()
+    if kernel.ndim > 2:
+        return torch.stack([wrapped(k, grid) for k in kernel])
     out = torch.zeros(grid, dtype=torch.float64)
     rows, cols = ((torch.arange(n) - n // 2) % g for n, g in zip(kernel.shape, grid, strict=True))
     return out.index_put_((rows[:, None], cols[None, :]), kernel, accumulate=True)
@@ -115,7 +131,8 @@ def quick(n: int) -> int:
 
 
 def filtered(x: Tensor, transfer: Tensor) -> Tensor:
-    """x (..., H, W) with every frequency multiplied by transfer (H, W // 2 + 1), in rfft2 order."""
+    """x (..., H, W) with every frequency multiplied by transfer (..., H, W // 2 + 1), in rfft2
+    order."""
     return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[-2:])
 
 
@@ -130,7 +147,8 @@ def hartley(x: Tensor) -> Tensor:
 class CircularBlur(Spectral):
     """Convolution of a periodic image with any kernel.
 
-    kernel: (h, w), real, of any size. size: (H, W) of the image.
+    kernel: (h, w), real, of any size, or one for each channel or measurement, (C, h, w) or (M or 1,
+    C or 1, h, w). size: (H, W) of the image.
     Decomposition in real numbers, with K the Fourier transform of the kernel: V is the Hartley
     transform Re F - Im F (F the orthonormal Fourier transform), symmetric and its own inverse;
     s = |K|; U is V followed by the filter K / |K| (1 where K = 0), which keeps lengths.
@@ -140,20 +158,24 @@ class CircularBlur(Spectral):
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        check_kernel(self.kernel)
+        check_kernels(self.kernel)
         object.__setattr__(self, "size", checked_size(self.size))
+
+    @property
+    def _in_rows(self) -> tuple[str, ...]:
+        return ("kernel",) if self.kernel.ndim == 4 else ()
 
     @cached_property
     def _full(self) -> Tensor:
-        """K, shape (H, W), complex128, with K(-f) = conj K(f) to the last bit."""
+        """K, shape (..., H, W), complex128, with K(-f) = conj K(f) to the last bit."""
         k = torch.fft.fft2(wrapped(self.kernel, self.size))
-        mirrored = k.flip(0, 1).roll((1, 1), (0, 1))
+        mirrored = k.flip(-2, -1).roll((1, 1), (-2, -1))
         return (k + mirrored.conj()) / 2
 
     @cached_property
     def transfer(self) -> Tensor:
-        """K in rfft2 order, shape (H, W // 2 + 1)."""
-        return self._full[:, : self.size[1] // 2 + 1].contiguous()
+        """K in rfft2 order, shape (..., H, W // 2 + 1), the first axes as the kernel's."""
+        return self._full[..., : self.size[1] // 2 + 1].contiguous()
 
     @cached_property
     def power(self) -> Tensor:
@@ -172,7 +194,7 @@ class CircularBlur(Spectral):
 
     @property
     def s(self) -> Tensor:
-        """|K|, shape (H, W), in fft2 order, float64."""
+        """|K|, shape (..., H, W), in fft2 order, float64."""
         return self._s
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -201,6 +223,7 @@ class CircularBlur(Spectral):
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         check_image(type(self).__name__, self.size, x_shape)
+        check_channels(type(self).__name__, self.kernel, x_shape)
         return tuple(x_shape)
 
 
@@ -208,8 +231,9 @@ class CircularBlur(Spectral):
 class Blur(Linear):
     """Convolution with any kernel where the image does not repeat.
 
-    kernel: (h, w), real, of any size. size: (H, W) of the image. boundary: "reflect", "mirror",
-    "zero" or "unknown", with which y holds the pixels only that read nothing beyond the edge.
+    kernel: (h, w), real, of any size, or one for each channel or measurement, (C, h, w) or (M or 1,
+    C or 1, h, w). size: (H, W) of the image. boundary: "reflect", "mirror", "replicate", "zero", or
+    "unknown" and "valid", with which y holds the pixels only that read nothing beyond the edge.
     The image is continued onto a periodic grid just large enough, convolved there by FFT and
     cropped; the adjoint undoes these steps in reverse, so it is exact.
     """
@@ -219,17 +243,27 @@ class Blur(Linear):
     boundary: str = "reflect"
 
     def __post_init__(self) -> None:
-        check_kernel(self.kernel)
-        check_boundary(self.boundary, ("reflect", "mirror", "zero", "unknown"))
+        check_kernels(self.kernel)
+        known = ("reflect", "mirror", "zero", "unknown", "replicate", "valid")
+        check_boundary(self.boundary, known)
         object.__setattr__(self, "size", checked_size(self.size))
-        if self.boundary == "unknown":
-            check_reach(margins(self.kernel), self.size)
+        check_reach(margins(self.kernel, self.boundary), self.size, self.boundary)
+
+    @property
+    def _in_rows(self) -> tuple[str, ...]:
+        return ("kernel",) if self.kernel.ndim == 4 else ()
+
+    @property
+    def _zeros(self) -> bool:
+        """Whether zeros stand on the grid beyond the image."""
+        return self.boundary in ("zero", "unknown", "valid")
 
     @property
     def _mirrored_once(self) -> bool:
-        """Whether the kernel reaches into one mirror image only, on each side."""
+        """Whether the kernel reaches into one mirror image only, on each side, or into no such."""
         room = (n - self._edge for n in self.size)
-        return all(k // 2 <= n for k, n in zip(self.kernel.shape, room, strict=True))
+        once = all(k // 2 <= n for k, n in zip(self.kernel.shape[-2:], room, strict=True))
+        return once or self.boundary == "replicate"
 
     @property
     def _edge(self) -> int:
@@ -240,8 +274,8 @@ class Blur(Linear):
     def grid(self) -> tuple[int, int]:
         """Size of the periodic grid: room for what the kernel reaches on either side of the image,
         or a whole period, (2 H, 2 W) and for a mirror 2 less, where it reaches beyond."""
-        (height, width), (h, w) = self.size, self.kernel.shape
-        if self.boundary == "unknown":
+        (height, width), (h, w) = self.size, self.kernel.shape[-2:]
+        if self.boundary in ("unknown", "valid"):
             return quick(height), quick(width)
         if self.boundary == "zero":
             return quick(height + h // 2), quick(width + w // 2)
@@ -257,10 +291,8 @@ class Blur(Linear):
     @cached_property
     def _rows(self) -> tuple[int, int, int, int]:
         """Where y lies on the grid: rows from, to, columns from, to."""
-        (height, width), around = self.size, ((0, 0), (0, 0))
-        if self.boundary == "unknown":
-            around = margins(self.kernel)
-        (above, below), (left, right) = around
+        height, width = self.size
+        (above, below), (left, right) = margins(self.kernel, self.boundary)
         return above, height - below, left, width - right
 
     def _padded(self, x: Tensor) -> Tensor:
@@ -282,38 +314,46 @@ class Blur(Linear):
         return z[..., top:bottom, left:right]
 
     def _margins(self, axis: int) -> tuple[int, int]:
-        """Mirrored samples that the convolution reads after and before the image."""
-        n, k = self.size[axis], self.kernel.shape[axis]
+        """Samples that the convolution reads after and before the image."""
+        n, k = self.size[axis], self.kernel.shape[axis]  # axis: -2 or -1
         whole = max(n - 2 * self._edge, 0)
         return (k // 2, (k - 1) // 2) if self._mirrored_once else (whole, 0)
 
     def _continued(self, x: Tensor) -> Tensor:
         """x continued onto the grid as the boundary says."""
-        if self.boundary in ("zero", "unknown"):
+        if self._zeros:
             return self._padded(x)
         for axis in (-2, -1):
             after, before = self._margins(axis)
             n, mirror, edge = x.shape[axis], x.flip(axis), self._edge
             empty = self.grid[axis] - n - after - before
             gap = x.new_zeros(()).expand(*mirror.narrow(axis, 0, 1).shape)
-            parts = [x, mirror.narrow(axis, min(edge, n - after), after)]
-            parts += [gap.repeat_interleave(empty, axis)] * (empty > 0)
-            last = mirror.narrow(axis, max(n - before - edge, 0), before)
+            if self.boundary == "replicate":
+                first = x.narrow(axis, n - 1, 1).repeat_interleave(after, axis)
+                last = x.narrow(axis, 0, 1).repeat_interleave(before, axis)
+            else:
+                first = mirror.narrow(axis, min(edge, n - after), after)
+                last = mirror.narrow(axis, max(n - before - edge, 0), before)
+            parts = [x, first] + [gap.repeat_interleave(empty, axis)] * (empty > 0)
             x = torch.cat([*parts, last], dim=axis)
         return x
 
     def _folded(self, z: Tensor) -> Tensor:
         """The transpose of _continued."""
-        if self.boundary in ("zero", "unknown"):
+        if self._zeros:
             return self._cropped(z)
         for axis in (-1, -2):
             after, before = self._margins(axis)
             n, total, edge = self.size[axis], self.grid[axis], self._edge
             x = z.narrow(axis, 0, n).clone()
-            first = n - after - min(edge, n - after)
-            x.narrow(axis, first, after).add_(z.narrow(axis, n, after).flip(axis))
-            first = min(edge, n - before)
-            x.narrow(axis, first, before).add_(z.narrow(axis, total - before, before).flip(axis))
+            beyond, ahead = z.narrow(axis, n, after), z.narrow(axis, total - before, before)
+            if self.boundary == "replicate":
+                x.narrow(axis, n - 1, 1).add_(beyond.sum(axis, keepdim=True))
+                x.narrow(axis, 0, 1).add_(ahead.sum(axis, keepdim=True))
+            else:
+                first = n - after - min(edge, n - after)
+                x.narrow(axis, first, after).add_(beyond.flip(axis))
+                x.narrow(axis, min(edge, n - before), before).add_(ahead.flip(axis))
             z = x
         return z
 
@@ -325,6 +365,7 @@ class Blur(Linear):
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         check_image(type(self).__name__, self.size, x_shape)
+        check_channels(type(self).__name__, self.kernel, x_shape)
         top, bottom, left, right = self._rows
         return (*x_shape[:-2], bottom - top, right - left)
 
@@ -335,12 +376,17 @@ def blur(kernel: Tensor, size: tuple[int, int], boundary: str = "reflect") -> Li
 
     circular: CircularBlur. Otherwise SeparableBlur where the kernel has rank 1 in the precision of
     its dtype (Gaussian, box), and Blur where it has not. size: (H, W) of the image; with the
-    boundary "unknown" the measurement is smaller by the kernel's `margins`.
+    boundaries "unknown" and "valid" the measurement is smaller by the kernel's `margins`.
+    Kernels for each channel or measurement, (C, h, w) or (M or 1, C or 1, h, w), make a
+    CircularBlur or a Blur.
     """
-    check_kernel(kernel)
-    check_boundary(boundary, ("circular", "reflect", "mirror", "unknown", "zero"))
+    check_kernels(kernel)
+    known = ("circular", "reflect", "mirror", "unknown", "zero", "replicate", "valid")
+    check_boundary(boundary, known)
     if boundary == "circular":
         return CircularBlur(kernel, size)
+    if kernel.ndim > 2:
+        return Blur(kernel, size, boundary)
     u, s, vt = torch.linalg.svd(kernel.detach().cpu().double(), full_matrices=False)
     eps = torch.finfo(kernel.dtype if kernel.is_floating_point() else torch.float64).eps
     if bool((s[1:] > eps * max(kernel.shape) * s[0]).any()):

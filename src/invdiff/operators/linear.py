@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import torch
 from torch import Tensor
 
-from invdiff.operators.krylov import conjugate_gradients, least_squares
+from invdiff.operators.krylov import conjugate_gradients, largest_singular_value, least_squares
 from invdiff.operators.operator import Operator
 
 
@@ -43,10 +43,33 @@ class PseudoInvertible(Operator):
         """Whether h^+(h(x)) = x is known to hold for every x of x_shape."""
         return False
 
+    def _scaled(self, scale: float) -> Operator:
+        from invdiff.operators.scaling import ScaledPseudoInvertible
+
+        return ScaledPseudoInvertible(self, scale)
+
 
 @dataclass(frozen=True, eq=False)
 class Linear(PseudoInvertible):
     """An operator with an adjoint."""
+
+    if TYPE_CHECKING:  # of a linear operator they are linear
+
+        def __mul__(self, scale: float) -> Linear: ...
+        def __rmul__(self, scale: float) -> Linear: ...
+        def __neg__(self) -> Linear: ...
+        def __truediv__(self, divisor: float) -> Linear: ...
+
+        @overload
+        def __add__(self, other: Linear) -> Linear: ...
+        @overload
+        def __add__(self, other: Operator) -> Operator: ...
+        def __add__(self, other: Operator) -> Operator: ...
+        @overload
+        def __sub__(self, other: Linear) -> Linear: ...
+        @overload
+        def __sub__(self, other: Operator) -> Operator: ...
+        def __sub__(self, other: Operator) -> Operator: ...
 
     @staticmethod
     def from_functions(
@@ -108,6 +131,30 @@ class Linear(PseudoInvertible):
         """A^T y (A^H y where complex): <A x, y> = <x, A^T y>."""
         raise NotImplementedError
 
+    @property
+    def T(self) -> Linear:
+        """The adjoint as an operator from measurements to images; `A.T.T` is A.
+
+        Where the measurement of A is complex, the images of `A.T` are, and only a composition such
+        as `A.T @ A` is of real images.
+        """
+        from invdiff.operators.transposed import Transposed
+
+        return Transposed(self)
+
+    def norm(self, x_shape: tuple[int, ...] | None = None, tol: float = 1e-4) -> float:
+        """The largest singular value, |A x| <= norm |x|: of all rows of a batch, the largest.
+
+        Exact where singular values are known (`Spectral`), else by the Lanczos method from fixed
+        noise, from below: see `krylov.largest_singular_value`. `A / A.norm()` has norm 1.
+        x_shape: of one image; None takes what the operator tells of it (`image_shape`), with one
+        channel if that fits. tol: relative, above 0 and below 1.
+        Raises InvdiffError where x_shape is needed or does not fit, and where A is not finite.
+        """
+        from invdiff.operators.shapes import fitting_shape
+
+        return largest_singular_value(self, fitting_shape(self, x_shape), self.batch_rows, tol)
+
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         return self.adjoint(v)
 
@@ -132,3 +179,8 @@ class Linear(PseudoInvertible):
     def pinv_residual(self, y: Tensor, x: Tensor) -> Tensor:
         """A^+ (y - A x)."""
         return self.pinv(y - self(x))
+
+    def _scaled(self, scale: float) -> Operator:
+        from invdiff.operators.scaling import Scaled
+
+        return Scaled(self, scale)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError
+from invdiff.core import InvdiffError, brief
 from invdiff.operators.admit import admit, narrower
 
 T = TypeVar("T")
@@ -21,6 +21,7 @@ T = TypeVar("T")
 class Operator:
     """A map from images (B, *x_shape) to measurements (B, *y_shape).
 
+    `2 * A`, `-A`, `A / 2`, `A + B` and `A - B` are operators too, and `outer @ inner`.
     batched: names of the tensor fields whose first axis is the batch (or 1, shared by all rows).
     differentiable: False where no gradient passes (real JPEG, quantisation).
     cells: True where the measurement tells an interval for each of its coefficients (JPEG).
@@ -31,6 +32,7 @@ class Operator:
     differentiable: ClassVar[bool] = True
     cells: ClassVar[bool] = False
     guesses: ClassVar[bool] = False
+    __array_ufunc__: ClassVar[None] = None  # numbers of NumPy leave `number * A` to A
 
     def __post_init__(self) -> None:
         admit(self)
@@ -38,6 +40,8 @@ class Operator:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let a `__post_init__` of the subclass find fields that are what they are annotated as."""
         super().__init_subclass__(**kwargs)
+        if "__repr__" not in cls.__dict__:  # else every dataclass prints all of its numbers
+            cls.__repr__ = Operator.__repr__  # type: ignore[method-assign]
         own = cls.__dict__.get("__post_init__")
         if own is not None:
 
@@ -50,6 +54,10 @@ class Operator:
                 own(self)
 
             cls.__post_init__ = admitting  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """Its fields, arrays by their shapes."""
+        return brief(self, defaults=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         """A(x)."""
@@ -108,6 +116,16 @@ class Operator:
         """
         return tuple(self(torch.zeros(1, *x_shape)).shape[1:])
 
+    def norm(self, x_shape: tuple[int, ...] | None = None, tol: float = 1e-4) -> float:
+        """The largest singular value of a linear operator; see `Linear.norm`.
+
+        Raises InvdiffError for any other.
+        """
+        raise InvdiffError(
+            f"{type(self).__name__} is not linear, so it has no norm; divide it by a number that "
+            "you choose."
+        )
+
     def restrict(self, y: Tensor) -> Tensor:
         """y with the entries that were never measured set to zero."""
         return y
@@ -116,10 +134,31 @@ class Operator:
         """A first image (B, *x_shape) for a measurement, where a fit may start."""
         raise NotImplementedError
 
+    @property
+    def _in_rows(self) -> tuple[str, ...]:
+        """Names of the fields that hold a row for each measurement, or one row for all."""
+        return self.batched
+
+    @property
+    def batch_rows(self) -> int:
+        """How many measurements its `batched` fields are for; 1 where it is for any number."""
+        found = [1]
+
+        def tensor(name: str, t: Tensor) -> Tensor:
+            found.append(len(t) if name in self._in_rows else 1)
+            return t
+
+        def operator(op: Operator) -> Operator:
+            found.append(op.batch_rows)
+            return op
+
+        self._map(tensor, operator)
+        return max(found)
+
     def rows(self, index: Tensor) -> Self:
         """The operator of the batch rows index (rows may repeat)."""
         return self._map(
-            lambda name, t: t[index] if name in self.batched and t.shape[0] > 1 else t,
+            lambda name, t: t[index] if name in self._in_rows and t.shape[0] > 1 else t,
             lambda op: op.rows(index),
         )
 
@@ -136,6 +175,48 @@ class Operator:
         from invdiff.operators.algebra import compose
 
         return compose(self, inner)
+
+    def __mul__(self, scale: float) -> Operator:
+        """scale A(x), on the rung of A; scale is a number that is not 0."""
+        from invdiff.operators.scaling import multiplied
+
+        return multiplied(self, scale)
+
+    def __rmul__(self, scale: float) -> Operator:
+        return self * scale
+
+    def __neg__(self) -> Operator:
+        return self * -1.0
+
+    def __truediv__(self, divisor: float) -> Operator:
+        """A(x) / divisor."""
+        from invdiff.operators.scaling import divided
+
+        return divided(self, divisor)
+
+    def __add__(self, other: Operator) -> Operator:
+        """A(x) + B(x), linear where both are."""
+        from invdiff.operators.sums import add
+
+        return add(self, other)
+
+    def __radd__(self, other: int) -> Operator:
+        """A itself for 0, where `sum` begins."""
+        return self if type(other) is int and other == 0 else self + other  # type: ignore[operator]
+
+    def __sub__(self, other: Operator) -> Operator:
+        from invdiff.operators.sums import add, subtracted
+
+        return add(self, subtracted(other))
+
+    def __rsub__(self, other: Any) -> Operator:
+        return -self + other  # one sentence: other is no operator
+
+    def _scaled(self, scale: float) -> Operator:
+        """scale A(x) for a scale other than 0 and 1."""
+        from invdiff.operators.scaling import ScaledOperator
+
+        return ScaledOperator(self, scale)
 
     def _map(
         self, tensor: Callable[[str, Tensor], Tensor], operator: Callable[[Operator], Operator]

@@ -1,18 +1,13 @@
 """X-ray projections: the line integrals of an image, from parallel rays or from a point source.
 
-Geometry. Lengths are in pixels, the origin is the middle of the image, x points right and y up.
-At the angle theta (degrees, counter-clockwise) the detector lies along u = (cos, sin) and rays
-travel along v = (-sin, cos). Bin j is at s_j = (j - (detectors - 1) / 2 - shift) pitch:
-  parallel   the ray of bin j is s_j u + t v, that is x cos + y sin = s_j
-  fan        the ray of bin j runs from the source at -source v through s_j u: the detector is flat,
-             and its pitch is measured where it would stand on the axis of rotation
-At theta = 0 parallel rays sum columns, and bins count from left to right.
+`Geometry` says where the rays run; its lengths are in pixels here.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -21,6 +16,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.operators.admit import checked
 from invdiff.operators.base import Linear
+from invdiff.operators.geometry import Geometry
 from invdiff.operators.kept import kept
 from invdiff.operators.separable import (
     LONGEST_SIDE,
@@ -74,12 +70,11 @@ class Radon(Linear):
     """Line integrals of an image along every ray of every view: images (B, ..., H, W) to sinograms
     (B, ..., angles, detectors), each channel by itself.
 
-    angles: of the views, degrees. size: (H, W) of the image. detectors: bins of the detector;
-    0 takes ceil(hypot(H, W)), which sees the whole image at pitch 1.
-    pitch: width of a bin, in pixels. shift: the axis of rotation falls on bin
-    (detectors - 1) / 2 + shift. pixel: side of a pixel in the unit of length of the sinogram,
-    so that y is a sum of values times lengths. source: distance from the source to the axis of
-    rotation in pixels, None for parallel rays; the image lies within it.
+    angles, detectors, pitch, shift, source: those of the `Geometry`, in pixels of the image, in
+    the middle of which is the axis; `Radon.of` takes it as a whole. 0 detectors are
+    ceil(hypot(H, W)), which see the whole image in parallel rays of pitch 1. A source lies outside
+    of the image. size: (H, W) of the image. pixel: side of a pixel in the unit of length of the
+    sinogram, so that y is a sum of values times lengths.
     cg_iterations: bound for solve and pinv. pinv is CGLS: with noisy data, fewer iterations are
     the usual regularisation, and far from convergence A pinv(y) is not the projection of y.
 
@@ -108,13 +103,12 @@ class Radon(Linear):
         changes = {"size": size, "detectors": bins, "angles": tuple(map(float, self.angles))}
         for name, value in changes.items():
             object.__setattr__(self, name, value)
-        if not self.angles:
-            raise InvdiffError("A projection needs at least one angle, found none.")
         if not (whole(bins) and bins <= LONGEST_SIDE and self.pitch > 0 and self.pixel > 0):
             raise InvdiffError(
                 f"A detector has 1 to {LONGEST_SIDE} bins, and pitch and pixel are above 0, found "
                 f"{bins} bins, pitch {self.pitch} and pixel {self.pixel}."
             )
+        _ = self.geometry  # names what is wrong with it
         if self.source is not None and not self.source > math.hypot(*size) / 2:
             raise InvdiffError(
                 f"The source is {self.source} pixels from the axis, inside an image of {size[0]} x "
@@ -126,6 +120,27 @@ class Radon(Linear):
                 f"{len(self.angles)} views of {bins} bins on {size[0]} x {size[1]} pixels need a "
                 "matrix beyond 32-bit indices; take the mode rays."
             )
+
+    @classmethod
+    @checked
+    def of(
+        cls,
+        geometry: Geometry,
+        size: tuple[int, int],
+        pixel: float = 1.0,
+        cg_iterations: int = 200,
+        mode: Mode = "auto",
+    ) -> Radon:
+        """The projection of images of `size` along the rays of a geometry."""
+        g = geometry
+        return cls(
+            g.angles, size, g.detectors, g.pitch, g.shift, pixel, g.source, cg_iterations, mode
+        )
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Where its rays run, in pixels."""
+        return Geometry(self.angles, self.detectors, self.pitch, self.shift, self.source)
 
     def __call__(self, x: Tensor) -> Tensor:
         forward, back = self._maps(x)
@@ -146,12 +161,11 @@ class Radon(Linear):
     @property
     def spread(self) -> float:
         """1 / source: by how much a ray turns per pixel of the detector, 0 for parallel rays."""
-        return 0.0 if self.source is None else 1 / self.source
+        return self.geometry.spread
 
     def bins(self) -> Tensor:
         """Positions s_j on the detector, in pixels, float64."""
-        j = torch.arange(self.detectors, dtype=torch.float64)
-        return (j - (self.detectors - 1) / 2 - self.shift) * self.pitch
+        return self.geometry.bins()
 
     @property
     def nonzeros(self) -> int:

@@ -71,6 +71,30 @@ def check_kernel(k: Tensor, ndim: int = 2) -> None:
         raise InvdiffError("The taps of the blur kernel sum to 0; a blur keeps constant images.")
 
 
+def check_kernels(k: Tensor) -> None:
+    """Raise InvdiffError unless k is one kernel (h, w), as `check_kernel` asks, or one for each
+    channel, (C, h, w), or for each measurement, (M or 1, C or 1, h, w)."""
+    if k.ndim not in (3, 4) or 0 in k.shape:
+        check_kernel(k)
+    for one in k.reshape(-1, *k.shape[-2:]):
+        check_kernel(one)
+
+
+def check_channels(name: str, k: Tensor, x_shape: tuple[int, ...]) -> None:
+    """Raise InvdiffError unless kernels k fit images of x_shape; one kernel fits all."""
+    if k.ndim == 2:
+        return
+    channels = k.shape[-3]
+    one = k.ndim == 4 and channels == 1
+    if len(x_shape) != 3 or not (one or channels == x_shape[0]):
+        axes = "(channels, height, width)" if k.ndim == 3 else "(batch, channels, height, width)"
+        raise InvdiffError(
+            f"{name} has kernels of shape {tuple(k.shape)}, {axes}, found images of shape "
+            f"{tuple(x_shape)}; give images with {'any number of' if one else channels} channels "
+            "and two more axes, or one kernel (height, width) for all."
+        )
+
+
 def reflected(index: Tensor, n: int) -> Tensor:
     """Index into n samples of their half-sample symmetric extension d c b a | a b c d | d c b a."""
     index = index % (2 * n)
@@ -81,6 +105,11 @@ def mirrored(index: Tensor, n: int) -> Tensor:
     """Index into n samples of their whole-sample symmetric extension d c b | a b c d | c b a."""
     index = index % max(2 * n - 2, 1)
     return torch.where(index < n, index, 2 * n - 2 - index)
+
+
+def repeated(index: Tensor, n: int) -> Tensor:
+    """Index into n samples whose ends are repeated: a a a | a b c d | d d d."""
+    return index.clamp(0, n - 1)
 
 
 def full_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -286,28 +315,41 @@ def reach(taps: Tensor) -> tuple[int, int]:
     return max(int(used[-1]), 0), max(-int(used[0]), 0)
 
 
-def check_reach(margins: tuple[tuple[int, int], ...], size: tuple[int, int]) -> None:
+def cut(taps: Tensor, boundary: str) -> tuple[int, int]:
+    """How many samples at the start and at the end are not measured, since they read beyond it.
+
+    With the boundary "unknown" as `reach` tells, with "valid" as the number of taps tells, and with
+    any other none.
+    """
+    if boundary == "valid":
+        return len(taps) - 1 - len(taps) // 2, len(taps) // 2
+    return reach(taps) if boundary == "unknown" else (0, 0)
+
+
+def check_reach(margins: tuple[tuple[int, int], ...], size: tuple[int, int], boundary: str) -> None:
     """Raise InvdiffError when no sample of size has all that it reads within the image."""
     if any(sum(margin) >= n for margin, n in zip(margins, size, strict=True)):
         raise InvdiffError(
             f"The kernel reads beyond the edge for every pixel of an image of {size[0]} x "
-            f"{size[1]} pixels; with an unknown boundary nothing is measured then."
+            f"{size[1]} pixels; with the boundary {boundary} nothing is measured then."
         )
 
 
 def blur_matrix(taps: Tensor, n: int, boundary: str) -> Tensor:
     """Convolution of n samples with taps (k,), float64, shape (n, n).
 
-    With an unknown boundary there are rows only for samples that read nothing beyond the edge.
+    With the boundary "unknown" or "valid" there are rows only for samples that read nothing beyond
+    the edge.
     """
     taps = taps.detach().cpu().double()
-    before, after = reach(taps) if boundary == "unknown" else (0, 0)
+    before, after = cut(taps, boundary)
     at = torch.arange(before, n - after)
     index = at[:, None] - (torch.arange(len(taps)) - len(taps) // 2)[None, :]
     weight = taps.expand(len(at), -1)
-    if boundary in ("zero", "unknown"):
+    if boundary in ("zero", "unknown", "valid"):
         weight = torch.where((index >= 0) & (index < n), weight, 0.0)
-    how = {"reflect": reflected, "mirror": mirrored}.get(boundary, torch.remainder)
+    known = {"reflect": reflected, "mirror": mirrored, "replicate": repeated}
+    how = known.get(boundary, torch.remainder)
     return torch.zeros(len(at), n, dtype=torch.float64).scatter_add_(1, how(index, n), weight)
 
 
@@ -322,8 +364,8 @@ class SeparableBlur(Separable):
     """Convolution with the kernel outer(kernel_rows, kernel_cols).
 
     kernel_rows, kernel_cols: taps along the height and along the width, 1-D, of any length.
-    size: (H, W) of the image. boundary: "reflect", "mirror", "zero", "circular" or "unknown", with
-    which y holds the pixels only that read nothing beyond the edge.
+    size: (H, W) of the image. boundary: "reflect", "mirror", "replicate", "zero", "circular", or
+    "unknown" and "valid", with which y holds the pixels only that read nothing beyond the edge.
     """
 
     kernel_rows: Tensor
@@ -334,10 +376,11 @@ class SeparableBlur(Separable):
     def __post_init__(self) -> None:
         check_kernel(self.kernel_rows, ndim=1)
         check_kernel(self.kernel_cols, ndim=1)
-        check_boundary(self.boundary, ("reflect", "mirror", "zero", "circular", "unknown"))
+        known = ("reflect", "mirror", "zero", "circular", "unknown", "replicate", "valid")
+        check_boundary(self.boundary, known)
         object.__setattr__(self, "size", checked_size(self.size))
-        if self.boundary == "unknown":
-            check_reach((reach(self.kernel_rows), reach(self.kernel_cols)), self.size)
+        margins = tuple(cut(taps, self.boundary) for taps in (self.kernel_rows, self.kernel_cols))
+        check_reach(margins, self.size, self.boundary)
 
     @cached_property
     def left(self) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.operators.linear import Linear
+from invdiff.operators.operator import Operator
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +103,29 @@ class Spectral(Linear):
     def pinv(self, y: Tensor) -> Tensor:
         return self.V(self.inverse_spectrum(y) * self.Ut(y))
 
+    @property
+    def T(self) -> Linear:
+        from invdiff.operators.transposed import TransposedSpectral
+
+        return TransposedSpectral(self)
+
+    def norm(self, x_shape: tuple[int, ...] | None = None, tol: float = 0.0) -> float:
+        """The largest singular value, exactly; x_shape and tol are not needed."""
+        return float(self.s.max())
+
+    def _scaled(self, scale: float) -> Operator:
+        from invdiff.operators.scaling import ScaledSpectral
+
+        return ScaledSpectral(self, scale)
+
 
 @dataclass(frozen=True, eq=False)
 class Identity(Spectral):
     """y = x: denoising."""
+
+    @property
+    def T(self) -> Linear:
+        return self
 
     def __call__(self, x: Tensor) -> Tensor:
         return x

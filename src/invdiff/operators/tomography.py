@@ -3,6 +3,7 @@ filtered back-projection."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Literal
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.operators.geometry import Geometry
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.radon import Radon
 from invdiff.rng import Rng
@@ -54,7 +56,12 @@ def metal_trace(A: Radon, metal: Tensor) -> Inpaint:
     return Inpaint(A(metal.float()) == 0)
 
 
-def fbp(y: Tensor, A: Radon, filter: Filter = "ramp") -> Tensor:
+def fbp(
+    y: Tensor,
+    A: Radon | Geometry,
+    filter: Filter = "ramp",
+    size: tuple[int, int] | None = None,
+) -> Tensor:
     """Filtered back-projection of a sinogram (B, ..., angles, detectors): images (B, ..., H, W).
 
     The linear reconstruction that CT scanners use; the reference to compare with. filter: "ramp"
@@ -62,7 +69,19 @@ def fbp(y: Tensor, A: Radon, filter: Filter = "ramp") -> Tensor:
     smoother. A: parallel rays over at least a half circle, or a fan over the full circle; views
     count by their distance to their neighbours, and an arc without views counts nothing, so that
     a limited angle gives the artefacts that it must. Not masked: fill in a metal trace first.
+    Of a `Geometry` alone, size is the (H, W) of the images; of a `Radon` it is A's.
     """
+    if isinstance(A, Geometry):
+        if size is None:
+            raise InvdiffError("A geometry does not tell the size of images; give size=(H, W).")
+        A = Radon.of(dataclasses.replace(A, detectors=y.shape[-1]), size)
+    elif size not in (None, A.size):
+        raise InvdiffError(f"The operator is for images of {A.size}, but size is {size}.")
+    if tuple(y.shape[-2:]) != A.y_shape((1, *A.size))[-2:]:
+        raise InvdiffError(
+            f"A sinogram of {len(A.angles)} views and {A.detectors} bins is expected, found shape "
+            f"{tuple(y.shape)}."
+        )
     weights = 1 / (1 + (A.spread * A.bins()) ** 2).sqrt()
     q = _filtered(y * weights.to(y), filter) / (A.pitch * A.pixel)
     theta = [math.radians(angle) for angle in A.angles]
@@ -70,7 +89,7 @@ def fbp(y: Tensor, A: Radon, filter: Filter = "ramp") -> Tensor:
     x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
     up = ((height - 1) / 2 - torch.arange(height, dtype=torch.float64))[:, None]
     image = y.new_zeros(*y.shape[:-2], height * width)
-    for k, arc in enumerate(_arcs(A).tolist()):
+    for k, arc in enumerate(A.geometry.arcs().tolist()):
         magnify = 1 / (1 + (up * math.cos(theta[k]) - x * math.sin(theta[k])) * A.spread)
         s = (x * math.cos(theta[k]) + up * math.sin(theta[k])) * magnify
         where = (s / A.pitch + (A.detectors - 1) / 2 + A.shift).flatten()
@@ -100,21 +119,3 @@ def _filtered(y: Tensor, filter: Filter) -> Tensor:
             0.5 + 0.5 * torch.linspace(0, math.pi, n // 2 + 1, dtype=torch.float64).cos()
         )
     return torch.fft.irfft(torch.fft.rfft(y, n) * response.to(y), n)[..., :bins]
-
-
-def _arcs(A: Radon) -> Tensor:
-    """The angle in radians that each view stands for: half of the gaps to its two neighbours.
-
-    Views repeat after 180 degrees for parallel rays; for a fan after 360, where every line is seen
-    twice, so each counts half. A gap of more than twice the usual one was not measured.
-    """
-    period = 180.0 if A.source is None else 360.0
-    angles = torch.tensor(A.angles, dtype=torch.float64) % period
-    order = angles.argsort(stable=True)
-    ordered = angles[order]
-    gaps = torch.cat([ordered, ordered[:1] + period]).diff()
-    usual = gaps[gaps > 1e-9].median()
-    gaps = torch.where(gaps > 2 * usual, usual, gaps)
-    arcs = torch.empty_like(gaps)
-    arcs[order] = (gaps + gaps.roll(1)) / 2
-    return arcs * (math.pi / period)

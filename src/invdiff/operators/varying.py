@@ -13,8 +13,14 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.operators.admit import checked
 from invdiff.operators.base import Linear
-from invdiff.operators.blur import WIDEST, Blur, CircularBlur, gaussian_kernel
-from invdiff.operators.separable import check_boundary, check_image, check_kernel, checked_size
+from invdiff.operators.blur import WIDEST, Blur, CircularBlur, gaussian_kernel, margins
+from invdiff.operators.separable import (
+    check_boundary,
+    check_image,
+    check_kernel,
+    check_reach,
+    checked_size,
+)
 from invdiff.rng import Rng
 
 
@@ -33,8 +39,8 @@ class TiledBlur(Linear):
 
     kernels: (rows, columns, h, w), real: those in the middles of a grid of equal tiles. w_t: hats
     that overlap and sum to 1, so that between the middles the kernels are interpolated linearly.
-    With one tile it is `blur`. boundary: "reflect", "mirror", "zero" or "circular". size: (H, W) of
-    images.
+    With one tile it is `blur`. boundary: "reflect", "mirror", "replicate", "zero", "circular", or
+    "valid", with which y is (H - h + 1) x (W - w + 1). size: (H, W) of images.
     It costs one convolution by FFT for each tile.
     Raises InvdiffError for bad kernels, and for more tiles than pixels along an axis.
     """
@@ -55,10 +61,12 @@ class TiledBlur(Linear):
             raise InvdiffError(
                 f"{rows} x {columns} tiles do not fit an image of {size[0]} x {size[1]} pixels."
             )
-        check_boundary(self.boundary, ("circular", "reflect", "mirror", "zero"))
+        known = ("circular", "reflect", "mirror", "zero", "replicate", "valid")
+        check_boundary(self.boundary, known)
         for kernel in self.kernels.flatten(0, 1):
             check_kernel(kernel)
         object.__setattr__(self, "size", size)
+        check_reach(margins(self.kernels, self.boundary), size, self.boundary)
 
     @cached_property
     def _parts(self) -> list[Linear]:
@@ -69,27 +77,34 @@ class TiledBlur(Linear):
 
     @cached_property
     def windows(self) -> Tensor:
-        """w_t, (tiles, H, W), float64, in the order of the kernels."""
+        """w_t of the pixels of y, (tiles, H, W), float64, in the order of the kernels."""
+        sides = zip(
+            self.size,
+            self.kernels.shape[:2],
+            margins(self.kernels, self.boundary),
+            strict=True,
+        )
         rows, columns = (
-            hat_windows(n, t) for n, t in zip(self.size, self.kernels.shape[:2], strict=True)
+            hat_windows(n, tiles)[:, before : n - after] for n, tiles, (before, after) in sides
         )
         return (rows[:, None, :, None] * columns[None, :, None, :]).flatten(0, 1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        out = torch.zeros_like(x)
-        for window, part in zip(self._as("windows", x), self._parts, strict=True):
+        windows = self._as("windows", x)
+        out = x.new_zeros(*x.shape[:-2], *windows.shape[1:])
+        for window, part in zip(windows, self._parts, strict=True):
             out = out + window * part(x)
         return out
 
     def adjoint(self, y: Tensor) -> Tensor:
-        out = torch.zeros_like(y)
+        out = y.new_zeros(*y.shape[:-2], *self.size)
         for window, part in zip(self._as("windows", y), self._parts, strict=True):
             out = out + part.adjoint(window * y)
         return out
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         check_image(type(self).__name__, self.size, x_shape)
-        return tuple(x_shape)
+        return (*x_shape[:-2], *self.windows.shape[1:])
 
 
 @checked

@@ -32,7 +32,7 @@ def _check_video(name: str, T: int, x_shape: tuple[int, ...]) -> None:
 class Frames(Spectral):
     """Some frames are known: x (B, C, T, H, W) to y (B, C, len(indices), H, W), in their order.
 
-    indices: frames that were kept, distinct whole numbers from 0 to T - 1. T: frames of the video.
+    indices: frames that were kept, distinct whole numbers from 0 to T - 1. length: T, all frames.
     The first frames known is prediction, the first and the last interpolation, every other one a
     higher frame rate.
     Decomposition: V = identity, s = 1 for known frames and 0 for the others, shape (T, 1, 1).
@@ -40,19 +40,19 @@ class Frames(Spectral):
     """
 
     indices: Sequence[int]
-    T: int
+    length: int
 
     def __post_init__(self) -> None:
         indices = tuple(self.indices)
-        inside = whole(self.T) and all(whole(i + 1) and i < self.T for i in indices)
+        inside = whole(self.length) and all(whole(i + 1) and i < self.length for i in indices)
         if not indices or not inside or len(set(indices)) < len(indices):
             raise InvdiffError(
-                f"Known frames are distinct numbers from 0 to {self.T} - 1, at least one, found "
-                f"{list(indices)}."
+                f"Known frames are distinct numbers from 0 to {self.length} - 1, at least one, "
+                f"found {list(indices)}."
             )
         indices = tuple(int(i) for i in indices)
         object.__setattr__(self, "indices", indices)
-        object.__setattr__(self, "T", int(self.T))
+        object.__setattr__(self, "length", int(self.length))
 
     def _index(self, like: Tensor) -> Tensor:
         """The indices on the device of like, kept there."""
@@ -65,7 +65,7 @@ class Frames(Spectral):
 
     @cached_property
     def _s(self) -> Tensor:
-        s = torch.zeros(self.T, 1, 1, dtype=torch.float64)
+        s = torch.zeros(self.length, 1, 1, dtype=torch.float64)
         s[list(self.indices)] = 1.0
         return s
 
@@ -78,7 +78,7 @@ class Frames(Spectral):
         return x.index_select(2, self._index(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        empty = y.new_zeros(*y.shape[:2], self.T, *y.shape[3:])
+        empty = y.new_zeros(*y.shape[:2], self.length, *y.shape[3:])
         return empty.index_copy(2, self._index(y), y)
 
     def pinv(self, y: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Frames(Spectral):
         return self.adjoint(y)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
-        _check_video("Frames", self.T, x_shape)
+        _check_video("Frames", self.length, x_shape)
         return (x_shape[0], len(self.indices), *x_shape[2:])
 
 
@@ -105,27 +105,28 @@ class Frames(Spectral):
 class TemporalPool(Spectral):
     """Each frame of y is the mean of `factor` frames in a row: a long exposure.
 
-    factor: whole number from 1 to T. T: frames of the video, (B, C, T, H, W) to (B, C, ceil(T /
-    factor), H, W); where factor does not divide T, the last is the mean of the frames left.
+    factor: whole number from 1 to T. length: T, the frames of the video, (B, C, T, H, W) to
+    (B, C, ceil(T / factor), H, W); where factor does not divide T, the last is the mean of the
+    frames left.
     Raises InvdiffError for any other factor.
     """
 
     factor: int
-    T: int
+    length: int
 
     def __post_init__(self) -> None:
-        if not whole(self.T) or not whole(self.factor) or self.factor > self.T:
+        if not whole(self.length) or not whole(self.factor) or self.factor > self.length:
             raise InvdiffError(
                 f"The factor must be a whole number from 1 to the number of frames, found factor "
-                f"{self.factor} for {self.T} frames."
+                f"{self.factor} for {self.length} frames."
             )
         object.__setattr__(self, "factor", int(self.factor))
-        object.__setattr__(self, "T", int(self.T))
+        object.__setattr__(self, "length", int(self.length))
 
     @cached_property
     def matrix(self) -> Tensor:
         """What happens along time, (ceil(T / factor), T), float64."""
-        return average_matrix(self.T, self.factor)
+        return average_matrix(self.length, self.factor)
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,7 +144,7 @@ class TemporalPool(Spectral):
 
     @cached_property
     def _s(self) -> Tensor:
-        return F.pad(self._svd[1], (0, self.T - len(self.matrix)))[:, None, None]
+        return F.pad(self._svd[1], (0, self.length - len(self.matrix)))[:, None, None]
 
     @property
     def s(self) -> Tensor:
@@ -167,10 +168,10 @@ class TemporalPool(Spectral):
 
     def Ut(self, y: Tensor) -> Tensor:
         c = _along_time(self._as("left", y).mT, y)
-        return F.pad(c, (0, 0, 0, 0, 0, self.T - len(self.matrix)))
+        return F.pad(c, (0, 0, 0, 0, 0, self.length - len(self.matrix)))
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
-        _check_video("TemporalPool", self.T, x_shape)
+        _check_video("TemporalPool", self.length, x_shape)
         return (x_shape[0], len(self.matrix), *x_shape[2:])
 
 

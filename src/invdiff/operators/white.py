@@ -22,6 +22,7 @@ from invdiff.operators.algebra import Affine
 from invdiff.operators.base import Identity, Linear, Operator, Spectral
 from invdiff.operators.blur import hartley
 from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.scaling import Scaled, ScaledSpectral, scaled
 from invdiff.operators.separable import check_image
 
 
@@ -114,6 +115,11 @@ class Mixed(Linear):
     def __call__(self, x: Tensor) -> Tensor:
         return along(self._as("matrix", x).to(x.dtype), x, self.axis)
 
+    def norm(self, x_shape: tuple[int, ...] | None = None, tol: float = 0.0) -> float:
+        """The norm of the matrix, exactly; x_shape and tol are not needed."""
+        wide = torch.complex128 if self.matrix.is_complex() else torch.float64
+        return float(torch.linalg.matrix_norm(self.matrix.detach().cpu().to(wide), 2))
+
     def adjoint(self, y: Tensor) -> Tensor:
         return along(self._as("matrix", y).mH.to(y.dtype), y, self.axis)
 
@@ -205,6 +211,8 @@ def _after(W: Linear, A: Operator, like: Tensor) -> Operator:
     """W after A, as one operator with a decomposition where both are diagonal."""
     if isinstance(A, Identity):
         return W
+    if isinstance(A, Scaled | ScaledSpectral):
+        return scaled(_after(W, A.base, like), A.scale)
     if isinstance(W, Weighted) and isinstance(A, Weighted | Inpaint):
         gains = A._as("weights" if isinstance(A, Weighted) else "mask", like)
         return Weighted(W.weights * gains)

@@ -154,7 +154,7 @@ def ct_problem(
         if not 0 < views <= count:
             raise InvdiffError(f"The file has {count} views; from 1 to {count} can be used.")
         chosen = torch.arange(views) * count // views
-        s, A = s.views(chosen), dataclasses.replace(A, angles=s.views(chosen).angles)
+        s, A = s.views(chosen), dataclasses.replace(A, angles=A.geometry.views(chosen).angles)
         reference = fbp(s.y, A)[0]
     level, how = _noise(s, sigma)
     mask = None if bool(s.trusted.all()) else Inpaint(s.trusted[None, None])
@@ -183,7 +183,7 @@ def on_unit_norm(
     """
     half = (top - bottom) / 2
     offset = A(torch.full((1, 1, *A.size), bottom + half))
-    unit = 1 / norm(A, (1, *A.size))
+    unit = 1 / A.norm((1, *A.size))
     scaled: Linear = dataclasses.replace(A, pixel=A.pixel * unit, cg_iterations=iterations)
     if mask is not None:
         scaled = cast(Linear, mask @ scaled)
@@ -198,7 +198,8 @@ def _weighted(problem: Problem, s: Sinogram) -> Problem:
     level = problem.sigma_y / float(s.variance[s.trusted].mean().sqrt())
     sigmas = torch.where(s.trusted, level * s.variance.sqrt(), math.inf)[None, None]
     noise = DiagonalGaussian(sigmas)
-    gain = norm(whitened(dataclasses.replace(problem, noise=noise)).linear, problem.x_shape)
+    white = whitened(dataclasses.replace(problem, noise=noise))
+    gain = white.linear.norm(problem.x_shape)
     return dataclasses.replace(problem, noise=DiagonalGaussian(sigmas, level=noise.level / gain))
 
 
@@ -221,11 +222,3 @@ def _noise(s: Sinogram, sigma: float | None) -> tuple[float, str]:
     detail = (z[:, 1:-1] - (z[:, :-2] + z[:, 2:]) / 2).abs()
     level = float(detail.median()) / (0.6745 * math.sqrt(1.5))
     return level, "from the finest differences along the detector, an upper bound"
-
-
-def norm(A: Linear, x_shape: tuple[int, ...]) -> float:
-    """The largest singular value, by power iteration; images have smooth leading modes."""
-    x = torch.ones(1, *x_shape)
-    for _ in range(8):
-        x = A.adjoint(A(x / x.norm()))
-    return math.sqrt(float(x.norm()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from invdiff.operators.geometry import Geometry
 from invdiff.operators.radon import Radon
 
 
@@ -36,17 +37,24 @@ class Sinogram:
         """The measurement of `Radon`, (1, 1, views, bins)."""
         return self.integrals[None, None]
 
+    @property
+    def geometry(self) -> Geometry:
+        """Where the rays run, in bins, with the axis in the middle of the detector."""
+        return Geometry(self.angles, self.integrals.shape[1], source=self.source)
+
     def radon(self, size: tuple[int, int], shift: float = 0.0, pitch: float = 1.0) -> Radon:
-        """The operator of these rays through images of `size`; shift: `centre_of_rotation`."""
-        source = None if self.source is None else self.source * pitch
-        return Radon(self.angles, size, self.integrals.shape[1], pitch, shift, source=source)
+        """The operator of these rays through images of `size`.
+
+        shift: `centre_of_rotation`. pitch: width of a bin, in pixels.
+        """
+        return Radon.of(self.geometry.shifted(shift).rescaled(pitch), size)
 
     def views(self, chosen: Tensor) -> Sinogram:
         """Only the views of these indices."""
         return dataclasses.replace(
             self,
             integrals=self.integrals[chosen],
-            angles=tuple(self.angles[int(k)] for k in chosen),
+            angles=self.geometry.views(chosen).angles,
             variance=None if self.variance is None else self.variance[chosen],
             trusted=self.trusted[chosen],
         )
