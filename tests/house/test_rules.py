@@ -117,14 +117,6 @@ def test_public_names_exist() -> None:
         assert name in {"__version__", "NOISELESS"} or value.__doc__, name
 
 
-def test_a_public_name_means_one_thing() -> None:
-    """No name has two homes, of which one would hide the other."""
-    import invdiff
-
-    names = [name for group in invdiff._HOME.values() for name in group] + [*invdiff._RENAMED]
-    assert len(names) == len(set(names)), {name for name in names if names.count(name) > 1}
-
-
 def test_solvers_are_complete() -> None:
     """Every solver names its paper, claim and knobs with help texts, and is a public name."""
     import dataclasses
