@@ -23,6 +23,7 @@ COMMANDS = {
     "tasks": ("tables", "what can be restored, and what each task must be told"),
     "priors": ("tables", "which models of clean images there are"),
     "train": ("train", "train a prior on images of your own"),
+    "cite": ("cite", "what to cite for a run, or for a solver and a prior"),
 }
 """Name to (module in invdiff.commands, summary)."""
 

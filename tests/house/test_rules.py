@@ -11,7 +11,7 @@ import pytest
 SRC = Path(__file__).parents[2] / "src" / "invdiff"
 
 LAYERS = [
-    {"core"},
+    {"core", "references"},
     {"rng", "paths"},
     {"noise", "steps", "variational"},
     {"operators"},
@@ -21,7 +21,18 @@ LAYERS = [
     {"solvers"},
     {"serial", "checks", "result", "run"},
     {"measured", "metrics", "tasks", "zoo"},
-    {"train", "audit", "io", "scans", "photos", "photo_noise", "figures", "kernels", "forms"},
+    {
+        "train",
+        "audit",
+        "citations",
+        "io",
+        "scans",
+        "photos",
+        "photo_noise",
+        "figures",
+        "kernels",
+        "forms",
+    },
     {"cli", "commands", "__main__"},
 ]
 """From the bottom up; a module imports from its own layer and from those below."""

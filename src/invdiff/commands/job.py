@@ -133,6 +133,7 @@ def fresh(given: Given) -> Job:
     facts = {
         "photo": {"name": stem, "warnings": wrong},
         "task": {"name": name, "options": {k: str(v) for k, v in values.items()}},
+        "noise": m.noise,
         "view": encode(m.view, tensors, "view"),
         "prior_spec": spec,
         "prior_options": more,
@@ -194,6 +195,7 @@ def repeated(given: Given) -> Job:
     result.check_prior(prior)
     want = c.get("want", "samples")
     facts["prior_presumed"] = list(prior.presumed)
+    facts["noise"] = c.get("noise", "")
     lines = [
         ("run", f"{source}: {facts['task']['name']} of {facts['photo']['name']}"),
         ("solver", f"{solver.name}, {solver.num_steps} steps, seed {seed}"),
