@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from invdiff.cli import COMMANDS, main
+from invdiff.cli import COMMANDS, explain, main
 from invdiff.commands import restore as restore_command
 from invdiff.io import read_photo
 from invdiff.needs import Need
@@ -707,3 +707,15 @@ def test_a_closed_pipe_is_no_error() -> None:
     shell = f"set -o pipefail; {sys.executable} -m invdiff --help | true"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.cuda.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory")],
+)
+def test_a_full_memory_is_one_sentence(error: Exception) -> None:
+    """Of the host and of a device; another error of the same class is told as it is."""
+    assert (
+        explain(error) == (explain(MemoryError())[0], 1) and "smaller --batch" in explain(error)[0]
+    )
+    assert "unexpected RuntimeError (shapes)" in explain(RuntimeError("shapes"))[0]

@@ -160,3 +160,19 @@ def test_inputs_in_the_results_folder_are_refused(tmp_path: Path) -> None:
 def test_files_that_name_where_operators_stood_are_read() -> None:
     found = decode({"type": "invdiff.operators.base:Identity", "fields": {}}, {})
     assert isinstance(found, Identity)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("os:system", "names os, which is not part of invdiff"),
+        ("invdiffed.core:Problem", "not part of invdiff"),
+        (":eval", "names no type"),
+        ("invdiff.core:InvdiffError", "has no InvdiffError"),  # a class, and no dataclass
+        ("invdiff.priors.load:load_prior", "has no load_prior"),
+        ("invdiff.nowhere:Problem", "has no Problem"),
+    ],
+)
+def test_a_file_names_no_other_code(kind: str, sentence: str) -> None:
+    with pytest.raises(InvdiffError, match=sentence):
+        decode({"type": kind, "fields": {}}, {})

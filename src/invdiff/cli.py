@@ -23,6 +23,7 @@ COMMANDS = {
     "tasks": ("tables", "what can be restored, and what each task must be told"),
     "priors": ("tables", "which models of clean images there are"),
     "train": ("train", "train a prior on images of your own"),
+    "cite": ("cite", "what to cite for a run, or for a solver and a prior"),
 }
 """Name to (module in invdiff.commands, summary)."""
 
@@ -101,7 +102,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, InvdiffError):
         return text, BAD_INPUT
     full = isinstance(error, RuntimeError) and re.search("not enough|allocate memory", text)
-    if full or isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if full or isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return "There is not enough memory; give a smaller --batch or a smaller photo.", FAILED
     if isinstance(error, OSError):
         return f"{text}.", FAILED

@@ -76,7 +76,10 @@ def decode(form: Any, tensors: dict[str, Tensor]) -> Any:
     module, _, name = str(form.get("type", "")).partition(":")
     if not module.startswith("invdiff."):
         raise InvdiffError(f"The file names {module or 'no type'}, which is not part of invdiff.")
-    cls: Any = getattr(importlib.import_module(module), name, None)
+    try:
+        cls: Any = getattr(importlib.import_module(module), name, None)
+    except ImportError:  # a file of another version, or of no one's
+        cls = None
     if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
         raise InvdiffError(
             f"This version of invdiff has no {name}; use the one that wrote the file."

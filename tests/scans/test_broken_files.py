@@ -206,3 +206,70 @@ def test_pickles_are_not_opened(tmp_path: Path) -> None:
         for read in (read_kspace, read_sinogram):
             with pytest.raises(InvdiffError, match=r"o\.np"):
                 read(tmp_path / name, key="kspace")
+
+
+def _secret(path: Path) -> Path:
+    """A file of another user's numbers, whole as it is."""
+    with h5py.File(path, "w") as file:
+        file["kspace"] = rough(2, 6, 5)
+        file["header"] = header(6, 5, 4, 5)
+    return path
+
+
+def _linked(file: h5py.File, other: Path) -> None:
+    file["kspace"] = h5py.ExternalLink(str(other), "kspace")
+
+
+def _stored(file: h5py.File, other: Path) -> None:
+    file.create_dataset("kspace", (1, 6, 5), "c8", external=[(str(other), 0, 240)])
+
+
+def _virtual(file: h5py.File, other: Path) -> None:
+    layout = h5py.VirtualLayout((2, 6, 5), "c8")
+    layout[:] = h5py.VirtualSource(str(other), "kspace", (2, 6, 5), "c8")
+    file.create_virtual_dataset("kspace", layout)
+
+
+def _header(file: h5py.File, other: Path) -> None:
+    file["kspace"] = rough(1, 2, 6, 5)
+    file["ismrmrd_header"] = h5py.ExternalLink(str(other), "header")
+
+
+def _mask(file: h5py.File, other: Path) -> None:
+    file["kspace"] = rough(1, 2, 6, 5)
+    file["mask"] = h5py.ExternalLink(str(other), "kspace")
+
+
+def _group(file: h5py.File, other: Path) -> None:
+    file["dataset"] = h5py.ExternalLink(str(other), "dataset")
+
+
+@pytest.mark.parametrize("make", [_linked, _stored, _virtual, _header, _mask])
+def test_no_other_file_is_read(tmp_path: Path, make: Callable[[h5py.File, Path], None]) -> None:
+    """Links, external storage and virtual arrays would read any file that the reader may."""
+    other, path = _secret(tmp_path / "secret.h5"), tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        make(file, other)
+    with pytest.raises(InvdiffError, match=r"f\.h5 refers to another file for .*not followed"):
+        read_kspace(path)
+
+
+def test_raw_data_of_another_file_is_not_read(tmp_path: Path) -> None:
+    _raw(tmp_path / "secret.mrd")
+    with h5py.File(tmp_path / "f.mrd", "w") as file:
+        _group(file, tmp_path / "secret.mrd")
+    with pytest.raises(InvdiffError, match=r"f\.mrd refers to another file"):
+        read_kspace(tmp_path / "f.mrd")
+
+
+def test_links_within_a_file_are_followed(tmp_path: Path) -> None:
+    """The negative twin: soft links and virtual arrays of the file itself are its own."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file["own"] = rough(2, 6, 5).astype("c8")
+        file["soft"] = h5py.SoftLink("/own")
+        layout = h5py.VirtualLayout((2, 6, 5), "c8")
+        layout[:] = h5py.VirtualSource(".", "own", (2, 6, 5), "c8")
+        file.create_virtual_dataset("virtual", layout)
+    found = [read_kspace(path, key=key).data for key in ("own", "soft", "virtual")]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])

@@ -314,19 +314,31 @@ def test_a_checkpoint_is_not_overwritten(whole: Path, photos: Path) -> None:
     assert (whole / "checkpoint.pt").read_bytes() == before
 
 
-@pytest.mark.parametrize("kind", ["text", "another network"])
+class Evil:
+    """Makes a file when it is unpickled without care."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["text", "code", "another network"])
 def test_a_checkpoint_of_something_else(
     kind: str, whole: Path, photos: Path, tmp_path: Path
 ) -> None:
     recipe = RECIPE
     if kind == "text":
         (tmp_path / "checkpoint.pt").write_text("no checkpoint")
+    elif kind == "code":
+        torch.save({"net": Evil(tmp_path / "ran")}, tmp_path / "checkpoint.pt")
     else:
         (tmp_path / "checkpoint.pt").write_bytes((whole / "checkpoint.pt").read_bytes())
         recipe = replace(RECIPE, net=replace(RECIPE.net, widths=(8, 16, 16)))
     with pytest.raises(InvdiffError, match=r"is no checkpoint of the recipe tiny \(\w+\)") as error:
         fit(recipe, photos, tmp_path, resume=True, **QUIET)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and not (tmp_path / "ran").exists()
 
 
 def test_a_patch_that_does_not_fit_the_network(photos: Path, tmp_path: Path) -> None:

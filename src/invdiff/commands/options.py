@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import re
@@ -275,14 +276,14 @@ def parse(source: ArgumentParser, args: list[str]) -> Given:
     try:
         given: Given = source.parse_args(args, defaults=False).as_dict()
     except Exception as error:
-        raise _sentence(str(error), source) from error
+        raise sentence(str(error), source) from error
     for action in source._get_positional_actions():  # argparse loses those of a config file
         given[action.dest] = given.get(action.dest) or peek(args, action.dest)
     return {k: v for k, v in given.items() if v is not None and k != "config"}
 
 
-def _sentence(text: str, source: ArgumentParser) -> InvdiffError:
-    """What jsonargparse says over several lines, in one sentence."""
+def sentence(text: str, source: argparse.ArgumentParser) -> InvdiffError:
+    """What a parser says over several lines, in one sentence."""
     flags = sorted(source._option_string_actions)
     known = [k if k != "--solver.name" else "--solver" for k in flags if k != "--print_config"]
     unknown = re.search(r"[Uu]nrecognized arguments: (\S+)|Option '(\S+)' is not accepted", text)
@@ -304,7 +305,7 @@ def _sentence(text: str, source: ArgumentParser) -> InvdiffError:
     return InvdiffError(" ".join(text.split()))
 
 
-def _expected(key: str, source: ArgumentParser) -> str:
+def _expected(key: str, source: argparse.ArgumentParser) -> str:
     """What an option takes, in words."""
     action = source._option_string_actions.get(f"--{key}")
     typehint = getattr(action, "_typehint", None) or getattr(action, "type", None)

@@ -150,6 +150,7 @@ def prepare(
     facts = {
         "photo": {"name": stem, "warnings": wrong},
         "task": {"name": name, "options": {k: str(v) for k, v in values.items()}},
+        "noise": m.noise,
         "view": encode(m.view, tensors, "view"),
         "prior_spec": spec,
         "prior_options": more,
@@ -203,6 +204,7 @@ def repeated(
     result.check_prior(used)
     facts["want"] = want = c.get("want", "samples")
     facts["prior_presumed"] = list(used.presumed)
+    facts["noise"] = c.get("noise", "")
     lines = [
         ("run", f"{source}: {facts['task']['name']} of {facts['photo']['name']}"),
         ("solver", f"{solver.name}, {solver.num_steps} steps, seed {seed}"),

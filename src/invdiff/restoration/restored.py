@@ -73,7 +73,7 @@ class Restoration:
 
     @property
     def agreement(self) -> str:
-        """How far the answers are from the measurement, in words; "" where it has no noise level."""
+        """How far the answers are from the measurement, in words; "" where no noise is known."""
         checks, said = self.result.config.get("checks", {}), []
         for name, check in sorted(checks.items()):
             if check["misfit"] is not None and (name != "samples" or self.want != "estimate"):

@@ -65,6 +65,23 @@ def hdf5(path: Path) -> Iterator[Any]:
         yield file
 
 
+def inside(thing: Any, path: Path) -> Any:
+    """An array or a group of an open HDF5 file; InvdiffError where it lies in another file.
+
+    A file may link to others, store its numbers in any file, or be put together from several: what
+    a stranger's file could reach so is whatever its reader may read.
+    """
+    elsewhere = Path(thing.file.filename) != path or bool(getattr(thing, "external", None))
+    if not elsewhere and getattr(thing, "is_virtual", False):
+        elsewhere = any(source.file_name != "." for source in thing.virtual_sources())
+    if elsewhere:
+        raise InvdiffError(
+            f"{path} refers to another file for {thing.name}, which is not followed; copy the "
+            "array into one file."
+        )
+    return thing
+
+
 def dataset(file: Any, key: str, path: Path) -> Any:
     """The array `key` of an open HDF5 file, not read yet; InvdiffError names what there is."""
     found = file.get(key)
@@ -73,7 +90,7 @@ def dataset(file: Any, key: str, path: Path) -> Any:
         file.visititems(lambda name, thing: names.append(name) if hasattr(thing, "shape") else None)
         held = ", ".join(names[:12]) or "no arrays"
         raise InvdiffError(f"{path} holds no array called {key}; it holds {held}.")
-    check_numbers(found.dtype, f"{key} in {path}")
+    check_numbers(inside(found, path).dtype, f"{key} in {path}")
     return found
 
 

@@ -16,7 +16,7 @@ from invdiff.io import read_array
 from invdiff.operators.coils import calibration_region
 from invdiff.operators.sampling import acceleration
 from invdiff.scans.cfl import AXES, read_cfl
-from invdiff.scans.files import Npz, dataset, guarded, hdf5, taken
+from invdiff.scans.files import Npz, dataset, guarded, hdf5, inside, taken
 from invdiff.scans.kspace import KSpace, without_oversampling
 from invdiff.scans.raw_grid import read_raw
 
@@ -144,7 +144,7 @@ def _recon_size(file: Any, path: Path) -> tuple[int, int] | None:
     if header is None:
         return None
     with guarded(path, "an HDF5 file with an ISMRMRD header"):
-        text = header[()]
+        text = inside(header, path)[()]
         root = ElementTree.fromstring(text if isinstance(text, bytes) else str(text))
         size = root.find(".//{*}reconSpace/{*}matrixSize")
         if size is None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.noise import noise_from_scan
-from invdiff.scans.files import check_size
+from invdiff.scans.files import check_size, inside
 
 NOISE, CALIBRATION, REVERSE = 19, 20, 22
 OTHER = (23, 24, 26, 27, 28, 29, 30, 31)
@@ -78,7 +78,7 @@ class Readouts:
 def readouts(path: Path, group: Any, header: Header, slice_: int | None) -> Readouts:
     """The readouts of one slice, the middle one for None; of a single slab where there are three
     dimensions. Raises InvdiffError when there are none, or when they run backwards."""
-    records = group["data"]
+    records = inside(group["data"], path)
     check_size(records.shape, records.dtype["head"].itemsize, f"data in {path}")
     heads = records.fields("head")[:]
     flags = heads["flags"]
@@ -112,7 +112,7 @@ def readouts(path: Path, group: Any, header: Header, slice_: int | None) -> Read
 
 def read_header(group: Any, path: Path) -> Header:
     """The first encoding of the XML header."""
-    text = group["xml"][()]
+    text = inside(group["xml"], path)[()]
     text = text[0] if isinstance(text, np.ndarray) else text
     encoding = ElementTree.fromstring(text).find("{*}encoding")
     if encoding is None:
