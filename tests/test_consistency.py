@@ -100,6 +100,21 @@ def test_kept_pixels_move_by_one_level_at_most(prior, truth):
     assert float(off[A.mask.bool().expand_as(levels)[:, None].expand_as(off)].max()) <= 1
 
 
+@pytest.mark.parametrize("task", ["demosaic", "deblur"])
+def test_an_estimate_does_not_follow_the_noise(task, prior, photo):
+    """With noise of 25/255; the negative twin ends its path at the noise level of y."""
+    A = Bayer("RGGB") if task == "demosaic" else blur(gaussian_kernel(1.5), (64, 64), "reflect")
+    y = Gaussian(50 / 255).sample(A(photo), Rng.of(1))
+    problem = Problem(A.restrict(y), A, Gaussian(50 / 255), (3, 64, 64))
+    solver = zoo.estimator(task, problem)[0]
+    twin = dataclasses.replace(solver, path=dataclasses.replace(solver.path, sigma_min=50 / 255))
+    error, worse = (
+        float((estimate(problem, prior, s).estimate - photo).square().mean())
+        for s in (solver, twin)
+    )
+    assert error < 0.95 * worse
+
+
 @pytest.mark.parametrize("quality", [5, 20, 50, 75, 90])
 def test_a_jpeg_estimate_is_nearer_than_the_file_at_any_quality(quality, prior, photo):
     A = JPEG(quality)

@@ -185,13 +185,14 @@ SPLIT = {
     "inpaint": (60, 1.0, 0.005, "data"),
     "super-resolution": (8, 0.4, 0.02, "data"),
     "deblur": (8, 0.4, 0.02, "data"),
-    "demosaic": (20, 0.4, 0.01, "data"),
+    "demosaic": (30, 0.4, 0.004, "data"),
     "compressed-sensing": (30, 1.0, 0.02, "data"),
     "mri": (30, 1.0, 0.01, "data"),
     "ct": (30, 1.0, 0.01, "data"),
 }
-"""Steps, first and last level of `hqs`, by task, and what it returns. Colours have none: it settles
-for one guess, 2 dB below the mean of samples."""
+"""Steps, first and last level of `hqs`, by task, and what it returns. The last level lies below the
+noise of y, else the last data step follows that noise. Colours have none: it settles for one guess,
+2 dB below the mean of samples."""
 
 
 def _from_noise(sigma_y: float) -> Path:
@@ -205,11 +206,7 @@ def _calibrated(steps: int, top: float) -> Callable[[float], Solver]:
 
 
 def _split(steps: int, top: float, last: float, final: str) -> Callable[[float], Solver]:
-    def at(sigma_y: float) -> Solver:
-        end = max(last, min(sigma_y, top))
-        return HQS(final=final, path=VE(steps, top, end))  # type: ignore[arg-type]
-
-    return at
+    return lambda s: HQS(final=final, path=VE(steps, top, last))  # type: ignore[arg-type]
 
 
 TUNED: dict[tuple[str, str], Callable[[float], Solver]] = {
