@@ -192,7 +192,7 @@ SPLIT = {
 }
 """Steps, first and last level of `hqs`, by task, and what it returns. The last level lies below the
 noise of y, else the last data step follows that noise. Colours have none: it settles for one guess,
-2 dB below the mean of samples."""
+where the mean of samples averages them."""
 
 
 def _from_noise(sigma_y: float) -> Path:

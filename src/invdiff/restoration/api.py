@@ -52,7 +52,7 @@ def restore(
     picture too. noise: its level, "estimate" or "correlated"; without it what the file tells.
     prior: a name, a path, or a prior; without it the task's. solver: "auto", a name, for which the
     task's preset is taken, or a solver; steps: another number of its steps. samples: how many are
-    drawn; batch: how many together. want: "estimate" (a tenth of the cost), "samples" or "both".
+    drawn; batch: how many together. want: "estimate", "samples" or "both".
     watch(snapshot): called after every step. progress: whether a bar is shown.
     Raises InvdiffError, in one sentence, for whatever does not fit; nothing is written.
     """
