@@ -208,7 +208,7 @@ def _parse(name: str, args: list[str]) -> Given:
     add("--solver.name", type=str, help=f"auto, or one of {known}; its knobs are set by "
         "--solver.KNOB, and told by `--solver NAME --help`")  # fmt: skip
     add("--steps", type=int, help="steps from noise to image; the solver's own number without it")
-    want = "estimate: one best picture, often at a fraction of the cost; samples: draws that show what is "
+    want = "estimate: one best picture, at less cost; samples: draws that show what is "
     add("--want", type=Literal["estimate", "samples", "both"], help=f"{want}uncertain; or both")
     add("--samples", type=int, help="how many samples to draw, 4 by default")
     add("--seed", type=int, help="of all samples, 0 by default")
