@@ -234,6 +234,14 @@ def save_picture(
     image.save(path, icc_profile=icc)
 
 
+def painted(pixels: Tensor, alpha: Tensor | None) -> Tensor:
+    """Where a mask's picture is painted white, (H, W) bool; `read_mask` tells how it is read."""
+    one_colour = bool((pixels == pixels[:, :1, :1]).all())
+    if alpha is not None and one_colour and bool((alpha != alpha[0, 0]).any()):
+        return alpha > 127
+    return luma(pixels)[0] > 0.5
+
+
 def read_mask(path: str | Path, size: tuple[int, int]) -> Tensor:
     """Which pixels are known: (1, 1, H, W) bool, from a picture that is WHITE where to restore.
 
@@ -249,11 +257,7 @@ def read_mask(path: str | Path, size: tuple[int, int]) -> Tensor:
             f"The mask {path} has {words(have)} pixels, but the photo has {words(size)}; "
             "make them the same size."
         )
-    one_colour = bool((pixels == pixels[:, :1, :1]).all())
-    if alpha is not None and one_colour and bool((alpha != alpha[0, 0]).any()):
-        restore = alpha > 127
-    else:
-        restore = luma(pixels)[0] > 0.5
+    restore = painted(pixels, alpha)
     if not bool(restore.any()):
         raise InvdiffError(f"The mask {path} is empty: paint white what is to be restored.")
     if bool(restore.all()):

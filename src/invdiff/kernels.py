@@ -30,13 +30,23 @@ def read_kernel(spec: str, size: tuple[int, int]) -> Tensor:
     brightness is the kernel. size: (height, width) of the image that is blurred.
     Raises InvdiffError when it is no kernel, or larger than the image.
     """
+    check_spec(spec)
+    word, _, rest = spec.partition(":")
+    kernel = _shaped(word, rest, size) if word in SHAPES and rest else _from_file(Path(spec))
+    return fitted(kernel, size)
+
+
+def check_spec(spec: str) -> None:
+    """Raise InvdiffError when a spec is neither a shape with its numbers nor a file."""
     word, colon, rest = spec.partition(":")
     if word in SHAPES and colon:
-        kernel = _shaped(word, rest, size)
-    elif Path(spec).exists():
-        kernel = _from_file(Path(spec))
-    else:
+        _shape_numbers(word, rest)
+    elif not Path(spec).exists():
         raise InvdiffError(f"{spec!r} is not a kernel and no file; give {FORMS}.")
+
+
+def fitted(kernel: Tensor, size: tuple[int, int]) -> Tensor:
+    """A kernel (h, w) of sum 1. Raises InvdiffError unless it is one, for pictures of size."""
     check_kernel(kernel)
     if kernel.shape[0] > size[0] or kernel.shape[1] > size[1]:
         raise _too_large(words((kernel.shape[0], kernel.shape[1])) + " taps", size)
@@ -44,16 +54,21 @@ def read_kernel(spec: str, size: tuple[int, int]) -> Tensor:
 
 
 def _shaped(word: str, rest: str, size: tuple[int, int]) -> Tensor:
-    make, form = SHAPES[word]
+    numbers = _shape_numbers(word, rest)
+    if numbers[0] > 2 * max(size):
+        raise _too_large(f"{numbers[0]:g} pixels", size)
+    return SHAPES[word][0](*numbers)
+
+
+def _shape_numbers(word: str, rest: str) -> list[float]:
+    form = SHAPES[word][1]
     try:
         numbers = [float(text) for text in rest.split(",")]
     except ValueError:
         numbers = []
     if len(numbers) != len(form.split(",")) or not all(map(math.isfinite, numbers)):
         raise InvdiffError(f"{word}:{rest} is not a kernel; it takes numbers, {word}:{form}.")
-    if numbers[0] > 2 * max(size):
-        raise _too_large(f"{numbers[0]:g} pixels", size)
-    return make(*numbers)
+    return numbers
 
 
 def _too_large(what: str, size: tuple[int, int]) -> InvdiffError:

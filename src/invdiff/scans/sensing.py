@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,13 +122,14 @@ def check_belongs(kind: str, given: Iterable[str]) -> None:
             )
 
 
-def read_sensed(path: str, options: Mapping[str, Any]) -> Sensed:
+def read_sensed(path: str | Path, given: Mapping[str, Any] | None = None) -> Sensed:
     """The numbers in an .npz (array `y`) or .npy file, with their description.
 
-    options: kind, size (WIDTHxHEIGHT), pattern-seed, order, block and mask (a .npy file), each
-    where the file does not tell. Raises InvdiffError where one is missing or contradicts the file,
-    and where the numbers do not fit.
+    given: kind, size (H, W), seed, order, block and mask (an array (H, W) of 0 and 1), each where
+    the file does not tell. Raises InvdiffError where one is missing or contradicts the file, and
+    where the numbers do not fit.
     """
+    path, given = str(path), dict(given or {})
     file = Path(path)
     told: dict[str, Any] = {}
     if file.suffix.lower() == ".npz":
@@ -141,14 +141,14 @@ def read_sensed(path: str, options: Mapping[str, Any]) -> Sensed:
     else:
         raise InvdiffError(
             f"{path} has none of the endings of compressed sensing, .npz or .npy; `invdiff degrade "
-            "--task compressed-sensing` shows such a file."
+            "compressed-sensing` shows such a file."
         )
-    told = _merged(path, told, options)
+    told = _merged(path, told, given)
     if "kind" not in told:
         raise InvdiffError(f"{path} does not tell its kind; give --kind, of {', '.join(LAYOUTS)}.")
     kind = told["kind"]
     check_kind(kind)
-    check_belongs(kind, options)
+    check_belongs(kind, given)
     y = _numbers(path, array, kind)
     s = _operator(path, kind, y, told)
     want = s.operator.y_shape((len(y), *s.size))
@@ -195,14 +195,10 @@ def _mask(array: np.ndarray, what: str) -> Tensor:
     return torch.from_numpy(np.array(array, bool))
 
 
-def _merged(path: str, told: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(path: str, told: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """What the file and the options tell together. Raises InvdiffError where they differ."""
-    given = {("seed" if k == "pattern-seed" else k): v for k, v in options.items()}
-    if "size" in given:
-        given["size"] = _size(given["size"])
     if "mask" in given:
-        name = given["mask"]
-        given["mask"] = _mask(np.asarray(read_array(Path(name))), f"mask {name}")
+        given["mask"] = _mask(np.asarray(given["mask"]), "mask")
     for name, value in given.items():
         if name not in told:
             continue
@@ -213,14 +209,6 @@ def _merged(path: str, told: dict[str, Any], options: Mapping[str, Any]) -> dict
             shown = words(told[name]) if name == "size" else shown
             raise InvdiffError(f"{path} tells its {name}, {shown}; leave --{flag} out.")
     return told | given
-
-
-def _size(text: str) -> tuple[int, int]:
-    """(H, W) of WIDTHxHEIGHT."""
-    match = re.fullmatch(r"\s*(\d+)\s*x\s*(\d+)\s*", text)
-    if match is None or "0" in match.groups():
-        raise InvdiffError(f"--size is WIDTHxHEIGHT in pixels, as 256x192, found {text}.")
-    return int(match[2]), int(match[1])
 
 
 def _numbers(path: str, array: np.ndarray, kind: str) -> Tensor:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,7 +15,11 @@ from invdiff.noise import Gaussian, StationaryGaussian, noise_from_detail
 from invdiff.noise.bands import correlated_floors, noise_spectrum
 from invdiff.noise.flat import colour_axes, noise_floors, unclipped
 from invdiff.operators.jpeg_error import noise_from_tables
-from invdiff.tasks import Task
+from invdiff.tasks.base import WARNING
+from invdiff.tasks.values import Size
+
+if TYPE_CHECKING:
+    from invdiff.tasks.photo import PhotoTask
 
 ROUNDING = 1 / (255 * math.sqrt(12))
 """Standard deviation on [0, 1] of the error that 8-bit rounding makes."""
@@ -29,11 +32,6 @@ two or four times smaller: one of 100 has 0.035, half of them 0.009."""
 WHITE = 1.5
 """Ratio of the floors at the second and at the finest scale below which noise is white: on
 photographs with white noise it is 1.0 to 1.4."""
-
-WARNING = "warning: "
-"""How a note begins that belongs beside the results too."""
-
-Told = float | str | None
 
 
 @dataclass(frozen=True)
@@ -49,29 +47,28 @@ class Supposed:
     field: StationaryGaussian | None = None
 
 
-def supposed(
-    photo: Photo, pixels: Tensor, task: Task, options: Mapping[str, Any], told: Told
-) -> Supposed:
-    """The noise of a photograph, for a task.
+def supposed(photo: Photo, pixels: Tensor, task: PhotoTask) -> Supposed:
+    """The noise of a photograph, for a task, by the level that the task was told.
 
-    pixels: (1 or 3, H, W) on [0, 1], as they are measured. options: of the task, mask and kernel
-    read. told: a level on [0, 1]; "estimate" asks for `noise_from_detail`, texture and all; None
-    takes the largest of what rounding, the detail beyond a sharp photograph's own texture, the
-    tables of a JPEG file and the task's own floor say. "correlated" takes `noise_spectrum`.
-    Raises InvdiffError where that has no place.
+    pixels: (1 or 3, H, W) on [0, 1], as they are measured. "estimate" asks for `noise_from_detail`,
+    texture and all; no level takes the largest of what rounding, the detail beyond a sharp
+    photograph's own texture, the tables of a JPEG file and the task's own floor say. "correlated"
+    takes `noise_spectrum`.
     """
-    known = options["mask"][0, 0] if "mask" in options else None
-    if told == "correlated":
-        return _correlated(pixels, task)
-    if told is not None and told != "estimate":
-        sigma = Gaussian(float(told)).sigma
-        return Supposed(sigma, "as given", _louder(pixels, task, options, sigma))
+    told = task.level
+    mask = task.known(photo.size)
+    known = None if mask is None else mask[0, 0]
+    if told is not None and told.word == "correlated":
+        return _correlated(pixels)
+    if told is not None and not told.word:
+        sigma = Gaussian(told.sigma).sigma
+        return Supposed(sigma, "as given", _louder(pixels, task, photo.size, sigma))
     terms = [_rounding(photo.pixels, known)]
-    if told == "estimate":
+    if told is not None:
         terms.append((estimate_sigma(pixels, known), "estimated from the photo's finest detail"))
     else:
         # the rounding of a flat part is a floor too, and no other noise
-        terms += [d for d in _detail(pixels, task, options) if d[0] > 2 * terms[0][0]]
+        terms += [d for d in _detail(pixels, task, photo.size) if d[0] > 2 * terms[0][0]]
     tables = noise_from_tables(photo.path, len(pixels) == 1) if photo.path else None
     if tables is not None:
         terms.append((tables.sigma, "what the quantisation of the JPEG file lost"))
@@ -82,11 +79,9 @@ def supposed(
     return Supposed(terms[0][0], terms[0][1] + others, _warned(pixels, task))
 
 
-def _louder(
-    pixels: Tensor, task: Task, options: Mapping[str, Any], sigma: float
-) -> tuple[str, ...]:
+def _louder(pixels: Tensor, task: PhotoTask, size: Size, sigma: float) -> tuple[str, ...]:
     """The note that the photo itself shows more than twice the noise that was told."""
-    found = [d for d in _detail(pixels, task, options) if d[0] > max(2 * sigma, 4 * ROUNDING)]
+    found = [d for d in _detail(pixels, task, size) if d[0] > max(2 * sigma, 4 * ROUNDING)]
     if not found:
         return ()
     level, how = max(found)
@@ -95,13 +90,8 @@ def _louder(
     )
 
 
-def _correlated(pixels: Tensor, task: Task) -> Supposed:
+def _correlated(pixels: Tensor) -> Supposed:
     """Noise by its spectrum."""
-    if not task.stationary:
-        raise InvdiffError(
-            f"{task.name} cannot take correlated noise, which is alike in all pixels and measured "
-            "in all; give --noise with a level, or `estimate`."
-        )
     field = noise_spectrum(pixels)
     scales = ", ".join(f"1/{round(1 / f)}" for f in field.frequencies)
     rows = [", ".join(f"{s:.4f}" for s in row) for row in field.sigmas]
@@ -110,15 +100,14 @@ def _correlated(pixels: Tensor, task: Task) -> Supposed:
     return Supposed(field.level, how + "; from the photo's flattest parts", (), field)
 
 
-def _warned(pixels: Tensor, task: Task) -> tuple[str, ...]:
+def _warned(pixels: Tensor, task: PhotoTask) -> tuple[str, ...]:
     """The note that the noise is correlated, where it is and the task can take it."""
     floors = correlated_floors(pixels) if task.stationary else None
     if floors is None:
         return ()
-    flag = "--sigma" if "sigma" in task.options else "--noise"
     return (
         f"the noise looks correlated: {floors[0]:.4f} at the finest scale, but {floors[1]:.4f} at "
-        f"twice that scale; {flag} correlated supposes its spectrum",
+        "twice that scale; --noise correlated supposes its spectrum",
     )
 
 
@@ -134,9 +123,9 @@ def _rounding(pixels: Tensor, known: Tensor | None) -> tuple[float, str]:
     return FLOAT, "floating-point numbers, so no rounding to 8 bits"
 
 
-def _detail(pixels: Tensor, task: Task, options: Mapping[str, Any]) -> list[tuple[float, str]]:
+def _detail(pixels: Tensor, task: PhotoTask, size: Size) -> list[tuple[float, str]]:
     """(level, reason) of what the detail of a photograph says, as far as it can be trusted."""
-    kept = task.texture(options)
+    kept = task.texture(size)
     if kept is None:
         return []
     step, found = task.stride, []

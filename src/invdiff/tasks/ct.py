@@ -1,0 +1,394 @@
+"""CT: sinograms as scanners write them, float images out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from invdiff.core import InvdiffError, Problem
+from invdiff.figures import Scale
+from invdiff.io import check_pixels, luma, read_array, read_photo, save_picture, words
+from invdiff.noise import Gaussian
+from invdiff.operators.geometry import Geometry
+from invdiff.operators.radon import Radon, sparse_view
+from invdiff.option import option
+from invdiff.paths import VE, VP
+from invdiff.priors.base import Prior
+from invdiff.rng import Rng
+from invdiff.scans import centre_of_rotation, read_dicom, read_sinogram, read_tiff, write_tiff
+from invdiff.scans.drift import without_drift, without_rings
+from invdiff.scans.files import Npz
+from invdiff.scans.problems import ct_problem
+from invdiff.scans.sinogram import Sinogram
+from invdiff.solvers.base import Solver
+from invdiff.solvers.csgm import CSGM
+from invdiff.solvers.dds import DDS
+from invdiff.solvers.diffpir import DiffPIR
+from invdiff.solvers.dps import DPS
+from invdiff.solvers.mcg import MCG
+from invdiff.solvers.mmps import MMPS
+from invdiff.solvers.pigdm import PiGDM
+from invdiff.solvers.reddiff import REDDiff
+from invdiff.solvers.score_medical import ScoreMedical
+from invdiff.tasks.base import (
+    Choice,
+    Made,
+    Measured,
+    Preset,
+    Simulation,
+    Task,
+    View,
+    real_numbers,
+)
+from invdiff.tasks.presets import DRAWS, SPLITS, calibrated, daps, end, split, start
+from invdiff.tasks.values import Angles, Centre, NoiseLevel, Size
+from invdiff.toys import unmeasured
+
+WINDOW = (-1024.0, 500.0)
+"""Hounsfield units that are shown as black and white."""
+FIELDS = 20
+"""White fields that a simulated scan has."""
+
+
+@dataclass(frozen=True, eq=False)
+class FloatView(View):
+    """Samples as float images. low, high: values of x = -1 and 1, in units; black, white: values
+    shown so; first: an image without a prior, (1, H, W), in units."""
+
+    first: Tensor
+    low: float
+    high: float
+    units: str
+    black: float
+    white: float
+
+    @property
+    def scale(self) -> Scale:
+        return Scale(self.black, self.white, self.units)
+
+    @property
+    def beside(self) -> str:
+        if find_spec("tifffile") is None:
+            return (
+                f"each with its values ({self.units}) as .npy; for float TIFF, run pip install "
+                "'invdiff[io]'"
+            )
+        return f"each with its values ({self.units}) as float TIFF (.tif)"
+
+    def values(self, x: Tensor) -> Tensor:
+        return self.low + (x + 1) * ((self.high - self.low) / 2)
+
+    def picture(self, values: Tensor) -> Tensor:
+        return (values - self.black) / (self.white - self.black)
+
+    def measurement(self, problem: Problem) -> list[tuple[str, Tensor]]:
+        return [("filtered back-projection", self.picture(self.first))]
+
+    def save(self, folder: Path, name: str, values: Tensor) -> None:
+        save_picture(folder / f"{name}.png", self.picture(values))
+        if find_spec("tifffile") is None:
+            np.save(folder / f"{name}.npy", values[0].numpy())
+        else:
+            write_tiff(folder / f"{name}.tif", values, self.units)
+
+
+def _preset(solver: str, make: Callable[[Problem], Solver]) -> Preset:
+    return Preset(solver, make, source="ct.md")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeCt(Simulation):
+    """Simulate the scan of a slice in Hounsfield units: .npy, .npz, .tif, DICOM or a picture."""
+
+    views: int = option("how many there are", 60, min=1)
+    angles: Angles | None = option(
+        "START,STOP in degrees, in equal steps; STOP is not repeated; 0,180 by default, of a fan "
+        "0,360",
+        None,
+    )
+    geometry: Literal["parallel", "fan"] = option("of the rays", "parallel")
+    source: float | None = option(
+        "of a fan: distance from the source to the axis of rotation, in pixels", None
+    )
+    photons: float = option("in a ray that meets nothing", 1e6)
+    pixel: float | None = option("side of a pixel in mm; an image is 360 mm wide without it", None)
+    water: float = option("attenuation of water per mm", 0.02)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("pixel", "water", "photons"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InvdiffError(f"--{name} is a number above 0, found {value}.")
+
+    def make(self, file: Path, out: Path, seed: int) -> Made:
+        """sinogram.npz with counts, and the truth.
+
+        Rays are traced through pixels of half the size, so that data and reconstruction do not
+        share their discretisation.
+        """
+        hu, about, notes = _clean(str(file))
+        side = int(hu.shape[-1])
+        mm = 360.0 / side if self.pixel is None else self.pixel
+        source = _source(self.geometry, self.source)
+        span = self.angles or Angles("0,180" if source is None else "0,360")
+        start, stop = span.span()
+        angles = tuple(start + (stop - start) * k / self.views for k in range(self.views))
+        rays = Geometry(angles, source=source).covering((side, side))
+        A = Radon.of(rays, (side, side), mm)
+        fine = Radon.of(rays.rescaled(2), (2 * side, 2 * side), mm / 2)
+        z = fine(F.interpolate(self.water * (1 + hu / 1000), scale_factor=2))
+        rng = Rng.of(seed)
+        counts = rng.poisson(self.photons * (-z).exp(), "measurement")[0, 0]
+        white = rng.poisson(torch.full((1, FIELDS, A.detectors), float(self.photons)), "white")[0]
+
+        def write(folder: Path) -> None:
+            arrays = {"counts": counts.numpy(), "white": white.numpy(), "theta": np.array(angles)}
+            if source is not None:
+                arrays["source"] = np.array(source)
+            np.savez(folder / "sinogram.npz", **arrays)  # type: ignore[arg-type]
+            np.save(folder / "truth.npy", hu[0, 0].numpy())
+            black, white_ = WINDOW
+            save_picture(folder / "truth.png", (hu[0] - black) / (white_ - black))
+
+        told = f"{self.views} views of {A.detectors} bins from {start:g} to {stop:g} degrees, "
+        told += f"{self.photons:g} photons in a free ray, pixels of {mm:g} mm"
+        told += "" if source is None else f", a fan from {source:g} bins away"
+        # the span, for a file of small angles could be read as radians
+        task = Ct(water=self.water, pixel=mm, side=side, angles=span)
+        return Made(task, about, told, "sinogram.npz", write, notes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ct(Task):
+    """Reconstruct a slice from a sinogram (.h5, .npz, .npy)."""
+
+    name: ClassVar[str] = "ct"
+    example: ClassVar[str] = "sinogram.h5 --center estimate"
+    prior: ClassVar[str] = "ct"
+    scale_1: ClassVar[bool] = False
+    auto: ClassVar[Choice] = Choice("spectral-ancestral", DRAWS)
+    best: ClassVar[Choice | None] = Choice("hqs", SPLITS)
+    presets: ClassVar[tuple[Preset, ...]] = (
+        calibrated(20, 5.0),
+        split(30, 1.0, 0.01),
+        _preset("diffpir", lambda p: DiffPIR(lam=0.5, zeta=1.0, path=start(p, 20.0, 60))),
+        _preset("mmps", lambda p: MMPS(iterations=12, path=start(p, 20.0, 30))),
+        daps(0.05, 20.0),
+        _preset("dds", lambda p: DDS(gamma=10.0, path=start(p, 20.0, 50, 0.01))),
+        _preset("csgm", lambda p: CSGM(final="denoised", path=VE(400, 5.0, end(p, 0.01)))),
+        _preset("pigdm", lambda p: PiGDM(guidance="paper", path=start(p, 5.0, 50, 0.01))),
+        _preset("reddiff", lambda p: REDDiff(sigma_floor=0.05, path=VP(200))),
+        _preset(
+            "score-medical",
+            lambda p: ScoreMedical(lam=0.8, snr=0.45, final="none", path=start(p, 20.0, 60)),
+        ),
+        _preset(
+            "mcg",
+            lambda p: MCG(
+                rho=3.0, weight="pinv", lam=0.8, final="none", path=VP(60, spacing="trailing")
+            ),
+        ),
+        _preset("dps", lambda p: DPS(zeta=8.0, path=VP(180, spacing="trailing"))),
+    )
+
+    noise: NoiseLevel | None = option(
+        "of the line integrals, the same for all rays; else that of the photons, or estimated", None
+    )
+    geometry: Literal["parallel", "fan"] | None = option(
+        "of the rays; without it as the file says, or else parallel", None
+    )
+    source: float | None = option(
+        "of a fan: distance from the source to the axis of rotation, in bins", None
+    )
+    angles: Angles | None = option(
+        "file (.npy), or START,STOP in degrees; without it, those of the file", None
+    )
+    center: Centre = option(
+        "where the axis of rotation is, in bins from the middle, or `estimate`", Centre(0.0)
+    )
+    views: int | None = option("use so many of the views, in equal steps", None)
+    side: int | None = option(
+        "of the square image, in pixels of one bin; the number of bins without it", None
+    )
+    pixel: float = option("width of a bin at the axis of rotation, in the unit of length (mm)", 1.0)
+    water: float | None = option(
+        "attenuation of water per unit of length: then results are in HU", None
+    )
+    kind: Literal["counts", "transmission", "integrals"] | None = option(
+        "what the numbers are, where the file does not tell", None
+    )
+    weights: Literal["photons", "equal"] | None = option(
+        "of rays; photons where the file has counts and there is no --noise", None
+    )
+    outliers: Literal["keep", "replace"] = option(
+        "counts far above all neighbours; replacing needs many views", "keep"
+    )
+    rings: Literal["keep", "remove"] = option(
+        "what each bin adds in all views, as a bad flat field does", "keep"
+    )
+    drift: Literal["keep", "remove"] = option(
+        "a line through the air beside the object, view by view", "keep"
+    )
+    join: int = option("make one bin of so many neighbours", 1)
+    slice: int | None = option("detector row, from 0; the middle one without it", None)
+    key: str | None = option("name of the array in the file", None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.noise is not None and self.noise.word == "correlated":
+            raise InvdiffError("ct takes no correlated noise; leave --noise out to estimate it.")
+        if self.side is not None and self.side < 1:
+            raise InvdiffError(f"--side is at least 1 pixel, found {self.side}.")
+
+    def read(self, file: Path, prior: Prior) -> Measured:
+        """The problem of reconstructing a slice from a sinogram; `ct_problem` tells how."""
+        if prior.image_range != (-1.0, 1.0):
+            raise InvdiffError(f"ct needs a prior on [-1, 1], not on {prior.image_range}.")
+        s = self._sinogram(file)
+        s = without_rings(s) if self.rings == "remove" else s
+        s = without_drift(s) if self.drift == "remove" else s
+        s, rays = self._rays(s)
+        shift, told = self._centre(s)
+        side = s.integrals.shape[1] if self.side is None else self.side
+        check_pixels((side, side), "The slice")
+        A = Radon.of(s.geometry.shifted(shift), (side, side), self.pixel)
+        sigma = None if self.noise is None or self.noise.word else self.noise.sigma
+        equal = self._equal(sigma, s)
+        c = ct_problem(s, A, self.water, sigma, self.views, equal=equal)
+        black, white = WINDOW if c.units == "HU" else (c.low, c.high)
+        view = FloatView(c.first, c.low, c.high, c.units, black, white)
+        notes = [*s.facts, told, rays]
+        if self.views is not None:
+            notes.append(f"{self.views} of {len(s.angles)} views are used")
+        if c.units != "HU":
+            notes.append("values are attenuation; --water MU makes them Hounsfield units")
+        line = f"{c.sigma:.4g} of the line integrals: {c.how}"
+        views, bins = s.integrals.shape
+        about = f"sinogram, {views} views of {bins} bins"
+        return Measured(c.problem, view, about, line, tuple(notes))
+
+    def _equal(self, sigma: float | None, s: Sinogram) -> bool:
+        """Whether all rays have the same noise. Raises InvdiffError where they cannot have
+        another."""
+        if self.weights == "photons" and sigma is not None:
+            raise InvdiffError(
+                "--noise is the same for all rays; leave it or --weights photons out."
+            )
+        if self.weights == "photons" and s.variance is None:
+            raise InvdiffError(
+                "The file has no counts, from which rays get the noise of their photons; leave "
+                "--weights out."
+            )
+        return self.weights == "equal" or s.variance is None
+
+    def _sinogram(self, file: Path) -> Sinogram:
+        """The file, with the angles that were told."""
+        found: Any = None if self.angles is None else self.angles.read()
+        if isinstance(found, np.ndarray):
+            found = real_numbers(found, str(self.angles))
+        return read_sinogram(
+            str(file),
+            key=self.key,
+            row=self.slice,
+            angles=real_numbers(found, str(self.angles))
+            if isinstance(found, np.ndarray)
+            else found,
+            kind=self.kind,
+            join=self.join,
+            zingers=self.outliers == "replace",
+        )
+
+    def _rays(self, s: Sinogram) -> tuple[Sinogram, str]:
+        """s with the geometry that was told, else with the file's, and what it is in words."""
+        source = _source(self.geometry, self.source, s.source)
+        asked = self.geometry is not None or self.source is not None
+        how = "as asked" if asked else "as the file says"
+        if source is None:
+            told = f"parallel rays, {how}" if asked else "parallel rays, for no source is told"
+        else:
+            told = f"a fan, its source {source:g} bins from the axis of rotation, {how}"
+        return dataclasses.replace(s, source=source), told
+
+    def _centre(self, s: Sinogram) -> tuple[float, str]:
+        """`Radon.shift`, and where it comes from."""
+        bins = s.integrals.shape[1]
+        if self.center.estimated:
+            if s.source is not None:
+                raise InvdiffError(
+                    "--center estimate compares views half a turn apart, as only parallel rays "
+                    "allow; give --center of a fan as a number."
+                )
+            shift = centre_of_rotation(s)
+            told = f"axis of rotation {shift:+.2f} bins from the middle, found from the views"
+            return shift, told
+        shift = self.center.bins
+        if abs(shift) > bins / 2:
+            raise InvdiffError(f"--center {shift:g} lies beyond the detector of {bins} bins.")
+        told = f"axis of rotation {shift:+g} bins from the middle; --center estimate finds it"
+        return shift, told
+
+    @classmethod
+    def simulation(cls) -> type[Simulation]:
+        return MakeCt
+
+    @classmethod
+    def toy(cls, sigma: float = 0.05, size: Size = (16, 16)) -> Problem:
+        A = Radon(sparse_view(8), (16, 16), pixel=0.1, cg_iterations=10)
+        return unmeasured(A, Gaussian(sigma), (1, 16, 16))
+
+
+def _source(geometry: str | None, told: float | None, found: float | None = None) -> float | None:
+    """How far the source of a fan is, in bins, as told or else as found in a file; None for
+    parallel rays."""
+    fan = found is not None if geometry is None else geometry == "fan"
+    source: float | None = (found if told is None else told) if fan else told
+    if fan != (source is not None):
+        raise InvdiffError(
+            "A fan needs --source, its distance from the axis of rotation in bins, and parallel "
+            "rays have none."
+        )
+    if source is not None and not 0 < source < math.inf:
+        raise InvdiffError(f"--source is a distance in bins, above 0, found {source:g}.")
+    return source
+
+
+def _clean(path: str) -> tuple[Tensor, str, tuple[str, ...]]:
+    """A clean square slice in HU (1, 1, N, N), what it is, and what was made up."""
+    file, notes = Path(path), list[str]()
+    ending = file.suffix.lower()
+    if ending in (".dcm", ".ima"):
+        slices = read_dicom(file).hu
+        hu, about = slices[len(slices) // 2, 0], "DICOM slice"
+        if len(slices) > 1:
+            notes.append(f"slice {len(slices) // 2} of {len(slices)}, the middle one")
+    elif ending in (".tif", ".tiff"):
+        hu, about = read_tiff(file)[0], "TIFF of Hounsfield units"
+    elif ending == ".npz":
+        npz = Npz(file)
+        name = npz.first("hu") or (npz.names[0] if len(npz.names) == 1 else "hu")
+        hu, about = real_numbers(npz[name], f"{name} in {path}"), f"array {name}, in HU"
+    elif ending == ".npy":
+        hu, about = real_numbers(read_array(file), path), "array, in HU"
+    else:
+        photo = read_photo(file)
+        hu, about = 2000 * luma(photo.pixels)[0] - 1000, photo.about
+        notes.append("its brightness is taken as -1000 to 1000 HU")
+    if hu.ndim != 2 or not bool(torch.isfinite(hu).all()):
+        raise InvdiffError(f"{path} is not one slice of finite numbers, (height, width).")
+    side = min(hu.shape)
+    top, left = ((n - side) // 2 for n in hu.shape)
+    if hu.shape[0] != hu.shape[1]:
+        notes.append(f"cut to the square of {words((side, side))} in the middle")
+    square = hu[top : top + side, left : left + side].clamp_min(-1000)
+    return square.float()[None, None], about, tuple(notes)

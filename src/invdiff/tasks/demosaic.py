@@ -1,0 +1,49 @@
+"""Demosaicing: one colour at each pixel of a raw sensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from invdiff.operators.base import Operator
+from invdiff.operators.bayer import Bayer
+from invdiff.option import option
+from invdiff.solvers.ddrm import DDRM
+from invdiff.solvers.diffpir import DiffPIR
+from invdiff.solvers.mmps import MMPS
+from invdiff.tasks.base import Choice, Preset
+from invdiff.tasks.photo import NoisyPhoto
+from invdiff.tasks.presets import DRAWS, EVERY_PHOTO, SPLITS, calibrated, daps, split, start
+from invdiff.tasks.values import Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demosaic(NoisyPhoto):
+    """Give every pixel of a raw colour sensor its three colours."""
+
+    name: ClassVar[str] = "demosaic"
+    example: ClassVar[str] = "raw.png --pattern RGGB"
+    channels: ClassVar[int] = 1
+    luma: ClassVar[bool] = False
+    stride: ClassVar[int] = 2
+    auto: ClassVar[Choice] = Choice("spectral-ancestral", DRAWS)
+    best: ClassVar[Choice | None] = Choice("hqs", SPLITS)
+    presets: ClassVar[tuple[Preset, ...]] = (
+        calibrated(12, 1.0),
+        split(30, 0.4, 0.004),
+        daps(0.02, 5.0),
+        Preset("mmps", lambda p: MMPS(path=start(p, 3.0, 12, 0.01))),
+        Preset("diffpir", lambda p: DiffPIR(zeta=1.0, path=start(p, 3.0, 80, 0.01))),
+        Preset("ddrm", lambda p: DDRM(eta_prop=1.0, path=start(p, 5.0, 40, 0.01))),
+        *EVERY_PHOTO,
+    )
+
+    pattern: Literal["RGGB", "BGGR", "GRBG", "GBRG"] = option(
+        "colours of the upper left 2 x 2 pixels", "RGGB"
+    )
+
+    def operator(self, size: Size) -> Operator:
+        return Bayer(self.pattern)
+
+    def texture(self, size: Size) -> float | None:
+        return 2.0

@@ -1,0 +1,70 @@
+"""Denoising: Gaussian noise of a known level, or one that is estimated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+from torch import Tensor
+
+from invdiff.core import Problem
+from invdiff.operators.base import Identity, Operator
+from invdiff.option import option
+from invdiff.paths import VE, Karras
+from invdiff.paths import Path as Levels
+from invdiff.solvers.base import Solver
+from invdiff.solvers.ddrm import DDRM
+from invdiff.solvers.one_call import OneCall
+from invdiff.solvers.spectral_ancestral import SpectralAncestral
+from invdiff.tasks.base import Choice, Preset
+from invdiff.tasks.photo import NoisyPhoto
+from invdiff.tasks.presets import DRAWS, EVERY_PHOTO, INFLATION, noise_path, sigma_of
+from invdiff.tasks.values import NoiseLevel, Size
+
+
+def _from_noise(problem: Problem) -> Levels:
+    """From the measurement's own noise, which is the first state."""
+    top = max(sigma_of(problem), 1e-6)
+    return Karras(8, top, min(0.02, top / 4))
+
+
+def _one_call(problem: Problem) -> Solver:
+    level = max(sigma_of(problem), 1e-6)
+    return OneCall(refills=2, path=VE(1, level, level))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoise(NoisyPhoto):
+    """Remove Gaussian noise."""
+
+    name: ClassVar[str] = "denoise"
+    example: ClassVar[str] = "photo.png --noise estimate"
+    stationary: ClassVar[bool] = True
+    auto: ClassVar[Choice] = Choice("spectral-ancestral", DRAWS)
+    best: ClassVar[Choice | None] = Choice("one-call", "the posterior mean, by one evaluation")
+    presets: ClassVar[tuple[Preset, ...]] = (
+        Preset(
+            "spectral-ancestral",
+            lambda p: SpectralAncestral(data="start", inflation=INFLATION, path=_from_noise(p)),
+            source="calibration.md",
+        ),
+        Preset("one-call", _one_call, source="calibration.md"),
+        Preset("ddrm", lambda p: DDRM(path=noise_path(p, 8))),
+        *EVERY_PHOTO,
+    )
+
+    noise: NoiseLevel = option(
+        "level where black is 0 and white is 1, as 0.1 or 25/255, or `estimate`, or `correlated`, "
+        "which estimates its spectrum"
+    )
+
+    def operator(self, size: Size) -> Operator:
+        return Identity()
+
+    @classmethod
+    def small(cls, size: Size) -> Self:
+        return cls(noise=NoiseLevel("0.05"))
+
+    def beside(self, size: Size, out: Path, seed: int) -> tuple[Self, dict[str, Tensor]]:
+        return self, {}

@@ -1,0 +1,36 @@
+"""High dynamic range: shadows and highlights that a sensor clipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from invdiff.operators.base import Operator
+from invdiff.operators.hdr import HDR
+from invdiff.option import option
+from invdiff.paths import VP
+from invdiff.solvers.reddiff import REDDiff
+from invdiff.tasks.base import Choice, Preset
+from invdiff.tasks.photo import NoisyPhoto
+from invdiff.tasks.presets import EVERY_PHOTO
+from invdiff.tasks.values import Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class HighDynamicRange(NoisyPhoto):
+    """Restore what a sensor clipped in shadows and highlights."""
+
+    name: ClassVar[str] = "hdr"
+    centred: ClassVar[bool] = True
+    auto: ClassVar[Choice] = Choice("reddiff", "it gains 5 dB over y / gain")
+    presets: ClassVar[tuple[Preset, ...]] = (
+        Preset("reddiff", lambda p: REDDiff(sigma_floor=0.02, path=VP(100))),
+        *EVERY_PHOTO,
+    )
+
+    gain: float = option(
+        "contrast before clipping, about middle grey: 2 keeps half of the range", 2.0
+    )
+
+    def operator(self, size: Size) -> Operator:
+        return HDR(self.gain)

@@ -1,0 +1,105 @@
+"""Configurations of solvers that several tasks share, by the noise and the size of a problem.
+
+Those for photographs were found by trials on the photographs of `benchmarks/tune.py` and
+`benchmarks/photographs.py`, on pictures that the prior was not trained on; those of mri and ct on
+single slices. For tasks with few unknowns (super-resolution, deblurring) the grid starts at sigma
+1, where the measurement already fixes the coarse picture; holes and colours need a start above the
+images' own contrast. Those of replacement and snips were not searched: they stand in for the 2000
+and 2500 evaluations of the papers, with what that costs on normal laws in the solvers' tests.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from invdiff.core import Problem
+from invdiff.noise import Gaussian
+from invdiff.paths import VE, VP, Karras, Path
+from invdiff.solvers.daps import DAPS
+from invdiff.solvers.hqs import HQS
+from invdiff.solvers.mcg import MCG
+from invdiff.solvers.replacement import Replacement
+from invdiff.solvers.snips import SNIPS
+from invdiff.solvers.spectral_ancestral import SpectralAncestral
+from invdiff.tasks.base import Preset, shorter
+
+TYPICAL = 0.1
+"""A noise level in the prior's range for problems whose noise is not Gaussian."""
+DRAWS = "its samples agree with the measurement; docs/calibration.md tells how sure they are"
+SPLITS = "one picture, the data and the prior in turns"
+INFLATION = 1.35
+"""Factor on the prior's error spectrum in samples. Details that are drawn from a normal law look
+less like an image than the real ones, so later evaluations take a part of them away again. Found on
+photographs that are not reported."""
+
+
+def sigma_of(problem: Problem) -> float:
+    """The noise of a measurement, in the prior's range."""
+    return problem.sigma_y if isinstance(problem.noise, Gaussian) else TYPICAL
+
+
+def side_of(problem: Problem) -> float:
+    """The side of the square that has the pixels of the image."""
+    return shorter((int(problem.x_shape[-2]), int(problem.x_shape[-1])))
+
+
+def end(problem: Problem, usual: float) -> float:
+    """Where a path ends: at the measurement's own noise, if that is below the usual end.
+
+    Most solvers leave the last level's error in the result, so that a path that ends above the
+    noise of y gives samples that miss y.
+    """
+    return min(usual, max(sigma_of(problem), 2e-3))
+
+
+def start(problem: Problem, top: float, steps: int, last: float = 0.02) -> Path:
+    """The grid of Karras et al. from a level at which the task's unknown part is all noise."""
+    return Karras(steps, top, end(problem, last))
+
+
+def noise_path(problem: Problem, steps: int) -> Path:
+    """From just above the measurement's own noise: a denoising problem begins half way."""
+    top = 1.001 * max(sigma_of(problem), 1e-3)
+    return Karras(steps, top, min(0.02, top / 4))
+
+
+def calibrated(steps: int, top: float) -> Preset:
+    """`spectral-ancestral` in so many steps from a level."""
+    path = Karras(steps, top, 0.01)
+    return Preset(
+        "spectral-ancestral",
+        lambda p: SpectralAncestral(inflation=INFLATION, path=path),
+        source="calibration.md",
+    )
+
+
+def split(
+    steps: int, top: float, last: float, final: Literal["denoised", "data"] = "data"
+) -> Preset:
+    """`hqs` in so many steps between two levels. The last level lies below the noise of y, else
+    the last data step follows that noise."""
+    path = VE(steps, top, last)
+    return Preset("hqs", lambda p: HQS(final=final, path=path), source="calibration.md")
+
+
+def daps(data_std: float, top: float) -> Preset:
+    """One evaluation a step, in place of the five of its flow, and 60 steps."""
+    return Preset(
+        "daps",
+        lambda p: DAPS(centre="tweedie", data_std=data_std, path=start(p, top, 60, 0.01)),
+    )
+
+
+def mcg() -> Preset:
+    """Its step has a length for the whole image, so that it grows with the side; 100 steps."""
+    return Preset("mcg", lambda p: MCG(rho=10 * side_of(p) / 256, path=VP(100)))
+
+
+REPLACEMENT = Preset("replacement", lambda p: Replacement(path=start(p, 20.0, 60, 0.02)))
+SHORT_SNIPS = Preset(
+    "snips",
+    lambda p: SNIPS(c=0.15, K=2, final="denoised", path=VE(400, 3.0, end(p, 0.02))),
+)
+"""A chain of 400 steps, whose step size keeps its excess noise near the paper's."""
+EVERY_PHOTO = (REPLACEMENT, SHORT_SNIPS)
+"""Presets that all tasks of photographs share."""

@@ -1,0 +1,74 @@
+"""Super-resolution: a small photograph, enlarged by a whole factor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+from invdiff.io import Photo
+from invdiff.operators.base import Operator
+from invdiff.operators.downsample import AveragePool, Bicubic
+from invdiff.option import option
+from invdiff.solvers.ddnm import DDNMPlus
+from invdiff.solvers.ddrm import DDRM
+from invdiff.solvers.dds import DDS
+from invdiff.solvers.diffpir import DiffPIR
+from invdiff.solvers.dps import DPS
+from invdiff.solvers.mmps import MMPS
+from invdiff.tasks.base import Choice, Preset
+from invdiff.tasks.photo import NoisyPhoto
+from invdiff.tasks.pictures import check_scale
+from invdiff.tasks.presets import (
+    DRAWS,
+    EVERY_PHOTO,
+    SPLITS,
+    calibrated,
+    daps,
+    mcg,
+    split,
+    start,
+)
+from invdiff.tasks.values import Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperResolution(NoisyPhoto):
+    """Enlarge a photograph by a whole factor."""
+
+    name: ClassVar[str] = "super-resolution"
+    example: ClassVar[str] = "photo.png --scale 2"
+    stationary: ClassVar[bool] = True
+    auto: ClassVar[Choice] = Choice("spectral-ancestral", DRAWS)
+    best: ClassVar[Choice | None] = Choice("hqs", SPLITS)
+    presets: ClassVar[tuple[Preset, ...]] = (
+        calibrated(14, 3.0),
+        split(8, 0.4, 0.02),
+        Preset("ddrm", lambda p: DDRM(eta_prop=0.95, path=start(p, 1.0, 20))),
+        daps(0.05, 20.0),
+        Preset("diffpir", lambda p: DiffPIR(zeta=1.0, path=start(p, 1.0, 20))),
+        Preset("ddnm+", lambda p: DDNMPlus(path=start(p, 1.0, 20))),
+        Preset("dds", lambda p: DDS(gamma=10.0, path=start(p, 1.0, 20))),
+        Preset("mmps", lambda p: MMPS(path=start(p, 3.0, 12))),
+        Preset("dps", lambda p: DPS.short("super-resolution", (p.x_shape[-2], p.x_shape[-1]))),
+        mcg(),
+        *EVERY_PHOTO,
+    )
+
+    scale: int = option("enlargement factor, a whole number of 2 or more", min=2)
+    downsampling: Literal["bicubic", "mean"] = option(
+        "how the small picture came about: bicubic (antialiased) or mean", "bicubic"
+    )
+
+    @property
+    def factor(self) -> int:
+        return self.scale
+
+    def operator(self, size: Size) -> Operator:
+        return {"bicubic": Bicubic, "mean": AveragePool}[self.downsampling](self.scale, size)
+
+    def check(self, photo: Photo) -> None:
+        check_scale(self.scale, photo)
+
+    @classmethod
+    def small(cls, size: Size) -> Self:
+        return cls(scale=4)

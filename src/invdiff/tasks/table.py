@@ -1,0 +1,35 @@
+"""Which solver can do which task, and why others cannot: generated, never kept by hand."""
+
+from __future__ import annotations
+
+from invdiff.core import Problem
+from invdiff.needs import why_not
+from invdiff.solvers import registry
+from invdiff.tasks import TASKS
+from invdiff.toys import TOYS
+
+
+def example(name: str, sigma: float = 0.05) -> Problem:
+    """A small problem of a task, or one of `TOYS`: its types decide which solver can.
+
+    sigma: of Gaussian noise, where it has any.
+    """
+    return TOYS[name](sigma) if name in TOYS else TASKS[name].toy(sigma)
+
+
+def columns() -> list[str]:
+    """Every task, and every toy that is no task."""
+    return list(dict.fromkeys((*TASKS, *TOYS)))
+
+
+def table() -> list[tuple[str, dict[str, str]]]:
+    """(solver, {task: "" or why not}) for every solver and task."""
+    rows = []
+    for name, cls in registry().items():
+        cells = {}
+        for t in columns():
+            # a solver for noiseless data is judged on noiseless data
+            options = [why_not(cls(), example(t, sigma=s)) for s in (0.05, 0.0)]
+            cells[t] = min(options, key=len)
+        rows.append((name, cells))
+    return rows

@@ -1,0 +1,293 @@
+"""Values that options of tasks hold: each knows its text, and what else of Python stands for it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from invdiff.core import InvdiffError
+from invdiff.io import luma, painted, picture_pixels, read_array, read_mask
+from invdiff.kernels import check_spec, fitted, read_kernel
+from invdiff.operators.inpaint import Inpaint
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """A noise level: a number, as 0.1 or 25/255, or a word that says how it is found.
+
+    "estimate": from the data themselves; "correlated": its spectrum too. sigma: the number, NaN for
+    a word.
+    """
+
+    metavar: ClassVar[str] = "LEVEL"
+    WORDS: ClassVar[tuple[str, ...]] = ("estimate", "correlated")
+
+    text: str
+    sigma: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        top, slash, bottom = self.text.partition("/")
+        try:
+            number = float(top) / float(bottom) if slash else float(top)
+        except (ValueError, ZeroDivisionError):
+            number = math.nan
+        if math.isnan(number) and self.text not in self.WORDS:
+            words = " or ".join(f"`{word}`" for word in self.WORDS)
+            raise InvdiffError(
+                f"--noise expects a number, as 0.1 or 25/255, or {words}, found {self.text}."
+            )
+        if number < 0 or number == math.inf:
+            raise InvdiffError(
+                f"A noise level is a finite number that is not negative, found {self.text}."
+            )
+        object.__setattr__(self, "sigma", number)
+
+    @property
+    def word(self) -> str:
+        """How the level is found; "" where it is told."""
+        return self.text if self.text in self.WORDS else ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        return cls(text.strip())
+
+    @classmethod
+    def of(cls, value: float) -> Self:
+        return cls(str(value))
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """An array, or the file (.npy) that holds it."""
+
+    metavar: ClassVar[str] = "FILE"
+
+    path: str
+    array: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        return cls(text)
+
+    @classmethod
+    def of(cls, value: np.ndarray | Tensor) -> Self:
+        found = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
+        return cls(f"array {'x'.join(map(str, found.shape))}", found.detach().cpu())
+
+    def read(self) -> np.ndarray:
+        """The numbers. Raises InvdiffError when there is no such file, or no array in it."""
+        if self.array is not None:
+            return np.asarray(self.array.resolve_conj().numpy())
+        return np.asarray(read_array(Path(self.path)))
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A blur kernel: gaussian:SIGMA, motion:LENGTH,DEGREES, or a file, or an array (h, w)."""
+
+    metavar: ClassVar[str] = "KERNEL"
+
+    spec: str
+    array: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        check_spec(text)
+        return cls(text)
+
+    @classmethod
+    def of(cls, value: np.ndarray | Tensor | Image.Image) -> Self:
+        if isinstance(value, Image.Image):
+            value = luma(picture_pixels(value, "kernel")[0])[0]
+        found = torch.as_tensor(np.asarray(value, np.float64))
+        return cls(f"array {'x'.join(map(str, found.shape))}", found)
+
+    def at(self, size: Size) -> Tensor:
+        """The kernel (h, w), float64, of sum 1, for pictures of size. Raises InvdiffError."""
+        return read_kernel(self.spec, size) if self.array is None else fitted(self.array, size)
+
+    def __str__(self) -> str:
+        return self.spec
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Pixels to restore: a picture that is white there, box:TOP,LEFT,HEIGHT,WIDTH, random:SHARE,
+    or an array (H, W) that is not 0 there."""
+
+    metavar: ClassVar[str] = "MASK"
+
+    spec: str
+    array: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        return cls(text)
+
+    @classmethod
+    def of(cls, value: np.ndarray | Tensor | Image.Image) -> Self:
+        if isinstance(value, Image.Image):
+            value = painted(*picture_pixels(value, "mask"))
+        found = torch.as_tensor(np.asarray(value)) > 0.5
+        if found.ndim != 2:
+            raise InvdiffError(f"A mask is (height, width), found shape {tuple(found.shape)}.")
+        return cls(f"array {found.shape[0]}x{found.shape[1]}", found)
+
+    def at(self, size: Size, seed: int = 0) -> Tensor:
+        """The known pixels (1, 1, H, W) of a picture of size. seed: of random ones."""
+        if self.array is not None:
+            return self._fitted(~self.array[None, None], size)
+        word, colon, rest = self.spec.partition(":")
+        if not colon or word not in ("random", "box"):
+            return read_mask(self.spec, size)
+        try:
+            numbers = [float(v) for v in rest.split(",")]
+            if word == "random" and len(numbers) == 1:
+                return Inpaint.random(size, 1 - numbers[0], seed=seed).mask
+            if word == "box" and len(numbers) == 4:
+                return Inpaint.box(size, *(int(v) for v in rest.split(","))).mask
+        except InvdiffError:
+            raise
+        except ValueError:
+            pass
+        raise InvdiffError(
+            f"{self.spec} is not a mask; give random:SHARE, box:TOP,LEFT,HEIGHT,WIDTH or a file."
+        )
+
+    def _fitted(self, known: Tensor, size: Size) -> Tensor:
+        if tuple(known.shape[-2:]) != size:
+            raise InvdiffError(
+                f"The mask has {known.shape[-1]} x {known.shape[-2]} pixels, but the photo has "
+                f"{size[1]} x {size[0]}; make them the same size."
+            )
+        if bool(known.all()) or not bool(known.any()):
+            raise InvdiffError(
+                "The mask is the same everywhere; it is not 0 where pixels are to be restored, "
+                "and 0 where they are kept."
+            )
+        return known
+
+    def __str__(self) -> str:
+        return self.spec
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """Pixels of a picture, WIDTHxHEIGHT. size: (H, W)."""
+
+    metavar: ClassVar[str] = "WxH"
+
+    size: Size
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        match = re.fullmatch(r"\s*(\d+)\s*x\s*(\d+)\s*", text)
+        if match is None or "0" in match.groups():
+            raise InvdiffError(f"--size is WIDTHxHEIGHT in pixels, as 256x192, found {text}.")
+        return cls((int(match[2]), int(match[1])))
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        """Of (height, width)."""
+        height, width = value
+        return cls.parse(f"{width}x{height}")
+
+    def __str__(self) -> str:
+        return f"{self.size[1]}x{self.size[0]}"
+
+
+@dataclass(frozen=True)
+class Angles:
+    """Angles of projections: START,STOP in degrees, in equal steps (STOP is not repeated), or a
+    file (.npy) with each of them, in degrees or radians, or an array of them."""
+
+    metavar: ClassVar[str] = "ANGLES"
+
+    spec: str
+    array: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        found = cls(text)
+        if not Path(text).exists():
+            found.span()
+        return found
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        numbers = torch.as_tensor(np.asarray(value, np.float64))
+        if numbers.shape == (2,):
+            return cls(f"{float(numbers[0])},{float(numbers[1])}")
+        return cls(f"array {len(numbers)}", numbers)
+
+    def span(self) -> tuple[float, float]:
+        """START, STOP. Raises InvdiffError where they are not two numbers."""
+        try:
+            start, stop = (float(v) for v in self.spec.split(","))
+        except ValueError:
+            raise InvdiffError(
+                f"{self.spec} is no file and no START,STOP in degrees; give --angles FILE.npy or "
+                "0,180."
+            ) from None
+        if not math.isfinite(stop - start) or start == stop:
+            raise InvdiffError(f"--angles START,STOP are two different numbers, found {self.spec}.")
+        return start, stop
+
+    def read(self) -> np.ndarray | tuple[float, float]:
+        """Each angle, as an array, or START, STOP."""
+        if self.array is not None:
+            return np.asarray(self.array.numpy())
+        path = Path(self.spec)
+        return np.asarray(read_array(path)) if path.exists() else self.span()
+
+    def __str__(self) -> str:
+        return self.spec
+
+
+@dataclass(frozen=True)
+class Centre:
+    """Where the axis of rotation is, in bins from the middle, or `estimate` (NaN)."""
+
+    metavar: ClassVar[str] = "BINS"
+
+    bins: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if text == "estimate":
+            return cls(math.nan)
+        try:
+            bins = float(text)
+        except ValueError:
+            bins = math.nan
+        if not math.isfinite(bins):
+            raise InvdiffError(f"--center expects a number or `estimate`, found {text}.")
+        return cls(bins)
+
+    @classmethod
+    def of(cls, value: float) -> Self:
+        return cls.parse(str(value))
+
+    @property
+    def estimated(self) -> bool:
+        """Whether it is to be found from the views."""
+        return math.isnan(self.bins)
+
+    def __str__(self) -> str:
+        return "estimate" if self.estimated else f"{self.bins:g}"
