@@ -10,11 +10,11 @@ import torch
 
 from helpers import seeded
 from invdiff.core import InvdiffError
-from invdiff.variational import DiagonalGaussian, Family, RealNVP
+from invdiff.variational import DiagonalFamily, Family, RealNVP
 
 SHAPE = (1, 2, 3)
 FAMILIES: dict[str, Family] = {
-    "gaussian": DiagonalGaussian(SHAPE),
+    "gaussian": DiagonalFamily(SHAPE),
     "realnvp": RealNVP(SHAPE, flow_steps=3, width=5),
     "realnvp-odd": RealNVP((1, 1, 3), flow_steps=2, width=4),
     "realnvp-pixel": RealNVP((1, 1, 1), flow_steps=2, width=4),
@@ -95,7 +95,7 @@ def test_start(name, dtype):
 
 def test_diagonal_gaussian_is_its_density():
     """H = E[log |det|] + n/2 log(2 pi e), and a negative std counts as its size."""
-    q = DiagonalGaussian((1, 1, 2))
+    q = DiagonalFamily((1, 1, 2))
     weights = torch.tensor([0.5, -1.0, 2.0, -0.25], dtype=torch.float64)
     x, log_det = q.push(weights, torch.ones(1, 1, 1, 2, dtype=torch.float64))
     assert x.flatten().tolist() == [2.5, -0.75]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,19 +17,20 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 
-UPGRADES: dict[str, dict[str, Any]] = {"invdiff.solvers.pigdm:PiGDM": {"guidance": "paper"}}
-"""Fields that older files lack, where the default has changed: what it was."""
+UPGRADES: dict[str, dict[str, Any]] = {"PiGDM": {"guidance": "paper"}}
+"""By class, fields that older files lack, where the default has changed: what it was."""
 
 RENAMED: dict[str, dict[str, str]] = {
-    "invdiff.operators.video:Frames": {"T": "length"},
-    "invdiff.operators.video:TemporalPool": {"T": "length"},
+    "Frames": {"T": "length"},
+    "TemporalPool": {"T": "length"},
 }
-"""Fields of older files that have another name now."""
+"""By class, fields of older files that have another name now."""
 
 
 def encode(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
-    """JSON form of value: plain values, tuples, tensors and dataclasses of this package, nested.
+    """JSON form of value: plain values, tuples, tensors, paths and dataclasses of this package.
 
+    A dataclass is written by its name, which is unique in the package: files outlive modules.
     Tensors are put into `tensors` under the dotted name of the field that held them; complex ones
     as pairs of real numbers.
     Raises InvdiffError for anything else.
@@ -43,6 +44,8 @@ def encode(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
             return {"complex": where}
         tensors[where] = value.contiguous()
         return {"tensor": where}
+    if isinstance(value, Path):
+        return {"path": str(value)}
     if isinstance(value, tuple | list):
         return [encode(v, tensors, f"{where}.{i}") for i, v in enumerate(value)]
     if isinstance(value, dict):
@@ -54,7 +57,7 @@ def encode(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
             for f in dataclasses.fields(value)
             if f.init
         }
-        return {"type": f"{cls.__module__}:{cls.__qualname__}", "fields": fields}
+        return {"type": cls.__qualname__, "fields": fields}
     raise InvdiffError(
         f"{cls.__qualname__} at {where or 'the top'} cannot be written to a file; "
         "use an operator, noise or solver that invdiff provides, or save the samples alone."
@@ -73,21 +76,32 @@ def decode(form: Any, tensors: dict[str, Tensor]) -> Any:
         return torch.complex(*tensors[form["complex"]].unbind(-1))
     if "dict" in form:
         return {k: decode(v, tensors) for k, v in form["dict"].items()}
-    module, _, name = str(form.get("type", "")).partition(":")
-    if not module.startswith("invdiff."):
-        raise InvdiffError(f"The file names {module or 'no type'}, which is not part of invdiff.")
-    try:
-        cls: Any = getattr(importlib.import_module(module), name, None)
-    except ImportError:  # a file of another version, or of no one's
-        cls = None
-    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
-        raise InvdiffError(
-            f"This version of invdiff has no {name}; use the one that wrote the file."
-        )
-    now = RENAMED.get(form["type"], {})
+    if "path" in form:
+        return Path(form["path"])
+    cls = _stored_class(str(form.get("type", "")))
+    now = RENAMED.get(cls.__name__, {})
     fields = {now.get(k, k): v for k, v in form["fields"].items()}
-    fields = UPGRADES.get(form["type"], {}) | fields
+    fields = UPGRADES.get(cls.__name__, {}) | fields
     return cls(**{k: decode(v, tensors) for k, v in fields.items()})
+
+
+def _stored_class(kind: str) -> Any:
+    """The dataclass of this package that a file names: `Name`, or `invdiff.module:Name` of old.
+
+    It is looked for in the modules that were imported, then among the public names of invdiff; a
+    file imports nothing else.
+    """
+    module, _, name = kind.rpartition(":")
+    if (":" in kind and not module.startswith("invdiff.")) or not name:
+        raise InvdiffError(f"The file names {module or 'no type'}, which is not part of invdiff.")
+    loaded = [m for at, m in sorted(sys.modules.items()) if at.startswith("invdiff.")]
+    found = [vars(m).get(name) for m in loaded]
+    found.append(getattr(sys.modules.get("invdiff"), name, None))
+    for cls in found:
+        own = isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__name__ == name
+        if own and cls.__module__.startswith("invdiff."):
+            return cls
+    raise InvdiffError(f"This version of invdiff has no {name}; use the one that wrote the file.")
 
 
 def check_folder(folder: Path, overwrite: bool, marker: str) -> None:

@@ -54,7 +54,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class DiagonalGaussian(Family):
+class DiagonalFamily(Family):
     """x = mean + |std| z, pixel by pixel; weights are (mean, std)."""
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from invdiff.audit.distance import drawn, posed_for
-from invdiff.audit.gmm25 import Matrix
+from invdiff.audit.gmm25 import DenseOperator
 from invdiff.core import Problem
 from invdiff.noise import Gaussian
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
@@ -25,7 +25,9 @@ def normal_problem() -> tuple[Problem, GaussianPrior]:
     f64, x_shape = torch.float64, (1, 1, D)
     prior = GaussianPrior(torch.zeros(x_shape, dtype=f64), 1.0)
     basis = torch.linalg.qr(Rng.of(0).normal(torch.empty(1, D, D, dtype=f64), "basis")[0]).Q
-    A = Matrix.of(torch.tensor(GAINS, dtype=f64)[:, None] * basis[:, : len(GAINS)].mT, x_shape)
+    A = DenseOperator.of(
+        torch.tensor(GAINS, dtype=f64)[:, None] * basis[:, : len(GAINS)].mT, x_shape
+    )
     noise = Gaussian(SIGMA_Y)
     rng = Rng.of([3])
     return Problem(noise.sample(A(prior.sample(1, rng)), rng), A, noise, x_shape), prior

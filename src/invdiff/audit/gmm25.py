@@ -32,7 +32,7 @@ PROBES = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Matrix(Spectral):
+class DenseOperator(Spectral):
     """y = M x for flattened images: left diag(singular) right[:, :m]^T = M, with m <= n.
 
     left: (m, m), singular: (m,), right: (n, n); left and right orthonormal.
@@ -135,7 +135,7 @@ def gmm25_problem(d: int, dy: int, seed: int) -> GMM25:
     weights = Rng.of(d).normal(torch.empty(1, 25, dtype=f64), "gmm25-weights")[0].square()
     means = reduced(grid.repeat(1, d // 2)).reshape(25, *x_shape)
     prior = GaussianMixture(weights, means, 1.0, value_range=(-math.inf, math.inf))
-    A = Matrix.of(reduced((left * singular) @ right), x_shape)
+    A = DenseOperator.of(reduced((left * singular) @ right), x_shape)
     noise = Gaussian(sigma)
     y = noise.sample(A(prior.sample(1, rng)), rng)
     return GMM25(d, Problem(y, A, noise, x_shape), prior, basis)

@@ -26,7 +26,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
-class Source:
+class PriorSource:
     """A way to name a prior. spec: what users type; load: gives it when spec is its whole name."""
 
     spec: str
@@ -34,8 +34,8 @@ class Source:
     load: Callable[[], Prior] | None = None
 
 
-def _embedded(name: str, summary: str) -> Source:
-    return Source(name, summary, partial(load_embedded, name))
+def _embedded(name: str, summary: str) -> PriorSource:
+    return PriorSource(name, summary, partial(load_embedded, name))
 
 
 SOURCES = (
@@ -47,12 +47,12 @@ SOURCES = (
     _embedded("moving-fashion", "clips of moving clothes and shoes, 8 frames of 32 x 32"),
     _embedded("faces64", "portraits in colour, 64 x 64"),
     _embedded("multiscale", "portraits in colour at 64 x 64, 32 x 32 and 16 x 16"),
-    Source("FILE.safetensors", "a denoiser that `invdiff train` made, or published weights"),
-    Source("FILE.pt", "published weights: .pt, .pth, .ckpt, .bin, .safetensors or EDM's .pkl"),
-    Source(
+    PriorSource("FILE.safetensors", "a denoiser that `invdiff train` made, or published weights"),
+    PriorSource("FILE.pt", "published weights: .pt, .pth, .ckpt, .bin, .safetensors or EDM's .pkl"),
+    PriorSource(
         "FOLDER", "a model of diffusers: UNet2DModel, Stable Diffusion 1 to 3, XL, Flux, LDM, DiT"
     ),
-    Source("OWNER/NAME", "the same from the Hugging Face hub, downloaded when first used"),
+    PriorSource("OWNER/NAME", "the same from the Hugging Face hub, downloaded when first used"),
 )
 """Everything that load_prior understands, for tables."""
 

@@ -19,7 +19,7 @@ from invdiff.priors.likelihood import ProbabilityFlow, Window, rademacher
 from invdiff.rng import Rng
 from invdiff.solvers.base import UNIT, Range, Solver, knob
 from invdiff.steps import adam
-from invdiff.variational import DiagonalGaussian, Family, RealNVP
+from invdiff.variational import DiagonalFamily, Family, RealNVP
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class ScorePrior(Solver):
     def _family(self, problem: Problem) -> Family:
         shape = problem.x_shape
         if self.family == "gaussian":
-            return DiagonalGaussian(shape)
+            return DiagonalFamily(shape)
         return RealNVP(shape, self.flow_steps, max(8, round(self.width * math.prod(shape))))
 
     def _samples(
