@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 import invdiff.operators as ops
-from invdiff import paths, zoo
+from invdiff import paths
 from invdiff.audit.distance import CELLS, UNCHANGED, mean_and_error
+from invdiff.commands import degrade, restore, tables
 from invdiff.core import Problem
 from invdiff.needs import Need, offers, why_not
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
@@ -43,6 +44,9 @@ from invdiff.priors.published.base import Options as PriorOptions
 from invdiff.rng import Rng
 from invdiff.run import solve
 from invdiff.solvers import SYSTEMS, Solver, registry
+from invdiff.tasks import TASKS
+from invdiff.tasks.table import example
+from invdiff.tasks.table import table as task_table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SIZE = (32, 32)
@@ -188,7 +192,7 @@ def can(solver: Solver, task: str, cell: str) -> str:
     """A cell of the table of tasks: "" or the reason, with what else must be known."""
     if not cell and solver.ignores_y:
         return "ignores y"
-    if not cell and why_not(solver, zoo.example(task, sigma=0.05)):
+    if not cell and why_not(solver, example(task, sigma=0.05)):
         return "yes, σ=0"
     return because(cell)
 
@@ -278,7 +282,7 @@ def solvers_page() -> str:
     """docs/solvers.md."""
     solvers = [cls() for cls in registry().values()]
     cases = situations()
-    rows = zoo.table()
+    rows = task_table()
     classes = [c for c in vars(paths).values() if isinstance(c, type) and issubclass(c, paths.Path)]
     claims = ", ".join(sorted({s.claim for s in solvers}))
     lines = [
@@ -342,7 +346,7 @@ def solvers_page() -> str:
         "",
         "## Solver by task",
         "",
-        "From `invdiff.zoo.table()`, with each task's default options and the kernel of `deblur` a",
+        "From `invdiff.tasks.table.table()`, with each task's default options and the kernel of `deblur` a",
         "box. `yes, σ=0`: only where nothing was added to the measurement.",
         "",
         *textwrap.wrap(LEGEND, 98, break_on_hyphens=False),
@@ -752,6 +756,22 @@ def priors_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+TEXTS = DOCS.parent / "src/invdiff/texts"
+"""Help and tables as they are printed, so that printing them needs no torch."""
+
+
+def texts() -> dict[Path, str]:
+    """Every stored text, by its file."""
+    found = {name: "\n".join(tables.table(name)) for name in ("tasks", "solvers", "priors")}
+    for command in (restore, degrade):
+        name = command.__name__.rpartition(".")[2]
+        found[f"{name}.help"] = command.help_on(name, [])
+        for task, cls in TASKS.items():
+            if command is restore or cls.simulation() is not None:
+                found[f"{name}-{task}.help"] = command.help_on(name, [task])
+    return {TEXTS / f"{name}.txt": text + "\n" for name, text in found.items()}
+
+
 def main() -> int:
     """Write the pages, or compare them with --check; exit code 1 when one differs."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -759,14 +779,22 @@ def main() -> int:
     check = p.parse_args().check
     torch.set_num_threads(1)
     stale = False
-    pages = {"solvers.md": solvers_page, "operators.md": operators_page, "priors.md": priors_page}
-    for name, page in pages.items():
-        file, text = DOCS / name, page()
+    pages = {
+        DOCS / "solvers.md": solvers_page(),
+        DOCS / "operators.md": operators_page(),
+        DOCS / "priors.md": priors_page(),
+        **texts(),
+    }
+    for file, text in pages.items():
         if check and (not file.is_file() or file.read_text(encoding="utf-8") != text):
-            print(f"docs/{name} differs from the code; run python benchmarks/make_docs.py")
+            print(f"{file.name} differs from the code; run python benchmarks/make_docs.py")
             stale = True
         elif not check:
+            file.parent.mkdir(exist_ok=True)
             file.write_text(text, encoding="utf-8")
+    for file in set(TEXTS.glob("*.txt")) - set(pages):
+        print(f"{file.name} belongs to no command")
+        stale = True
     return int(stale)
 
 

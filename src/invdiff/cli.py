@@ -10,6 +10,8 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from importlib import resources
+from importlib.metadata import entry_points
 
 from invdiff import __version__
 
@@ -23,6 +25,7 @@ COMMANDS = {
     "tasks": ("tables", "what can be restored, and what each task must be told"),
     "priors": ("tables", "which models of clean images there are"),
     "train": ("train", "train a prior on images of your own"),
+    "completion": ("completion", "print a script that completes commands in bash or zsh"),
     "cite": ("cite", "what to cite for a run, or for a solver and a prior"),
 }
 """Name to (module in invdiff.commands, summary)."""
@@ -36,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
     try:
+        args = _plugins(args)
         code = _dispatch(args)
         sys.stdout.flush()
         return code
@@ -63,6 +67,10 @@ def _dispatch(args: list[str]) -> int:
     if name in ("-V", "--version"):
         print(f"invdiff {__version__}")
         return OK
+    text = stored(args)
+    if text is not None:
+        print(text)
+        return OK
     if name not in COMMANDS:
         from invdiff.core import nearest
 
@@ -72,6 +80,43 @@ def _dispatch(args: list[str]) -> int:
     return code
 
 
+def _plugins(args: list[str]) -> list[str]:
+    """Import what --plugin names; the other arguments."""
+    left: list[str] = []
+    while args:
+        key, equals, value = args[0].partition("=")
+        args = args[1:]
+        if key != "--plugin":
+            left.append(f"{key}{equals}{value}")
+            continue
+        from invdiff.core import InvdiffError
+        from invdiff.plugins import load
+
+        if not equals and not args:
+            raise InvdiffError("--plugin needs a value, FILE.py or a MODULE.")
+        load(value if equals else args[0])
+        args = args if equals else args[1:]
+    return left
+
+
+def stored(args: Sequence[str]) -> str | None:
+    """The help or the table that a command prints, where it was stored: then torch is not needed.
+
+    None where it is to be made: for anything else, and where plugins may add to it.
+    """
+    asks = [a for a in args if a in ("-h", "--help")]
+    words = [a for a in args if a not in asks]
+    if not asks and words not in (["tasks"], ["solvers"], ["priors"]):
+        return None
+    if not all(re.fullmatch("[a-z0-9-]+", word) and word[0] != "-" for word in words):
+        return None
+    if "invdiff.plugins" in sys.modules or entry_points(group="invdiff"):
+        return None
+    name = "-".join(words) + (".help" if asks else "")
+    path = resources.files("invdiff") / "texts" / f"{name}.txt"
+    return path.read_text(encoding="utf-8").rstrip("\n") if path.is_file() else None
+
+
 def overview() -> str:
     """The text of `invdiff --help`."""
     lines = [
@@ -79,15 +124,16 @@ def overview() -> str:
         "",
         "Recover images from measurements, with a diffusion model as the prior.",
         "",
-        *(f"  {name:<9} {summary}" for name, (_, summary) in COMMANDS.items()),
+        *(f"  {name:<11} {summary}" for name, (_, summary) in COMMANDS.items()),
         "",
         "`invdiff COMMAND --help` tells the options of a command.",
-        "`invdiff --version` tells the version; `--debug` shows where an error comes from.",
+        "`invdiff --version` tells the version; `--debug` shows where an error comes from;",
+        "`--plugin FILE.py` or `--plugin MODULE` adds tasks, solvers and operators of others.",
         "",
-        "  invdiff restore photo.jpg --task super-resolution --scale 2",
-        "  invdiff restore photo.jpg --task jpeg",
-        "  invdiff restore kspace.h5 --task mri",
-        "  invdiff restore sinogram.h5 --task ct --center estimate",
+        "  invdiff restore super-resolution photo.jpg --scale 2",
+        "  invdiff restore jpeg photo.jpg",
+        "  invdiff restore mri kspace.h5",
+        "  invdiff restore ct sinogram.h5 --center estimate",
     ]
     return "\n".join(lines)
 

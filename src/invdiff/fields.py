@@ -23,8 +23,11 @@ SCALE = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def options(cls: type) -> dict[str, dataclasses.Field[Any]]:
-    """The fields of a dataclass that users set, by name: those with help."""
-    return {f.name: f for f in dataclasses.fields(cls) if f.init and "help" in f.metadata}
+    """The fields of a dataclass that users set, by name: those with help, what is needed first."""
+    found = [f for f in dataclasses.fields(cls) if f.init and "help" in f.metadata]
+    own = set(cls.__dict__.get("__annotations__", ()))
+    found.sort(key=lambda f: (f.default is not dataclasses.MISSING, f.name not in own))
+    return {f.name: f for f in found}
 
 
 def hints(cls: type) -> dict[str, Any]:

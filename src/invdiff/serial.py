@@ -27,6 +27,10 @@ RENAMED: dict[str, dict[str, str]] = {
 """By class, fields of older files that have another name now."""
 
 
+REGISTERED: dict[str, type] = {}
+"""Classes of others by their names, which `invdiff.register` fills: files may name them too."""
+
+
 def encode(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
     """JSON form of value: plain values, tuples, tensors, paths and dataclasses of this package.
 
@@ -51,7 +55,8 @@ def encode(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
     if isinstance(value, dict):
         return {"dict": {k: encode(v, tensors, f"{where}.{k}") for k, v in value.items()}}
     cls = type(value)
-    if dataclasses.is_dataclass(value) and cls.__module__.startswith("invdiff."):
+    known = cls.__module__.startswith("invdiff.") or REGISTERED.get(cls.__qualname__) is cls
+    if dataclasses.is_dataclass(value) and known:
         fields = {
             f.name: encode(getattr(value, f.name), tensors, f"{where}.{f.name}".lstrip("."))
             for f in dataclasses.fields(value)
@@ -60,7 +65,7 @@ def encode(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
         return {"type": cls.__qualname__, "fields": fields}
     raise InvdiffError(
         f"{cls.__qualname__} at {where or 'the top'} cannot be written to a file; "
-        "use an operator, noise or solver that invdiff provides, or save the samples alone."
+        "use what invdiff provides, or `invdiff.register` the class, or save the samples alone."
     )
 
 
@@ -94,6 +99,8 @@ def _stored_class(kind: str) -> Any:
     module, _, name = kind.rpartition(":")
     if (":" in kind and not module.startswith("invdiff.")) or not name:
         raise InvdiffError(f"The file names {module or 'no type'}, which is not part of invdiff.")
+    if ":" not in kind and name in REGISTERED:
+        return REGISTERED[name]
     loaded = [m for at, m in sorted(sys.modules.items()) if at.startswith("invdiff.")]
     found = [vars(m).get(name) for m in loaded]
     found.append(getattr(sys.modules.get("invdiff"), name, None))
@@ -101,7 +108,10 @@ def _stored_class(kind: str) -> Any:
         own = isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__name__ == name
         if own and cls.__module__.startswith("invdiff."):
             return cls
-    raise InvdiffError(f"This version of invdiff has no {name}; use the one that wrote the file.")
+    raise InvdiffError(
+        f"This version of invdiff has no {name}; use the one that wrote the file, or give the "
+        "--plugin that brought it."
+    )
 
 
 def check_folder(folder: Path, overwrite: bool, marker: str) -> None:

@@ -33,9 +33,9 @@ class _Parser(argparse.ArgumentParser):
     """Failures are one sentence, as those of the other commands."""
 
     def error(self, message: str) -> NoReturn:
-        from invdiff.commands import options
+        from invdiff.core import InvdiffError
 
-        raise options.sentence(message, self)
+        raise InvdiffError(f"{message}; see invdiff cite --help.")
 
 
 def parser() -> argparse.ArgumentParser:

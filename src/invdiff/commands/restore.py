@@ -1,115 +1,242 @@
-"""`invdiff restore`: samples of what a measured image may have looked like."""
+"""`invdiff restore`: the best picture, and samples of what a measured image may have been."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from invdiff import zoo
+import yaml  # type: ignore[import-untyped]
+
+from invdiff import fields
 from invdiff.cli import INTERRUPTED, OK
-from invdiff.commands import options
-from invdiff.commands.options import Given
+from invdiff.commands import asked
+from invdiff.commands.common import (
+    FileOptions,
+    PriorOptions,
+    RunOptions,
+    say,
+    terminations_as_interrupts,
+)
+from invdiff.commands.parser import Parser, add_knobs, wants_help, with_knobs
 from invdiff.core import InvdiffError
+from invdiff.option import flag
+from invdiff.plugins import load_installed
 from invdiff.restoration import checkpoint
 from invdiff.restoration.job import Job, prepare, repeated
 from invdiff.restoration.perform import perform
 from invdiff.restoration.restored import MARKER, Restoration
 from invdiff.run import Snapshot
 from invdiff.serial import check_apart, check_folder
-from invdiff.solvers import registry, solver_class
+from invdiff.solvers import solver_class
 from invdiff.solvers.base import Solver
+from invdiff.tasks import TASKS, task_class
+from invdiff.tasks.auto import configured
+from invdiff.tasks.base import Task
+from invdiff.tasks.values import Kernel, Mask, Numbers
 
-USAGE = "FILE --task TASK [options] | invdiff restore --from RUN.json"
-ABOUT = """Restore an image from a measurement: draw samples of what it may have been.
-
-FILE is a photo for most tasks: any picture that Pillow reads, or a .npy array (height, width) or
-(height, width, 3) on [0, 1]. Size, orientation and transparency are kept. For jpeg it is the JPEG
-file itself, for mri k-space, for ct a sinogram, for phase-retrieval magnitudes (.npy), for
-compressed-sensing coefficients (.npz, .npy); `invdiff tasks` tells what each must be told.
-`invdiff degrade` makes a measurement of any of these kinds.
-
-A mask of inpaint is WHITE where pixels are to be restored and black where they are kept. Noise
-levels are on the scale where black is 0 and white is 1, for mri and ct in the units of the data,
-and for compressed-sensing those of a coefficient, or reading, of a picture on that scale. Results
-appear in a folder when they are complete; Ctrl-C leaves a checkpoint."""
+ABOUT = """Restore an image from one measurement: its best estimate, and samples of what it may
+have been, which show what is uncertain. Results appear in a folder when they are complete; Ctrl-C
+leaves a checkpoint, from which --resume goes on."""
+COMMON = (RunOptions, PriorOptions, FileOptions)
 
 
 def run(name: str, args: list[str]) -> int:
     """Restore from one measurement; the exit code."""
+    if wants_help(args):
+        print(help_on(name, args))
+        return OK
     command = ["invdiff", name, *args]
-    args = options.normalised(args)
-    given = _parse(name, args)
-    job = _repeated(given) if "from" in given else fresh(given)
-    overwrite, resume = given.get("overwrite", False), given.get("resume", False)
-    check_folder(job.out, overwrite, MARKER)
-    check_apart(job.out, *options.files(given))
-    if resume:
-        start = checkpoint.load_checkpoint(job)
+    if any(a.partition("=")[0] == "--from" for a in args):
+        job, how = _repeated(name, args)
+        inputs: list[str] = []
     else:
-        checkpoint.check_checkpoint(job.out, overwrite)
+        want = _wanted(name, args)
+        if want.print_config:
+            print(want.yaml(), end="")
+            return OK
+        job, how, inputs = want.job(), want.how, want.inputs()
+    check_folder(job.out, how.overwrite, MARKER)
+    check_apart(job.out, *inputs)
+    if how.resume:
+        start: Snapshot | None = checkpoint.load_checkpoint(job)
+    else:
+        checkpoint.check_checkpoint(job.out, how.overwrite)
         checkpoint.remove_checkpoint(job.out)
         start = None
     say(job.lines)
-    return _execute(job, start, command, given)
+    return _execute(job, start, command, how)
 
 
-def fresh(given: Given) -> Job:
-    """The job that options ask for. Raises InvdiffError for whatever does not fit."""
-    if "photo" not in given:
-        raise InvdiffError("FILE is missing; give the photo, or other measurement, to restore.")
-    name, values = options.task_options(given)
-    noise = options.noise_told(zoo.task(name), given)
-    knobs = given.get("solver", {})
-    asked = knobs.get("name", "auto")
-    if asked != "auto":  # before anything is read
-        options.with_knobs(solver_class(asked)(), knobs)
+@dataclass(frozen=True)
+class Wanted:
+    """What a command line asks for."""
 
-    def configure(solver: Solver) -> Solver:
-        solver = options.with_knobs(solver, knobs)
-        return solver.with_steps(given["steps"]) if "steps" in given else solver
+    task: Task
+    file: Path
+    how: RunOptions
+    prior: PriorOptions
+    knobs: Mapping[str, str]
+    print_config: bool = False
 
-    same = ("prior", "precision", "samples", "seed", "batch", "want", "device")
-    told = {key: given[key] for key in same if key in given}
-    out = Path(given["out"]) if "out" in given else None
-    return prepare(
-        name,
-        given["photo"],
-        values,
-        noise=noise,
-        prior_options=options.prior_options(given),
-        check_prior="no_check" not in given,
-        solver=asked,
-        configure=configure,
-        out=out,
-        **told,
+    def job(self) -> Job:
+        """The job. Raises InvdiffError for whatever does not fit."""
+        how, knobs = self.how, self.knobs
+        if how.solver == "auto" and knobs:
+            name = next(iter(knobs))
+            raise InvdiffError(
+                f"--solver.{name} is a knob of a solver; name it too, with --solver NAME."
+            )
+        if how.solver != "auto":  # before anything is read
+            with_knobs(solver_class(how.solver)(), knobs)
+
+        def configure(solver: Solver) -> Solver:
+            solver = with_knobs(solver, knobs) if knobs else solver
+            return solver if how.steps is None else solver.with_steps(how.steps)
+
+        return prepare(
+            self.task,
+            self.file,
+            prior=self.prior.prior,
+            prior_options=self.prior.told(),
+            check_prior=not self.prior.no_check,
+            precision=how.precision,
+            solver=how.solver,
+            configure=configure,
+            samples=how.samples,
+            seed=how.seed,
+            batch=how.batch,
+            want=how.want,
+            device=how.device,
+            out=how.out,
+        )
+
+    def inputs(self) -> list[str]:
+        """Files that are read."""
+        values = [getattr(self.task, name) for name in fields.options(type(self.task))]
+        specs = [v.spec for v in values if isinstance(v, Kernel | Mask)]
+        specs += [v.path for v in values if isinstance(v, Numbers)]
+        return [str(self.file), *specs]
+
+    def yaml(self) -> str:
+        """All options, as a file for --config."""
+        found: dict[str, Any] = {"task": self.task.name, "file": str(self.file)}
+        for part in (self.task, self.how, self.prior):
+            for name in fields.options(type(part)):
+                value = getattr(part, name)
+                plain = value is None or isinstance(value, bool | int | float)
+                found[name] = value if plain else str(value)
+        if self.knobs:
+            found["solver"] = {"name": self.how.solver, **self.knobs}
+        for name in ("overwrite", "resume"):
+            found.pop(name)
+        return str(yaml.safe_dump(found, sort_keys=False))
+
+
+def _parser(name: str, task: str) -> Parser:
+    cls = task_class(task)
+    to = Parser(name, f"{task} FILE [options]", f"{cls.summary()}.")
+    to.add(cls, f"options of {task}")
+    to.add(RunOptions, "options of the run")
+    to.add(PriorOptions, "the prior")
+    to.add(FileOptions, "files of options")
+    return to
+
+
+def _wanted(name: str, args: Sequence[str]) -> Wanted:
+    """What a command line, with its YAML file, asks for."""
+    task, rest = asked.split(name, args)
+    if task is None:  # a YAML file tells it
+        bare = Parser(name, "--config FILE", ABOUT)
+        for cls in COMMON:
+            bare.add(cls, "")
+        task = asked.with_config(bare, bare.read(rest), None, lambda t: (task_class(t), *COMMON))
+    to = _parser(name, task)
+    given = to.read(rest)
+    asked.with_config(to, given, task, lambda t: (task_class(t), *COMMON))
+    file = asked.one_file(given, name, task, "the damaged picture or other measurement")
+    return Wanted(
+        fields.build(task_class(task), to.of(task_class(task), given), task),
+        file,
+        fields.build(RunOptions, to.of(RunOptions, given), name),
+        fields.build(PriorOptions, to.of(PriorOptions, given), name),
+        given.knobs,
+        bool(given.options.get("print_config", False)),
     )
 
 
-def _repeated(given: Given) -> Job:
+def _repeated(name: str, args: Sequence[str]) -> tuple[Job, RunOptions]:
     """The job of an earlier run. Raises InvdiffError for options that have no place there."""
-    allowed = {"from", "out", "overwrite", "prior", "device", "quiet", "resume"}
-    extra = sorted(set(given) - allowed)
+    to = Parser(name, "--from RUN", ABOUT)
+    to.add_argument("--from", dest="source", metavar="RUN")
+    for cls in COMMON:
+        to.add(cls, "")
+    for task in TASKS.values():  # known, so that they are told to have no place
+        missing = {n for n in fields.options(task) if flag(n) not in to.flags()}
+        to.add(task, "", without=set(fields.options(task)) - missing)
+    given = to.read(args)
+    allowed = {"source", "out", "overwrite", "prior", "device", "quiet", "resume"}
+    extra = ["FILE"] if given.words else []
+    extra += [flag(n) for n in sorted(given.options) if n not in allowed]
+    extra += [f"--solver.{n}" for n in given.knobs]
     if extra:
-        name = "FILE" if extra[0] == "photo" else f"--{extra[0]}"
-        raise InvdiffError(f"--from repeats a run exactly as it was; leave {name} out.")
-    out = Path(given["out"]) if "out" in given else None
-    return repeated(given["from"], given.get("prior"), given.get("device"), out)
+        raise InvdiffError(f"--from repeats a run exactly as it was; leave {extra[0]} out.")
+    how = fields.build(RunOptions, to.of(RunOptions, given), name)
+    device = how.device if "device" in given.options else None
+    return repeated(given.options["source"], given.options.get("prior"), device, how.out), how
 
 
-def say(lines: Any) -> None:
-    """Print (label, text) lines, aligned."""
-    for label, text in lines:
-        print(f"{label:<9}{text}", flush=True)
+def help_on(name: str, args: Sequence[str]) -> str:
+    """Help on the command, or on a task, with the knobs of a solver where one is named."""
+    rest = [a for a in args if a not in ("-h", "--help")]
+    load_installed()
+    task = next((a for a in rest if a in TASKS), None)
+    if task is None:
+        solver = _named(Parser(name, "", ""), rest)
+        if solver is None or solver == "auto":
+            return overview(name)
+        to = Parser(name, "TASK FILE --solver NAME [options]", solver_class(solver).paper)
+        add_knobs(to, solver_class(solver)())
+        return to.format_help().rstrip()
+    to = _parser(name, task)
+    solver = _named(to, [a for a in rest if a != task])
+    if solver is not None and solver != "auto":
+        cls = task_class(task)
+        found = configured(cls, solver, cls.toy())
+        base = to.read([a for a in rest if a != task]).knobs.get("base")
+        add_knobs(to, with_knobs(found, {"base": base}) if base else found)
+    text = to.format_help().rstrip()
+    return f"{text}\n\n  invdiff {name} {task} {task_class(task).example}"
 
 
-def _execute(job: Job, start: Snapshot | None, command: list[str], given: Given) -> int:
+def _named(to: Parser, rest: Sequence[str]) -> str | None:
+    """The solver that arguments name."""
+    if "--solver" not in to.flags():
+        to.add(RunOptions, "")
+    found = to.read(rest).options.get("solver")
+    return None if found is None else str(found)
+
+
+def overview(name: str) -> str:
+    """The tasks, a line and an example each."""
+    to = Parser(name, "TASK FILE [options]\n       invdiff restore --from RUN [options]", ABOUT)
+    lines = [to.format_help().rstrip(), "", "tasks:"]
+    for task, cls in TASKS.items():
+        lines += [f"  {task:<20}{cls.summary()}", f"{'':<22}invdiff {name} {task} {cls.example}"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"`invdiff {name} TASK --help` tells the options of a task, `invdiff degrade` makes",
+            "measurements for trying, `invdiff tasks` tells what was measured of each task.",
+        ]
+    )
+
+
+def _execute(job: Job, start: Snapshot | None, command: list[str], how: RunOptions) -> int:
     """Run the job and write its results, or a checkpoint when interrupted."""
     last = start
 
@@ -119,8 +246,8 @@ def _execute(job: Job, start: Snapshot | None, command: list[str], given: Given)
 
     try:
         with terminations_as_interrupts():
-            done = perform(job, start, remember, given.get("quiet", False))
-            done.save(job.out, given.get("overwrite", False))
+            done = perform(job, start, remember, how.quiet)
+            done.save(job.out, how.overwrite)
     except KeyboardInterrupt:
         if last is None:
             raise
@@ -162,66 +289,3 @@ def _written(done: Restoration, out: Path) -> list[tuple[str, str]]:
     if one and done.view.spread:
         lines.append(("", "one sample shows no uncertainty; give --samples 2 or more"))
     return [*lines, ("again", f"invdiff restore --from {out / MARKER}")]
-
-
-@contextlib.contextmanager
-def terminations_as_interrupts() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as SIGINT does; only the main thread can arrange it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _shown_solver(args: list[str]) -> Solver | None:
-    """The solver that the arguments name, as configured for their task."""
-    name, task = options.peek(args, "solver.name"), options.peek(args, "task")
-    if name is None or name == "auto":
-        return None
-    solver = zoo.preset(task or "", name, zoo.TYPICAL)
-    base = options.peek(args, "solver.base")  # its path has knobs of its own
-    known = {f.name for f in dataclasses.fields(solver)}
-    return options.with_knobs(solver, {"base": base} if base and "base" in known else {})
-
-
-def _parse(name: str, args: list[str]) -> Given:
-    to, solver = options.parser(name, USAGE, ABOUT), _shown_solver(args)
-    to.add_argument(
-        "photo", nargs="?", type=str, help="FILE: the damaged picture, or another measurement"
-    )
-    options.add_task_options(to)
-    known = ", ".join(registry())
-    add = to.add_argument
-    add("--noise", type=options.Noise, help="noise level on [0, 1], as 0.1 or 25/255, or "
-        "`estimate`, or `correlated`; without it, "
-        "what the file tells: its rounding, its flattest parts, its JPEG tables; see "
-        "docs/noise.md. Of mri per real part of k-space, of ct that of "
-        "line integrals; both are estimated without it")  # fmt: skip
-    add("--solver.name", type=str, help=f"auto, or one of {known}; its knobs are set by "
-        "--solver.KNOB, and told by `--solver NAME --help`")  # fmt: skip
-    add("--steps", type=int, help="steps from noise to image; the solver's own number without it")
-    want = "estimate: one best picture, at less cost; samples: draws that show what is "
-    add("--want", type=Literal["estimate", "samples", "both"], help=f"{want}uncertain; or both")
-    add("--samples", type=int, help="how many samples to draw, 4 by default")
-    add("--seed", type=int, help="of all samples, 0 by default")
-    options.add_prior_options(to)
-    add("--precision", type=Literal["float32", "bfloat16"], help="of the network")
-    add("--batch", type=int, help="samples that are restored together")
-    add("--device", type=str, help="auto, cpu or cuda")
-    add("--out", type=str, help="folder for the results, restored-NAME of the file by default")
-    add("--overwrite", action="store_true", help="replace the results of an earlier run")
-    add("--resume", action="store_true", help="go on from the checkpoint of this command")
-    add("--from", type=str, help="run.json of an earlier run, to get the same pixels again")
-    add("--quiet", action="store_true", help="no progress bar")
-    add("--config", action="config", help="YAML file with any of these options")
-    if solver is not None:
-        options.add_knobs(to, solver)
-    return options.parse(to, args)

@@ -3,33 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from invdiff import measured, zoo
+from invdiff import measured
 from invdiff.cli import OK
-from invdiff.commands import options
+from invdiff.commands.common import PriorOptions
+from invdiff.commands.parser import Parser, wants_help
 from invdiff.core import InvdiffError
+from invdiff.fields import build, options
 from invdiff.needs import why_not
+from invdiff.option import flag, option
+from invdiff.plugins import FAILED, load_installed
 from invdiff.priors.formats import FORMATS
 from invdiff.priors.load import BUILT_IN, SOURCES
 from invdiff.solvers import aliases, registry, system
 from invdiff.solvers.base import Solver
+from invdiff.tasks import TASKS, task_class
+from invdiff.tasks.auto import choose, configured, estimator
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """What a table is about."""
+
+    task: str | None = option("tell who can, and why others cannot", None)
 
 
 def run(name: str, args: list[str]) -> int:
     """Print one of the tables; the exit code."""
     if name == "priors" and args[:1] == ["measure"]:
         return measure(name, args[1:])
-    to = options.parser(name, "[--task TASK]" if name == "solvers" else "", f"List {name}.")
+    to = Parser(name, "[--task TASK]" if name == "solvers" else "", f"List {name}.")
     if name == "solvers":
-        to.add_argument("--task", type=str, help="tell who can, and why others cannot")
-    given = options.parse(to, args)
-    if "task" in given:
-        lines = one_task(given["task"])
-    else:
-        lines = {"solvers": solvers, "tasks": tasks, "priors": priors}[name]()
-    print("\n".join(lines))
+        to.add(TableOptions, "options")
+    if wants_help(args):
+        print(to.format_help().rstrip())
+        return OK
+    given = to.read(args)
+    if given.words or given.knobs:
+        word = (given.words or [f"--solver.{next(iter(given.knobs))}"])[0]
+        raise InvdiffError(f"`invdiff {name}` takes no {word!r}; see invdiff {name} --help.")
+    print("\n".join(table(name, given.options.get("task"))))
     return OK
+
+
+def table(name: str, task: str | None = None) -> list[str]:
+    """The lines of a table, with those of plugins."""
+    load_installed()
+    if task is not None:
+        return one_task(task)
+    found = {"solvers": solvers, "tasks": tasks, "priors": priors}[name]()
+    failed = [f"  plugin {name}: {reason}" for name, reason in FAILED.items()]
+    return [*found, *(["", "These could not be imported:", *failed] if failed else [])]
 
 
 MEASURE = """Measure how wrong a prior is, by noise level, frequency and contrast.
@@ -39,6 +65,17 @@ Images are those that the recipe of its name holds out, or all of DATA for other
 are written beside the weights, where they are found by themselves, or to --out."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """What the errors of a prior are measured on."""
+
+    data: Path = option("folder, tar or array of images")
+    recipe: str = option("that says how files become images, by its name", "")
+    count: int | None = option("patches that are measured", None)
+    without: Path | None = option("folder of files to leave out, by their names", None)
+    out: Path | None = option("file for the numbers", None)
+
+
 def measure(name: str, args: list[str]) -> int:
     """`invdiff priors measure SPEC --data PATH`; the exit code."""
     from invdiff.priors import spectrum
@@ -46,20 +83,22 @@ def measure(name: str, args: list[str]) -> int:
     from invdiff.train.spectrum import PATCHES, images, recipe_of
     from invdiff.train.spectrum import measured as found
 
-    to = options.parser(f"{name} measure", "SPEC --data PATH", MEASURE)
-    to.add_argument("spec", type=str, help="a prior: a name, a file or a folder of weights")
-    to.add_argument("--data", type=str, required=True, help="folder, tar or array of images")
-    to.add_argument("--recipe", type=str, help="that says how files become images, by its name")
-    to.add_argument("--count", type=int, help=f"patches that are measured, {PATCHES} by default")
-    to.add_argument("--without", type=str, help="folder of files to leave out, by their names")
-    to.add_argument("--out", type=str, help="file for the numbers")
-    options.add_prior_options(to)
-    given = options.parse(to, args)
-    prior = load_prior(given["spec"], **options.prior_options(given))
-    recipe = recipe_of(prior, given.get("recipe", ""))
-    without = Path(given["without"]) if "without" in given else None
-    x = images(prior, recipe, Path(given["data"]), given.get("count", PATCHES), without)
-    path = Path(given["out"]) if "out" in given else _beside(given["spec"])
+    to = Parser(f"{name} measure", "SPEC --data PATH", MEASURE)
+    to.add(MeasureOptions, "options")
+    to.add(PriorOptions, "the prior", without=("prior",))
+    if wants_help(args):
+        print(to.format_help().rstrip())
+        return OK
+    given = to.read(args)
+    if len(given.words) != 1:
+        raise InvdiffError("SPEC is missing, or more than one: a name, a file or a folder.")
+    spec = given.words[0]
+    how = build(MeasureOptions, to.of(MeasureOptions, given), "priors measure")
+    options = build(PriorOptions, to.of(PriorOptions, given), "priors measure")
+    prior = load_prior(spec, **options.told())
+    recipe = recipe_of(prior, how.recipe)
+    x = images(prior, recipe, how.data, how.count or PATCHES, how.without)
+    path = how.out or _beside(spec)
     result = found(prior, x)
     spectrum.save(result, path)
     rows = [["noise level", "rms error of the denoiser, in noise levels"]]
@@ -97,7 +136,7 @@ def verdict(solver: Solver, task: str) -> str:
     """yes, no, or with which noise: noisy, noiseless; `ignores it` for the unconditional one."""
     if solver.ignores_y:
         return "ignores it"
-    noisy, noiseless = (not why_not(solver, zoo.example(task, sigma=s)) for s in (0.05, 0.0))
+    noisy, noiseless = (not why_not(solver, task_class(task).toy(s)) for s in (0.05, 0.0))
     return {(True, True): "yes", (True, False): "noisy", (False, True): "noiseless"}.get(
         (noisy, noiseless), "no"
     )
@@ -105,36 +144,36 @@ def verdict(solver: Solver, task: str) -> str:
 
 def solvers() -> list[str]:
     """Every solver and what it can do."""
-    rows = [["solver", "system", *zoo.TASKS, "samples are"]]
+    rows = [["solver", "system", *TASKS, "samples are"]]
     for name, cls in registry().items():
-        rows.append([name, system(name), *(verdict(cls(), t) for t in zoo.TASKS), cls.claim])
+        rows.append([name, system(name), *(verdict(cls(), t) for t in TASKS), cls.claim])
     other = ", ".join(f"{alias} ({name})" for alias, name in aliases().items())
-    picks = ", ".join(f"{zoo.AUTO[t][0]} for {t}" for t in zoo.TASKS)
+    picks = ", ".join(f"{TASKS[t].auto.solver} for {t}" for t in TASKS)
     return [
         *aligned(rows), "",
         f"Other names that --solver takes: {other}.",
         "noisy, noiseless: only with, only without noise in the photo (--noise).",
         f"auto takes {picks}.",
         "`invdiff solvers --task TASK` tells papers, and why others cannot; "
-        "`invdiff restore --solver NAME --help` tells a solver's knobs.",
+        "`invdiff restore TASK --solver NAME --help` tells a solver's knobs.",
     ]  # fmt: skip
 
 
 def one_task(task: str) -> list[str]:
     """Who can do a task, and why others cannot."""
-    kind = zoo.task(task)
+    kind = task_class(task)
     can, cannot = [["solver", "with", "samples are", "steps", "paper"]], []
     for name, cls in registry().items():
-        solver = zoo.preset(kind.name, name, zoo.TYPICAL)
-        found = verdict(solver, kind.name)
+        solver = configured(kind, name, kind.toy())
+        found = verdict(solver, task)
         if found == "no":
-            cannot.append([name, why_not(solver, zoo.example(kind.name))])
+            cannot.append([name, why_not(solver, kind.toy())])
         else:
             noise = {"yes": "any noise", "noisy": "noise", "noiseless": "no noise"}
             row = [name, noise.get(found, "ignores it"), cls.claim]
             can.append([*row, str(solver.num_steps), cls.paper])
-    name, reason = zoo.AUTO[kind.name]
-    lines = [f"{kind.name}: {kind.summary}", f"auto takes {name}: {reason}", "", *aligned(can)]
+    auto = f"auto takes {kind.auto.solver}: {kind.auto.reason}"
+    lines = [f"{task}: {kind.summary()}", auto, "", *aligned(can)]
     return [*lines, "", "cannot:", *aligned(cannot)] if cannot else lines
 
 
@@ -144,19 +183,17 @@ NO_ESTIMATOR = "the mean of the samples"
 def tasks() -> list[str]:
     """Every task, its options, the solvers that auto takes, and what was measured of them."""
     lines: list[str] = []
-    for kind in zoo.TASKS.values():
-        solver, reason = zoo.auto(kind.name, zoo.example(kind.name))
-        rows = [[f"  --{name}", kind.told(name)] for name in kind.options]
+    for name, kind in TASKS.items():
+        toy = kind.toy()
+        solver, reason = choose(kind, toy)
+        rows = [[f"  {flag(n)}", f.metadata["help"]] for n, f in options(kind).items()]
         rows.append(["  samples", f"{solver.name}, {solver.num_steps} steps: {reason}"])
-        best = zoo.estimator(kind.name, zoo.example(kind.name))
+        best = estimator(kind, toy)
         made = f"{best[0].name}, {best[0].num_steps} steps: {best[1]}" if best else NO_ESTIMATOR
         rows.append(["  estimate", made])
-        rows.append(["  measured", measured.words(kind.name, kind.prior, solver)])
-        lines += [f"{kind.name}: {kind.summary}", *aligned(rows), ""]
-    return [
-        *lines,
-        "A mask of inpaint is white where pixels are to be restored and black where they are kept.",
-    ]
+        rows.append(["  measured", measured.words(name, kind.prior, solver)])
+        lines += [f"{name}: {kind.summary()}", *aligned(rows), ""]
+    return [*lines, "`invdiff restore TASK --help` tells the other options."]
 
 
 def priors() -> list[str]:

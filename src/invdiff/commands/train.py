@@ -6,13 +6,15 @@ import math
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from invdiff import fields
 from invdiff.cli import INTERRUPTED, OK
-from invdiff.commands import options
-from invdiff.commands.options import Given
-from invdiff.commands.restore import say, terminations_as_interrupts
+from invdiff.commands.common import say, terminations_as_interrupts
+from invdiff.commands.parser import Parser, read_config, wants_help
 from invdiff.core import InvdiffError
+from invdiff.option import option
 from invdiff.restoration.job import torch_device
 from invdiff.train.fit import fit
 from invdiff.train.recipes import RECIPES, recipe
@@ -29,37 +31,60 @@ On several GPUs: torchrun --nproc_per_node GPUS -m invdiff train ... (or `accele
 step's batch is shared by them, so --batch is that of all together."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How a prior is trained."""
+
+    data: Path = option("folder or tar of images, or array file")
+    key: str | None = option("name of the array in an .npz file of several", None)
+    out: Path = option("folder for the checkpoint, the log and the weights")
+    start: Path | None = option("weights of an earlier training to begin with", None)
+    steps: int | None = option("optimiser steps, instead of the recipe's", None)
+    batch: int | None = option("patches in a step, instead of the recipe's", None)
+    patch: int | None = option("side of a patch in pixels, a multiple of 8", None)
+    minutes: float | None = option("stop after this long; --resume goes on", None)
+    device: str = option("auto, cpu or cuda", "auto")
+    compile: bool = option("use torch.compile", False)
+    float32: bool = option("do not use bfloat16", False)
+    resume: bool = option("go on from the checkpoint in OUT", False)
+    quiet: bool = option("no progress bar", False)
+    config: Path | None = option("YAML file with any of these options", None)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "patch", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvdiffError(f"--{name} is a number above 0, found {value}.")
+
+
 def run(name: str, args: list[str]) -> int:
     """Train; the exit code."""
-    to = options.parser(name, "NAME --data PATH --out FOLDER [options]", ABOUT)
-    to.add_argument("name", nargs="?", type=str, help=f"recipe: {', '.join(RECIPES)}")
-    to.add_argument("--data", type=str, help="folder or tar of images, or array file")
-    to.add_argument("--key", type=str, help="name of the array in an .npz file of several")
-    to.add_argument("--out", type=str, help="folder for the checkpoint, the log and the weights")
-    to.add_argument("--start", type=str, help="weights of an earlier training to begin with")
-    to.add_argument("--steps", type=int, help="optimiser steps, instead of the recipe's")
-    to.add_argument("--batch", type=int, help="patches in a step, instead of the recipe's")
-    to.add_argument("--patch", type=int, help="side of a patch in pixels, a multiple of 8")
-    to.add_argument("--minutes", type=float, help="stop after this long; --resume goes on")
-    to.add_argument("--device", type=str, help="auto, cpu or cuda")
-    to.add_argument("--compile", action="store_true", help="use torch.compile")
-    to.add_argument("--float32", action="store_true", help="do not use bfloat16")
-    to.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
-    to.add_argument("--quiet", action="store_true", help="no progress bar")
-    to.add_argument("--config", action="config", help="YAML file with any of these options")
-    given = options.parse(to, options.normalised(args))
-    for key, text in (("name", "NAME"), ("data", "--data"), ("out", "--out")):
-        if key not in given:
-            raise InvdiffError(f"{text} is missing; invdiff train NAME --data PATH --out FOLDER.")
-    for key in ("steps", "batch", "patch", "minutes"):
-        if key in given and not given[key] > 0:
-            raise InvdiffError(f"--{key} is a number above 0, found {given[key]}.")
-    out, again = Path(given["out"]), ["--resume"] * ("--resume" not in args)
+    to = Parser(name, "NAME --data PATH --out FOLDER [options]", ABOUT)
+    to.add(TrainOptions, "options")
+    if wants_help(args):
+        print(to.format_help().rstrip() + f"\n\nrecipes: {', '.join(RECIPES)}")
+        return OK
+    given = to.read(args)
+    path = given.options.pop("config", None)
+    if path is not None:
+        content = read_config(path)
+        named = content.pop("name", None)
+        given.merged(content, fields.options(TrainOptions))
+        given.words += [str(named)] if named is not None and not given.words else []
+    if len(given.words) != 1:
+        raise InvdiffError(
+            "NAME, the recipe, is missing, or there is more than one: invdiff train NAME --data "
+            f"PATH --out FOLDER, with a name of {', '.join(RECIPES)}."
+        )
+    recipe_name = given.words[0]
+    how = fields.build(TrainOptions, to.of(TrainOptions, given), "train")
+    out = how.out
+    again = ["--resume"] * ("--resume" not in args)
     main, launcher = _launcher()
     resume = shlex.join([*launcher, name, *args, *again])
     try:
         with terminations_as_interrupts():
-            complete = _fit(given, out)
+            complete = _fit(recipe_name, how)
     except KeyboardInterrupt:
         if not (out / "checkpoint.pt").exists():
             raise
@@ -70,7 +95,7 @@ def run(name: str, args: list[str]) -> int:
     if not main:
         return OK
     if complete:
-        say([("done", str(out / f"{given['name']}.safetensors"))])
+        say([("done", str(out / f"{recipe_name}.safetensors"))])
     else:
         say([("stopped", f"after --minutes; go on with: {resume}")])
     return OK
@@ -86,21 +111,21 @@ def _launcher() -> tuple[bool, list[str]]:
     return os.environ.get("RANK", "0") == "0", again
 
 
-def _fit(given: Given, out: Path) -> bool:
+def _fit(name: str, how: TrainOptions) -> bool:
     """Train as asked; whether training is complete."""
     return fit(
-        recipe(given["name"]),
-        Path(given["data"]),
-        out,
-        steps=given.get("steps"),
-        batch=given.get("batch"),
-        patch=given.get("patch"),
-        key=given.get("key"),
-        start=Path(given["start"]) if "start" in given else None,
-        minutes=given.get("minutes", math.inf),
-        device=torch_device(given.get("device", "auto")),
-        compile=given.get("compile", False),
-        mixed=not given.get("float32", False),
-        resume=given.get("resume", False),
-        progress=not given.get("quiet", False),
+        recipe(name),
+        how.data,
+        how.out,
+        steps=how.steps,
+        batch=how.batch,
+        patch=how.patch,
+        key=how.key,
+        start=how.start,
+        minutes=math.inf if how.minutes is None else how.minutes,
+        device=torch_device(how.device),
+        compile=how.compile,
+        mixed=not how.float32,
+        resume=how.resume,
+        progress=not how.quiet,
     )

@@ -11,23 +11,23 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from invdiff import zoo
+from invdiff import fields
 from invdiff.core import InvdiffError
 from invdiff.priors.base import Prior
 from invdiff.restoration.job import Precision, Want, prepare
 from invdiff.restoration.perform import Watch, perform
 from invdiff.restoration.restored import Restoration
 from invdiff.solvers.base import Solver
-from invdiff.tasks import check_level, check_options
+from invdiff.tasks import task_class
+from invdiff.tasks.base import Task
 
 Source = str | Path | Image.Image | np.ndarray | Tensor
 
 
 def restore(
-    task: str,
+    task: str | Task,
     file: Source,
     *,
-    noise: float | str | None = None,
     prior: str | Path | Prior | None = None,
     solver: str | Solver = "auto",
     samples: int = 4,
@@ -45,36 +45,29 @@ def restore(
     """Restore an image from one measurement: its best estimate, and samples of what it may be.
 
         invdiff.restore("deblur", "photo.jpg", kernel="gaussian:2.0").save("sharp")
+        invdiff.restore(Deblur(kernel=Kernel("gaussian:2.0")), "photo.jpg").save("sharp")
 
-    task: a name of `invdiff tasks`. file: a path, a PIL image, or an array or tensor as the task's
-    files hold them: of pictures (H, W) or (H, W, 3), bytes or numbers on [0, 1]. options: of the
-    task, as the command line has them, with _ for -; a mask or a kernel may be an array or a
-    picture too. noise: its level, "estimate" or "correlated"; without it what the file tells.
+    task: a name of `invdiff tasks` with its options, or a task of `invdiff.tasks`. file: a path, a
+    PIL image, or an array or tensor as the task's files hold them: of pictures (H, W) or (H, W, 3),
+    bytes or numbers on [0, 1]. options: of the task, as the command line has them, with _ for -; a
+    mask or a kernel may be an array or a picture too. noise, where the task has it: its level,
+    "estimate" or "correlated"; without it what the file tells.
     prior: a name, a path, or a prior; without it the task's. solver: "auto", a name, for which the
     task's preset is taken, or a solver; steps: another number of its steps. samples: how many are
     drawn; batch: how many together. want: "estimate", "samples" or "both".
     watch(snapshot): called after every step. progress: whether a bar is shown.
     Raises InvdiffError, in one sentence, for whatever does not fit; nothing is written.
     """
-    kind = zoo.task(task)
+    if isinstance(task, Task):
+        if options:
+            raise InvdiffError(f"A task has its options already; leave {', '.join(options)} out.")
+        asked = task
+    else:
+        asked = fields.build(task_class(task), options, task)
     with tempfile.TemporaryDirectory() as folder:
-        told = {k.replace("_", "-"): v for k, v in options.items() if v is not None}
-        if "sigma" in told:
-            raise InvdiffError("The noise level is told by noise, in every task.")
-        if "sigma" in kind.options:  # the command line's name of it
-            if noise is None:
-                raise InvdiffError(f"{kind.name} needs noise: {kind.told('sigma', False)}.")
-            told["sigma"] = noise
-        pictures = kind.form == "photo"
-        found = {k: _in_file(v, k, Path(folder), pictures) for k, v in told.items()}
-        values = check_options(kind, found)
-        values.pop("sigma", None)
-        check_level(kind, noise)
         job = prepare(
-            kind.name,
-            _in_file(file, "image", Path(folder)),
-            values,
-            noise=noise,
+            asked,
+            _in_file(file, Path(folder)),
             prior=str(prior) if isinstance(prior, Path) else prior,
             prior_options=prior_options,
             precision=precision,
@@ -89,16 +82,14 @@ def restore(
     return perform(job, watch=watch, quiet=not progress)
 
 
-def _in_file(value: Any, name: str, folder: Path, pictures: bool = True) -> Any:
-    """A picture or an array as a file, which is what tasks read; other values as they are."""
-    if name == "mask" and isinstance(value, np.ndarray | Tensor) and value.ndim == 2 and pictures:
-        value = Image.fromarray(255 * (np.asarray(value) > 0.5).astype(np.uint8))
+def _in_file(value: Source, folder: Path) -> Path:
+    """A picture or an array as a file, which is what tasks read."""
     if isinstance(value, Image.Image):
-        value.save(folder / f"{name}.png")
-        return str(folder / f"{name}.png")
+        value.save(folder / "image.png")
+        return folder / "image.png"
     if isinstance(value, Tensor):
         value = value.detach().cpu().resolve_conj().numpy()
     if isinstance(value, np.ndarray):
-        np.save(folder / f"{name}.npy", value)
-        return str(folder / f"{name}.npy")
-    return str(value) if isinstance(value, Path) else value
+        np.save(folder / "image.npy", value)
+        return folder / "image.npy"
+    return Path(value)

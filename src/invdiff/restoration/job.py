@@ -12,13 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from invdiff import measured, zoo
+from invdiff import measured
 from invdiff.core import InvdiffError, Problem
-from invdiff.forms import FORMS
-from invdiff.forms.base import View
+from invdiff.fields import changed
 from invdiff.io import check_file, words
 from invdiff.needs import Need, check
-from invdiff.photo_noise import WARNING
+from invdiff.plugins import LOADED
 from invdiff.priors.base import Prior
 from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.result import Result, describe
@@ -26,6 +25,9 @@ from invdiff.run import posed
 from invdiff.serial import decode, encode
 from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
+from invdiff.tasks.auto import choose, configured, estimator
+from invdiff.tasks.base import WARNING, Task, View
+from invdiff.tasks.photo import PhotoTask
 
 Want = Literal["estimate", "samples", "both"]
 Precision = Literal["float32", "bfloat16"]
@@ -82,11 +84,9 @@ class Job:
 
 
 def prepare(
-    name: str,
+    task: Task,
     file: str | Path,
-    values: Mapping[str, Any],
     *,
-    noise: float | str | None = None,
     prior: str | Prior | None = None,
     prior_options: Mapping[str, Any] | None = None,
     check_prior: bool = True,
@@ -102,12 +102,10 @@ def prepare(
 ) -> Job:
     """The job of restoring a file. Raises InvdiffError for whatever does not fit.
 
-    name: of the task; values: its options, all of them, checked. noise: its level in the units of
-    the task, None for what the file tells. prior: a name, a path, or a prior; None for that of the
-    task. solver: a name, for which the task's preset is taken, or a solver; configure changes it.
-    batch: samples that are run together. out: folder for the results.
+    prior: a name, a path, or a prior; None for that of the task. solver: a name, for which the
+    task's preset is taken, or a solver; configure changes it. batch: samples that are run together.
+    out: folder for the results.
     """
-    task = zoo.task(name)
     for key, number in (("samples", samples), ("batch", 1 if batch is None else batch)):
         if number < 1:
             raise InvdiffError(f"--{key} is at least 1, found {number}.")
@@ -120,23 +118,24 @@ def prepare(
         is_path = named not in BUILT_IN and Path(named).exists()
         spec = str(Path(named).resolve()) if is_path else named
         used = load_prior(spec, device, precision, check=check_prior, **more)
-    m = FORMS[task.form].read(task, str(file), values, noise, used)
+    m = task.read(Path(file), used)
     asked = posed(m.problem, used)
-    chosen, why = _solver(name, solver, asked)
+    chosen, why = _solver(task, solver, asked)
     chosen = configure(chosen)
-    best = None if want == "samples" else zoo.estimator(name, asked)
+    best = None if want == "samples" else estimator(task, asked)
     check(chosen, asked, used, [cls() for cls in registry().values()])
     stem = Path(file).stem
     batch = min(samples, default_batch(chosen, m.problem)) if batch is None else batch
-    coverage = measured.words(name, spec, chosen)
+    coverage = measured.words(task.name, spec, chosen)
     drawn = [
         ("solver", f"{chosen.name}, {chosen.num_steps} steps ({why})"),
         ("samples", f"{samples}, {batch} at a time"),
         *([("", coverage)] if coverage and samples > 1 else []),
     ]
-    told = ", ".join([name, *(f"{key} {value}" for key, value in values.items())])
+    options = {k.removeprefix("--"): v for k, v in changed(task).items()}
+    told = ", ".join([task.name, *(f"{key} {value}" for key, value in options.items())])
     lines = [
-        ("photo" if task.form == "photo" else "file", f"{file} ({m.about})"),
+        ("photo" if isinstance(task, PhotoTask) else "file", f"{file} ({m.about})"),
         *(("", note) for note in m.notes),
         ("task", f"{told}, to {words(m.view.size(m.problem.x_shape))} pixels"),
         ("noise", m.noise),
@@ -149,7 +148,8 @@ def prepare(
     wrong = [n.removeprefix(WARNING) for n in m.notes if n.startswith(WARNING)]
     facts = {
         "photo": {"name": stem, "warnings": wrong},
-        "task": {"name": name, "options": {k: str(v) for k, v in values.items()}},
+        "task": {"name": task.name, **encode(task, tensors, "task")},
+        "plugins": dict(LOADED),
         "noise": m.noise,
         "view": encode(m.view, tensors, "view"),
         "prior_spec": spec,
@@ -165,14 +165,14 @@ def prepare(
     )  # fmt: skip
 
 
-def _solver(task: str, solver: str | Solver, problem: Problem) -> tuple[Solver, str]:
+def _solver(task: Task, solver: str | Solver, problem: Problem) -> tuple[Solver, str]:
     """The solver with its preset, and why it."""
     if isinstance(solver, Solver):
         return solver, "as given"
     if solver == "auto":
-        found, reason = zoo.auto(task, problem)
+        found, reason = choose(task, problem)
         return found, f"auto: {reason}"
-    return zoo.configured(task, solver, problem), "as asked"
+    return configured(task, solver, problem), "as asked"
 
 
 def repeated(
@@ -203,6 +203,7 @@ def repeated(
     used = load_prior(spec, device, facts["precision"], check=False, **facts["prior_options"])
     result.check_prior(used)
     facts["want"] = want = c.get("want", "samples")
+    facts["plugins"] = c.get("plugins", {})
     facts["prior_presumed"] = list(used.presumed)
     facts["noise"] = c.get("noise", "")
     lines = [
@@ -213,7 +214,7 @@ def repeated(
     ]
     if device.split(":")[0] != c["device"].split(":")[0]:
         lines.append(("", f"made on {c['device']}: on {device} other noise is drawn"))
-    tensors = {k: v for k, v in result.tensors.items() if k.startswith("view.")}
+    tensors = {k: v for k, v in result.tensors.items() if k.startswith(("view.", "task."))}
     return Job(
         problem.to(device), used, solver, samples, seed, batch,
         out or folder.with_name(folder.resolve().name + "-again"), view,

@@ -13,9 +13,9 @@ from torch import Tensor
 from invdiff import measured
 from invdiff.core import InvdiffError, Problem
 from invdiff.figures import overview, uncertainty_picture
-from invdiff.forms.base import View
 from invdiff.result import Result
 from invdiff.serial import decode, whole_folder
+from invdiff.tasks.base import View
 
 MARKER = "run.json"
 ESTIMATE, SAMPLE = "estimate: the best single picture", "sample {}: one that may be true"

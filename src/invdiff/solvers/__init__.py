@@ -45,10 +45,14 @@ def _subclasses(cls: type[Solver]) -> list[type[Solver]]:
     return [s for c in cls.__subclasses__() for s in (c, *_subclasses(c))]
 
 
+OTHERS: dict[str, type[Solver]] = {}
+"""Solvers of other packages by their names, which `invdiff.register` fills."""
+
+
 def registry() -> dict[str, type[Solver]]:
-    """Name to class of every solver in this folder, in alphabetical order."""
+    """Name to class of every solver in this folder and of those registered, by the alphabet."""
     here = [c for c in _subclasses(Solver) if c.__module__.startswith(f"{__name__}.")]
-    named = {c.name: c for c in here}
+    named = {c.name: c for c in here} | OTHERS
     return dict(sorted(named.items()))
 
 

@@ -203,7 +203,7 @@ class Ct(Task):
     )
 
     noise: NoiseLevel | None = option(
-        "of the line integrals, the same for all rays; else that of the photons, or estimated", None
+        "of the line integrals, of all rays; else of the photons, or estimated", None
     )
     geometry: Literal["parallel", "fan"] | None = option(
         "of the rays; without it as the file says, or else parallel", None
@@ -214,31 +214,29 @@ class Ct(Task):
     angles: Angles | None = option(
         "file (.npy), or START,STOP in degrees; without it, those of the file", None
     )
-    center: Centre = option(
-        "where the axis of rotation is, in bins from the middle, or `estimate`", Centre(0.0)
-    )
+    center: Centre = option("axis of rotation, in bins from the middle, or `estimate`", Centre(0.0))
     views: int | None = option("use so many of the views, in equal steps", None)
     side: int | None = option(
-        "of the square image, in pixels of one bin; the number of bins without it", None
+        "of the square image, in pixels of one bin; all bins without it", None
     )
-    pixel: float = option("width of a bin at the axis of rotation, in the unit of length (mm)", 1.0)
+    pixel: float = option("width of a bin at the axis of rotation, in units of length (mm)", 1.0)
     water: float | None = option(
         "attenuation of water per unit of length: then results are in HU", None
     )
     kind: Literal["counts", "transmission", "integrals"] | None = option(
-        "what the numbers are, where the file does not tell", None
+        "of numbers, where the file does not tell", None
     )
     weights: Literal["photons", "equal"] | None = option(
         "of rays; photons where the file has counts and there is no --noise", None
     )
     outliers: Literal["keep", "replace"] = option(
-        "counts far above all neighbours; replacing needs many views", "keep"
+        "counts far above all neighbours; needs many views", "keep"
     )
     rings: Literal["keep", "remove"] = option(
-        "what each bin adds in all views, as a bad flat field does", "keep"
+        "what each bin adds in all views (a bad flat field)", "keep"
     )
     drift: Literal["keep", "remove"] = option(
-        "a line through the air beside the object, view by view", "keep"
+        "a line through the air beside the object, per view", "keep"
     )
     join: int = option("make one bin of so many neighbours", 1)
     slice: int | None = option("detector row, from 0; the middle one without it", None)

@@ -1,0 +1,113 @@
+"""Options that several commands share, as dataclasses."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from invdiff.core import InvdiffError
+from invdiff.option import check_ranges, option
+
+BOOLEANS: dict[str, Any] = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorOptions:
+    """Which model of clean images, and what it may have to be told."""
+
+    prior: str | None = option(
+        "a name of `invdiff priors`, a file of weights, a folder with a diffusers model, or its "
+        "OWNER/NAME on the Hugging Face hub; without it the task's",
+        None,
+    )
+    label: int | None = option("class from 0, of a class-conditional prior", None)
+    prompt: str | None = option("what the picture shows, for a prior that reads text", None)
+    guidance: float | None = option(
+        "weight of classifier-free guidance towards --label or --prompt; 1 is the conditional "
+        "prior",
+        None,
+    )
+    prior_options: str | None = option(
+        "what the weights leave open, as NAME=VALUE,...; see `invdiff priors`", None
+    )
+    no_check: bool = option("take a prior even if it fails to denoise a small picture", False)
+
+    def told(self) -> dict[str, Any]:
+        """label, prompt, guidance and --prior-options, as load_prior takes them."""
+        named = {"label": self.label, "prompt": self.prompt, "guidance": self.guidance}
+        found: dict[str, Any] = {k: v for k, v in named.items() if v is not None}
+        for part in filter(None, (self.prior_options or "").split(",")):
+            name, equals, value = part.partition("=")
+            if not equals or not value:
+                raise InvdiffError(f"--prior-options takes NAME=VALUE,..., found {part!r}.")
+            found[name.strip()] = BOOLEANS.get(value.strip(), _number(value))
+        return found
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a restoration is run."""
+
+    want: Literal["estimate", "samples", "both"] = option(
+        "estimate (one best picture), samples (which show what is uncertain), or both",
+        "both",
+    )
+    samples: int = option("how many samples to draw", 4)
+    solver: str = option(
+        "auto, or a name of `invdiff solvers`; with --help it tells its knobs", "auto"
+    )
+    steps: int | None = option("from noise to image; the solver's own number without it", None)
+    seed: int = option("of all samples", 0)
+    batch: int | None = option("samples that are restored together", None)
+    precision: Literal["float32", "bfloat16"] = option("of the network", "float32")
+    device: str = option("auto, cpu or cuda", "auto")
+    out: Path | None = option("folder for the results; restored-NAME of the file without it", None)
+    overwrite: bool = option("replace the results of an earlier run", False)
+    resume: bool = option("go on from the checkpoint of this command", False)
+    quiet: bool = option("no progress bar", False)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """Where options come from."""
+
+    config: Path | None = option("YAML file with any of these options, and task and file", None)
+    print_config: bool = option("print all of them as such a file, and do nothing", False)
+
+
+def say(lines: Any) -> None:
+    """Print (label, text) lines, aligned."""
+    for label, text in lines:
+        print(f"{label:<9}{text}", flush=True)
+
+
+@contextlib.contextmanager
+def terminations_as_interrupts() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as SIGINT does; only the main thread can arrange it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

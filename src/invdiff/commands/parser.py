@@ -1,0 +1,275 @@
+"""From command lines and YAML files to options, and from wrong ones to one sentence.
+
+argparse finds the flags and writes the help; `fields` turns what follows them into values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+import yaml  # type: ignore[import-untyped]
+
+from invdiff import fields
+from invdiff.core import InvdiffError
+from invdiff.option import flag, span
+from invdiff.solvers import registry, solver_class
+from invdiff.solvers.base import Solver
+from invdiff.tasks import TASKS
+from invdiff.tasks.base import Simulation, Task
+
+WIDTH, COLUMN = 100, 26
+"""Characters of a line of help, and where the meaning of an option begins."""
+METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
+
+
+class Help(argparse.HelpFormatter):
+    """Help of one width everywhere, in its paragraphs."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=COLUMN, width=WIDTH)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        parts = text.split("\n\n")
+        return "\n\n".join(p if p.startswith("  ") else fill(p, width, indent) for p in parts)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose options are those of dataclasses; its failures are InvdiffErrors."""
+
+    def __init__(self, command: str, usage: str, about: str) -> None:
+        super().__init__(
+            prog=f"invdiff {command}",
+            usage=f"invdiff {command} {usage}".rstrip(),
+            description=about,
+            formatter_class=Help,
+            add_help=False,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
+        self.owners: list[type] = []
+
+    def add(self, cls: type, title: str, without: Iterable[str] = ()) -> None:
+        """The options of a dataclass, under a title; those of `without` have a meaning of their
+        own there."""
+        group = self.add_argument_group(title)
+        self.owners.append(cls)
+        kinds = fields.hints(cls)
+        for name, f in fields.options(cls).items():
+            if name not in without:
+                metavar = metavar_of(kinds[name], len(flag(name)))
+                text = f.metadata["help"] + _choices(kinds[name], metavar, f) + _default(f)
+                if kinds[name] is bool:
+                    group.add_argument(flag(name), dest=name, action="store_true", help=text)
+                else:
+                    group.add_argument(flag(name), dest=name, metavar=metavar, help=text)
+
+    def error(self, message: str) -> NoReturn:
+        raise InvdiffError(f"{message}.")
+
+    def flags(self) -> list[str]:
+        """All options that there are."""
+        return sorted(self._option_string_actions)
+
+    def read(self, args: Sequence[str]) -> Given:
+        """What was given, as text: options by name, knobs of a solver, other words, in order.
+
+        Raises InvdiffError for an option that is not there, or lacks its value.
+        """
+        try:
+            known, rest = self.parse_known_args(_joined(args))
+        except argparse.ArgumentError as error:
+            name, nargs = str(error.argument_name), None
+            for action in self._actions:
+                nargs = action.nargs if name in action.option_strings else nargs
+            if nargs == 0:
+                raise InvdiffError(f"{name} takes no value.") from None
+            raise InvdiffError(f"{name} needs a value.") from None
+        given = Given(dict(vars(known)))
+        rest = [a for a in rest if a != "--"]
+        while rest:
+            word = rest.pop(0)
+            if not word.startswith("-") or word == "-":
+                given.words.append(word)
+                continue
+            name, equals, value = word.partition("=")
+            if not name.startswith("--solver."):
+                raise self._unknown(name)
+            if not equals and not rest:
+                raise InvdiffError(f"{name} needs a value.")
+            given.knobs[name.removeprefix("--solver.")] = value if equals else rest.pop(0)
+        return given
+
+    def _unknown(self, name: str) -> InvdiffError:
+        """The error for an option that is not there, or of another task."""
+        field = name.removeprefix("--").replace("-", "_")
+        here = next((cls for cls in self.owners if issubclass(cls, Task | Simulation)), None)
+        if here is not None and any(field in fields.options(cls) for cls in TASKS.values()):
+            takes = ", ".join(map(flag, fields.options(here))) or "no options"
+            who = self.prog.removeprefix("invdiff ") if issubclass(here, Simulation) else here.name
+            return InvdiffError(f"{name} does not belong to {who}, which takes {takes}.")
+        return fields.unknown(name, self.flags())
+
+    def of(self, cls: type, given: Given) -> dict[str, Any]:
+        """The given options that belong to a dataclass."""
+        return {k: v for k, v in given.options.items() if k in fields.options(cls)}
+
+
+@dataclass
+class Given:
+    """What a command line gives: options and knobs by name, and words that are no options."""
+
+    options: dict[str, Any]
+    knobs: dict[str, str] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+
+    def merged(self, config: Mapping[str, Any], known: Iterable[str]) -> None:
+        """Take what a YAML file gives, where the command line does not."""
+        config = dict(config)
+        solver = config.pop("solver", None)
+        if isinstance(solver, Mapping):
+            solver = dict(solver)
+            named = solver.pop("name", None)
+            for name, value in _flat(solver):
+                self.knobs.setdefault(name, value)
+            solver = named
+        if solver is not None:
+            self.options.setdefault("solver", solver)
+        known = set(known)
+        for key, value in config.items():
+            name = str(key).replace("-", "_")
+            if name not in known:
+                raise fields.unknown(flag(name), map(flag, sorted(known)))
+            if value is not None:
+                self.options.setdefault(name, value)
+
+
+def _flat(knobs: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """Nested knobs as NAME or path.NAME with their values."""
+    found: list[tuple[str, str]] = []
+    for key, value in knobs.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{before}{key}.")
+        else:
+            found.append((f"{before}{key}", str(value)))
+    return found
+
+
+def _joined(args: Sequence[str]) -> list[str]:
+    """-90,90 and -1e3 joined to the option before them: argparse takes them for flags."""
+    done: list[str] = []
+    for arg in args:
+        number = arg[:1] == "-" and arg[1:2] in tuple("0123456789.") and len(arg) > 1
+        if number and done and done[-1].startswith("--") and "=" not in done[-1]:
+            done[-1] += f"={arg}"
+        else:
+            done.append(arg)
+    return done
+
+
+def metavar_of(kind: Any, beside: int) -> str:
+    """What stands for the value of an option in help; beside: characters of the option."""
+    if get_origin(kind) is Literal:
+        text = "|".join(map(str, get_args(kind)))
+        return text if len(text) + beside <= COLUMN - 5 else "NAME"
+    return str(METAVARS.get(kind) or getattr(kind, "metavar", kind.__name__.upper()))
+
+
+def _choices(kind: Any, metavar: str, f: dataclasses.Field[Any]) -> str:
+    """The values of an option, in words, where nothing else names them."""
+    values = list(map(str, get_args(kind))) if get_origin(kind) is Literal else []
+    if metavar != "NAME" or all(v in f.metadata["help"] for v in values):
+        return ""
+    return f": {', '.join(values[:-1])} or {values[-1]}"
+
+
+def _default(f: dataclasses.Field[Any]) -> str:
+    """The range and the default of an option, in words."""
+    hint = span(f.metadata.get("min"), f.metadata.get("max"))
+    said = f", {hint}" if hint and hint not in f.metadata["help"] else ""
+    plain = f.default is None or isinstance(f.default, bool) or f.default == ""
+    if f.default is dataclasses.MISSING:
+        return f"{said} (needed)"
+    return said if plain else f"{said}; {f.default} by default"
+
+
+def wants_help(args: Sequence[str]) -> bool:
+    """Whether help is asked for."""
+    return bool({"-h", "--help"} & set(args))
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """The options in a YAML file. Raises InvdiffError when it holds none."""
+    file = Path(path)
+    if not file.is_file():
+        raise InvdiffError(f"There is no file {path}; --config takes a YAML file.")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvdiffError(f"{path} is not a YAML file.") from error
+    if not isinstance(content, dict):
+        raise InvdiffError(f"{path} holds no options; it is a YAML file of `name: value` lines.")
+    return content
+
+
+def with_knobs(solver: Solver, knobs: Mapping[str, Any]) -> Solver:
+    """The solver with knobs set; `path.NAME` is one of its path.
+
+    Another solver inside this one is given by its name, has its paper's defaults and brings its
+    path. Raises InvdiffError for a knob that there is not, and a value out of its range.
+    """
+    own = {k: v for k, v in knobs.items() if not k.startswith("path.")}
+    kinds = knob_types(solver)
+    for name in knobs:
+        if name not in kinds:
+            raise fields.unknown(f"--solver.{name}", [f"--solver.{k}" for k in kinds])
+    values = {k: _knob(kinds[k], v, k) for k, v in own.items()}
+    path = next((v.path for v in values.values() if isinstance(v, Solver)), solver.path)
+    steps = {
+        k.removeprefix("path."): _knob(kinds[k], v, k) for k, v in knobs.items() if k not in own
+    }
+    return dataclasses.replace(solver, **values, path=dataclasses.replace(path, **steps))
+
+
+def _knob(kind: Any, value: Any, name: str) -> Any:
+    if kind is Solver:
+        return solver_class(str(value))()
+    return fields.convert(kind, value, f"solver.{name}")
+
+
+def knob_types(solver: Solver) -> dict[str, Any]:
+    """Name of a knob to its type; those of the path are `path.NAME`, its steps are --steps."""
+    import typing
+
+    found: dict[str, Any] = {}
+    inner = [getattr(solver, f.name) for f in dataclasses.fields(solver)]
+    path = next((v.path for v in inner if isinstance(v, Solver)), solver.path)
+    for before, owner in (("", solver), ("path.", path)):
+        hints = typing.get_type_hints(type(owner))
+        for f in dataclasses.fields(owner):
+            if f.name not in ("path", "steps") and f.init:
+                found[f"{before}{f.name}"] = fields.kind(hints[f.name])
+    return found
+
+
+def add_knobs(to: Parser, solver: Solver) -> None:
+    """Help on --solver.KNOB for every field of a solver, and --solver.path.KNOB for its path."""
+    group = to.add_argument_group(f"knobs of {solver.name} ({solver.paper})")
+    for name, kind in knob_types(solver).items():
+        owner: Any = solver.path if name.startswith("path.") else solver
+        f = next(f for f in dataclasses.fields(owner) if f.name == name.removeprefix("path."))
+        text = f.metadata.get("help", f"of the {type(owner).__name__} path")
+        hint, default = span(f.metadata.get("min"), f.metadata.get("max")), getattr(owner, f.name)
+        if kind is Solver:
+            hint = f"one of {', '.join(n for n in registry() if n != solver.name)}"
+            default = default.name
+        group.add_argument(
+            f"--solver.{name}",
+            metavar="NAME" if kind is Solver else metavar_of(kind, len(name) + 9),
+            help=f"{text}{f', {hint}' if hint else ''}; {default} by default",
+        )
