@@ -100,6 +100,7 @@ from .operators import spiral_uv as spiral_uv
 from .operators import to_photons as to_photons
 from .operators import transmit as transmit
 from .operators import whitened as whitened
+from .option import option as option
 from .paths import VE as VE
 from .paths import VP as VP
 from .paths import VPSDE as VPSDE
@@ -108,6 +109,7 @@ from .paths import Karras as Karras
 from .paths import Path as Path
 from .paths import Stairs as Stairs
 from .paths import SubVP as SubVP
+from .plugins import register as register
 from .priors.adapters import from_deepinv as from_deepinv
 from .priors.adapters import from_eps_model as from_eps_model
 from .priors.adapters import from_k_diffusion as from_k_diffusion
@@ -177,6 +179,13 @@ from .solvers.spectral_ancestral import SpectralAncestral as SpectralAncestral
 from .solvers.spectral_jpeg import SpectralJPEG as SpectralJPEG
 from .solvers.unconditional import Unconditional as Unconditional
 from .solvers.video_guidance import VideoGuidance as VideoGuidance
+from .tasks.base import Choice as Choice
+from .tasks.base import Made as Made
+from .tasks.base import Measured as Measured
+from .tasks.base import Preset as Preset
+from .tasks.base import Simulation as Simulation
+from .tasks.base import Task as Task
+from .tasks.base import View as View
 
 __version__: str
 

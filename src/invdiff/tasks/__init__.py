@@ -10,6 +10,7 @@ from invdiff.tasks.ct import Ct
 from invdiff.tasks.deblur import Deblur
 from invdiff.tasks.demosaic import Demosaic
 from invdiff.tasks.denoise import Denoise
+from invdiff.tasks.enlarge_jpeg import EnlargeJPEG
 from invdiff.tasks.hdr import HighDynamicRange
 from invdiff.tasks.inpaint import Inpainting
 from invdiff.tasks.jpeg import RepairJPEG
@@ -30,6 +31,7 @@ TASKS: dict[str, type[Task]] = {
         Colorize,
         Demosaic,
         RepairJPEG,
+        EnlargeJPEG,
         HighDynamicRange,
         LowLight,
         RetrievePhase,
@@ -58,7 +60,8 @@ def simulation(name: str) -> type[Task] | type[Simulation]:
 
 __all__ = [
     "TASKS", "Angles", "Centre", "Choice", "Colorize", "CompressedSensing", "Ct", "Deblur",
-    "Demosaic", "Denoise", "HighDynamicRange", "ImageSize", "Inpainting", "Kernel", "LowLight",
+    "Demosaic", "Denoise", "EnlargeJPEG", "HighDynamicRange", "ImageSize", "Inpainting", "Kernel",
+    "LowLight",
     "Made", "Mask", "Measured", "Mri", "NoiseLevel", "NoisyPhoto", "Numbers", "PhotoTask",
     "Preset", "RepairJPEG", "RetrievePhase", "Simulation", "SuperResolution", "Task", "View",
     "simulation", "task_class",

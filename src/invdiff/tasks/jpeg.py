@@ -105,7 +105,7 @@ class RepairJPEG(Task):
             raise InvdiffError(
                 f"JPEG files are on [-1, 1], but the prior is on {prior.image_range}."
             )
-        found, turn = decode(file.read_bytes()), _orientation(file)
+        found, turn = decode(file.read_bytes()), orientation(file)
         channels = prior_channels(prior)
         grey = len(found) == 1
         if channels < len(found):
@@ -132,7 +132,8 @@ class RepairJPEG(Task):
         return unmeasured(JPEG(10), Gaussian(sigma), (3, *size))
 
 
-def _orientation(path: Path) -> int:
+def orientation(path: Path) -> int:
+    """The EXIF orientation of a file, 1 to 8."""
     with Image.open(path) as image:
         return int(image.getexif().get(0x0112, 1))
 

@@ -195,8 +195,7 @@ class PhotoTask(Task):
                     np.save(folder / name, value.numpy())
             save_picture(folder / "truth.png", truth)
             np.save(folder / "measurement.npy", y.permute(1, 2, 0).squeeze(2).numpy())
-            if not self.counts:
-                save_picture(folder / "measurement.png", y)
+            save_picture(folder / "measurement.png", y)
 
         noisy = "" if self.counts else f", noise {level:g}"
         told = f"{words((y.shape[1], y.shape[2]))} pixels{noisy}"
