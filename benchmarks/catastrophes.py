@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from invdiff.forms import FORMS
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from invdiff import zoo
-from invdiff.forms import FORMS
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.run import posed, solve

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from invdiff.forms import FORMS
+from invdiff.photo_noise import WARNING
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from catastrophes import middle, pixels, psnr
 from invdiff import zoo
 from invdiff.checks import check
-from invdiff.forms import FORMS
-from invdiff.photo_noise import WARNING
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.run import posed, solve

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from invdiff.zoo import auto, task, wiener
 from PIL import Image
 from torch import Tensor
 
@@ -41,7 +42,6 @@ from invdiff.run import row_seed, solve
 from invdiff.train.data import centre_crops
 from invdiff.train.files import read
 from invdiff.train.recipes import recipe
-from invdiff.zoo import auto, task, wiener
 
 DATA = Path(__file__).parent / "data"
 DOCS = Path(__file__).parents[1] / "docs"
