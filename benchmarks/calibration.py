@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 
 import restoration
-from invdiff import zoo
 from invdiff.checks import misfit
 from invdiff.core import InvdiffError, Problem
 from invdiff.metrics import psnr
@@ -49,6 +48,8 @@ from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.rng import Rng
 from invdiff.run import row_seed, solve
+from invdiff.tasks import TASKS
+from invdiff.tasks.auto import choose, configured, estimator
 
 RECORD = Path(__file__).parents[1] / "src/invdiff/calibration.json"
 ROUNDING = 2 / (255 * math.sqrt(12))
@@ -169,9 +170,9 @@ def measure(row: Row, args: argparse.Namespace, solver_name: str | None) -> dict
     truth = truths(row, args.side, args.images, args.data)
     p = problem(row, truth)
     if solver_name is None:
-        solver, best = zoo.auto(row.task, p)[0], zoo.estimator(row.task, p)
+        solver, best = choose(TASKS[row.task], p)[0], estimator(TASKS[row.task], p)
     else:
-        solver, best = zoo.configured(row.task, solver_name, p), None
+        solver, best = configured(TASKS[row.task], solver_name, p), None
     window = (-1.0, 1.0)
 
     def quality(x: Tensor) -> float:
@@ -214,7 +215,7 @@ def again(row: Row, args: argparse.Namespace) -> dict:
         raise InvdiffError(f"{row.key} has no row to renew; leave --estimates out.")
     prior, truth = load_prior(row.prior), truths(row, args.side, kept[0]["images"], args.data)
     p = problem(row, truth)
-    best = zoo.estimator(row.task, p)
+    best = estimator(TASKS[row.task], p)
     assert best is not None
     one = solve(p, prior, best[0], 1, seed=0, batch=args.batch)
     found = float(
@@ -335,11 +336,11 @@ def figure() -> None:
     figure = new_figure(12, 5.4)
     figure.set_layout_engine("constrained")
     grid = figure.subplots(2, 5)
-    best = zoo.estimator(row.task, p)
+    best = estimator(TASKS[row.task], p)
     assert best is not None
     first = [solve(p, prior, best[0]).samples[0, 0], truth[0]]
     for k, name in enumerate(("spectral-ancestral", "ddrm")):
-        solver = zoo.configured(row.task, name, p)
+        solver = configured(TASKS[row.task], name, p)
         x = solve(p, prior, solver, 8, seed=1).samples
         found = calibration(x, truth, True)
         names = ["estimate" if k == 0 else "truth", "sample 1", "sample 2", "std of 8", "|error|"]

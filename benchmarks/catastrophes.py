@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from invdiff.forms import FORMS
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from invdiff import zoo
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.run import posed, solve
+from invdiff.tasks import Deblur, Kernel
+from invdiff.tasks.auto import choose, estimator
 
 ROOT = Path(__file__).parents[1]
 PHOTOGRAPHS = {
@@ -66,14 +66,13 @@ def save(path: Path, picture: np.ndarray) -> None:
 
 
 def restored(path: Path, prior: Prior, samples: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """Estimate and mean of `restore --task deblur --kernel gaussian:2`, and the noise, in words."""
-    task = zoo.task("deblur")
-    options = {**task.defaults, "kernel": "gaussian:2"}
-    m = FORMS[task.form].read(task, str(path), options, None, prior)
+    """Estimate and mean of `restore deblur --kernel gaussian:2`, and the noise, in words."""
+    task = Deblur(kernel=Kernel("gaussian:2"))
+    m = task.read(path, prior)
     asked = posed(m.problem, prior)
-    best = zoo.estimator(task.name, asked)
+    best = estimator(task, asked)
     assert best is not None
-    solver = zoo.auto(task.name, asked)[0]
+    solver = choose(task, asked)[0]
     result = solve(m.problem, prior, solver, samples, batch=1, estimator=best[0])
     assert result.estimate is not None
     answers = (m.view.values(x)[0] for x in (result.estimate, result.mean))

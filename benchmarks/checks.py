@@ -21,17 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from invdiff.forms import FORMS
 from invdiff.photo_noise import WARNING
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from catastrophes import middle, pixels, psnr
-from invdiff import zoo
+from invdiff import fields
 from invdiff.checks import check
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.run import posed, solve
+from invdiff.tasks import TASKS
+from invdiff.tasks.auto import choose, estimator
+from invdiff.tasks.base import WARNING
 
 ROOT = Path(__file__).parents[1]
 SPOILT = 0.3
@@ -95,15 +97,12 @@ def answer(run: Run, folder: Path, prior: Prior, samples: int) -> tuple[str, boo
     path = folder / f"file{run.ending}"
     image = Image.fromarray((run.picture * 255).round().clip(0, 255).astype(np.uint8))
     image.save(path, **({"quality": 85} if run.ending == ".jpg" else {}))
-    task = zoo.task(run.task)
-    options = {**{k: v for k, v in task.defaults.items() if v != ""}, **run.options}
-    m = FORMS[task.form].read(task, str(path), options, run.noise, prior)
+    task = fields.build(TASKS[run.task], {**run.options, "noise": run.noise}, run.task)
+    m = task.read(path, prior)
     asked = posed(m.problem, prior)
-    best = zoo.estimator(task.name, asked)
+    best = estimator(task, asked)
     assert best is not None
-    result = solve(
-        m.problem, prior, zoo.auto(task.name, asked)[0], samples, seed=1, estimator=best[0]
-    )
+    result = solve(m.problem, prior, choose(task, asked)[0], samples, seed=1, estimator=best[0])
     assert result.estimate is not None
     said = [n for n in m.notes if n.startswith(WARNING)]
     numbers = []

@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from invdiff import zoo
 from invdiff.checks import misfit
 from invdiff.core import InvdiffError, Problem
 from invdiff.io import read_photo, to_range
@@ -35,6 +34,8 @@ from invdiff.rng import Rng
 from invdiff.run import solve
 from invdiff.solvers import registry
 from invdiff.solvers.base import Solver
+from invdiff.tasks import TASKS
+from invdiff.tasks.auto import configured
 
 ROOT = Path(__file__).parents[1]
 RECORD, PAGE = ROOT / "docs/consistency.json", ROOT / "docs/consistency.md"
@@ -76,7 +77,7 @@ def row(name: str, truth: Tensor) -> dict[str, list[float | None]]:
     found: dict[str, list[float | None]] = {}
     for task, A in OPERATORS.items():
         problems = [measured(A, truth, level) for level in LEVELS.values()]
-        solvers = [zoo.configured(task, name, p) for p in problems]
+        solvers = [configured(TASKS[task], name, p) for p in problems]
         if missing(solvers[0], problems[0], load_prior("photo")) or solvers[0].num_steps > MOST:
             continue
         found[task] = [residual(s, p) for s, p in zip(solvers, problems, strict=True)]

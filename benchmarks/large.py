@@ -45,8 +45,8 @@ def restore(height: int, width: int, *flags: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         small, out = Path(folder) / "small.png", Path(folder) / "out"
         save(mosaic(height // 2, width // 2), small)
-        command = [sys.executable, "-m", "invdiff", "restore", str(small), "--quiet",
-                   "--task", "super-resolution", "--scale", "2", "--samples", "1",
+        command = [sys.executable, "-m", "invdiff", "restore", "super-resolution",
+                   str(small), "--quiet", "--scale", "2", "--samples", "1",
                    "--out", str(out), *flags]  # fmt: skip
         began = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -76,7 +76,7 @@ def main() -> None:
     p.add_argument("--quick", action="store_true", help="leave out the 2000 x 1500 photograph")
     p.add_argument("--out", type=Path, default=None)
     args = p.parse_args()
-    lines = ["| `restore --task super-resolution --scale 2 --samples 1` | seconds | peak memory |",
+    lines = ["| `restore super-resolution --scale 2 --samples 1` | seconds | peak memory |",
              "|---|---|---|"]  # fmt: skip
     sizes = [(512, 512)] if args.quick else [(512, 512), (1500, 2000)]
     for height, width in sizes:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from calibration import student
-from invdiff import zoo
 from invdiff.core import Problem
 from invdiff.noise import Gaussian
 from invdiff.operators.base import Identity
@@ -31,6 +30,7 @@ from invdiff.rng import Rng
 from invdiff.run import row_seed, solve
 from invdiff.solvers.spectral_ancestral import SpectralAncestral
 from invdiff.solvers.unconditional import Unconditional
+from invdiff.tasks.presets import INFLATION
 
 SIZE = (28, 28)
 BINS = 4
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[14, 30, 100])
     parser.add_argument("--truths", type=int, default=96)
     parser.add_argument("--samples", type=int, default=15)
-    parser.add_argument("--inflation", type=float, default=zoo.INFLATION)
+    parser.add_argument("--inflation", type=float, default=INFLATION)
     parser.add_argument("--covariance", default="local")
     args = parser.parse_args()
     prior = load_prior("fashion28")

@@ -346,8 +346,8 @@ def solvers_page() -> str:
         "",
         "## Solver by task",
         "",
-        "From `invdiff.tasks.table.table()`, with each task's default options and the kernel of `deblur` a",
-        "box. `yes, σ=0`: only where nothing was added to the measurement.",
+        "From `invdiff.tasks.table.table()`, with each task's default options and the kernel of",
+        "`deblur` a box. `yes, σ=0`: only where nothing was added to the measurement.",
         "",
         *textwrap.wrap(LEGEND, 98, break_on_hyphens=False),
         "",
@@ -787,7 +787,8 @@ def main() -> int:
     }
     for file, text in pages.items():
         if check and (not file.is_file() or file.read_text(encoding="utf-8") != text):
-            print(f"{file.name} differs from the code; run python benchmarks/make_docs.py")
+            name = file.relative_to(DOCS.parent)
+            print(f"{name} differs from the code; run python benchmarks/make_docs.py")
             stale = True
         elif not check:
             file.parent.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ The data are what the prior was trained on; the slices that its recipe held out 
 MRI is simulated with lines of a 128 x 128 k-space, for one coil and for eight, with a random smooth
 phase; CT with parallel rays. Total variation is sigpy's, with its weight chosen with the truth in
 hand. PSNR and SSIM are of magnitudes on [0, 1] (MRI) and of -1024..1500 HU (CT). Solvers run with
-their presets of `invdiff.zoo`, the others with at most --steps steps of their paper's path.
+their presets of `invdiff.tasks`, the others with at most --steps steps of their paper's path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff import zoo
 from invdiff.core import Case, InvdiffError, Problem
 from invdiff.figures import overview
 from invdiff.metrics import psnr, ssim
@@ -41,6 +40,8 @@ from invdiff.priors.load import load_prior
 from invdiff.rng import Rng
 from invdiff.run import row_seed, solve
 from invdiff.solvers import registry
+from invdiff.solvers.base import Solver
+from invdiff.tasks import TASKS, auto
 from invdiff.train.data import centre_crops
 from invdiff.train.files import read
 from invdiff.train.recipes import recipe
@@ -142,10 +143,11 @@ def best_total_variation(scan: Scan) -> Tensor:
 # ---------------------------------------------------------------------------------------- the table
 
 
-def configured(task: str, name: str, problem: Problem, steps: int) -> zoo.Solver:
+def configured(task: str, name: str, problem: Problem, steps: int) -> Solver:
     """The preset of a solver for a task, else its paper's path with at most `steps` steps."""
-    solver = zoo.configured(task, name, problem)
-    if (task, name) in zoo.TUNED | zoo.SIZED or solver.num_steps <= steps:
+    solver = auto.configured(TASKS[task], name, problem)
+    preset = any(p.solver == solver.name for p in TASKS[task].presets)
+    if preset or solver.num_steps <= steps:
         return solver
     return solver.with_steps(steps)
 
@@ -201,9 +203,9 @@ square of the residual over the variance of the noise: near 1 for an image that 
 measurement and no more, far above 1 where an answer has not arrived at the data, near 0 where the
 noise was copied; the mean of samples leaves less than a sample does. The weight of total variation
 (sigpy, converged) is the best of five, chosen with the truth in hand; nothing of the solvers is.
-Solvers have the few knobs that `invdiff.zoo` presets for the task, and at most {steps} steps where
-it has none: what needs the 1000 steps and more of its paper would do better with them. Cost is
-evaluations of the network, and vector-Jacobian products through it."""
+Solvers have the few knobs that `invdiff.tasks` presets for the task, and at most {steps} steps
+where it has none: what needs the 1000 steps and more of its paper would do better with them. Cost
+is evaluations of the network, and vector-Jacobian products through it."""
 
 
 def markdown(found: list[dict], args: argparse.Namespace, slices: int) -> str:

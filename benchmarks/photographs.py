@@ -5,7 +5,7 @@
 
 Four photographs that the prior was not trained on, cut to 128 x 128 pixels. What is measured anew
 replaces its rows in docs/photographs.json, and the page is written at the end. Solvers run with
-their presets of `invdiff.zoo`, the others with at most --steps steps of their paper's path.
+their presets of `invdiff.tasks`, the others with at most --steps steps of their paper's path.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import restoration
-from invdiff import zoo
 from invdiff.core import Case, InvdiffError, Problem
 from invdiff.metrics import align, best_by_residual, psnr, ssim
 from invdiff.needs import Need, missing
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
-from invdiff.operators.base import Operator
+from invdiff.operators.base import Linear, Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import gaussian_kernel
 from invdiff.operators.hdr import HDR
@@ -39,6 +38,8 @@ from invdiff.priors.load import load_prior
 from invdiff.rng import Rng
 from invdiff.run import row_seed, solve
 from invdiff.solvers import registry
+from invdiff.tasks import TASKS
+from invdiff.tasks.auto import choose
 from medical import LEFT_OUT, configured
 
 PAGE = restoration.DOCS / "photographs.md"
@@ -58,7 +59,7 @@ def photographs() -> Tensor:
 def unfolded(case: Case) -> Tensor:
     """The measurement itself, or the image that the pseudo-inverse makes of it."""
     A, y = case.problem.A, case.problem.y
-    return A.pinv(y) if isinstance(A, zoo.Linear) else y
+    return A.pinv(y) if isinstance(A, Linear) else y
 
 
 def bilinear(case: Case) -> Tensor:
@@ -122,7 +123,7 @@ class Row:
 
 
 def _of(name: str, **options: object) -> Callable[[], Operator]:
-    return lambda: zoo.task(name).operator(SIZE, options)
+    return lambda: restoration.task(name, options).operator(SIZE)
 
 
 ROWS = (
@@ -131,15 +132,17 @@ ROWS = (
     Row("super-resolution", "antialiased bicubic x4, noise 0.01",
         _of("super-resolution", scale=4), "bicubic", restoration.bicubic, 0.01),
     Row("deblur", "Gaussian blur of 2 pixels, noise 0.02",
-        _of("deblur", kernel=gaussian_kernel(2.0)), "Wiener", restoration.best_wiener, 0.02),
-    Row("denoise", "noise 0.1", _of("denoise"), "non-local means", restoration.best_nlm, 0.1),
+        _of("deblur", kernel=gaussian_kernel(2.0), boundary="reflect"), "Wiener",
+        restoration.best_wiener, 0.02),
+    Row("denoise", "noise 0.1", _of("denoise", noise=0.1),
+        "non-local means", restoration.best_nlm, 0.1),
     Row("colorize", "luma only, noise 0.01", _of("colorize"), "grey", unfolded, 0.01),
     Row("demosaic", "RGGB, noise 0.01", _of("demosaic", pattern="RGGB"), "bilinear", bilinear,
         0.01),
     Row("jpeg", "quality 10, 4:2:0", lambda: JPEG(10), "decoded", unfolded, noise=NOISELESS),
     Row("hdr", "contrast doubled, then clipped; noise 0.01", _of("hdr", gain=2.0), "y / gain",
         unclipped, 0.01),
-    Row("low-light", f"{PEAK:g} photons in a white pixel", _of("low-light"),
+    Row("low-light", f"{PEAK:g} photons in a white pixel", _of("low-light", peak=PEAK),
         "Anscombe, non-local means", stabilised, noise=Poisson(PEAK)),
     Row("phase-retrieval", "magnitudes behind 2 random masks, noise 0.01",
         lambda: CodedDiffraction.random(SIZE, 2, seed=0), "middle grey", nothing, 0.01),
@@ -170,7 +173,7 @@ def measure(row: Row, prior: Prior, args: argparse.Namespace) -> Iterator[dict]:
     """A record for each answer to one measurement."""
     case = row.case(photographs())
     p = case.problem
-    chosen = zoo.auto(row.task, p)[0].name
+    chosen = choose(TASKS[row.task], p)[0].name
 
     def record(answer: str, estimate: Tensor, one: Tensor | None, cost: str) -> dict:
         found = {"task": row.task, "answer": answer, "mean": quality(estimate, case), "cost": cost,
@@ -209,11 +212,11 @@ Four photographs that the prior `photo` was not trained on, the middle 128 x 128
 and SSIM of the mean of {samples} samples, and PSNR of one sample. The misfit is that of one sample:
 the mean square of its residual over the variance of the noise, near 1 where it explains the
 measurement and no more. Bold is what `auto` takes. Constants of classical answers are the best for
-each table, chosen with the truth in hand. Knobs of solvers are those that `invdiff.zoo` presets for
-the task, which were found by trials on photographs of this benchmark, these among them; where there
-is no preset, they are the paper's, with at most {steps} steps: what needs its 1000 steps and more
-would do better with them. Cost is evaluations of the network, and vector-Jacobian products through
-it. The network runs in {precision}. The mean of more samples is better:
+each table, chosen with the truth in hand. Knobs of solvers are those that `invdiff.tasks` presets
+for the task, which were found by trials on photographs of this benchmark, these among them; where
+there is no preset, they are the paper's, with at most {steps} steps: what needs its 1000 steps and
+more would do better with them. Cost is evaluations of the network, and vector-Jacobian products
+through it. The network runs in {precision}. The mean of more samples is better:
 [restoration.md](restoration.md) takes 8. A solver without a row in a table cannot (`invdiff solvers
 --task NAME` says why), or is named below. Made by
 

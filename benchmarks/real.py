@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from invdiff import Prior, fbp, load_prior, solve, zoo
+from invdiff import Prior, fbp, load_prior, solve
 from invdiff.core import InvdiffError
 from invdiff.figures import overview
 from invdiff.operators.coils import root_sum_of_squares
@@ -29,6 +29,8 @@ from invdiff.operators.krylov import least_squares
 from invdiff.operators.radon import Radon
 from invdiff.operators.white import whitened
 from invdiff.solvers import Solver
+from invdiff.tasks import TASKS
+from invdiff.tasks.auto import configured
 from real_data import Real, brain, tooth
 from real_page import page
 from tv import total_variation
@@ -117,7 +119,7 @@ def measure(
         if task == "ct" and name in BOUND:
             A = dataclasses.replace(p.A, cg_iterations=BOUND[name])  # type: ignore[type-var]
             p = dataclasses.replace(p, A=A)
-        solver: Solver = zoo.configured(task, name, p)
+        solver: Solver = configured(TASKS[task], name, p)
         try:
             r = solve(p, prior, solver, samples, seed=0)
         except InvdiffError as error:

@@ -18,17 +18,18 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from invdiff.zoo import auto, task, wiener
+from invdiff.zoo import task, wiener
 from PIL import Image
 from torch import Tensor
 
+from invdiff import fields
 from invdiff.core import Case, InvdiffError, Problem
 from invdiff.metrics import psnr, ssim
 from invdiff.noise import Gaussian
@@ -39,6 +40,8 @@ from invdiff.priors.load import load_prior
 from invdiff.priors.units import HU_WINDOW
 from invdiff.rng import Rng
 from invdiff.run import row_seed, solve
+from invdiff.tasks import TASKS, PhotoTask
+from invdiff.tasks.auto import choose
 from invdiff.train.data import centre_crops
 from invdiff.train.files import read
 from invdiff.train.recipes import recipe
@@ -88,6 +91,18 @@ def bicubic(case: Case) -> Tensor:
     """Bicubic enlargement of the small picture."""
     size = case.truth.shape[-2:]
     return F.interpolate(case.problem.y, size=size, mode="bicubic", align_corners=False)
+
+
+def task(name: str, options: Mapping[str, object]) -> PhotoTask:
+    """A task of photographs with its options."""
+    found = fields.build(TASKS[name], options, name)
+    assert isinstance(found, PhotoTask)
+    return found
+
+
+def wiener(problem: Problem, constant: float) -> Tensor:
+    """(A^T A + constant)^-1 A^T y: the Wiener filter for white images, whatever the operator."""
+    return problem.linear.ridge(problem.y, constant)
 
 
 def best_wiener(case: Case) -> Tensor:
@@ -158,24 +173,25 @@ def tasks(
     size: tuple[int, int], blur: float, kind: str, enlarged: str, bars: tuple[float, ...]
 ) -> list[Row]:
     """Rows for images of a size: of the blur in pixels, the reduction and its title, the bars."""
-    mask = Inpaint.random(size, 0.5, seed=0).mask
+    mask = Inpaint.random(size, 0.5, seed=0).mask[0, 0] == 0  # what is missing
     kernel = gaussian_kernel(blur)
     small = {"scale": 4, "downsampling": kind}
     return [
         Row(f"{enlarged}, noise 0.01", "super-resolution", small, 0.01,
             "bicubic", bicubic, bars[0]),
-        Row(f"deblurring, Gaussian {blur:.1f}, noise 0.02", "deblur", {"kernel": kernel}, 0.02,
+        Row(f"deblurring, Gaussian {blur:.1f}, noise 0.02", "deblur",
+            {"kernel": kernel, "boundary": "reflect"}, 0.02,
             "Wiener", best_wiener, bars[1]),
         Row("inpainting, 50 % of pixels at random", "inpaint", {"mask": mask}, 0.0,
             "biharmonic", biharmonic, bars[2]),
-        Row("denoising, noise 0.1", "denoise", {"sigma": 0.1}, 0.1,
+        Row("denoising, noise 0.1", "denoise", {"noise": 0.1}, 0.1,
             "non-local means", best_nlm, bars[3]),
     ]  # fmt: skip
 
 
 def case(row: Row, truth: Tensor) -> Case:
     """The measurement of every photograph, with noise that is always the same."""
-    A = task(row.task).operator(tuple(truth.shape[-2:]), row.options)
+    A = task(row.task, row.options).operator(tuple(truth.shape[-2:]))
     noise = Gaussian.on_unit_range(row.sigma, (0, 1) if is_complex(truth) else (-1, 1))
     rng = Rng.of([row_seed(2026, i, 0) for i in range(len(truth))])
     return Case(Problem(noise.sample(A(truth), rng), A, noise, tuple(truth.shape[1:])), truth)
@@ -198,7 +214,7 @@ def measure(row: Row, truth: Tensor, prior: Prior, args: argparse.Namespace) -> 
     """One row of the table."""
     c = case(row, truth)
     classical = score(row.baseline(c), truth)
-    solver, _ = auto(row.task, c.problem)
+    solver, _ = choose(TASKS[row.task], c.problem)
     began = time.perf_counter()
     result = solve(c.problem.to(args.device), prior, solver, args.samples, seed=0, batch=args.batch)
     mean = score(result.mean, truth)

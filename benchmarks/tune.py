@@ -1,4 +1,4 @@
-"""Search the knobs of solvers for the tasks of `restoration.py`: what `invdiff.zoo` records.
+"""Search the knobs of solvers for the tasks of `restoration.py`: what `invdiff.tasks` records.
 
     python benchmarks/tune.py --tasks super-resolution --grid 'DiffPIR(path=Karras(20, 2.0, 0.02))'
 

@@ -41,9 +41,9 @@ from invdiff import (
     sparse_view,
     transmit,
     x_to_hu,
-    zoo,
 )
 from invdiff.scans.problems import on_unit_norm
+from invdiff.tasks import Ct, auto
 
 HERE = Path(__file__).parent
 WATER = 0.02  # attenuation of water per mm at about 70 keV
@@ -159,8 +159,9 @@ def solvers(steps: int) -> dict[str, tuple[Solver, int]]:
     into the result ("none"), for the same reason.
     """
     chosen = {"score-medical": 6, "mcg": 4, "dps": 1, "diffpir": 20}
+    found = {name: auto.configured(Ct, name, Ct.toy(0.0)) for name in chosen}
     return {
-        name: (zoo.preset("ct", name, 0.0).with_steps(3 * steps if name == "dps" else steps), bound)
+        name: (found[name].with_steps(3 * steps if name == "dps" else steps), bound)
         for name, bound in chosen.items()
     }
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import invdiff.operators as ops
-from invdiff import Prior, Problem, load_prior, psnr, read_kspace, solve, ssim, zoo
+from invdiff import Prior, Problem, load_prior, psnr, read_kspace, solve, ssim
 from invdiff.core import InvdiffError
 from invdiff.figures import overview
 from invdiff.noise import Gaussian
@@ -33,13 +33,15 @@ from invdiff.priors.base import Denoiser
 from invdiff.rng import Rng
 from invdiff.scans.problems import mri_problem
 from invdiff.solvers import Solver
+from invdiff.tasks import Mri, auto
+from invdiff.tasks.presets import TYPICAL
 
 HERE = Path(__file__).resolve().parent
 
 
 def configured(name: str, steps: int | None) -> Solver:
     """A solver with settings for magnitudes of 0 to 1, on fewer steps than its paper takes."""
-    solver = zoo.preset("mri", name, zoo.TYPICAL)
+    solver = auto.configured(Mri, name, Mri.toy(TYPICAL))
     return solver.with_steps(steps) if steps else solver
 
 

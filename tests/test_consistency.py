@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from invdiff import measured, zoo
+from invdiff import measured
 from invdiff.checks import EXCESS, MISFIT, check, excess, growth, misfit
 from invdiff.core import InvdiffError, Problem
 from invdiff.io import read_photo, to_range
 from invdiff.noise import NOISELESS, DiagonalGaussian, Gaussian, Laplace, Poisson
 from invdiff.operators import JPEG, Bayer, Bicubic, Identity, Inpaint, Operator
 from invdiff.operators.blur import blur, gaussian_kernel
-from invdiff.paths import VE
+from invdiff.paths import VE, Karras
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.priors.measure import measure
@@ -28,6 +28,9 @@ from invdiff.priors.spectrum import load as load_spectrum
 from invdiff.result import Result
 from invdiff.rng import Rng
 from invdiff.run import again, estimate, solve
+from invdiff.solvers import solver_class
+from invdiff.tasks import TASKS
+from invdiff.tasks.auto import choose, estimator
 
 SIDE = (32, 32)
 ROUNDING = 2 / (255 * math.sqrt(12))
@@ -49,7 +52,7 @@ def prior() -> Prior:
 def truth(prior: Prior) -> Tensor:
     """Two images that the prior finds likely: its own samples, well within its range."""
     blank = Problem(torch.zeros(1, 3, *SIDE), Identity(), Gaussian(1.0), (3, *SIDE))
-    solver = zoo.solver_class("unconditional")(path=zoo.Karras(12, 20.0, 0.02))
+    solver = solver_class("unconditional")(path=Karras(12, 20.0, 0.02))
     return solve(blank, prior, solver, 2, seed=4).samples[0].clamp(-0.9, 0.9)
 
 
@@ -75,7 +78,7 @@ def test_calibrated_samples_miss_y_by_its_noise(task, sigma, prior, truth):
     3072 numbers that is at most 0.026.
     """
     problem = posed(task, truth, sigma)
-    solver = zoo.auto(task, problem)[0]
+    solver = choose(TASKS[task], problem)[0]
     found = solve(problem, prior, solver, 2, seed=2).check(prior)["samples"].misfit
     numbers = 4 * int(problem.A.restrict(torch.ones_like(problem.y[:1])).count_nonzero())
     slack = 3 / math.sqrt(2 * numbers)
@@ -86,7 +89,7 @@ def test_calibrated_samples_miss_y_by_its_noise(task, sigma, prior, truth):
 def test_a_path_that_ends_above_the_noise_is_seen(prior, truth):
     """The negative twin: the preset of before for the best mean."""
     problem = posed("inpaint", truth, ROUNDING)
-    old = zoo.solver_class("ddrm")(eta_prop=1.0, path=zoo.Karras(20, 5.0, 0.02))
+    old = solver_class("ddrm")(eta_prop=1.0, path=Karras(20, 5.0, 0.02))
     found = solve(problem, prior, old, 1, seed=2).check(prior)["samples"]
     assert min(found.misfit or (0.0,)) > MISFIT and "misses the measurement" in found.warnings[0]
 
@@ -95,7 +98,7 @@ def test_kept_pixels_move_by_one_level_at_most(prior, truth):
     levels = ((truth + 1) * 127.5).round() / 127.5 - 1
     A = OPERATORS["inpaint"]
     problem = Problem(A(levels), A, Gaussian(ROUNDING), (3, *SIDE))
-    x = solve(problem, prior, zoo.auto("inpaint", problem)[0], 2, seed=3).samples
+    x = solve(problem, prior, choose(TASKS["inpaint"], problem)[0], 2, seed=3).samples
     off = ((x - levels[:, None]) * 127.5).round().abs()
     assert float(off[A.mask.bool().expand_as(levels)[:, None].expand_as(off)].max()) <= 1
 
@@ -106,7 +109,7 @@ def test_an_estimate_does_not_follow_the_noise(task, prior, photo):
     A = Bayer("RGGB") if task == "demosaic" else blur(gaussian_kernel(1.5), (64, 64), "reflect")
     y = Gaussian(50 / 255).sample(A(photo), Rng.of(1))
     problem = Problem(A.restrict(y), A, Gaussian(50 / 255), (3, 64, 64))
-    solver = zoo.estimator(task, problem)[0]
+    solver = estimator(TASKS[task], problem)[0]
     twin = dataclasses.replace(solver, path=dataclasses.replace(solver.path, sigma_min=50 / 255))
     error, worse = (
         float((estimate(problem, prior, s).estimate - photo).square().mean())
@@ -119,7 +122,7 @@ def test_an_estimate_does_not_follow_the_noise(task, prior, photo):
 def test_a_jpeg_estimate_is_nearer_than_the_file_at_any_quality(quality, prior, photo):
     A = JPEG(quality)
     problem = Problem(A(photo), A, NOISELESS, tuple(photo.shape[1:]))
-    solver = zoo.estimator("jpeg", problem)[0]
+    solver = estimator(TASKS["jpeg"], problem)[0]
     result = estimate(problem, prior, solver)
     error, before = (float((x - photo).square().mean()) for x in (result.estimate, problem.y))
     assert error < 0.95 * before
@@ -196,9 +199,9 @@ def test_warnings_name_the_likely_cause():
 
 def test_an_estimate_and_samples_are_saved_and_made_again(prior, truth, tmp_path):
     problem = posed("super-resolution", truth[:1], 0.02)
-    best = zoo.estimator("super-resolution", problem)
+    best = estimator(TASKS["super-resolution"], problem)
     assert best is not None
-    solver = zoo.auto("super-resolution", problem)[0].with_steps(3)
+    solver = choose(TASKS["super-resolution"], problem)[0].with_steps(3)
     first = solve(problem, prior, solver, 2, seed=1, estimator=best[0].with_steps(3))
     found = Result.load(first.save(tmp_path / "run"))
     assert found.estimate is not None and torch.equal(found.estimate, first.estimate)
@@ -212,7 +215,7 @@ def test_an_estimate_and_samples_are_saved_and_made_again(prior, truth, tmp_path
 def test_a_run_is_not_repeated_with_another_spectrum(truth, tmp_path):
     prior = load_embedded("photo")
     problem = posed("inpaint", truth[:1], 0.02)
-    solver = zoo.auto("inpaint", problem)[0].with_steps(2)
+    solver = choose(TASKS["inpaint"], problem)[0].with_steps(2)
     result = solve(problem, prior, solver, 1)
     prior.spectrum = None
     with pytest.raises(InvdiffError, match="another error spectrum"):
@@ -293,7 +296,7 @@ def test_a_spectrum_of_other_weights_is_refused(tmp_path):
 
 
 def test_what_was_measured_is_told():
-    solver = zoo.auto("jpeg", zoo.example("jpeg"))[0]
+    solver = choose(TASKS["jpeg"], TASKS["jpeg"].toy())[0]
     assert "held the truth in" in measured.words("jpeg", "photo", solver)
     assert "not measured" in measured.words("jpeg", "faces64", solver)
-    assert measured.words("denoise", "photo", zoo.solver_class("one-call")()) == ""
+    assert measured.words("denoise", "photo", solver_class("one-call")()) == ""

@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+from invdiff import fields
 from invdiff.core import InvdiffError
 from invdiff.io import Photo, read_photo, save_picture
-from invdiff.kernels import read_kernel
 from invdiff.noise import Gaussian, StationaryGaussian
 from invdiff.noise.bands import correlated_floors, noise_spectrum
 from invdiff.operators import Bayer, CircularBlur, blur, gaussian_kernel, whitened
-from invdiff.photo_noise import FLOAT, ROUNDING, SHARP, Supposed, noise_floor, supposed
-from invdiff.photos import damaged
 from invdiff.priors.base import Denoiser
 from invdiff.rng import Rng
-from invdiff.tasks import task
+from invdiff.tasks import TASKS, Deblur, Kernel, Mask, Measured, PhotoTask
+from invdiff.tasks.photo_noise import FLOAT, ROUNDING, SHARP, Supposed, noise_floor, supposed
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "alpacas.webp"
 
@@ -47,10 +47,19 @@ def smooth(side: int = 128) -> Tensor:
     return torch.stack([y + x, y + 0.1 - x / 2, 0.8 - y / 2 - 0.3 * x])
 
 
+NEEDED = {"super-resolution": {"scale": 2}, "inpaint": {"mask": "box:0,0,1,1"}}
+"""Options that a task needs, where they do not matter."""
+
+
+def task(name: str, told: float | str | None = None, **options: object) -> PhotoTask:
+    noise = {} if told is None else {"noise": told}
+    found = fields.build(TASKS[name], {**NEEDED.get(name, {}), **noise, **options}, name)
+    assert isinstance(found, PhotoTask)
+    return found
+
+
 def ask(pixels: Tensor, name: str, told: float | str | None = None, **options: object) -> Supposed:
-    if isinstance(options.get("kernel"), str):
-        options["kernel"] = read_kernel(str(options["kernel"]), (64, 64))
-    return supposed(Photo(pixels), pixels, task(name), options, told)
+    return supposed(Photo(pixels), pixels, task(name, told, **options))
 
 
 def test_the_depth_is_read_off_the_values() -> None:
@@ -102,7 +111,7 @@ def test_detail_counts_as_noise_where_the_kernel_left_no_texture() -> None:
     assert wide.sigma > 0.02 and "detail" in wide.how
     assert narrow.sigma == pytest.approx(0.02, rel=0.2) and "flattest" in narrow.how
     kernels = ("gaussian:0.01", "gaussian:0.5", "gaussian:1", "gaussian:2", "motion:9,0")
-    gain = [task("deblur").texture({"kernel": read_kernel(k, (64, 64))}) or 0 for k in kernels]
+    gain = [Deblur(kernel=Kernel.parse(k)).texture((64, 64)) or 0 for k in kernels]
     assert gain[0] == pytest.approx(1) and gain[1:4] == sorted(gain[1:4], reverse=True)
     assert gain[3] * SHARP < 0.002 and gain[4] < 0.2
 
@@ -117,12 +126,13 @@ def test_deblurring_has_a_floor() -> None:
 
 def test_masks_keep_what_is_known() -> None:
     """Known pixels stay as they are, noise included, unless an estimate is asked for."""
-    mask = torch.ones(1, 1, 128, 128)
-    mask[..., 30:60, 40:50] = 0
+    known = torch.ones(1, 128, 128)
+    known[..., 30:60, 40:50] = 0
+    mask = Mask.of(known[0] == 0)
     pixels = noisy(smooth(), 0.05)
     assert ask(pixels, "inpaint", mask=mask).sigma == pytest.approx(ROUNDING)
     assert ask(pixels, "inpaint", "estimate", mask=mask).sigma == pytest.approx(0.05, rel=0.1)
-    junk = torch.where(mask[0].bool(), pixels, torch.tensor(0.1234567))
+    junk = torch.where(known.bool(), pixels, torch.tensor(0.1234567))
     assert ask(junk, "inpaint", mask=mask).sigma == pytest.approx(ROUNDING)
 
 
@@ -133,13 +143,13 @@ def test_a_jpeg_tells_its_error(tmp_path: Path, told: str | None) -> None:
     levels = {}
     for end in ("png", "jpg"):
         photo = read_photo(tmp_path / f"a.{end}")
-        found = supposed(photo, photo.pixels, task("super-resolution"), {"scale": 2}, told)
+        found = supposed(photo, photo.pixels, task("super-resolution", told))
         levels[end] = found
     assert 0.02 < levels["jpg"].sigma < 0.035 and "JPEG" in levels["jpg"].how
     assert "JPEG file" not in levels["png"].how
     assert (levels["png"].sigma < 0.005) == (told is None)
     photo = read_photo(tmp_path / "a.jpg")
-    assert supposed(photo, photo.pixels, task("inpaint"), {}, 0.001).sigma == 0.001
+    assert supposed(photo, photo.pixels, task("inpaint", 0.001)).sigma == 0.001
 
 
 def test_small_and_flat_pictures_have_a_level() -> None:
@@ -169,13 +179,13 @@ def test_the_noise_of_a_phone_is_told(tmp_path: Path) -> None:
     pixels = phone(smooth(192), tmp_path)
     floors = correlated_floors(pixels)
     assert floors is not None and floors[1] > 3 * floors[0]
-    for name, flag in (("denoise", "--sigma"), ("super-resolution", "--noise")):
+    for name in ("denoise", "super-resolution"):
         notes = ask(pixels, name, "estimate").notes
-        assert len(notes) == 1 and f"{flag} correlated supposes" in notes[0]
+        assert len(notes) == 1 and "--noise correlated supposes" in notes[0]
     # deblurring by a known kernel leaves no texture, so that what is left is seen as well
     assert ask(pixels, "deblur", kernel="gaussian:2").notes
     assert not ask(pixels, "hdr").notes  # it cannot be treated there
-    with pytest.raises(InvdiffError, match="cannot take correlated"):
+    with pytest.raises(InvdiffError, match="takes no correlated noise"):
         ask(pixels, "hdr", "correlated")
 
 
@@ -201,16 +211,23 @@ def test_the_spectrum_is_that_of_the_noise(width: float) -> None:
     assert len(one.sigmas) == 1 and one.level == pytest.approx(0.03, rel=0.33)
 
 
-def test_the_level_that_noise_is_whitened_to_is_seen_by_the_task() -> None:
-    """In the prior's range, and three times in variance where a grey picture is repeated."""
-    pixels, options = smooth(160) + field(0.03, 0.7), {"kernel": "gaussian:1"}
+def read(pixels: Tensor, folder: Path, task: PhotoTask) -> Measured:
+    """The problem of numbers in a file, of a prior in colours on [-1, 1]."""
+    np.save(folder / "photo.npy", pixels.permute(1, 2, 0).squeeze(2).numpy())
     prior = Denoiser(lambda x, sigma: x, (3, None, None), (-1.0, 1.0))
-    for photo, factor in ((Photo(pixels), 2.0), (Photo(pixels[:1]), 2 * math.sqrt(3))):
-        d = damaged(photo, "deblur", options, "correlated", prior)
+    return task.read(folder / "photo.npy", prior)
+
+
+def test_the_level_that_noise_is_whitened_to_is_seen_by_the_task(tmp_path: Path) -> None:
+    """In the prior's range, and three times in variance where a grey picture is repeated."""
+    pixels = smooth(160) + field(0.03, 0.7)
+    deblur = task("deblur", "correlated", kernel="gaussian:1")
+    for planes, factor in ((pixels, 2.0), (pixels[:1], 2 * math.sqrt(3))):
+        d = read(planes, tmp_path, deblur)
         noise = d.problem.noise
         assert isinstance(noise, StationaryGaussian) and "correlated" in d.noise
-        assert noise.level == pytest.approx(factor * noise_spectrum(photo.pixels).level)
-    white = whitened(damaged(Photo(pixels), "denoise", {}, "correlated", prior).problem)
+        assert noise.level == pytest.approx(factor * noise_spectrum(planes).level)
+    white = whitened(read(pixels, tmp_path, task("denoise", "correlated")).problem)
     residual = white.y - white.A(2 * smooth(160)[None] - 1)
     # its spectrum is even now, within the third that is known
     power = torch.fft.fft2(residual, norm="ortho").abs().square()

@@ -2,24 +2,29 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from invdiff import zoo
+import invdiff.tasks as tasks
+from invdiff import fields
 from invdiff.core import InvdiffError, Problem
-from invdiff.io import Photo, luma, save_picture, to_range
+from invdiff.io import luma, save_picture, to_range
 from invdiff.kernels import read_kernel
 from invdiff.noise import Gaussian
 from invdiff.operators import Grayscale, Inpaint, blur, gaussian_kernel
 from invdiff.operators.blur import margins
-from invdiff.photo_noise import ROUNDING, estimate_sigma
-from invdiff.photos import Damaged, beyond, damaged, shown
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.rng import Rng
-from invdiff.tasks import without_margin
+from invdiff.tasks import TASKS, Measured
+from invdiff.tasks.auto import choose, estimator
+from invdiff.tasks.inpaint import has_hole
+from invdiff.tasks.photo_noise import ROUNDING, estimate_sigma
+from invdiff.tasks.pictures import PhotoView, beyond, shown, without_margin
 
 
 def prior(channels: int = 3, value_range: tuple[float, float] = (-1.0, 1.0)) -> Prior:
@@ -35,60 +40,78 @@ def picture(channels: int = 3, h: int = 20, w: int = 24) -> Tensor:
     )
 
 
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs are files of the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def make(
-    photo: Photo,
+    pixels: Tensor,
     task: str = "denoise",
     options: Mapping[str, Any] | None = None,
-    sigma: float | str | None = 0.1,
+    noise: float | str | None = 0.1,
+    of: Prior | None = None,
     **kind: Any,
-) -> Damaged:
-    return damaged(photo, task, options or {}, sigma, prior(**kind))
+) -> Measured:
+    """The problem of a file with those numbers, (C, H, W)."""
+    np.save("photo.npy", pixels.permute(1, 2, 0).squeeze(2).numpy())
+    given = {**(options or {}), **({} if noise is None else {"noise": noise})}
+    asked = fields.build(tasks.task_class(task), given, task)
+    return asked.read(Path("photo.npy"), prior(**kind) if of is None else of)
+
+
+def view(d: Measured) -> PhotoView:
+    assert isinstance(d.view, PhotoView)
+    return d.view
+
+
+def level(d: Measured) -> float:
+    """The noise that is told, on [0, 1]."""
+    return float(d.noise.split()[0])
 
 
 @pytest.mark.parametrize("value_range", [(-1.0, 1.0), (0.0, 1.0)])
 def test_ranges(value_range: tuple[float, float]) -> None:
     """y is in the prior's range, sigma on its scale, and `shown` goes back."""
-    photo = Photo(picture())
-    d = make(photo, value_range=value_range)
+    pixels = picture()
+    d = make(pixels, value_range=value_range)
     low, high = value_range
-    assert torch.allclose(d.problem.y[0], low + (high - low) * photo.pixels)
-    assert d.problem.sigma_y == pytest.approx(0.1 * (high - low)) and d.sigma == 0.1
-    assert torch.allclose(shown(d.problem.y[0], False, value_range), photo.pixels)
+    assert torch.allclose(d.problem.y[0], low + (high - low) * pixels)
+    assert d.problem.sigma_y == pytest.approx(0.1 * (high - low)) and level(d) == 0.1
+    assert torch.allclose(shown(d.problem.y[0], False, value_range), pixels)
 
 
 def test_sizes() -> None:
-    d = make(Photo(picture(3, 10, 12)), "super-resolution", {"scale": 3})
+    d = make(picture(3, 10, 12), "super-resolution", {"scale": 3})
     assert d.problem.x_shape == (3, 30, 36) and d.problem.y.shape == (1, 3, 10, 12)
 
 
 def test_grey_photo_of_a_colour_prior() -> None:
     """Three equal channels with sqrt(3) sigma have the likelihood of one channel with sigma."""
-    photo = Photo(picture(1))
-    d = make(photo)
-    assert d.grey and d.problem.y.shape[1] == 3
+    d = make(picture(1))
+    assert view(d).grey and d.problem.y.shape[1] == 3
     x = to_range(picture(1, 20, 24), (-1.0, 1.0))[None] + 0.05 * torch.sin(torch.arange(24.0))
     twice = [x, x + 0.02]
     full, single = d.problem.noise, Gaussian(0.2)
     three = [full.log_prob(d.problem.y, t.expand(-1, 3, -1, -1)) for t in twice]
     one = [single.log_prob(d.problem.y[:, :1], t) for t in twice]
     assert torch.allclose(three[0] - three[1], one[0] - one[1], rtol=1e-4)
-    assert shown(d.problem.y, d.grey, (-1, 1)).shape == (1, 1, 20, 24)
+    assert shown(d.problem.y, view(d).grey, (-1, 1)).shape == (1, 1, 20, 24)
 
 
 def test_colour_photo_of_a_grey_prior() -> None:
-    photo = Photo(picture())
-    d = make(photo, channels=1)
-    assert torch.allclose(d.problem.y[0], 2 * luma(photo.pixels) - 1) and "luma" in d.notes[0]
+    d = make(picture(), channels=1)
+    assert torch.allclose(d.problem.y[0], 2 * luma(picture()) - 1) and "luma" in d.notes[0]
 
 
 def test_colorize_takes_grey_and_colour() -> None:
-    photo = Photo(picture())
-    d = make(photo, "colorize")
-    assert isinstance(d.problem.A, Grayscale) and not d.grey and d.notes
-    again = make(Photo(luma(photo.pixels)), "colorize")
+    d = make(picture(), "colorize")
+    assert isinstance(d.problem.A, Grayscale) and not view(d).grey and d.notes
+    again = make(luma(picture()), "colorize")
     assert torch.equal(d.problem.y, again.problem.y) and not again.notes
     # the truth explains the measurement
-    assert d.problem.residual(to_range(photo.pixels, (-1, 1))[None]).abs().max() < 1e-6
+    assert d.problem.residual(to_range(picture(), (-1, 1))[None]).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("value_range", [(-1.0, 1.0), (0.0, 1.0)])
@@ -98,7 +121,7 @@ def test_beyond_the_edge_is_black(boundary: str, value_range: tuple[float, float
     pixels, kernel = picture(), gaussian_kernel(1.2)
     A = blur(kernel, (20, 24), boundary)
     options = {"kernel": kernel, "boundary": boundary}
-    d = make(Photo(A(pixels[None])[0]), "deblur", options, value_range=value_range)
+    d = make(A(pixels[None])[0], "deblur", options, value_range=value_range)
     truth = to_range(pixels, value_range)[None]
     assert d.problem.residual(truth).abs().max() < 1e-5
     offset = beyond(A, d.problem.x_shape, value_range)
@@ -106,12 +129,11 @@ def test_beyond_the_edge_is_black(boundary: str, value_range: tuple[float, float
 
 
 def test_default_noise_is_rounding() -> None:
-    photo = Photo((picture() * 255).round() / 255)
-    d = make(photo, "super-resolution", {"scale": 2}, None)
+    d = make((picture() * 255).round() / 255, "super-resolution", {"scale": 2}, None)
     assert (
-        d.sigma == pytest.approx(ROUNDING)
+        d.problem.sigma_y == pytest.approx(2 * ROUNDING)
         and ROUNDING == pytest.approx(0.00113, abs=1e-5)
-        and "rounding" in d.how
+        and "rounding" in d.noise
     )
     x = picture(3, 200, 200)
     rounded = (x * 255).round() / 255
@@ -127,8 +149,10 @@ def test_noise_is_estimated(sigma: float, channels: int) -> None:
     n = channels * 64 * 80
     tolerance = 5 * 1.17 * sigma / math.sqrt(n) + 0.01 * sigma
     assert estimate_sigma(noisy) == pytest.approx(sigma, abs=tolerance)
-    d = make(Photo(noisy), sigma="estimate")
-    assert d.sigma == pytest.approx(sigma, abs=tolerance) and "estimated" in d.how
+    d = make(noisy, noise="estimate")
+    assert "estimated" in d.noise
+    found = d.problem.sigma_y / 2 / math.sqrt(3 / channels)  # a grey one is repeated
+    assert found == pytest.approx(sigma, abs=tolerance)
 
 
 def test_noise_is_estimated_on_known_pixels() -> None:
@@ -146,7 +170,8 @@ def test_noise_is_estimated_on_known_pixels() -> None:
 
 
 def test_nothing_is_estimated_below_rounding() -> None:
-    assert make(Photo(picture(1, 64, 64) * 0), sigma="estimate").sigma == ROUNDING
+    d = make(picture(1, 64, 64) * 0, noise="estimate")
+    assert d.problem.sigma_y == pytest.approx(2 * math.sqrt(3) * ROUNDING)
 
 
 @pytest.mark.parametrize(
@@ -154,47 +179,52 @@ def test_nothing_is_estimated_below_rounding() -> None:
     [
         ("inpaint", {}, "needs --mask"),
         ("super-resolution", {}, "needs --scale"),
-        ("super-resolution", {"scale": 0}, "2 or more, found 0"),
-        ("super-resolution", {"scale": 1}, "2 or more"),
-        ("super-resolution", {"scale": 2.5}, "2 or more"),
+        ("super-resolution", {"scale": 0}, "at least 2, found 0"),
+        ("super-resolution", {"scale": 1}, "at least 2"),
+        ("super-resolution", {"scale": 2.5}, "a whole number"),
         ("super-resolution", {"scale": 21}, "larger than the image"),
         ("super-resolution", {"scale": 2, "downsampling": "bicubc"}, "did you mean bicubic"),
         ("super-resolution", {"scale": 2, "kernel": "gaussian:1"}, "does not belong"),
         ("deblur", {}, "needs --kernel"),
-        ("deblur", {"kernel": "gaussian:1", "boundary": "periodic"}, "no boundary"),
+        (
+            "deblur",
+            {"kernel": "gaussian:1", "boundary": "periodic"},
+            "found periodic",
+        ),
         ("denoise", {"mask": "m.png"}, "does not belong"),
         ("denois", {}, "did you mean denoise"),
     ],
 )
 def test_bad_options(task: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvdiffError, match=sentence):
-        make(Photo(picture()), task, options)
+        make(picture(), task, options)
 
 
 def test_the_result_may_not_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("invdiff.io.MAX_PIXELS", 1000)
     with pytest.raises(InvdiffError, match="megapixels"):
-        make(Photo(picture()), "super-resolution", {"scale": 4})
+        make(picture(), "super-resolution", {"scale": 4})
 
 
 def test_nan_is_found_unless_it_is_missing(tmp_path: Any) -> None:
     pixels = picture()
     pixels[:, 3, 3] = torch.nan
     with pytest.raises(InvdiffError, match="NaN"):
-        make(Photo(pixels))
+        make(pixels)
     with pytest.raises(InvdiffError, match="NaN"):
-        make(Photo(pixels), sigma="estimate")
+        make(pixels, noise="estimate")
     mask = torch.zeros(1, 20, 24)
     mask[:, 2:5, 2:5] = 1
     save_picture(tmp_path / "m.png", mask)
-    d = make(Photo(pixels), "inpaint", {"mask": str(tmp_path / "m.png")})
+    d = make(pixels, "inpaint", {"mask": str(tmp_path / "m.png")})
     assert bool(torch.isfinite(d.problem.y).all())
 
 
 def test_auto_knows_every_task() -> None:
-    for name in zoo.TASKS:
-        solver, reason = zoo.auto(name, zoo.example(name))
-        assert solver.num_steps > 0 and (solver.name, reason) == zoo.AUTO[name]
+    for name, task in TASKS.items():
+        solver, reason = choose(task, task.toy())
+        assert solver.num_steps > 0, name
+        assert (solver.name, reason) == (task.auto.solver, task.auto.reason)
 
 
 def test_a_hole_takes_a_longer_path_than_scattered_pixels() -> None:
@@ -202,16 +232,17 @@ def test_a_hole_takes_a_longer_path_than_scattered_pixels() -> None:
     paths = []
     for A in (box, scattered):
         p = Problem(torch.zeros(1, 3, 32, 32), A, Gaussian(0.002), (3, 32, 32))
-        assert zoo.has_hole(p) == (A is box)
-        paths.append(zoo.auto("inpaint", p)[0].path)
+        assert has_hole(p) == (A is box)
+        paths.append(choose(TASKS["inpaint"], p)[0].path)
     assert paths[0].sigma_max > paths[1].sigma_max and paths[0].steps > paths[1].steps
 
 
 def test_every_estimator_draws_no_noise_and_can() -> None:
-    for name in zoo.TASKS:
-        found = zoo.estimator(name, zoo.example(name))
-        assert (found is None) == (name not in zoo.ESTIMATORS)
-        assert found is None or (found[0].estimates and found[0].name == zoo.ESTIMATORS[name][0])
+    for task in TASKS.values():
+        found = estimator(task, task.toy())
+        assert (found is None) == (task.best is None)
+        if found is not None and task.best is not None:
+            assert found[0].estimates and found[0].name == task.best.solver
 
 
 @pytest.mark.parametrize("boundary", ["unknown", "valid"])
@@ -224,24 +255,26 @@ def test_a_blurred_cut_out_is_explained_by_the_larger_picture(kernel: str, bound
     blurred = blur(taps, (40, 44), "zero")(large[None])[0]
     cut = blurred[:, above : 40 - below, left : 44 - right]
     told = {} if boundary == "unknown" else {"boundary": boundary}
-    d = make(Photo(cut), "deblur", {"kernel": kernel, **told})
-    assert d.margin == (above, below, left, right) and d.problem.x_shape == (3, 40, 44)
+    d = make(cut, "deblur", {"kernel": kernel, **told})
+    assert view(d).margin == (above, below, left, right) and d.problem.x_shape == (3, 40, 44)
     assert d.problem.residual(to_range(large, (-1, 1))[None]).abs().max() < 1e-5
-    assert torch.equal(without_margin(large, d.margin), large[:, above : 40 - below, left:-right])
+    assert torch.equal(
+        without_margin(large, view(d).margin), large[:, above : 40 - below, left:-right]
+    )
     # a reflected edge does not explain it
-    again = make(Photo(cut), "deblur", {"kernel": kernel, "boundary": "reflect"})
-    inner = to_range(without_margin(large, d.margin), (-1, 1))[None]
-    assert again.margin == (0, 0, 0, 0) and again.problem.residual(inner).abs().max() > 0.01
+    again = make(cut, "deblur", {"kernel": kernel, "boundary": "reflect"})
+    inner = to_range(without_margin(large, view(d).margin), (-1, 1))[None]
+    assert view(again).margin == (0, 0, 0, 0) and again.problem.residual(inner).abs().max() > 0.01
 
 
 def test_a_prior_of_one_size_has_no_room_for_a_margin() -> None:
     """It restores its own size with a reflected edge, and says so; a smaller cut-out fits."""
     kernel = {"kernel": "gaussian:1"}
     fixed = Denoiser(lambda x, sigma: x, (3, 20, 24))
-    d = damaged(Photo(picture()), "deblur", kernel, 0.01, fixed)
-    assert d.problem.x_shape == (3, 20, 24) and d.margin == (0, 0, 0, 0)
+    d = make(picture(), "deblur", kernel, 0.01, fixed)
+    assert d.problem.x_shape == (3, 20, 24) and view(d).margin == (0, 0, 0, 0)
     assert "the edge is reflected" in d.notes[0]
     assert d.problem.y.shape == (1, 3, 20, 24)
-    inner = damaged(Photo(picture()[:, 4:-4, 4:-4]), "deblur", kernel, 0.01, fixed)
-    assert inner.problem.x_shape == (3, 20, 24) and inner.margin == (4, 4, 4, 4)
+    inner = make(picture()[:, 4:-4, 4:-4], "deblur", kernel, 0.01, fixed)
+    assert inner.problem.x_shape == (3, 20, 24) and view(inner).margin == (4, 4, 4, 4)
     assert not inner.notes

@@ -59,7 +59,7 @@ def test_any_source_is_the_same_picture(done, picture, tmp_path):
 def test_the_command_line_reads_the_same_job(done, picture, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     picture.save("image.png")
-    args = ["restore", "image.png", "--task", "denoise", "--sigma", "0.1", "--seed", "3"]
+    args = ["restore", "denoise", "image.png", "--noise", "0.1", "--seed", "3"]
     assert main([*args, "--samples", "2", "--steps", "2", "--quiet", "--out", "cli"]) == 0
     loaded = Restoration.load("cli")
     np.testing.assert_array_equal(loaded.samples, done.samples)
@@ -116,7 +116,7 @@ def test_mr_images_are_complex(tmp_path, monkeypatch):
     z = np.zeros((32, 32), np.complex64)
     z[8:24, 10:20] = 1 + 0.5j
     np.save("image.npy", z)
-    assert main(["degrade", "image.npy", "--task", "mri", "--out", "scan", "--noise", "0.01"]) == 0
+    assert main(["degrade", "mri", "image.npy", "--out", "scan", "--noise", "0.01"]) == 0
     kspace = np.load("scan/kspace.npy")
     found = restore("mri", kspace, mask="scan/mask.npy", noise=0.01, **QUICK)
     assert found.estimate.dtype.kind == "c" and found.estimate.shape == (32, 32)
@@ -128,9 +128,12 @@ def test_mr_images_are_complex(tmp_path, monkeypatch):
     [
         (lambda p: restore("deblurr", p), "did you mean deblur"),
         (lambda p: restore("deblur", p), "needs --kernel"),
-        (lambda p: restore("denoise", p), "needs noise"),
-        (lambda p: restore("denoise", p, sigma=0.1), "told by noise"),
-        (lambda p: restore("denoise", p, noise=25), "give --sigma 25/255"),
+        (lambda p: restore("denoise", p), "needs --noise"),
+        (
+            lambda p: restore("denoise", p, sigma=0.1),
+            "belong to denoise, which takes --noise",
+        ),
+        (lambda p: restore("denoise", p, noise=25), "give --noise 25/255"),
         (lambda p: restore("colorize", p, scale=2), "does not belong to colorize"),
         (lambda p: restore("colorize", "no.png"), "no.png"),
         (lambda p: restore("colorize", p, samples=0), "at least 1"),

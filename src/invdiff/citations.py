@@ -107,9 +107,21 @@ def _of_parts(form: Any, role: str, module: str) -> list[Source]:
     return found
 
 
+def _told(task: dict[str, Any]) -> dict[str, Any]:
+    """The options of the task of run.json, by their flags; those of format 1 are texts already."""
+    if "fields" not in task:
+        return dict(task.get("options", {}))
+    found = {name.replace("_", "-"): value for name, value in task["fields"].items()}
+    maps = found.get("coil-maps", "")
+    if task["name"] == "mri":
+        found["coil-maps"] = "espirit" if maps is None else maps["fields"]["path"]
+    return found
+
+
 def _of_steps(c: dict[str, Any]) -> list[Source]:
     """What was done to the measurement before the run, as far as run.json tells."""
-    told, options = str(c.get("noise", "")), c.get("task", {}).get("options", {})
+    told, task = str(c.get("noise", "")), c.get("task", {})
+    options = _told(task)
     found = []
     if "finest detail" in told:
         found.append(("noise level", "invdiff.noise.estimate", "noise_from_detail"))

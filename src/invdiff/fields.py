@@ -8,6 +8,7 @@ InvdiffError is the sentence that users read. `None` is the only value that mean
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import types
 import typing
 from collections.abc import Mapping
@@ -68,8 +69,11 @@ def _one_of(choices: tuple[Any, ...], value: Any, name: str) -> Any:
     for choice in choices:
         if str(choice) == str(value):
             return choice
-    *first, last = map(str, choices)
-    raise InvdiffError(f"{flag(name)} is {', '.join(first)} or {last}, found {value}.")
+    *first, last = names = list(map(str, choices))
+    close = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.6)
+    hint = f"; did you mean {close[0]}?" if close else "."
+    listed = f"{', '.join(first)} or {last}" if first else last
+    raise InvdiffError(f"{flag(name)} is {listed}, found {value}{hint}")
 
 
 def _plain(hint: Any, value: Any, name: str) -> Any:

@@ -26,6 +26,8 @@ from invdiff.tasks.base import Task
 GROUP = "invdiff"
 LOADED: dict[str, str] = {}
 """Name to version of every plugin that is loaded; run.json tells of them."""
+ASKED: list[str] = []
+"""What --plugin named, in order: a command that is told to users names it again."""
 FAILED: dict[str, str] = {}
 """Name to reason of every one that could not be imported: a line in tables, and no more."""
 _loading: list[str] = []
@@ -80,6 +82,7 @@ def load(spec: str) -> None:
         else:
             module = importlib.import_module(spec)
             LOADED[spec] = str(getattr(module, "__version__", ""))
+        ASKED.append(spec)
     except InvdiffError:
         raise
     except Exception as error:  # whatever the code of others raises
@@ -87,6 +90,11 @@ def load(spec: str) -> None:
         raise InvdiffError(
             f"The plugin {spec} cannot be imported: {type(error).__name__}: {reason}."
         ) from error
+
+
+def flags() -> list[str]:
+    """The --plugin options that this command was given, for one that is to be typed."""
+    return [part for spec in dict.fromkeys(ASKED) for part in ("--plugin", spec)]
 
 
 def load_installed() -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from helpers import seeded
-from invdiff import zoo
 from invdiff.core import InvdiffError, Problem
 from invdiff.noise import Gaussian
 from invdiff.operators import Identity
@@ -23,6 +22,8 @@ from invdiff.solvers.latino import LATINO
 from invdiff.solvers.replacement import Replacement
 from invdiff.solvers.score_mri import ScoreMRI
 from invdiff.solvers.snips import SNIPS
+from invdiff.tasks import TASKS
+from invdiff.tasks.auto import configured
 
 NAMES = {
     "scoresde": "replacement",
@@ -41,7 +42,9 @@ NAMES = {
 @pytest.mark.parametrize(("name", "own"), NAMES.items())
 def test_the_fields_own_names_are_taken(name, own):
     assert solver_class(name) is registry()[own]
-    assert zoo.preset("inpaint", name, 0.1) == zoo.preset("inpaint", own, 0.1)
+    assert configured(TASKS["inpaint"], name, TASKS["inpaint"].toy(0.1)) == configured(
+        TASKS["inpaint"], own, TASKS["inpaint"].toy(0.1)
+    )
     assert system(own)
 
 

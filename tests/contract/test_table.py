@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from invdiff import zoo
 from invdiff.core import Problem
 from invdiff.needs import IncompatibleError, why_not
 from invdiff.priors.base import Denoiser
 from invdiff.rng import Rng
 from invdiff.run import solve
 from invdiff.solvers import registry
+from invdiff.tasks.table import columns, example, table
 
-CELLS = [(name, task) for name in registry() for task in zoo.columns()]
+CELLS = [(name, task) for name in registry() for task in columns()]
 SIGMAS = (0.05, 0.0)
 
 
@@ -29,13 +29,13 @@ def two_humps(x: Tensor, sigma: float) -> Tensor:
 @cache
 def promises() -> dict[str, dict[str, str]]:
     """The table, made once."""
-    return dict(zoo.table())
+    return dict(table())
 
 
 @cache
 def measured(task: str, sigma: float) -> Problem:
     """The task's small instance, with a measurement of a truth."""
-    empty = zoo.example(task, sigma=sigma)
+    empty = example(task, sigma=sigma)
     rng = Rng.of(3)
     truth = two_humps(rng.normal(torch.empty(1, *empty.x_shape), "truth"), 1.0)
     return Problem(empty.noise.sample(empty.A(truth), rng), empty.A, empty.noise, empty.x_shape)
@@ -62,8 +62,8 @@ def test_a_cell_is_what_happens(name, task):
 
 def test_no_row_is_empty():
     """Every solver can do something, and every task has a solver that reads its measurement."""
-    table = dict(zoo.table())
-    for name, cells in table.items():
+    rows = dict(table())
+    for name, cells in rows.items():
         assert any(not cell for cell in cells.values()), name
-    for task in zoo.columns():
-        assert any(not table[n][task] and not registry()[n].ignores_y for n in table), task
+    for task in columns():
+        assert any(not rows[n][task] and not registry()[n].ignores_y for n in rows), task

@@ -13,7 +13,6 @@ from scalar import ROUNDING, SIGMA_Y, Moments, assert_follows, each_gain, final,
 from scalar import ancestral as bridge
 
 from helpers import Dense, seeded, seeds, states
-from invdiff import zoo
 from invdiff.core import Problem
 from invdiff.noise import NOISELESS
 from invdiff.operators import Grayscale
@@ -23,6 +22,8 @@ from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.rng import Rng
 from invdiff.run import solve
 from invdiff.solvers.replacement import Replacement
+from invdiff.tasks import TASKS
+from invdiff.tasks.auto import configured
 
 PREDICTORS = ("ancestral", "reverse-diffusion", "euler-maruyama", "probability-flow")
 EVERY = PATHS | {"vp-sde": VPSDE(STEPS), "sub-vp": SubVP(STEPS)}
@@ -252,7 +253,9 @@ def test_the_short_preset():
 
     The 2000 evaluations of CIFAR-10's configuration gain 3e-4. Annealed, to stay affine.
     """
-    preset = zoo.preset("inpaint", "replacement", 0.02)  # the path ends at the noise of y
+    preset = configured(
+        TASKS["inpaint"], "replacement", TASKS["inpaint"].toy(0.02)
+    )  # the path ends at the noise of y
     assert preset == Replacement(path=Karras(60, 20.0, 0.02))
     for path, M, variance in (
         (preset.path, 1, 0.9084),

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from invdiff import zoo
 from invdiff.solvers import registry
+from invdiff.tasks import TASKS
+from invdiff.tasks.auto import configured
 
 ROOT = Path(__file__).parents[2]
 LONG = 1000
@@ -69,4 +70,4 @@ def test_the_presets_of_tasks_are_the_short_runs(short):
     """But for what depends on the task."""
     rows = {row.short.name: row.short for row in short.ROWS}
     for name in ("replacement", "snips"):
-        assert zoo.preset("inpaint", name, 0.1) == rows[name]
+        assert configured(TASKS["inpaint"], name, TASKS["inpaint"].toy(0.1)) == rows[name]

@@ -24,7 +24,6 @@ from scalar import PRIOR as SCALAR_PRIOR
 from torch import Tensor
 
 from helpers import Dense, Given, Levels, seeded, seeds, states
-from invdiff import zoo
 from invdiff.core import CLEAN, Level, Problem, State
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators import Identity, Inpaint
@@ -33,6 +32,8 @@ from invdiff.priors.base import Denoiser, Prior
 from invdiff.rng import Rng
 from invdiff.run import solve
 from invdiff.solvers.snips import SNIPS
+from invdiff.tasks import TASKS
+from invdiff.tasks.auto import configured
 
 # ---- the algorithm, as printed
 
@@ -213,7 +214,7 @@ def test_the_short_presets_excess_noise_is_near_the_papers():
         found = excess(SNIPS(c=c, K=1, path=VE(n, 3.0, 0.02)))
         assert found == pytest.approx(2 * c / (rho - (1 - c) ** 2) * rho, rel=1e-6)
         assert found == pytest.approx(1 + c / 2 + (1 - rho) / (2 * c), rel=(c + (1 - rho) / c) ** 2)
-    short = zoo.preset("deblur", "snips", 0.1)
+    short = configured(TASKS["deblur"], "snips", TASKS["deblur"].toy(0.1))
     assert short == SNIPS(c=0.15, K=2, final="denoised", path=VE(400, 3.0, 0.02))
     assert excess(short) == pytest.approx(1.1457, abs=ROUNDING)
     assert excess(SNIPS()) == pytest.approx(1.1213, abs=ROUNDING)

@@ -24,7 +24,7 @@ TASKS: dict[str, tuple[str, list[str], list[str]]] = {
     "inpaint": ("photo.png", ["--mask", "box:8,8,12,12"], []),
     "super-resolution": ("photo.png", ["--scale", "4", "--noise", "0.01"], []),
     "deblur": ("photo.png", ["--kernel", "gaussian:1.5", "--noise", "0.02"], []),
-    "denoise": ("photo.png", ["--sigma", "0.1"], []),
+    "denoise": ("photo.png", ["--noise", "0.1"], []),
     "colorize": ("photo.png", ["--noise", "0.01"], []),
     "demosaic": ("photo.png", ["--pattern", "GBRG"], []),
     "jpeg": ("photo.png", ["--quality", "20"], []),
@@ -46,7 +46,7 @@ def make(name: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as work:
         os.chdir(work)
         small.convert("L" if photo == "grey.png" else "RGB").save(photo)
-        assert main(["degrade", photo, "--task", name, *told, "--seed", "1", "--out", "made"]) == 0
+        assert main(["degrade", name, photo, *told, "--seed", "1", "--out", "made"]) == 0
         command = shlex.split(json.loads(Path("made/degrade.json").read_text())["restore"])[1:]
         short = ["--steps", "3", "--samples", "2", "--seed", "5", "--quiet"]
         assert main([*command, *more, *short, "--out", str(folder / name)]) == 0

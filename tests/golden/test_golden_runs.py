@@ -12,7 +12,7 @@ from invdiff.priors.load import load_prior
 from invdiff.restoration import restored
 from invdiff.result import Result
 from invdiff.run import again
-from invdiff.zoo import TASKS
+from invdiff.tasks import TASKS
 
 RUNS = sorted(path for path in (Path(__file__).parent / "runs").iterdir() if path.is_dir())
 PICTURES = ("estimate", "mean", "best", "sample-1", "sample-2")

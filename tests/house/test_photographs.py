@@ -9,11 +9,13 @@ from types import ModuleType
 import pytest
 import torch
 
-from invdiff import zoo
 from invdiff.core import Case, Problem
+from invdiff.needs import missing
 from invdiff.noise import NOISELESS, Poisson
 from invdiff.operators import Bayer, Identity
 from invdiff.rng import Rng
+from invdiff.tasks import TASKS
+from invdiff.tasks.auto import choose
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,13 +30,13 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 def test_every_task_whose_answer_is_a_photograph_has_a_row(page: ModuleType) -> None:
-    assert [r.task for r in page.ROWS] == [n for n in zoo.TASKS if n not in ("mri", "ct")]
+    assert [r.task for r in page.ROWS] == [n for n in TASKS if n not in ("mri", "ct")]
     truth = torch.rand(1, 3, *page.SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     for row in page.ROWS:
         case = row.case(truth)
         assert torch.isfinite(case.problem.y).all()
-        solver, _ = zoo.auto(row.task, case.problem)
-        assert not zoo.missing(solver, case.problem), row.task
+        solver, _ = choose(TASKS[row.task], case.problem)
+        assert not missing(solver, case.problem), row.task
 
 
 def test_bilinear_demosaicing_is_exact_on_even_colours(page: ModuleType) -> None:

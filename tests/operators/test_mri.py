@@ -153,7 +153,7 @@ def test_noise_in_twin_samples_averages_out():
 
 @pytest.mark.parametrize("kind", ["mri", "mri-real", "mri-multi-coil"])
 def test_a_run_on_complex_data_is_saved_and_read(kind, tmp_path):
-    from invdiff.zoo import example
+    from invdiff.tasks.table import example
 
     empty = example(kind)
     for dtype in (torch.float32, torch.float64):

@@ -160,6 +160,6 @@ def test_load_prior_and_the_command_line(tmp_path: Path, capsys) -> None:
     sentence(lambda: load_prior(path), str(path), "does not denoise", "presumed: schedule linear")
     assert load_prior(path, check=False).presumed[0] == "schedule linear"
     photo = Path(denoises.__file__).parent / "weights" / "fashion28-samples.png"
-    args = ["restore", str(photo), "--task", "denoise", "--sigma", "0.1", "--prior", str(path)]
+    args = ["restore", "denoise", str(photo), "--noise", "0.1", "--prior", str(path)]
     assert main([*args, "--out", str(tmp_path / "out")]) == 2
     assert "--no-check" in capsys.readouterr().err

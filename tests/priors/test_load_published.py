@@ -126,7 +126,7 @@ def test_from_the_file_to_a_restored_picture(
     label = options.get("label")
     told = ",".join(f"{k}={v}" for k, v in options.items() if k != "label")
     for solver in ("DPS", "DDRM") if kind in ("guided-diffusion (ADM)", "diffusers") else ("DPS",):
-        args = ["restore", str(photo), "--task", "denoise", "--sigma", "0.1", "--prior", str(path)]
+        args = ["restore", "denoise", str(photo), "--noise", "0.1", "--prior", str(path)]
         args += ["--solver", solver.lower(), "--steps", "2", "--samples", "1", "--quiet"]
         args += ["--prior-options", told] if told else []
         args += ["--no-check", *(["--label", str(label)] if label is not None else [])]
@@ -340,7 +340,7 @@ def test_guidance_of_edm_needs_no_option(tmp_path: Path) -> None:
 
 def test_guidance_on_the_command_line(tmp_path: Path, photo: Path, capsys) -> None:
     path = make("guided-class-cond")(tmp_path / "cond.pt")
-    args = ["restore", str(photo), "--task", "denoise", "--sigma", "0.1", "--prior", str(path)]
+    args = ["restore", "denoise", str(photo), "--noise", "0.1", "--prior", str(path)]
     args += ["--solver", "ddrm", "--steps", "2", "--samples", "1", "--quiet", "--label", "1"]
     args += ["--no-check"]
     options = ",".join(f"{k}={v}" for k, v in ADM.items()) + ",null_label=4"

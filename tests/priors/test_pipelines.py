@@ -204,7 +204,7 @@ def test_restore(folders: dict[str, Path], tmp_path: Path, solver: str) -> None:
 
     photo, out = tmp_path / "photo.png", tmp_path / "out"
     Image.new("RGB", (8, 8), (200, 100, 50)).save(photo)
-    told = f"--task super-resolution --scale 2 --solver.name {solver} --steps 2 --samples 1 --quiet"
+    told = f"super-resolution --scale 2 --solver {solver} --steps 2 --samples 1 --quiet"
     told = [str(photo), *told.split(), "--prior", str(folders["sd"]), "--out", str(out)]
     assert main(["restore", *told]) == 0
     with Image.open(out / "sample-1.png") as picture:
@@ -217,8 +217,8 @@ def test_restore_with_a_prompt_and_again(folders: dict[str, Path], tmp_path: Pat
 
     photo, found = tmp_path / "photo.png", []
     Image.new("RGB", (16, 16), (200, 100, 50)).save(photo)
-    told = [str(photo), "--task", "denoise", "--sigma", "0.1", "--prior", str(folders["sd"])]
-    told += ["--solver.name", "dps", "--steps", "2", "--samples", "1", "--quiet"]
+    told = ["denoise", str(photo), "--noise", "0.1", "--prior", str(folders["sd"])]
+    told += ["--solver", "dps", "--steps", "2", "--samples", "1", "--quiet"]
     for i, text in enumerate(([], ["--prompt", "a cat", "--guidance", "3"])):
         assert main(["restore", *told, *text, "--out", str(tmp_path / f"{i}")]) == 0
         found.append(Result.load(tmp_path / f"{i}").samples)

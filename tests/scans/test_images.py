@@ -170,7 +170,7 @@ def test_a_scan_is_made_of_the_frame_in_the_middle(
     write_frames(tmp_path / "a.dcm", stored, own, shared)
     write_slice(tmp_path / "b.dcm", hu_image(0, (16, 16)))
     for name in ("a", "b"):
-        made = ["--task", "ct", "--views", "4", "--out", str(tmp_path / name)]
+        made = ["ct", "--views", "4", "--out", str(tmp_path / name)]
         assert main(["degrade", str(tmp_path / f"{name}.dcm"), *made]) == 0
         assert ("slice 1 of 3, the middle one" in capsys.readouterr().out) == (name == "a")
         truth = np.load(tmp_path / name / "truth.npy")

@@ -22,6 +22,8 @@ ALONE = {
     if kind is bool
 }
 """Options without a value."""
+BEFORE = {"--sigma": "--noise", "--solver.name": "--solver"}
+"""Options of before, and what they are called now."""
 
 
 def split(name: str, args: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -59,9 +61,10 @@ def _known() -> str:
 
 
 def _check_old(name: str, args: Sequence[str]) -> None:
-    """Raise InvdiffError for --task and --sigma of before, with the command of now."""
+    """Raise InvdiffError for --task, --sigma and such of before, with the command of now."""
     keys = [a.partition("=")[0] for a in args]
-    if "--task" not in keys and "--sigma" not in keys:
+    old = [k for k in ("--task", *BEFORE) if k in keys]
+    if not old:
         return
     rest, task, left = [], [], list(args)
     while left:
@@ -69,11 +72,14 @@ def _check_old(name: str, args: Sequence[str]) -> None:
         if key == "--task":
             task = [value if equals else left.pop(0) if left else "TASK"]
         else:
-            key = "--noise" if key == "--sigma" else key
+            key = BEFORE.get(key, key)
             rest.append(f"{key}{equals}{value}")
-    gone = " and ".join(k for k in ("--task", "--sigma") if k in keys)
+    rest = [a for a in rest if a not in task]
+    gone = " and ".join(old)
     now = shlex.join(["invdiff", name, *task, *rest])
-    raise InvdiffError(f"{gone} of before is gone: {now} does the same now.")
+    raise InvdiffError(
+        f"{gone} of before {'are' if ' ' in gone else 'is'} gone: {now} does the same now."
+    )
 
 
 def with_config(to: Parser, given: Given, task: str | None, known: Any) -> str:

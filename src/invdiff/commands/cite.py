@@ -35,10 +35,24 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         from invdiff.core import InvdiffError
 
+        lacking = re.fullmatch(r"argument (--\S+): expected one argument", message)
+        if lacking:
+            raise InvdiffError(f"{lacking[1]} needs a value.")
         raise InvdiffError(f"{message}; see invdiff cite --help.")
 
+    def read(self, args: list[str]) -> argparse.Namespace:
+        """What was given. Raises InvdiffError for an option that is not there, and two runs."""
+        given, rest = self.parse_known_args(args)
+        for word in rest:
+            from invdiff.core import InvdiffError, nearest
 
-def parser() -> argparse.ArgumentParser:
+            if word.startswith("-"):
+                raise nearest(word.partition("=")[0], self._option_string_actions, "option")
+            raise InvdiffError(f"There is one {word!r} too many; quote names that hold spaces.")
+        return given
+
+
+def parser() -> _Parser:
     """The options of the command."""
     to = _Parser(
         prog="invdiff cite",
@@ -57,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(name: str, args: list[str]) -> int:
     """Print what to cite; the exit code."""
-    given = parser().parse_args(args)
+    given = parser().read(args)
     from invdiff import citations
     from invdiff.core import InvdiffError
     from invdiff.solvers import solver_class

@@ -15,7 +15,7 @@ from invdiff.commands import asked
 from invdiff.commands.common import say
 from invdiff.commands.parser import Parser, wants_help
 from invdiff.option import option
-from invdiff.plugins import load_installed
+from invdiff.plugins import flags, load_installed
 from invdiff.serial import check_apart, check_folder, encode, whole_folder
 from invdiff.tasks import TASKS, simulation
 from invdiff.tasks.values import Kernel, Mask
@@ -61,6 +61,7 @@ def run(name: str, args: list[str]) -> int:
     made = making.make(file, out, how.seed)
     command = ["invdiff", "restore", made.task.name, str(out / made.measurement)]
     command += [part for pair in fields.changed(made.task).items() for part in pair]
+    command += flags()
     about = {"invdiff": __version__, "task": task, "options": encode(making, {})}
     about |= {"seed": how.seed, "photo": str(file), "restore": shlex.join(command)}
     with whole_folder(out, how.overwrite, MARKER) as folder:

@@ -24,6 +24,8 @@ from invdiff.tasks.base import Simulation, Task
 
 WIDTH, COLUMN = 100, 26
 """Characters of a line of help, and where the meaning of an option begins."""
+BEFORE = {"sigma": "noise", "photo": "file"}
+"""Entries of YAML files of before, and what they are called now."""
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
@@ -50,6 +52,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=Help,
             add_help=False,
             allow_abbrev=False,
+            exit_on_error=False,
             argument_default=argparse.SUPPRESS,
         )
         self.owners: list[type] = []
@@ -143,6 +146,8 @@ class Given:
         known = set(known)
         for key, value in config.items():
             name = str(key).replace("-", "_")
+            if name in BEFORE:
+                raise InvdiffError(f"`{name}:` of before is gone; write `{BEFORE[name]}:` now.")
             if name not in known:
                 raise fields.unknown(flag(name), map(flag, sorted(known)))
             if value is not None:
@@ -183,7 +188,7 @@ def metavar_of(kind: Any, beside: int) -> str:
 def _choices(kind: Any, metavar: str, f: dataclasses.Field[Any]) -> str:
     """The values of an option, in words, where nothing else names them."""
     values = list(map(str, get_args(kind))) if get_origin(kind) is Literal else []
-    if metavar != "NAME" or all(v in f.metadata["help"] for v in values):
+    if metavar != "NAME" or all(v in f.metadata.get("help", "") for v in values):
         return ""
     return f": {', '.join(values[:-1])} or {values[-1]}"
 
@@ -265,11 +270,13 @@ def add_knobs(to: Parser, solver: Solver) -> None:
         f = next(f for f in dataclasses.fields(owner) if f.name == name.removeprefix("path."))
         text = f.metadata.get("help", f"of the {type(owner).__name__} path")
         hint, default = span(f.metadata.get("min"), f.metadata.get("max")), getattr(owner, f.name)
+        metavar = "NAME" if kind is Solver else metavar_of(kind, len(name) + 9)
+        text += _choices(kind, metavar, f)
         if kind is Solver:
             hint = f"one of {', '.join(n for n in registry() if n != solver.name)}"
             default = default.name
         group.add_argument(
             f"--solver.{name}",
-            metavar="NAME" if kind is Solver else metavar_of(kind, len(name) + 9),
+            metavar=metavar,
             help=f"{text}{f', {hint}' if hint else ''}; {default} by default",
         )

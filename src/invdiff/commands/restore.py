@@ -24,7 +24,7 @@ from invdiff.commands.common import (
 from invdiff.commands.parser import Parser, add_knobs, wants_help, with_knobs
 from invdiff.core import InvdiffError
 from invdiff.option import flag
-from invdiff.plugins import load_installed
+from invdiff.plugins import flags, load_installed
 from invdiff.restoration import checkpoint
 from invdiff.restoration.job import Job, prepare, repeated
 from invdiff.restoration.perform import perform
@@ -49,7 +49,7 @@ def run(name: str, args: list[str]) -> int:
     if wants_help(args):
         print(help_on(name, args))
         return OK
-    command = ["invdiff", name, *args]
+    command = ["invdiff", name, *args, *flags()]
     if any(a.partition("=")[0] == "--from" for a in args):
         job, how = _repeated(name, args)
         inputs: list[str] = []
@@ -170,6 +170,10 @@ def _wanted(name: str, args: Sequence[str]) -> Wanted:
 
 def _repeated(name: str, args: Sequence[str]) -> tuple[Job, RunOptions]:
     """The job of an earlier run. Raises InvdiffError for options that have no place there."""
+    load_installed()
+    for old in ("--task", "--sigma"):
+        if any(a.partition("=")[0] == old for a in args):
+            raise InvdiffError(f"--from repeats a run exactly as it was; leave {old} out.")
     to = Parser(name, "--from RUN", ABOUT)
     to.add_argument("--from", dest="source", metavar="RUN")
     for cls in COMMON:
@@ -199,17 +203,25 @@ def help_on(name: str, args: Sequence[str]) -> str:
         if solver is None or solver == "auto":
             return overview(name)
         to = Parser(name, "TASK FILE --solver NAME [options]", solver_class(solver).paper)
-        add_knobs(to, solver_class(solver)())
+        add_knobs(to, _with_base(solver_class(solver)(), rest))
         return to.format_help().rstrip()
     to = _parser(name, task)
     solver = _named(to, [a for a in rest if a != task])
     if solver is not None and solver != "auto":
         cls = task_class(task)
-        found = configured(cls, solver, cls.toy())
-        base = to.read([a for a in rest if a != task]).knobs.get("base")
-        add_knobs(to, with_knobs(found, {"base": base}) if base else found)
+        add_knobs(to, _with_base(configured(cls, solver, cls.toy()), rest))
     text = to.format_help().rstrip()
     return f"{text}\n\n  invdiff {name} {task} {task_class(task).example}"
+
+
+def _with_base(solver: Solver, rest: Sequence[str]) -> Solver:
+    """The solver, with the one inside it that arguments name: its path has knobs of its own."""
+    to = Parser("restore", "", "")
+    for cls in (*TASKS.values(), *COMMON):
+        missing = {n for n in fields.options(cls) if flag(n) not in to.flags()}
+        to.add(cls, "", without=set(fields.options(cls)) - missing)
+    base = to.read(rest).knobs.get("base")
+    return with_knobs(solver, {"base": base}) if base else solver
 
 
 def _named(to: Parser, rest: Sequence[str]) -> str | None:
@@ -288,4 +300,7 @@ def _written(done: Restoration, out: Path) -> list[tuple[str, str]]:
     one = done.drawn and done.want != "estimate" and done.result.samples.shape[1] == 1
     if one and done.view.spread:
         lines.append(("", "one sample shows no uncertainty; give --samples 2 or more"))
-    return [*lines, ("again", f"invdiff restore --from {out / MARKER}")]
+    return [
+        *lines,
+        ("again", shlex.join(["invdiff", "restore", "--from", str(out / MARKER), *flags()])),
+    ]

@@ -196,6 +196,13 @@ def repeated(
         samples, seed, batch, portable = (c[k] for k in ("samples", "seed", "batch", "portable"))
     except (LookupError, TypeError) as error:
         raise InvdiffError(f"{source} is not the run.json of a restoration.") from error
+    except InvdiffError as error:
+        missing = [name for name in c.get("plugins", {}) if name not in LOADED]
+        if not missing:
+            raise
+        raise InvdiffError(
+            f"{source} was made with what is not part of invdiff; give --plugin {missing[0]}."
+        ) from error
     usable = c["device"] == "cpu" or torch.cuda.is_available()
     device = torch_device(device or (c["device"] if usable else "auto"))
     spec = prior or facts["prior_spec"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from invdiff.forms.photo import upright
+from invdiff.tasks.pictures import upright
 
 
 @pytest.mark.parametrize("turn", range(1, 9))

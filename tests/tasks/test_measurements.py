@@ -138,7 +138,7 @@ def array(path: Path) -> np.ndarray:
 
 def degraded(case: str, photo: str = "photo.png") -> list[str]:
     """The arguments that undo a case, as `degrade` tells them."""
-    assert main(["degrade", photo, "--task", *CASES[case], "--out", "d"]) == 0
+    assert main(["degrade", *CASES[case], photo, "--out", "d"]) == 0
     words = shlex.split(json.loads(Path("d/degrade.json").read_text())["restore"])
     assert words[:2] == ["invdiff", "restore"]
     return [*words[1:], *prior(CASES[case][0]), *QUICK]
@@ -204,7 +204,7 @@ def test_a_scan_without_noise_is_restored_by_the_command_that_is_told(
     """An estimate would take the outermost signal for noise."""
     for coils in ("1", "3"):
         options = ["--coils", coils, "--out", coils]
-        assert main(["degrade", "photo.png", "--task", "mri", *options]) == 0
+        assert main(["degrade", "mri", "photo.png", *options]) == 0
         words = shlex.split(json.loads(Path(coils, "degrade.json").read_text())["restore"])
         assert main([*words[1:], *prior("mri"), *QUICK, "--out", f"r{coils}"]) == 0
         assert Result.load(f"r{coils}").problem().sigma_y == 0
@@ -231,7 +231,7 @@ def test_units_are_those_of_the_data(here: Path, quick_figures: None) -> None:
 def test_without_tifffile_there_are_arrays(
     here: Path, quick_figures: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("invdiff.forms.ct.find_spec", lambda name: None)
+    monkeypatch.setattr("invdiff.tasks.ct.find_spec", lambda name: None)
     assert main([*degraded("ct"), "--out", "a"]) == 0
     assert "sample-1.npy" in names(here / "a") and "sample-1.tif" not in names(here / "a")
     assert "pip install 'invdiff[io]'" in capsys.readouterr().out
@@ -280,7 +280,7 @@ def test_resume_gives_the_same_image(
 def test_a_jpeg_is_restored_as_it_is_stored(here: Path, quick_figures: None) -> None:
     """The blocks belong to the stored pixels: the turned file gives the plain one's result."""
     for name in ("plain", "turned"):
-        args = ["restore", f"{name}.jpg", "--task", "jpeg", *prior("jpeg"), *QUICK]
+        args = ["restore", "jpeg", f"{name}.jpg", *prior("jpeg"), *QUICK]
         assert main([*args, "--out", name]) == 0
     plain, turned = (array(here / n / "mean.png") for n in ("plain", "turned"))
     assert np.array_equal(turned, np.rot90(plain, -1))
@@ -291,17 +291,17 @@ def test_a_jpeg_is_restored_as_it_is_stored(here: Path, quick_figures: None) -> 
 def test_a_grey_jpeg(here: Path, quick_figures: None, capsys: pytest.CaptureFixture) -> None:
     """With a colour prior and with a grey one; a colour file needs a colour prior."""
     for channels in ("1", "3"):
-        args = ["--task", "jpeg", "--prior", f"tiny{channels}.safetensors", *QUICK]
-        assert main(["restore", "grey.jpg", *args, "--out", channels]) == 0
+        args = ["jpeg", "--prior", f"tiny{channels}.safetensors", *QUICK]
+        assert main(["restore", *args, "grey.jpg", "--out", channels]) == 0
         assert array(here / channels / "mean.png").shape == SIZE
     capsys.readouterr()
-    args = ["--task", "jpeg", "--prior", "tiny1.safetensors"]
-    assert main(["restore", "plain.jpg", *args]) == 2
+    args = ["jpeg", "--prior", "tiny1.safetensors"]
+    assert main(["restore", *args, "plain.jpg"]) == 2
     assert "the prior is of grey pictures" in capsys.readouterr().err
 
 
 def test_other_solvers(here: Path, quick_figures: None) -> None:
-    args = ["restore", "plain.jpg", "--task", "jpeg", "--solver", "pigdm", *prior("jpeg"), *QUICK]
+    args = ["restore", "jpeg", "plain.jpg", "--solver", "pigdm", *prior("jpeg"), *QUICK]
     assert main([*args, "--out", "p"]) == 0
     assert main([*degraded("ct"), "--solver", "score-medical", "--out", "s"]) == 0
 
@@ -323,9 +323,9 @@ def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixtu
     np.save("angles.npy", np.array(angles))
     A = Radon(angles, (16, 16), 25, shift=1.0, source=60.0)
     np.save("fan.npy", A(torch.from_numpy(inside)[None, None])[0, 0].numpy())
-    args = ["--task", "ct", *prior("ct"), *QUICK, "--angles", "angles.npy", "--side", "16"]
+    args = ["ct", *prior("ct"), *QUICK, "--angles", "angles.npy", "--side", "16"]
     fan = ["--geometry", "fan", "--source", "60", "--center", "1"]
-    assert main(["restore", "fan.npy", *args, *fan, "--out", "fan"]) == 0
+    assert main(["restore", *args, "fan.npy", *fan, "--out", "fan"]) == 0
     problem = Result.load("fan").problem()
     found = problem.A
     assert isinstance(found, Radon) and (found.source, found.shift) == (60.0, 1.0)
@@ -334,7 +334,7 @@ def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixtu
         torch.from_numpy(inside)[None, None])[0, 0].numpy())  # fmt: skip
     some = ["--center", "estimate", "--views", "8"]
     capsys.readouterr()
-    assert main(["restore", "parallel.npy", *args, *some, "--out", "p"]) == 0
+    assert main(["restore", *args, "parallel.npy", *some, "--out", "p"]) == 0
     found = Result.load("p").problem().A
     assert isinstance(found, Radon) and len(found.angles) == 8
     assert abs(found.shift - 1) < 0.05
@@ -421,7 +421,7 @@ def test_rings_and_drift_are_removed_on_demand(
         ("before", found, []),
     ):
         np.savez(f"{name}.npz", sinogram=z.numpy(), angles=np.array(degrees))
-        args = ["restore", f"{name}.npz", "--task", "ct", "--kind", "integrals", *prior("ct")]
+        args = ["restore", "ct", f"{name}.npz", "--kind", "integrals", *prior("ct")]
         capsys.readouterr()
         assert main([*args, *QUICK, "--noise", "0.01", *options, "--out", name]) == 0
         told[name] = capsys.readouterr().out
@@ -434,7 +434,7 @@ def test_rings_and_drift_are_removed_on_demand(
 def test_small_angles_stay_degrees(here: Path, quick_figures: None) -> None:
     """A file without units would be read as radians."""
     angles = ["--views", "3", "--angles", "-3,3"]
-    assert main(["degrade", "photo.png", "--task", "ct", *angles, "--out", "d"]) == 0
+    assert main(["degrade", "ct", "photo.png", *angles, "--out", "d"]) == 0
     words = shlex.split(json.loads(Path("d/degrade.json").read_text())["restore"])
     assert main([*words[1:], *prior("ct"), *QUICK, "--out", "a"]) == 0
     found = Result.load("a").problem().A
@@ -484,7 +484,7 @@ def test_a_grey_picture_in_little_light(
     readout: list[str], here: Path, quick_figures: None, capsys: pytest.CaptureFixture
 ) -> None:
     """Three equal channels count as one: each has three times the variance of the pixel."""
-    args = ["degrade", "grey.png", "--task", "low-light", "--peak", "20", *readout, "--out", "d"]
+    args = ["degrade", "low-light", "grey.png", "--peak", "20", *readout, "--out", "d"]
     assert main(args) == 0
     words = shlex.split(json.loads(Path("d/degrade.json").read_text())["restore"])
     variances = []
@@ -509,45 +509,47 @@ def test_the_dark_current_of_a_single_pixel_does_not_count(here: Path, quick_fig
         with np.load("d/measurement.npz") as file:
             arrays = dict(file)
         np.savez("dark.npz", **{**arrays, "y": gain * arrays["y"] + dark})
-        args[args.index(args[1])] = "dark.npz"
+        args[2] = "dark.npz"
         assert main([*args, "--out", name]) == 0
         problems.append(Result.load(name).problem().y)
     assert torch.allclose(problems[0], problems[1], atol=1e-3)
     assert not torch.allclose(problems[0], problems[2], atol=1e-1)
 
 
-J = ["restore", "plain.jpg", "--task", "jpeg", *prior("jpeg"), *QUICK]
-PHASE = ["--task", "phase-retrieval", *prior("phase"), *QUICK]
-MRI = ["--task", "mri", *prior("mri"), *QUICK]
-READ = ["restore", "negative.npy", "--task", "low-light", "--peak", "9", "--readout", "2"]
+J = ["restore", "jpeg", "plain.jpg", *prior("jpeg"), *QUICK]
+PHASE = ["phase-retrieval", *prior("phase"), *QUICK]
+MRI = ["mri", *prior("mri"), *QUICK]
+READ = ["restore", "low-light", "negative.npy", "--peak", "9", "--readout", "2"]
 READ += [*prior(""), *QUICK]
-CS = ["--task", "compressed-sensing", *prior("")]
+CS = ["compressed-sensing", *prior("")]
 HADAMARD = [*CS, "--kind", "hadamard", "--noise", "0.1"]
-CT = ["restore", "sino.npy", "--task", "ct", *prior("ct"), *QUICK]
+CT = ["restore", "ct", "sino.npy", *prior("ct"), *QUICK]
 TURN = [*CT, "--angles", "0,180"]
-FAN = ["--task", "ct", "--geometry", "fan", "--out", "o"]
+FAN = ["ct", "--geometry", "fan", "--out", "o"]
 BAD = {
-    "no jpeg": (["restore", "photo.png", *J[2:]], "photo.png is not a JPEG file"),
-    "jpeg noise": ([*J, "--noise", "0.1"], "jpeg has no Gaussian noise; leave --noise out"),
+    "no jpeg": (["restore", "jpeg", "photo.png", *J[3:]], "photo.png is not a JPEG file"),
+    "jpeg noise": (
+        [*J, "--noise", "0.1"],
+        "not belong to jpeg, which takes no options",
+    ),
     "jpeg solver": ([*J, "--solver", "ddrm"], "ddrm cannot .* These can: .*ddrm-jpeg"),
     "jpeg quality": ([*J, "--quality", "10"], "no option called '--quality'"),
-    "quality": (["degrade", "photo.png", "--task", "jpeg", "--quality", "99", "--out", "o"], "95"),
-    "no quality": (["degrade", "photo.png", "--task", "jpeg", "--out", "o"], "needs --quality"),
-    "raw colours": (["restore", "photo.png", "--task", "demosaic", *prior("")], "has colours"),
+    "quality": (["degrade", "jpeg", "photo.png", "--quality", "99", "--out", "o"], "95"),
+    "no quality": (["degrade", "jpeg", "photo.png", "--out", "o"], "needs --quality"),
+    "raw colours": (["restore", "demosaic", "photo.png", *prior("")], "has colours"),
     "pattern": (
-        ["restore", "grey.png", "--task", "demosaic", "--pattern", "RGBG", *prior("")],
-        "one of RGGB",
+        ["restore", "demosaic", "grey.png", "--pattern", "RGBG", *prior("")],
+        "RGGB, BGGR, GRBG or GBRG, found RGBG",
     ),
-    "grey prior": (["restore", "grey.png", "--task", "demosaic", *prior("ct")], "shape .3, height"),
-    "gain": (["restore", "photo.png", "--task", "hdr", "--gain", "-2", *prior("")], "above 0"),
-    "no peak": (["restore", "photo.png", "--task", "low-light", *prior("")], "needs --peak"),
-    "peak": (["restore", "photo.png", "--task", "low-light", "--peak", "0", *prior("")], "above 0"),
+    "grey prior": (["restore", "demosaic", "grey.png", *prior("ct")], "shape .3, height"),
+    "gain": (["restore", "hdr", "photo.png", "--gain", "-2", *prior("")], "above 0"),
+    "no peak": (["restore", "low-light", "photo.png", *prior("")], "needs --peak"),
+    "peak": (["restore", "low-light", "photo.png", "--peak", "0", *prior("")], "above 0"),
     "readout": (
         [
             "restore",
-            "photo.png",
-            "--task",
             "low-light",
+            "photo.png",
             "--peak",
             "9",
             "--readout",
@@ -557,108 +559,110 @@ BAD = {
         "read noise, in counts, is a finite number above 0",
     ),
     "negative light": (
-        ["restore", "negative.npy", "--task", "low-light", "--peak", "30", *prior("")],
+        ["restore", "low-light", "negative.npy", "--peak", "30", *prior("")],
         "64 values .* below black, .* --readout",
     ),
     "read noise": (
         [*READ, "--solver", "dps", "--solver.loss", "poisson_diag"],
         "needs Poisson noise and the noise is PoissonGaussian. These can: .*dps.*score-prior",
     ),
-    "magnitudes": (["restore", "k.npy", *PHASE], "k.npy holds complex64"),
-    "magnitude axes": (["restore", "cube.npy", *PHASE], "has shape"),
-    "oversample": (["restore", "sino.npy", *PHASE, "--oversample", "8"], "No image has magnit"),
-    "masks": (["restore", "real.npy", *PHASE, "--masks", "k.npy"], "has shape"),
-    "phase estimate": (["restore", "real.npy", *PHASE, "--noise", "estimate"], "not estimated"),
-    "no array": (["restore", "photo.png", *PHASE], "not a numpy array .*numpy.save"),
-    "negative": (["restore", "negative.npy", *PHASE], "large negative values"),
-    "complex prior": (["restore", "photo.png", "--task", "hdr", *prior("mri")], "has 2 channels"),
-    "complex jpeg": (["restore", "grey.jpg", *J[2:4], *prior("mri")], "has 2 channels"),
-    "complex phase": (["restore", "real.npy", *PHASE[:2], *prior("mri")], "has 2 channels"),
+    "magnitudes": (["restore", *PHASE, "k.npy"], "k.npy holds complex64"),
+    "magnitude axes": (["restore", *PHASE, "cube.npy"], "has shape"),
+    "oversample": (["restore", *PHASE, "sino.npy", "--oversample", "8"], "No image has magnit"),
+    "masks": (["restore", *PHASE, "real.npy", "--masks", "k.npy"], "has shape"),
+    "phase estimate": (["restore", *PHASE, "real.npy", "--noise", "estimate"], "not estimated"),
+    "no array": (["restore", *PHASE, "photo.png"], "not a numpy array .*numpy.save"),
+    "negative": (["restore", *PHASE, "negative.npy"], "large negative values"),
+    "complex prior": (["restore", "hdr", "photo.png", *prior("mri")], "has 2 channels"),
+    "complex jpeg": (["restore", "jpeg", "grey.jpg", *prior("mri")], "has 2 channels"),
+    "complex phase": (["restore", "phase-retrieval", "real.npy", *prior("mri")], "has 2 channels"),
     "grey mosaic": (
-        ["degrade", "grey.png", "--task", "demosaic", "--out", "o"],
+        ["degrade", "demosaic", "grey.png", "--out", "o"],
         "shape .3, height",
     ),
     "box": (
-        ["degrade", "photo.png", "--task", "inpaint", "--mask", "box:1.5,0,inf,3", "--out", "o"],
+        ["degrade", "inpaint", "photo.png", "--mask", "box:1.5,0,inf,3", "--out", "o"],
         "not a mask; give random:SHARE, box",
     ),
     "bright": (
-        ["degrade", "photo.png", "--task", "low-light", "--peak", "1e30", "--out", "o"],
+        ["degrade", "low-light", "photo.png", "--peak", "1e30", "--out", "o"],
         "rates below 9e.18",
     ),
-    "two levels": (
-        ["degrade", "photo.png", "--task", "denoise", "--sigma", "1", "--noise", "1", "--out", "o"],
-        "from --sigma; leave --noise out",
+    "no kind": (["restore", *CS, "few.npy"], "does not tell its kind; give --kind"),
+    "sensed kind": (
+        ["restore", *CS, "few.npy", "--kind", "fourer"],
+        "fourer; did you mean fourier",
     ),
-    "no kind": (["restore", "few.npy", *CS], "does not tell its kind; give --kind"),
-    "sensed kind": (["restore", "few.npy", *CS, "--kind", "fourer"], "did you mean fourier"),
-    "kind twice": (["restore", "sensed.npz", *CS, "--kind", "dct"], "kind, hadamard; leave --kind"),
-    "size twice": (["restore", "sensed.npz", *CS, "--size", "8x32"], "size, 16 x 16; leave --size"),
-    "kind of a number": (["restore", "kind.npz", *CS], "kind in kind.npz is not a text"),
-    "cut short": (["restore", "cut.npz", *CS], "said to measure 0.5 .* holds 0.25"),
-    "too many": (["restore", "large.npz", *CS], "from 1 to 16, found 64"),
-    "no size": (["restore", "few.npy", *HADAMARD], "size of its picture; give --size"),
-    "size text": (["restore", "few.npy", *HADAMARD, "--size", "16"], "WIDTHxHEIGHT"),
-    "no power": (["restore", "few.npy", *HADAMARD, "--size", "16x24"], "powers of two"),
-    "channels": (["restore", "few.npy", *HADAMARD, "--size", "16x16"], "2 channels, but .* has 3"),
+    "kind twice": (["restore", *CS, "sensed.npz", "--kind", "dct"], "kind, hadamard; leave --kind"),
+    "size twice": (["restore", *CS, "sensed.npz", "--size", "8x32"], "size, 16 x 16; leave --size"),
+    "kind of a number": (["restore", *CS, "kind.npz"], "kind in kind.npz is not a text"),
+    "cut short": (["restore", *CS, "cut.npz"], "said to measure 0.5 .* holds 0.25"),
+    "too many": (["restore", *CS, "large.npz"], "from 1 to 16, found 64"),
+    "no size": (["restore", *HADAMARD, "few.npy"], "size of its picture; give --size"),
+    "size text": (["restore", *HADAMARD, "few.npy", "--size", "16"], "WIDTHxHEIGHT"),
+    "no power": (["restore", *HADAMARD, "few.npy", "--size", "16x24"], "powers of two"),
+    "channels": (["restore", *HADAMARD, "few.npy", "--size", "16x16"], "2 channels, but .* has 3"),
     "no pattern seed": (
-        ["restore", "few.npy", *HADAMARD, "--size", "16x16", "--order", "random"],
+        ["restore", *HADAMARD, "few.npy", "--size", "16x16", "--order", "random"],
         "give --pattern-seed",
     ),
-    "order": (["restore", "few.npy", *HADAMARD, "--size", "16x16", "--order", "paley"], "natural"),
-    "sensed axes": (["restore", "k.npy", *CS, "--kind", "dct"], "complex64 .* of dct are"),
+    "order": (["restore", *HADAMARD, "few.npy", "--size", "16x16", "--order", "paley"], "natural"),
+    "sensed axes": (["restore", *CS, "k.npy", "--kind", "dct"], "complex64 .* of dct are"),
     "sensed mask": (
-        ["restore", "k.npy", *CS, "--kind", "fourier", "--mask", "mask.npy"],
+        ["restore", *CS, "k.npy", "--kind", "fourier", "--mask", "mask.npy"],
         "mask is for 9 x 8 coefficients, but k.npy holds 8 x 8",
     ),
-    "nothing sensed": (["restore", "real.npy", *CS, "--kind", "dct"], "nothing was measured"),
-    "sensed picture": (["restore", "photo.png", *CS], "none of the endings of compressed"),
-    "sensed estimate": (["restore", "sensed.npz", *CS, "--noise", "estimate"], "not estimated"),
+    "nothing sensed": (["restore", *CS, "real.npy", "--kind", "dct"], "nothing was measured"),
+    "sensed picture": (["restore", *CS, "photo.png"], "none of the endings of compressed"),
+    "sensed estimate": (["restore", *CS, "sensed.npz", "--noise", "estimate"], "not estimated"),
     "ratio": (
-        ["degrade", "photo.png", "--task", *SENSING, "dct", "--ratio", "2", "--out", "o"],
+        ["degrade", *SENSING, "dct", "photo.png", "--ratio", "2", "--out", "o"],
         "above 0 to 1, found 2",
     ),
     "block": (
-        ["degrade", "photo.png", "--task", *SENSING, "gaussian", "--out", "o"],
+        ["degrade", *SENSING, "gaussian", "photo.png", "--out", "o"],
         "smaller side of the picture, 21, found 32",
     ),
     "large block": (
-        ["restore", "blocks.npy", *CS, "--kind", "gaussian", "--block", "999"],
+        ["restore", *CS, "blocks.npy", "--kind", "gaussian", "--block", "999"],
         "from 1 to 64 pixels, found 999",
     ),
     "block of no kind": (
-        ["restore", "sensed.npz", *CS, "--block", "8"],
+        ["restore", *CS, "sensed.npz", "--block", "8"],
         "does not belong to hadamard, but to gaussian",
     ),
     "order of no kind": (
-        ["degrade", "photo.png", "--task", *SENSING, "dct", "--order", "random", "--out", "o"],
+        ["degrade", *SENSING, "dct", "photo.png", "--order", "random", "--out", "o"],
         "does not belong to dct, but to hadamard and single-pixel",
     ),
-    "made kind": (["degrade", "photo.png", "--task", *SENSING, "dc", "--out", "o"], "mean dct"),
-    "k-space": (["restore", "photo.png", *MRI], "none of the endings of k-space"),
-    "real k-space": (["restore", "real.npy", *MRI], "not complex"),
-    "broken k-space": (["restore", "broken.npy", *MRI], "broken.npy"),
-    "no k-space": (["restore", "no.npy", *MRI], "no file no.npy"),
-    "mask size": (["restore", "k.npy", *MRI, "--mask", "mask.npy"], "has shape"),
-    "maps": (["restore", "k.npy", *MRI, "--coil-maps", "real.npy"], "not finite complex"),
-    "no maps": (["restore", "k.npy", *MRI, "--coil-maps", "no.npy"], "no file no.npy"),
-    "one slice": (["restore", "k.npy", *MRI, "--slice", "4"], "has 1 slice, .* no slice 4"),
-    "no names": (["restore", "k.npy", *MRI, "--key", "kspace"], "leave the key out"),
+    "made kind": (
+        ["degrade", *SENSING, "dc", "photo.png", "--out", "o"],
+        "dc; did you mean dct",
+    ),
+    "k-space": (["restore", *MRI, "photo.png"], "none of the endings of k-space"),
+    "real k-space": (["restore", *MRI, "real.npy"], "not complex"),
+    "broken k-space": (["restore", *MRI, "broken.npy"], "broken.npy"),
+    "no k-space": (["restore", *MRI, "no.npy"], "no file no.npy"),
+    "mask size": (["restore", *MRI, "k.npy", "--mask", "mask.npy"], "has shape"),
+    "maps": (["restore", *MRI, "k.npy", "--coil-maps", "real.npy"], "not finite complex"),
+    "no maps": (["restore", *MRI, "k.npy", "--coil-maps", "no.npy"], "no file no.npy"),
+    "one slice": (["restore", *MRI, "k.npy", "--slice", "4"], "has 1 slice, .* no slice 4"),
+    "no names": (["restore", *MRI, "k.npy", "--key", "kspace"], "leave the key out"),
     "no name": ([*TURN, "--key", "data"], "leave the key out"),
-    "rows": (["restore", "k.npy", *MRI, "--noise", "1", "--rows", "9"], "8 rows; from 1 to 8"),
-    "few samples": (["restore", "coil.npy", *MRI], "too few to estimate the noise .* give --noise"),
+    "rows": (["restore", *MRI, "k.npy", "--noise", "1", "--rows", "9"], "8 rows; from 1 to 8"),
+    "few samples": (["restore", *MRI, "coil.npy"], "too few to estimate the noise .* give --noise"),
     "mri prior": (
-        ["restore", "k.npy", "--task", "mri", "--noise", "1", *prior("ct"), *QUICK],
+        ["restore", "mri", "k.npy", "--noise", "1", *prior("ct"), *QUICK],
         "tiny1|channel",
     ),
-    "coils": (["degrade", "photo.png", "--task", "mri", "--coils", "0", "--out", "o"], "1 to 1000"),
+    "coils": (["degrade", "mri", "photo.png", "--coils", "0", "--out", "o"], "1 to 1000"),
     "sampling": (
-        ["degrade", "photo.png", "--task", "mri", "--sampling", "spiral", "--out", "o"],
-        "no sampling called 'spiral'",
+        ["degrade", "mri", "photo.png", "--sampling", "spiral", "--out", "o"],
+        "--sampling is gaussian, .* or poisson, found spiral",
     ),
     "no angles": (CT, "holds no angles"),
-    "a number": (["restore", "number.npy", *TURN[2:]], r"number.npy has shape \(\)"),
-    "no sinogram": (["restore", "photo.png", *TURN[2:]], "none of the endings of sinograms"),
+    "a number": (["restore", "ct", "number.npy", *TURN[3:]], r"number.npy has shape \(\)"),
+    "no sinogram": (["restore", "ct", "photo.png", *TURN[3:]], "none of the endings of sinograms"),
     "side": ([*TURN, "--side", "1000000"], "megapixels"),
     "far center": ([*TURN, "--center", "5"], "beyond the detector of 9 bins"),
     "center of a fan": (
@@ -666,24 +670,27 @@ BAD = {
         "center of a fan as a number",
     ),
     "scan noise": (
-        ["degrade", "photo.png", "--task", "ct", "--noise", "1", "--out", "o"],
+        ["degrade", "ct", "photo.png", "--noise", "1", "--out", "o"],
         "photons",
     ),
-    "no slice": (["degrade", "arrays.npz", "--task", "ct", "--out", "o"], "no array called hu"),
+    "no slice": (["degrade", "ct", "arrays.npz", "--out", "o"], "no array called hu"),
     "angles": ([*CT, "--angles", "0"], "no file and no START,STOP"),
     "complex angles": ([*CT, "--angles", "k.npy"], "k.npy holds complex64"),
-    "complex mask": (["restore", "k.npy", *MRI, "--mask", "k.npy"], "k.npy holds complex64"),
-    "complex slice": (["degrade", "k.npy", "--task", "ct", "--out", "o"], "k.npy holds complex64"),
-    "three slices": (["degrade", "cube.npy", "--task", "ct", "--out", "o"], "not one slice"),
+    "complex mask": (["restore", *MRI, "k.npy", "--mask", "k.npy"], "k.npy holds complex64"),
+    "complex slice": (["degrade", "ct", "k.npy", "--out", "o"], "k.npy holds complex64"),
+    "three slices": (["degrade", "ct", "cube.npy", "--out", "o"], "not one slice"),
     "same angles": ([*CT, "--angles", "5,5"], "two different numbers"),
     "geometry": ([*TURN, "--geometry", "cone"], "parallel or fan, found cone"),
     "fan": ([*TURN, "--geometry", "fan"], "needs --source"),
     "no fan": ([*TURN, "--source", "60"], "parallel rays have none"),
     "no distance": ([*TURN, "--geometry", "fan", "--source", "-60"], "above 0, found -60"),
-    "made fan": (["degrade", "photo.png", *FAN], "A fan needs --source"),
-    "near fan": (["degrade", "photo.png", *FAN, "--source", "15"], "too near .* at least 17"),
+    "made fan": (["degrade", *FAN[:1], "photo.png", *FAN[1:]], "A fan needs --source"),
+    "near fan": (
+        ["degrade", *FAN[:1], "photo.png", *FAN[1:], "--source", "15"],
+        "near .* at least 17",
+    ),
     "made source": (
-        ["degrade", "photo.png", *FAN[:2], "--source", "60", "--out", "o"],
+        ["degrade", *FAN[:1], "photo.png", "--source", "60", "--out", "o"],
         "parallel rays have none",
     ),
     "center": ([*TURN, "--center", "left"], "--center expects a number or `estimate`"),
@@ -700,10 +707,10 @@ BAD = {
         "leave it or --weights photons out",
     ),
     "weights of no counts": ([*TURN, "--weights", "photons"], "has no counts"),
-    "no noise": (["restore", "few.npy", *HADAMARD[:-2], "--size", "16x16"], "tell its noise; give"),
+    "no noise": (["restore", *HADAMARD[:-2], "few.npy", "--size", "16x16"], "tell its noise; give"),
     "other task": ([*TURN, "--gain", "2"], "--gain does not belong to ct"),
     "photons": (
-        ["degrade", "photo.png", "--task", "ct", "--photons", "0", "--out", "o"],
+        ["degrade", "ct", "photo.png", "--photons", "0", "--out", "o"],
         "photons is a number above 0",
     ),
 }

@@ -1,0 +1,90 @@
+"""Tasks, solvers and operators of others: found, listed, run, saved, repeated; and refused."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import invdiff
+from invdiff import plugins
+from invdiff.core import InvdiffError
+
+STRANGER = str(Path(__file__).parent / "stranger.py")
+
+
+def command(folder: Path, *args: str) -> subprocess.CompletedProcess:
+    """`invdiff` in a process of its own, which no other test's plugins reach."""
+    call = [sys.executable, "-m", "invdiff", *args]
+    return subprocess.run(call, cwd=folder, capture_output=True, text=True)
+
+
+def test_a_plugin_is_listed_run_and_repeated(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    plugin = ["--plugin", STRANGER]
+    assert "brighten: Undo a grey filter" in command(tmp_path, "tasks", *plugin).stdout
+    made = command(tmp_path, "degrade", *plugin, "brighten", "photo.png", "--out", "d")
+    assert made.returncode == 0, made.stderr
+    told = json.loads((tmp_path / "d/degrade.json").read_text())["restore"]
+    assert told.endswith(shlex.join(plugin))
+    args = [*shlex.split(told)[1:], "--noise", "0.1", "--share", "0.5", "--quiet"]
+    done = command(tmp_path, *args, "--steps", "1", "--samples", "1", "--out", "a")
+    assert done.returncode == 0 and "nudge, 1 steps (auto: it is the" in done.stdout, done.stderr
+    run = json.loads((tmp_path / "a/run.json").read_text())
+    assert run["task"]["fields"]["share"] == 0.5 and list(run["plugins"]) == [STRANGER]
+    refused = command(tmp_path, "restore", "--from", "a", "--out", "b", "--quiet")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert f"give --plugin {STRANGER}" in refused.stderr and not (tmp_path / "b").exists()
+    again = command(tmp_path, "restore", "--from", "a", "--out", "b", "--quiet", *plugin)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "a/mean.png").read_bytes() == (tmp_path / "b/mean.png").read_bytes()
+
+
+def test_a_plugin_that_fails_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("raise ValueError('boom\\nbang')\n")
+    for spec, sentence in (
+        ("bad.py", "The plugin bad.py cannot be imported: ValueError: boom bang."),
+        ("no.py", "There is no file no.py; --plugin takes FILE.py or a MODULE."),
+        ("no_such_module", "cannot be imported: ModuleNotFoundError"),
+    ):
+        done = command(tmp_path, "tasks", "--plugin", spec)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout
+        assert sentence in done.stderr
+    assert "needs a value" in command(tmp_path, "tasks", "--plugin").stderr
+
+
+def test_an_installed_plugin_that_fails_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from invdiff.cli import main
+
+    class Point:
+        name, dist = "broken", None
+
+        def load(self) -> None:
+            raise ImportError("no such library")
+
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [Point()])
+    monkeypatch.setattr("invdiff.cli.entry_points", lambda group: [Point()])
+    monkeypatch.setattr(plugins, "_loading", [])
+    monkeypatch.setattr(plugins, "FAILED", failed := {})
+    monkeypatch.setattr("invdiff.commands.tables.FAILED", failed)
+    assert main(["tasks"]) == 0
+    text = capsys.readouterr().out
+    assert "plugin broken: ImportError: no such library" in text and "deblur: " in text
+
+
+def test_what_cannot_be_registered() -> None:
+    class Plain:
+        pass
+
+    with pytest.raises(InvdiffError, match="no frozen dataclass"):
+        invdiff.register(Plain)
+    with pytest.raises(InvdiffError, match="There is a task called deblur already"):
+        fake = type("Fake", (invdiff.tasks.Deblur,), {})
+        invdiff.register(fake)
