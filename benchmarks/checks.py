@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from invdiff.photo_noise import WARNING
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 

@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from invdiff.zoo import task, wiener
 from PIL import Image
 from torch import Tensor
 
