@@ -595,7 +595,7 @@ def test_a_row_is_the_same_in_a_batch(A: Operator, shape: Shape, dtype: torch.dt
         assert whole.dtype == dtype and torch.equal(v, kept), name
         amplified = float(s[0] / s[-1]) ** 2 if name in ("pinv", "solve") else 1.0
         tol = 32 * torch.finfo(dtype).eps * amplified * float(whole.abs().max())
-        for k in range(B):
+        for k in (0, B - 1):
             same(maps(alone(A, k), shape)[name][0](v[k : k + 1]), whole[k : k + 1], tol)
     index = torch.tensor([2, 0, 0])
     x = random(B, *shape, seed=7)

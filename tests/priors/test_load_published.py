@@ -104,6 +104,10 @@ KINDS: dict[str, tuple[Callable[[Path], Path], str, dict]] = {
 }
 
 
+AGAIN = {"guided-diffusion (ADM)", "score_sde vp", "EDM bare", "diffusers"}
+"""Repeated from run.json: options of every type, a label, a folder, and a bare state dict."""
+
+
 def test_every_format_of_the_table_is_loaded_here() -> None:
     assert {f.name for f in FORMATS} <= set(KINDS)
 
@@ -137,6 +141,8 @@ def test_from_the_file_to_a_restored_picture(
         if config["prior_presumed"]:
             assert f"presumed {', '.join(config['prior_presumed'])}; --prior-options" in shown
         assert bool(config["prior_presumed"]) == (kind not in ("diffusers",))
+    if kind not in AGAIN:
+        return
     again = ["restore", "--from", str(tmp_path / "DPS" / "run.json"), "--quiet"]
     assert main([*again, "--out", str(tmp_path / "again")]) == 0, capsys.readouterr().err
     for picture in sorted((tmp_path / "DPS").glob("*.png")):

@@ -6,6 +6,8 @@ sentence that names the file. Nothing is allocated for a claim.
 
 from __future__ import annotations
 
+import functools
+import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -103,6 +105,25 @@ OPTIONS = settings(
 )
 
 
+@functools.cache
+def whole(name: str) -> tuple[dict[str, bytes], Tensor]:
+    """The files of a format, written once, and what they hold."""
+    file, write, read = FORMATS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / file)
+        want = read(Path(folder) / file)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}, want
+
+
+def put(name: str, folder: Path) -> Path:
+    """The files of a format, anew in a folder; the one that is read."""
+    for old in folder.iterdir():
+        old.unlink()
+    for file, data in whole(name)[0].items():
+        (folder / file).write_bytes(data)
+    return folder / FORMATS[name][0]
+
+
 def read_or_sentence(name: str, path: Path) -> Tensor | None:
     """What the file gives; None where the error is one sentence that names it."""
     try:
@@ -118,12 +139,8 @@ def read_or_sentence(name: str, path: Path) -> Tensor | None:
 @OPTIONS
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_that_was_cut(name: str, tmp_path: Path, share: float) -> None:
-    path = tmp_path / FORMATS[name][0]
-    for old in tmp_path.iterdir():
-        old.unlink()
-    FORMATS[name][1](path)
-    want = FORMATS[name][2](path)
-    data = path.read_bytes()
+    path = put(name, tmp_path)
+    data, want = path.read_bytes(), whole(name)[1]
     path.write_bytes(data[: int(share * len(data))])
     found = read_or_sentence(name, path)
     assert found is None or torch.equal(found, want)
@@ -134,10 +151,7 @@ def test_a_file_that_was_cut(name: str, tmp_path: Path, share: float) -> None:
 @given(share=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
 def test_a_file_with_a_changed_byte(name: str, tmp_path: Path, share: float, byte: int) -> None:
     """Data may change unnoticed; NaN, other types and sizes that do not fit may not."""
-    path = tmp_path / FORMATS[name][0]
-    for old in tmp_path.iterdir():
-        old.unlink()
-    FORMATS[name][1](path)
+    path = put(name, tmp_path)
     data = bytearray(path.read_bytes())
     data[int(share * len(data))] = byte
     path.write_bytes(data)

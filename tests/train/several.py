@@ -1,9 +1,10 @@
-"""What one of two processes does, started by torchrun: train three times, and say what it has."""
+"""What one of two processes does, started by torchrun: train, tell its state, use the CLI."""
 
 import hashlib
 import os
 import signal
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invdiff import cli
 from invdiff.core import InvdiffError
 from invdiff.priors.photo_net import PhotoNetConfig
+from invdiff.train import drawings, spectrum
 from invdiff.train.data import PatchSampler
 from invdiff.train.fit import fit
 from invdiff.train.recipe import Recipe
@@ -27,7 +30,7 @@ RECIPE = Recipe(
     halves=0.5,
     patch=16,
     batch=4,
-    steps=6,
+    steps=4,
     warmup=2,
     seed=3,
     validation=16,
@@ -72,14 +75,24 @@ def terminated_at(step: int) -> None:
     PatchSampler.__call__ = called  # type: ignore[method-assign]
 
 
-def main(data: Path, out: Path) -> None:
-    """Lines NAME RANK DIGEST, into a file for each rank."""
+def command_line(data: Path, out: Path) -> None:
+    """`invdiff train` of the first batch; what this process says goes into a file of its own."""
+    args = ["train", "fashion28", "--data", str(data), "--out", str(out / "command")]
+    args += ["--batch", "2", "--device", "cpu", "--minutes", "1e-9"]
+    with (out / f"said{os.environ['RANK']}.txt").open("w") as file, redirect_stdout(file):
+        assert cli.main(args) == 0
+
+
+def main(data: Path, array: Path, out: Path) -> None:
+    """Lines NAME DIGEST, into a file for each rank."""
+    torch.set_num_threads(1)
+    drawings.SAMPLE_STEPS = spectrum.PATCHES = 2
     seen, lines = Seen(), list[str]()
     assert fit(RECIPE, data, out / "whole", **QUIET)
     lines.append(f"whole {seen.digest()}")
     assert fit(RECIPE, data, out / "first", steps=1, **QUIET)
     plain = PatchSampler.__call__
-    terminated_at(3)
+    terminated_at(1)
     try:
         fit(RECIPE, data, out / "resumed", **QUIET)
     except KeyboardInterrupt:
@@ -95,9 +108,10 @@ def main(data: Path, out: Path) -> None:
             fit(recipe, data, out / other, **QUIET)
         except InvdiffError as error:
             lines.append(f"{other} {error}")
+    command_line(array, out)
     torch.distributed.barrier()
     (out / f"rank{os.environ['RANK']}.txt").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))
