@@ -29,11 +29,10 @@ import torch
 from torch import Tensor
 
 import restoration
-from invdiff.checks import misfit
-from invdiff.core import InvdiffError, Problem
-from invdiff.metrics import psnr
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS, Gaussian
-from invdiff.operators.base import Identity, Operator
+from invdiff.operators.algebra import Identity, Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import blur, gaussian_kernel
 from invdiff.operators.coils import ring_maps
@@ -46,8 +45,10 @@ from invdiff.operators.radon import Radon, limited_angle
 from invdiff.operators.sampling import equispaced
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
-from invdiff.rng import Rng
-from invdiff.run import row_seed, solve
+from invdiff.problem import Problem
+from invdiff.problem.metrics import psnr
+from invdiff.sampling.checks import misfit
+from invdiff.sampling.run import row_seed, solve
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import choose, configured, estimator
 
@@ -328,7 +329,7 @@ def readme() -> None:
 
 def figure() -> None:
     """Calibrated samples beside over-confident ones, of one photograph."""
-    from invdiff.figures import new_figure
+    from invdiff.files.figures import new_figure
 
     row = next(r for r in ROWS if r.key == "x4")
     truth = truths(row, 128, 12, None)[5:6]

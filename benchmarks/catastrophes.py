@@ -23,7 +23,8 @@ from scipy.ndimage import gaussian_filter
 
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
-from invdiff.run import posed, solve
+from invdiff.sampling.pose import posed
+from invdiff.sampling.run import solve
 from invdiff.tasks import Deblur, Kernel
 from invdiff.tasks.auto import choose, estimator
 

@@ -1,4 +1,4 @@
-"""Are wrong answers warned of, and right ones not? The thresholds of `invdiff.checks`.
+"""Are wrong answers warned of, and right ones not? The thresholds of `invdiff.sampling.checks`.
 
     python benchmarks/checks.py [--side 64] [--samples 2]
 
@@ -26,10 +26,11 @@ from scipy.ndimage import gaussian_filter
 
 from catastrophes import middle, pixels, psnr
 from invdiff import fields
-from invdiff.checks import check
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
-from invdiff.run import posed, solve
+from invdiff.sampling.checks import check
+from invdiff.sampling.pose import posed
+from invdiff.sampling.run import solve
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import choose, estimator
 from invdiff.tasks.base import WARNING

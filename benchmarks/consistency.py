@@ -18,22 +18,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from invdiff.checks import misfit
-from invdiff.core import InvdiffError, Problem
-from invdiff.io import read_photo, to_range
-from invdiff.needs import missing
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.files.pictures import read_photo, to_range
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Identity, Operator
+from invdiff.operators.algebra import Identity, Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import blur, gaussian_kernel
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import Bicubic
 from invdiff.operators.inpaint import Inpaint
 from invdiff.priors.load import load_prior
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.checks import misfit
+from invdiff.sampling.needs import missing
+from invdiff.sampling.run import solve
+from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
-from invdiff.solvers.base import Solver
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import configured
 

@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import restoration
-from invdiff.checks import misfit
-from invdiff.io import read_photo, save_picture
-from invdiff.metrics import psnr
+from invdiff.files.pictures import read_photo, save_picture
 from invdiff.priors.load import load_prior
-from invdiff.run import estimate, posed, solve
+from invdiff.problem.metrics import psnr
+from invdiff.sampling.checks import misfit
+from invdiff.sampling.pose import posed
+from invdiff.sampling.run import estimate, solve
 from invdiff.tasks import EnlargeJPEG, NoiseLevel, SuperResolution, Task
 from invdiff.tasks.auto import choose, estimator
 from invdiff.tasks.enlarge_jpeg import MakeSmallJPEG

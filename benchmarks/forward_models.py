@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 import invdiff.operators as ops
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian, Noise, Poisson
 from invdiff.operators import Operator
-from invdiff.rng import Rng
 from operator_pictures import (
     SIDE,
     SIZE,

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from calibration import student
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import Karras
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Identity
+from invdiff.operators.algebra import Identity
 from invdiff.operators.downsample import AveragePool
 from invdiff.operators.inpaint import Inpaint
-from invdiff.paths import Karras
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
-from invdiff.rng import Rng
-from invdiff.run import row_seed, solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import row_seed, solve
 from invdiff.solvers.spectral_ancestral import SpectralAncestral
 from invdiff.solvers.unconditional import Unconditional
 from invdiff.tasks.presets import INFLATION

@@ -26,23 +26,23 @@ import torch
 from torch import Tensor
 
 import invdiff.operators as ops
-from invdiff import paths
 from invdiff.audit.distance import CELLS, UNCHANGED, mean_and_error
 from invdiff.commands import degrade, restore, tables
-from invdiff.core import Problem
-from invdiff.needs import Need, offers, why_not
+from invdiff.core import schedules as paths
+from invdiff.core.cache import CACHE
+from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
-from invdiff.operators.kept import CACHE
+from invdiff.operators.algebra.decoded import decoded
 from invdiff.operators.kernel_network import expected
-from invdiff.operators.latent import decoded
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.formats import FORMATS
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.load import BUILT_IN, SOURCES
 from invdiff.priors.published.base import Options as PriorOptions
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need, offers, why_not
+from invdiff.sampling.run import solve
 from invdiff.solvers import SYSTEMS, Solver, registry
 from invdiff.tasks import TASKS
 from invdiff.tasks.table import example
@@ -364,7 +364,7 @@ def solvers_page() -> str:
         "",
         "## What decides beyond the task",
         "",
-        "From `invdiff.needs.why_not`. The first three columns are a block mean with that noise;",
+        "From `why_not`. The first three columns are a block mean with that noise;",
         "the others take Gaussian noise or none, whichever the solver can do.",
         "",
         *table(

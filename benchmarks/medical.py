@@ -25,22 +25,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.core import Case, InvdiffError, Problem
-from invdiff.figures import overview
-from invdiff.metrics import psnr, ssim
-from invdiff.needs import missing
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.files.figures import overview
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Linear
+from invdiff.operators.algebra import Linear
 from invdiff.operators.coils import ring_maps
 from invdiff.operators.mri import Fourier, Sense
 from invdiff.operators.radon import Radon, sparse_view
 from invdiff.operators.sampling import acceleration, gaussian_lines
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
-from invdiff.rng import Rng
-from invdiff.run import row_seed, solve
+from invdiff.problem import Case, Problem
+from invdiff.problem.metrics import psnr, ssim
+from invdiff.sampling.needs import missing
+from invdiff.sampling.run import row_seed, solve
+from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
-from invdiff.solvers.base import Solver
 from invdiff.tasks import TASKS, auto
 from invdiff.train.data import centre_crops
 from invdiff.train.files import read

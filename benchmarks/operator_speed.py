@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import invdiff.operators as ops
-from invdiff.operators.base import Linear
+from invdiff.operators.algebra import Linear
 from invdiff.operators.coils import ring_maps
 from invdiff.operators.radon import sparse_view
 from invdiff.operators.sampling import gaussian_lines, poisson_disc

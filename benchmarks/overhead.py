@@ -19,13 +19,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from invdiff.core import Level, Problem
-from invdiff.needs import Need, missing
+from invdiff.core import Level
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators import Bicubic
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need, missing
+from invdiff.sampling.run import solve
 from invdiff.solvers import registry
 
 KNOBS = {"score-prior": {"family": "gaussian"}}

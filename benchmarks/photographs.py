@@ -21,11 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import restoration
-from invdiff.core import Case, InvdiffError, Problem
-from invdiff.metrics import align, best_by_residual, psnr, ssim
-from invdiff.needs import Need, missing
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
-from invdiff.operators.base import Linear, Operator
+from invdiff.operators.algebra import Linear, Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import gaussian_kernel
 from invdiff.operators.hdr import HDR
@@ -35,8 +34,10 @@ from invdiff.operators.phase import CodedDiffraction
 from invdiff.operators.sensing import WalshHadamard
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
-from invdiff.rng import Rng
-from invdiff.run import row_seed, solve
+from invdiff.problem import Case, Problem
+from invdiff.problem.metrics import align, best_by_residual, psnr, ssim
+from invdiff.sampling.needs import Need, missing
+from invdiff.sampling.run import row_seed, solve
 from invdiff.solvers import registry
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import choose

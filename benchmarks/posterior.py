@@ -31,7 +31,7 @@ from invdiff.audit.distance import (
     nearer,
     rows,
 )
-from invdiff.solvers.base import Solver
+from invdiff.sampling.solver import Solver
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PROBLEMS = 16

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.io import save_picture
-from invdiff.metrics import psnr, sliced_wasserstein
+from invdiff.core.rng import Rng
+from invdiff.files.pictures import save_picture
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
-from invdiff.rng import Rng
+from invdiff.problem.metrics import psnr, sliced_wasserstein
 from invdiff.train.data import PatchSampler, centre_crops
 from invdiff.train.drawings import draw, visible
 from invdiff.train.files import read

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from invdiff import Prior, fbp, load_prior, solve
 from invdiff.core import InvdiffError
-from invdiff.figures import overview
+from invdiff.files.figures import overview
+from invdiff.operators.algebra.krylov import least_squares
 from invdiff.operators.coils import root_sum_of_squares
-from invdiff.operators.krylov import least_squares
 from invdiff.operators.radon import Radon
-from invdiff.operators.white import whitened
+from invdiff.problem.whiten import whitened
 from invdiff.solvers import Solver
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import configured

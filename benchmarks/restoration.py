@@ -29,16 +29,17 @@ from PIL import Image
 from torch import Tensor
 
 from invdiff import fields
-from invdiff.core import Case, InvdiffError, Problem
-from invdiff.metrics import psnr, ssim
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
 from invdiff.operators.blur import gaussian_kernel
 from invdiff.operators.inpaint import Inpaint
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.priors.units import HU_WINDOW
-from invdiff.rng import Rng
-from invdiff.run import row_seed, solve
+from invdiff.problem import Case, Problem
+from invdiff.problem.metrics import psnr, ssim
+from invdiff.sampling.run import row_seed, solve
 from invdiff.tasks import TASKS, PhotoTask
 from invdiff.tasks.auto import choose
 from invdiff.train.data import centre_crops

@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP, Karras
 from invdiff.noise import Gaussian
 from invdiff.operators import Inpaint
-from invdiff.paths import VE, VP, Karras
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve
 from invdiff.solvers import Solver
 from invdiff.solvers.csgm import CSGM
 from invdiff.solvers.daps import DAPS

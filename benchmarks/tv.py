@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.core import Problem
+from invdiff.problem import Problem
 
 
 def total_variation(p: Problem, weight: float, iterations: int = 100) -> Tensor:

@@ -11,8 +11,8 @@ from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
 from invdiff import Problem, Rng, Snapshot, load_prior, psnr, solve
-from invdiff.figures import overview
-from invdiff.io import from_range, read_photo
+from invdiff.files.figures import overview
+from invdiff.files.pictures import from_range, read_photo
 from invdiff.noise import Noise
 from invdiff.operators import Operator
 from invdiff.priors.base import Prior

@@ -16,8 +16,8 @@ import torch
 from tqdm import tqdm
 
 from invdiff import DDRMJPEG, JPEG, NOISELESS, Karras, PiGDM, Problem, load_prior, psnr, solve
-from invdiff.figures import overview
-from invdiff.io import from_range, read_photo, to_range
+from invdiff.files.figures import overview
+from invdiff.files.pictures import from_range, read_photo, to_range
 
 HERE = Path(__file__).parent
 

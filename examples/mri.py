@@ -27,10 +27,10 @@ from tqdm import tqdm
 import invdiff.operators as ops
 from invdiff import Prior, Problem, load_prior, psnr, read_kspace, solve, ssim
 from invdiff.core import InvdiffError
-from invdiff.figures import overview
+from invdiff.core.rng import Rng
+from invdiff.files.figures import overview
 from invdiff.noise import Gaussian
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
 from invdiff.scans.problems import mri_problem
 from invdiff.solvers import Solver
 from invdiff.tasks import Mri, auto

@@ -22,10 +22,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 import invdiff
+from invdiff.core.schedules import VE, VP, Karras
 from invdiff.noise import Gaussian
 from invdiff.operators import Inpaint
-from invdiff.paths import VE, VP, Karras
-from invdiff.run import stream
+from invdiff.sampling.run import stream
 from invdiff.solvers import Solver, solver_class
 
 HERE = Path(__file__).resolve().parent

@@ -19,9 +19,9 @@ import crops
 from torch import Tensor
 
 from invdiff import DPS, VP, CodedDiffraction, GaussianNoise, PhaseRetrieval, best_by_residual
-from invdiff.metrics import align, residuals
 from invdiff.operators import Operator
 from invdiff.priors.base import Prior
+from invdiff.problem.metrics import align, residuals
 
 
 def solve(

@@ -9,8 +9,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import invdiff
-from invdiff.figures import overview
-from invdiff.io import from_range, read_photo, to_range
+from invdiff.files.figures import overview
+from invdiff.files.pictures import from_range, read_photo, to_range
 from invdiff.priors.base import Prior
 from invdiff.solvers import Solver
 

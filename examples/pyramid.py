@@ -30,8 +30,9 @@ from invdiff import (
     psnr,
     stream,
 )
-from invdiff.core import InvdiffError, Problem
-from invdiff.io import from_range, read_photo, to_range
+from invdiff.core import InvdiffError
+from invdiff.files.pictures import from_range, read_photo, to_range
+from invdiff.problem import Problem
 from invdiff.solvers.pyramid import Pyramid
 
 

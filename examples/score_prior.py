@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 import invdiff
 from invdiff import operators as ops
+from invdiff.core.schedules import VE
 from invdiff.noise import Gaussian
-from invdiff.paths import VE
 from invdiff.priors.base import Prior
 from invdiff.priors.likelihood import ProbabilityFlow, Window, rademacher
-from invdiff.run import finish, stream
+from invdiff.sampling.run import finish, stream
 from invdiff.solvers.score_prior import ScorePrior
 
 HERE = Path(__file__).resolve().parent

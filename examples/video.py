@@ -35,8 +35,9 @@ from invdiff import (
     registry,
     solve,
 )
-from invdiff.core import InvdiffError, Problem
-from invdiff.io import from_range, to_range
+from invdiff.core import InvdiffError
+from invdiff.files.pictures import from_range, to_range
+from invdiff.problem import Problem
 from invdiff.solvers import Solver
 
 Row = tuple[str, Tensor]

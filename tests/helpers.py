@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Level, Problem, State
-from invdiff.operators.base import Spectral
-from invdiff.paths import Path
+from invdiff.core import InvdiffError, Level
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import Path
+from invdiff.operators.algebra import Spectral
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
+from invdiff.problem import Problem
+from invdiff.sampling.state import State
 from invdiff.solvers import Solver
 
 
@@ -66,7 +68,7 @@ def exploding(path: Path) -> Levels:
 
 
 def states(solver: Solver, problem: Problem, prior: Prior, rng: Rng) -> list[State]:
-    """All states of a run, from init to the end, without the checks of `invdiff.run`."""
+    """All states of a run, from init to the end, without the checks of `invdiff.sampling.run`."""
     with torch.no_grad():
         found = [solver.init(problem, prior, rng.at(-1))]
         for step in range(solver.num_steps):

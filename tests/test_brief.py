@@ -10,8 +10,8 @@ import torch
 
 import invdiff
 import invdiff.operators as ops
-from invdiff.core import Case, InvdiffError, Problem, State, brief, shown
-from invdiff.needs import why_not
+from invdiff.core import InvdiffError, brief, shown
+from invdiff.core.schedules import VP
 from invdiff.noise import (
     CorrelatedGaussian,
     DiagonalGaussian,
@@ -19,10 +19,12 @@ from invdiff.noise import (
     Poisson,
     StationaryGaussian,
 )
-from invdiff.paths import VP
 from invdiff.priors.base import Denoiser
-from invdiff.result import Result, describe
-from invdiff.run import solve
+from invdiff.problem import Case, Problem
+from invdiff.sampling.needs import why_not
+from invdiff.sampling.result import Result, describe
+from invdiff.sampling.run import solve
+from invdiff.sampling.state import State
 from invdiff.solvers.ddnm import DDNM
 
 SIZE = (1024, 1024)

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 import invdiff
-from invdiff import citations
 from invdiff import noise as laws
 from invdiff import operators as ops
+from invdiff.cite import citations
+from invdiff.cite.references import Reference, completed, parse, unique
 from invdiff.cli import main
 from invdiff.priors.load import BUILT_IN
-from invdiff.references import Reference, completed, parse, unique
 from invdiff.solvers import registry
 
 SHAPE = (3, 16, 16)

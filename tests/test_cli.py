@@ -16,17 +16,17 @@ from PIL import Image, ImageOps
 
 from invdiff.cli import COMMANDS, explain, main
 from invdiff.commands import restore as restore_command
+from invdiff.core.option import flag
 from invdiff.fields import options
-from invdiff.io import read_photo
-from invdiff.needs import Need
-from invdiff.option import flag
+from invdiff.files.pictures import read_photo
 from invdiff.priors.photo import save_weights
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 from invdiff.restoration import perform as performing
 from invdiff.restoration import restored
-from invdiff.result import Result
-from invdiff.run import Snapshot
-from invdiff.run import solve as real_solve
+from invdiff.sampling.needs import Need
+from invdiff.sampling.result import Result
+from invdiff.sampling.run import Snapshot
+from invdiff.sampling.run import solve as real_solve
 from invdiff.solvers import registry
 from invdiff.tasks import TASKS
 

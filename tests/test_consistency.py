@@ -12,22 +12,23 @@ import torch
 from torch import Tensor
 
 from invdiff import measured
-from invdiff.checks import EXCESS, MISFIT, check, excess, growth, misfit
-from invdiff.core import InvdiffError, Problem
-from invdiff.io import read_photo, to_range
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, Karras
+from invdiff.files.pictures import read_photo, to_range
 from invdiff.noise import NOISELESS, DiagonalGaussian, Gaussian, Laplace, Poisson
 from invdiff.operators import JPEG, Bayer, Bicubic, Identity, Inpaint, Operator
 from invdiff.operators.blur import blur, gaussian_kernel
-from invdiff.paths import VE, Karras
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.priors.measure import measure
 from invdiff.priors.photo import load_embedded
 from invdiff.priors.spectrum import SHARES, ErrorSpectrum, beside, save
 from invdiff.priors.spectrum import load as load_spectrum
-from invdiff.result import Result
-from invdiff.rng import Rng
-from invdiff.run import again, estimate, solve
+from invdiff.problem import Problem
+from invdiff.sampling.checks import EXCESS, MISFIT, check, excess, growth, misfit
+from invdiff.sampling.result import Result
+from invdiff.sampling.run import again, estimate, solve
 from invdiff.solvers import solver_class
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import choose, estimator

@@ -6,19 +6,12 @@ import math
 import pytest
 import torch
 
-from invdiff.core import (
-    CLEAN,
-    InvdiffError,
-    Level,
-    Problem,
-    State,
-    batch_dot,
-    batch_norm,
-    log_normal,
-)
+from invdiff.core import CLEAN, InvdiffError, Level, batch_dot, batch_norm, log_normal
+from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS, Gaussian
-from invdiff.operators.base import Identity, Linear
-from invdiff.rng import Rng
+from invdiff.operators.algebra import Identity, Linear
+from invdiff.problem import Problem
+from invdiff.sampling.state import State
 
 
 class Fourier(Linear):

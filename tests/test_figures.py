@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from invdiff.figures import overview, uncertainty_picture
+from invdiff.files.figures import overview, uncertainty_picture
 
 
 def colours(path: Path) -> np.ndarray:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from invdiff import io
 from invdiff.core import InvdiffError
-from invdiff.io import Photo, luma, read_mask, read_photo, save_picture
-from invdiff.kernels import read_kernel
+from invdiff.files import pictures as io
+from invdiff.files.kernels import read_kernel
+from invdiff.files.pictures import Photo, luma, read_mask, read_photo, save_picture
 from invdiff.operators import gaussian_kernel, motion_kernel
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)

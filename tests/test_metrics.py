@@ -7,16 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.metrics import (
-    align,
-    best_by_residual,
-    projected_wasserstein,
-    psnr,
-    residuals,
-    sliced_wasserstein,
-    ssim,
-)
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
 from invdiff.operators import (
     HDR,
@@ -27,7 +19,16 @@ from invdiff.operators import (
     PhaseRetrieval,
     earth_rotation,
 )
-from invdiff.rng import Rng
+from invdiff.problem import Problem
+from invdiff.problem.metrics import (
+    align,
+    best_by_residual,
+    projected_wasserstein,
+    psnr,
+    residuals,
+    sliced_wasserstein,
+    ssim,
+)
 
 RANGE = (-1.0, 1.0)
 

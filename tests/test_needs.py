@@ -1,13 +1,21 @@
 """Incompatibility is one sentence, derived from types, before the loop."""
 
 import dataclasses
+from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
 import torch
 
-from invdiff.core import InvdiffError, Problem, nearest
-from invdiff.needs import (
+from invdiff.core import InvdiffError, nearest
+from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
+from invdiff.operators.algebra import Identity, Operator, PseudoInvertible
+from invdiff.operators.algebra.compose import ComposedLinear, ComposedPseudoInvertible
+from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.jpeg import JPEG
+from invdiff.priors.base import Denoiser
+from invdiff.problem import Problem
+from invdiff.sampling.needs import (
     IMPLIES,
     IncompatibleError,
     Need,
@@ -17,13 +25,8 @@ from invdiff.needs import (
     offers,
     why_not,
 )
-from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
-from invdiff.operators.algebra import ComposedLinear, ComposedPseudoInvertible
-from invdiff.operators.base import Identity, Operator, PseudoInvertible
-from invdiff.operators.inpaint import Inpaint
-from invdiff.operators.jpeg import JPEG
-from invdiff.priors.base import Denoiser
-from invdiff.solvers.base import Solver
+from invdiff.sampling.solver import Solver, register, registry
+from invdiff.solvers.diffpir import DiffPIR
 
 
 class Squared(Operator):
@@ -230,3 +233,22 @@ def test_nearest_names_come_first_and_strangers_get_the_list():
     assert "solver called 'DDMR'" in str(error) and "ddrm" in str(error)
     assert "reddiff" not in str(error)
     assert "known are ddrm, ddnm" in str(nearest("xyzzy", ["ddrm", "ddnm"], "solver"))
+
+
+def test_a_name_is_registered_once() -> None:
+    """A second solver of one name is refused; the same one may register again."""
+    before = registry()
+
+    @dataclass(frozen=True)
+    class Impostor(DiffPIR):
+        """Another solver under the name of DiffPIR."""
+
+    register(DiffPIR)
+    with pytest.raises(InvdiffError, match="Impostor cannot be called diffpir"):
+        register(Impostor)
+    assert registry() == before and before["diffpir"] is DiffPIR
+    again = type("DiffPIR", (DiffPIR,), {"__module__": DiffPIR.__module__})
+    register(again)  # its module was loaded twice: the later one counts
+    assert registry()["diffpir"] is again
+    register(DiffPIR)
+    assert registry() == before

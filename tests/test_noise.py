@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
-from invdiff.rng import Rng
 
 N = 100_000
 Z = torch.linspace(-0.9, 1.1, 24, dtype=torch.float64).reshape(2, 1, 3, 4)

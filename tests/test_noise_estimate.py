@@ -9,6 +9,7 @@ import torch
 
 from helpers import seeded
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import (
     CorrelatedGaussian,
     Gaussian,
@@ -19,7 +20,6 @@ from invdiff.noise import (
     noise_from_scan,
 )
 from invdiff.operators import fft2c
-from invdiff.rng import Rng
 
 SIGMA = 0.2
 BOX = (2, 3, 12, 16)

@@ -12,7 +12,9 @@ import torch
 from scipy import stats
 
 from helpers import seeded, seeds
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
+from invdiff.core.encode import decode, encode
+from invdiff.core.rng import Rng
 from invdiff.noise import (
     CorrelatedGaussian,
     DiagonalGaussian,
@@ -26,8 +28,7 @@ from invdiff.noise import (
     StudentT,
 )
 from invdiff.operators import Identity
-from invdiff.rng import Rng
-from invdiff.serial import decode, encode
+from invdiff.problem import Problem
 
 N = 20_000
 SHAPE = (2, 3, 2, 4)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invdiff.core import CLEAN, InvdiffError
-from invdiff.paths import VE, VP, VPSDE, Flow, Karras, SubVP
+from invdiff.core.schedules import VE, VP, VPSDE, Flow, Karras, SubVP
 
 FULL = VP(1000, spacing="trailing")
 PATHS = [VP, VE, Karras, Flow, VPSDE, SubVP]

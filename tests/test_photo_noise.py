@@ -13,12 +13,13 @@ from torch import Tensor
 
 from invdiff import fields
 from invdiff.core import InvdiffError
-from invdiff.io import Photo, read_photo, save_picture
+from invdiff.core.rng import Rng
+from invdiff.files.pictures import Photo, read_photo, save_picture
 from invdiff.noise import Gaussian, StationaryGaussian
 from invdiff.noise.bands import correlated_floors, noise_spectrum
-from invdiff.operators import Bayer, CircularBlur, blur, gaussian_kernel, whitened
+from invdiff.operators import Bayer, CircularBlur, blur, gaussian_kernel
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
+from invdiff.problem.whiten import whitened
 from invdiff.tasks import TASKS, Deblur, Kernel, Mask, Measured, PhotoTask
 from invdiff.tasks.photo_noise import FLOAT, ROUNDING, SHARP, Supposed, noise_floor, supposed
 

@@ -12,14 +12,15 @@ from torch import Tensor
 
 import invdiff.tasks as tasks
 from invdiff import fields
-from invdiff.core import InvdiffError, Problem
-from invdiff.io import luma, save_picture, to_range
-from invdiff.kernels import read_kernel
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.files.kernels import read_kernel
+from invdiff.files.pictures import luma, save_picture, to_range
 from invdiff.noise import Gaussian
 from invdiff.operators import Grayscale, Inpaint, blur, gaussian_kernel
 from invdiff.operators.blur import margins
 from invdiff.priors.base import Denoiser, Prior
-from invdiff.rng import Rng
+from invdiff.problem import Problem
 from invdiff.tasks import TASKS, Measured
 from invdiff.tasks.auto import choose, estimator
 from invdiff.tasks.inpaint import has_hole
@@ -201,7 +202,7 @@ def test_bad_options(task: str, options: dict[str, Any], sentence: str) -> None:
 
 
 def test_the_result_may_not_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invdiff.io.MAX_PIXELS", 1000)
+    monkeypatch.setattr("invdiff.files.pictures.MAX_PIXELS", 1000)
     with pytest.raises(InvdiffError, match="megapixels"):
         make(picture(), "super-resolution", {"scale": 4})
 

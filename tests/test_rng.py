@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from invdiff.rng import Rng
+from invdiff.core.rng import Rng
 
 SHAPE = (3, 8, 8)
 N = 200_000

@@ -13,18 +13,20 @@ import torch
 from torch import Tensor
 
 import invdiff
-from invdiff import run
-from invdiff.core import InvdiffError, Problem
-from invdiff.needs import missing
+from invdiff.core import InvdiffError
+from invdiff.core.encode import decode, encode
+from invdiff.core.folders import check_apart, whole_folder
+from invdiff.core.schedules import VP
 from invdiff.noise import Gaussian
 from invdiff.operators import Identity, Inpaint
-from invdiff.paths import VP
 from invdiff.priors.base import Denoiser, Prior
-from invdiff.result import Result
-from invdiff.run import Snapshot, again, solve
-from invdiff.serial import check_apart, decode, encode, whole_folder
+from invdiff.problem import Problem
+from invdiff.sampling import run
+from invdiff.sampling.needs import missing
+from invdiff.sampling.result import Result
+from invdiff.sampling.run import Snapshot, again, solve
+from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
-from invdiff.solvers.base import Solver
 from invdiff.solvers.diffpir import DiffPIR
 
 STEPS = 4
@@ -195,7 +197,7 @@ def test_paths_are_written() -> None:
 def test_saved_runs_are_read_by_a_fresh_interpreter() -> None:
     """Result finds the classes that it needs: nobody imported them before."""
     code = (
-        "import pathlib, sys; from invdiff.result import Result\n"
+        "import pathlib, sys; from invdiff.sampling.result import Result\n"
         "for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
         "    if folder.is_dir():\n"
         "        r = Result.load(folder); print(type(r.problem().A).__name__, r.solver().name)\n"

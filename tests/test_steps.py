@@ -5,13 +5,14 @@ import math
 import pytest
 import torch
 
-from invdiff.core import CLEAN, Level, Problem
+from invdiff.core import CLEAN, Level
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
 from invdiff.noise import NOISELESS
-from invdiff.operators.algebra import ComposedLinear
-from invdiff.operators.base import Identity, Linear
-from invdiff.paths import VP
-from invdiff.rng import Rng
-from invdiff.steps import adam, ddim, ddim_std, langevin, renoise, replace
+from invdiff.operators.algebra import Identity, Linear
+from invdiff.operators.algebra.compose import ComposedLinear
+from invdiff.problem import Problem
+from invdiff.sampling.steps import adam, ddim, ddim_std, langevin, renoise, replace
 
 EPS = 2.0**-52
 LEVELS = VP(1000, spacing="trailing").levels()

@@ -10,7 +10,7 @@ import torch
 
 from helpers import seeded
 from invdiff.core import InvdiffError
-from invdiff.variational import DiagonalFamily, Family, RealNVP
+from invdiff.solvers.families import DiagonalFamily, Family, RealNVP
 
 SHAPE = (1, 2, 3)
 FAMILIES: dict[str, Family] = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from invdiff.core import InvdiffError, nearest
-from invdiff.option import flag
+from invdiff.core.option import flag
 
 T = TypeVar("T")
 PLAIN = (bool, int, float, str, Path)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from invdiff.solvers.base import Solver
+from invdiff.sampling.solver import Solver
 
 RECORD = "calibration.json"
 

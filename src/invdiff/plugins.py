@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from invdiff.core import InvdiffError
-from invdiff.serial import REGISTERED
-from invdiff.solvers import OTHERS, registry
-from invdiff.solvers.base import Solver
+from invdiff.core.encode import REGISTERED
+from invdiff.sampling.solver import Solver
+from invdiff.sampling.solver import register as register_solver
+from invdiff.solvers import registry
 from invdiff.tasks import TASKS
 from invdiff.tasks.base import Task
 
@@ -49,7 +50,7 @@ def register(*classes: type) -> None:
             _add(TASKS, cls.name, cls, "task")
         if issubclass(cls, Solver):
             _add(registry(), cls.name, cls, "solver")
-            OTHERS[cls.name] = cls
+            register_solver(cls)
 
 
 def _add(table: dict[str, Any], name: str, cls: type, what: str) -> None:

@@ -16,18 +16,20 @@ import torch
 from torch import Tensor
 
 from invdiff import fields
-from invdiff.core import InvdiffError, Problem, State
+from invdiff.core import InvdiffError
+from invdiff.core.encode import decode, encode
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Linear, Operator, PseudoInvertible
-from invdiff.operators.custom import dot_test
+from invdiff.operators.algebra import Linear, Operator, PseudoInvertible
 from invdiff.operators.downsample import AveragePool
+from invdiff.operators.given.functions import dot_test
 from invdiff.priors.base import Prior
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.load import load_prior
-from invdiff.run import finish, solve, stream
-from invdiff.serial import decode, encode
+from invdiff.problem import Problem
+from invdiff.sampling.run import finish, solve, stream
+from invdiff.sampling.solver import Solver
+from invdiff.sampling.state import State
 from invdiff.solvers import solver_class
-from invdiff.solvers.base import Solver
 from invdiff.tasks.auto import choose, configured, estimator
 from invdiff.tasks.base import Simulation, Task
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from invdiff.audit.gmm25 import gmm25_problem
-from invdiff.core import InvdiffError, Problem
-from invdiff.operators.base import Linear
+from invdiff.core import InvdiffError
+from invdiff.operators.algebra import Linear
 from invdiff.priors.gaussian import GaussianMixture
+from invdiff.problem import Problem
 
 F64 = torch.float64
 CELLS = [(8, 1), (8, 4), (80, 2), (800, 4)]

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from helpers import Dense, seeded
-from invdiff.core import Problem
+from invdiff.core.schedules import VE, VP, Path
 from invdiff.noise import Gaussian
 from invdiff.operators import Identity, Inpaint
-from invdiff.operators.algebra import ScaledSpectral
-from invdiff.operators.base import Linear
-from invdiff.paths import VE, VP, Path
+from invdiff.operators.algebra import Linear
+from invdiff.operators.algebra.scaling import ScaledSpectral
 from invdiff.priors.base import Denoiser
-from invdiff.run import DivergedError, solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import DivergedError, solve
 from invdiff.solvers import Solver, registry, solver_class
 
 SHAPE = (1, 4, 4)

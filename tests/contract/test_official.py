@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from helpers import seeded
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
 from invdiff.noise import Gaussian
 from invdiff.operators import Identity
 from invdiff.priors.base import Denoiser
 from invdiff.priors.latent import LatentPrior
-from invdiff.run import solve, stream
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve, stream
 from invdiff.solvers import SYSTEMS, aliases, registry, solver_class, system
 from invdiff.solvers.csgm import CSGM
 from invdiff.solvers.dps import DPS

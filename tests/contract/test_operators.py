@@ -17,8 +17,8 @@ import invdiff.operators as ops
 from invdiff.core import InvdiffError
 from invdiff.noise import StationaryGaussian
 from invdiff.operators import Linear, Operator, Spectral
-from invdiff.operators.shapes import image_shape
-from invdiff.operators.white import Whitening
+from invdiff.operators.algebra.shapes import image_shape
+from invdiff.operators.weighted import Whitening
 
 torch.set_num_threads(1)
 Shape = tuple[int, ...]

@@ -24,15 +24,17 @@ from torch import Tensor
 import invdiff.operators as ops
 from covering import covering
 from helpers import exploding, noise_names, seeded, seeds
-from invdiff.core import InvdiffError, Level, Problem, State
-from invdiff.needs import IncompatibleError, Need, closure, missing, offers
+from invdiff.core import InvdiffError, Level
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP, Karras, Path, SubVP
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
-from invdiff.operators.latent import Autoencoder, decoded
-from invdiff.paths import VE, VP, Karras, Path, SubVP
+from invdiff.operators.algebra.decoded import Autoencoder, decoded
 from invdiff.priors.base import Counted, Denoiser, Prior
-from invdiff.rng import Rng
-from invdiff.run import DivergedError, finish, solve, stream
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError, Need, closure, missing, offers
+from invdiff.sampling.run import DivergedError, finish, solve, stream
+from invdiff.sampling.state import State
 from invdiff.solvers import Solver, registry, solver_class
 
 SIZE = (7, 6)  # 126 numbers an image: no multiple of a vector register

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from invdiff.core import Problem
-from invdiff.needs import IncompatibleError, why_not
+from invdiff.core.rng import Rng
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError, why_not
+from invdiff.sampling.run import solve
 from invdiff.solvers import registry
 from invdiff.tasks.table import columns, example, table
 

@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from helpers import Dense, exploding, seeds, states
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP, Path
 from invdiff.noise import Gaussian
-from invdiff.paths import VE, VP, Path
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.rng import Rng
+from invdiff.problem import Problem
 from invdiff.solvers import registry
 
 D, ROWS, STEPS = 16, 3, 9

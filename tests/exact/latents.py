@@ -13,13 +13,13 @@ from dense import MATRICES, ROWS, SEEDS, SHAPE, TRANSCRIPTIONS, D, Task, random_
 from torch import Tensor
 
 from helpers import Dense, states
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import Path
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Operator
-from invdiff.paths import Path
+from invdiff.operators.algebra import Operator
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.latent import LatentPrior, in_latent_space
-from invdiff.rng import Rng
+from invdiff.problem import Problem
 from invdiff.solvers import registry
 
 Z, Z_SHAPE = 9, (1, 3, 3)

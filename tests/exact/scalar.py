@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from helpers import Given, exploding, noise_names, states
-from invdiff.core import Level, Problem
+from invdiff.core import Level
+from invdiff.core.schedules import VE, VP
 from invdiff.noise import Gaussian
-from invdiff.operators.algebra import ScaledSpectral
-from invdiff.operators.base import Identity, Spectral
-from invdiff.paths import VE, VP
+from invdiff.operators.algebra import Identity, Spectral
+from invdiff.operators.algebra.scaling import ScaledSpectral
 from invdiff.priors.base import Denoiser
+from invdiff.problem import Problem
 from invdiff.solvers import Solver
 
 SIGMA_Y = 0.1

@@ -25,15 +25,17 @@ from scalar import Moments, assert_follows, each_gain, pairs, shrink
 from scalar import ancestral as bridge
 
 from helpers import Dense, exploding, seeded, seeds, states
-from invdiff.core import InvdiffError, Problem, State
-from invdiff.needs import IncompatibleError, Need, missing
+from invdiff.core import InvdiffError
+from invdiff.core.encode import decode, encode
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP, Karras
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators import Bicubic, Inpaint
-from invdiff.paths import VE, VP, Karras
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
-from invdiff.run import again, solve
-from invdiff.serial import decode, encode
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError, Need, missing
+from invdiff.sampling.run import again, solve
+from invdiff.sampling.state import State
 from invdiff.solvers import registry
 from invdiff.solvers.ccdf import CCDF, SCHEDULE
 from invdiff.solvers.ddrm import DDRM

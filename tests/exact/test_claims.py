@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from helpers import Recorder
-from invdiff.core import Problem, State
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP
 from invdiff.noise import NOISELESS
 from invdiff.operators import Inpaint
-from invdiff.paths import VE, VP
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.rng import Rng
+from invdiff.problem import Problem
+from invdiff.sampling.state import State
 from invdiff.solvers.replacement import Replacement
 
 F64 = torch.float64

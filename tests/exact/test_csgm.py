@@ -23,14 +23,15 @@ from scalar import (
 )
 
 from helpers import seeded, states
-from invdiff.core import Level, Problem
+from invdiff.core import Level
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, Stairs
 from invdiff.noise import Gaussian
 from invdiff.operators import Identity
 from invdiff.operators.mri import Fourier
-from invdiff.paths import VE, Stairs
 from invdiff.priors.base import Counted, Denoiser
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve
 from invdiff.solvers.csgm import CSGM
 
 

@@ -19,13 +19,14 @@ from dense import (
 from scalar import GAINS, ROUNDING, SIGMA_Y, Moments, assert_follows, each_gain, final, pairs
 
 from helpers import seeded
-from invdiff.core import InvdiffError, Problem
-from invdiff.needs import IncompatibleError
+from invdiff.core import InvdiffError
+from invdiff.core.schedules import VE, Karras
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators import AveragePool, Fourier, Identity, PhaseRetrieval
-from invdiff.paths import VE, Karras
 from invdiff.priors.base import Denoiser
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError
+from invdiff.sampling.run import solve
 from invdiff.solvers.daps import DAPS, OFFICIAL, OFFICIAL_TAU
 
 

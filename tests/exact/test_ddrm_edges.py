@@ -7,11 +7,11 @@ import torch
 from scalar import PRIOR
 
 from helpers import seeded, seeds, states
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
 from invdiff.noise import Gaussian
 from invdiff.operators import AveragePool, CircularBlur
-from invdiff.paths import VP
-from invdiff.rng import Rng
+from invdiff.problem import Problem
 from invdiff.solvers.ddrm import DDRM
 
 RNG = Rng.of(seeds(2))

@@ -36,12 +36,12 @@ from scalar import Moments, assert_follows, each_gain, each_path, moments, pairs
 
 import invdiff.operators as ops
 from helpers import exploding, seeded, seeds, states
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP
 from invdiff.noise import NOISELESS, Gaussian
-from invdiff.paths import VE, VP
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve
 from invdiff.solvers import registry
 from invdiff.solvers.ddrm_jpeg import DDRMJPEG
 from invdiff.solvers.pigdm import PiGDM

@@ -22,12 +22,12 @@ from dense import (
 from scalar import SIGMA_Y, Moments, assert_follows, each_gain, each_path, pairs, shrink
 
 from helpers import Dense, seeded, seeds, states
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
 from invdiff.noise import NOISELESS, Gaussian
-from invdiff.paths import VP
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve
 from invdiff.solvers.dds import DDS
 from invdiff.solvers.unconditional import Unconditional
 

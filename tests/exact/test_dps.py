@@ -12,14 +12,15 @@ import torch
 from dense import LIBRARY_PRIOR, MATRICES, PRIOR, ROWS, SEEDS, SHAPE, VP_PATH, D, ancestral
 
 from helpers import Dense, Given, seeded, states
-from invdiff.core import InvdiffError, Problem
-from invdiff.needs import IncompatibleError, Need, missing
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
 from invdiff.noise import NOISELESS, Gaussian, Poisson
 from invdiff.operators import Identity, Inpaint, PhaseRetrieval
-from invdiff.paths import VP
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
-from invdiff.run import DivergedError, solve, stream
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError, Need, missing
+from invdiff.sampling.run import DivergedError, solve, stream
 from invdiff.solvers.dps import DPS, PAPER, REPO
 
 NOISE = Poisson(40.0, black=-6.0, white=6.0)

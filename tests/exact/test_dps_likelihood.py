@@ -10,8 +10,8 @@ from scipy import stats
 from test_dps import dps
 
 from helpers import Dense, seeded, states
-from invdiff.core import Problem
-from invdiff.needs import IncompatibleError, Need, missing
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP
 from invdiff.noise import (
     NOISELESS,
     CorrelatedGaussian,
@@ -25,11 +25,11 @@ from invdiff.noise import (
     StudentT,
 )
 from invdiff.operators import AveragePool, Identity
-from invdiff.paths import VE, VP
 from invdiff.priors.base import Denoiser
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.rng import Rng
-from invdiff.run import solve, stream
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError, Need, missing
+from invdiff.sampling.run import solve, stream
 from invdiff.solvers import solver_class
 from invdiff.solvers.dps import DPS
 

@@ -22,14 +22,14 @@ from scalar import SIGMA_Y, Moments, assert_follows, each_gain, each_path, pairs
 from scalar import ancestral as bridge
 
 from helpers import Dense, seeded, seeds, states
-from invdiff.core import Problem
-from invdiff.needs import Need
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
 from invdiff.noise import NOISELESS
 from invdiff.operators import AveragePool, Bicubic, Linear
-from invdiff.paths import VP
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need
+from invdiff.sampling.run import solve
 from invdiff.solvers.ilvr import ILVR
 from invdiff.solvers.replacement import Replacement
 from invdiff.solvers.unconditional import Unconditional

@@ -9,13 +9,13 @@ from dense import PATHS, SHAPE, VP_PATH, D, transcription
 from latents import LatentTask, assert_agrees, compare, latent_prior
 
 from helpers import seeded, seeds, states
-from invdiff.core import Problem
-from invdiff.needs import IncompatibleError
+from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators import Identity
 from invdiff.priors.latent import LatentPrior, in_latent_space
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError
+from invdiff.sampling.run import solve
 from invdiff.solvers.latino import LATINO
 
 

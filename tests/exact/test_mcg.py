@@ -28,14 +28,15 @@ from scalar import Moments, assert_follows, each_gain, each_path, pairs, shrink
 from scalar import ancestral as bridge
 
 from helpers import Dense, seeded, states
-from invdiff import steps
-from invdiff.core import Problem, batch_norm
+from invdiff.core import batch_norm
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP
 from invdiff.noise import Gaussian
 from invdiff.operators import Grayscale, Inpaint, Radon, sparse_view
-from invdiff.paths import VE, VP
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.run import solve
 from invdiff.solvers.mcg import MCG
 from invdiff.solvers.replacement import Replacement
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from helpers import Bulk, repeated, states
 from invdiff.audit.gmm25 import GMM25, gmm25_problem
-from invdiff.paths import VP
+from invdiff.core.schedules import VP
 from invdiff.solvers import Solver, solver_class
 
 CELLS = [(8, 4), (80, 2)]  # dimension, number of measurements

@@ -9,13 +9,13 @@ from dense import MATRICES, PATHS, SHAPE, VP_PATH, ddim, transcription
 from latents import LatentTask, assert_agrees, compare, latent_prior
 
 from helpers import Dense, seeded, seeds, states
-from invdiff.core import Problem
-from invdiff.needs import IncompatibleError
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
 from invdiff.noise import Gaussian
-from invdiff.paths import VP
 from invdiff.priors.latent import in_latent_space
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError
+from invdiff.sampling.run import solve
 from invdiff.solvers.dps import DPS
 from invdiff.solvers.psld import PSLD
 

@@ -21,15 +21,16 @@ from scalar import Moments, assert_follows, each_gain
 from torch import Tensor
 
 from helpers import Dense, Given, noise_names, seeded, seeds, states
-from invdiff.core import InvdiffError, Problem
-from invdiff.needs import Need
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP, Path
 from invdiff.noise import Gaussian
 from invdiff.operators import AveragePool, Identity, Inpaint, Operator
-from invdiff.paths import VE, VP, Path
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.rng import Rng
-from invdiff.run import solve, stream
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need
+from invdiff.sampling.run import solve, stream
 from invdiff.solvers.pyramid import Pyramid
 from invdiff.solvers.unconditional import Unconditional
 

@@ -31,14 +31,16 @@ from scalar import GAINS, SIGMA_Y, each_gain, each_path, measured
 from scalar import PRIOR as SCALAR_PRIOR
 
 from helpers import Dense, Given, Levels, exploding, noise_names, seeded, states
-from invdiff.core import InvdiffError, Level, Problem, State
-from invdiff.needs import IncompatibleError, Need, missing
+from invdiff.core import InvdiffError, Level
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
 from invdiff.noise import Gaussian, Poisson
 from invdiff.operators import HDR, Identity, NonlinearBlur, PhaseRetrieval
-from invdiff.paths import VP
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
-from invdiff.run import DivergedError, solve, stream
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError, Need, missing
+from invdiff.sampling.run import DivergedError, solve, stream
+from invdiff.sampling.state import State
 from invdiff.solvers.reddiff import OFFICIAL, WEIGHTS, REDDiff, first_fit
 
 W = {

@@ -13,14 +13,14 @@ from scalar import ROUNDING, SIGMA_Y, Moments, assert_follows, each_gain, final,
 from scalar import ancestral as bridge
 
 from helpers import Dense, seeded, seeds, states
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP, VPSDE, Karras, Path, SubVP
 from invdiff.noise import NOISELESS
 from invdiff.operators import Grayscale
-from invdiff.paths import VE, VP, VPSDE, Karras, Path, SubVP
 from invdiff.priors.base import Denoiser
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve
 from invdiff.solvers.replacement import Replacement
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import configured

@@ -10,8 +10,8 @@ from latents import LatentTask, assert_agrees, compare
 
 from helpers import seeded
 from invdiff.core import Level
-from invdiff.needs import Need
 from invdiff.operators import Fourier, Identity
+from invdiff.sampling.needs import Need
 from invdiff.solvers.resample import ReSample, fit
 
 

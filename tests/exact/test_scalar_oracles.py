@@ -26,7 +26,7 @@ from scalar import (
 )
 
 from helpers import exploding
-from invdiff.paths import VE, VP, Karras
+from invdiff.core.schedules import VE, VP, Karras
 from invdiff.solvers import Solver
 from invdiff.solvers.ddnm import DDNM, DDNMPlus
 from invdiff.solvers.ddrm import DDRM

@@ -27,14 +27,15 @@ from scalar import Moments, assert_follows, each_gain, each_path, pairs, shrink
 from scalar import ancestral as bridge
 
 from helpers import Dense, seeded, states
-from invdiff import steps
-from invdiff.core import Level, Problem, batch_norm
+from invdiff.core import Level, batch_norm
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP
 from invdiff.noise import Gaussian
 from invdiff.operators import Identity, Inpaint
-from invdiff.paths import VE, VP
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.run import solve
 from invdiff.solvers.score_medical import OFFICIAL, ScoreMedical, ScoreMedicalBaseline
 from invdiff.solvers.unconditional import Unconditional
 

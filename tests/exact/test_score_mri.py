@@ -13,14 +13,14 @@ from scalar import ancestral as bridge
 
 import invdiff.operators as ops
 from helpers import seeded, states
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE
 from invdiff.noise import Gaussian
-from invdiff.paths import VE
 from invdiff.priors.base import Counted, Denoiser
 from invdiff.priors.channels import PerChannel
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve
 from invdiff.solvers.score_mri import ScoreMRI
 from invdiff.solvers.unconditional import Unconditional
 

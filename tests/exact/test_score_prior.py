@@ -31,16 +31,17 @@ from torch import Tensor
 
 import invdiff.operators as ops
 from helpers import Dense, seeded, seeds, states
-from invdiff.core import Problem, State
-from invdiff.needs import IncompatibleError
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP, Karras, Path
 from invdiff.noise import NOISELESS, Gaussian, Poisson
-from invdiff.paths import VE, VP, Karras, Path
 from invdiff.priors.base import Counted, Denoiser
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.rng import Rng
-from invdiff.run import finish, solve, stream
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError
+from invdiff.sampling.run import finish, solve, stream
+from invdiff.sampling.state import State
+from invdiff.solvers.families import RealNVP
 from invdiff.solvers.score_prior import ScorePrior
-from invdiff.variational import RealNVP
 
 STEPS = 5
 PATH = VE(STEPS, 50.0, 0.02)

@@ -24,13 +24,15 @@ from scalar import PRIOR as SCALAR_PRIOR
 from torch import Tensor
 
 from helpers import Dense, Given, Levels, seeded, seeds, states
-from invdiff.core import CLEAN, Level, Problem, State
+from invdiff.core import CLEAN, Level
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators import Identity, Inpaint
-from invdiff.paths import VE, VP
 from invdiff.priors.base import Denoiser, Prior
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve
+from invdiff.sampling.state import State
 from invdiff.solvers.snips import SNIPS
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import configured

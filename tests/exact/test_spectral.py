@@ -27,15 +27,16 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import truncnorm
 
 import invdiff.operators as ops
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP, Karras
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators.dct import dct2, dct_matrix
 from invdiff.operators.jpeg_cells import nearest, planes
-from invdiff.paths import VE, VP, Karras
 from invdiff.priors.base import Prior
 from invdiff.priors.spectrum import CONTRASTS, EDGES, SIGMAS, Covariance, ErrorSpectrum, isotropic
-from invdiff.rng import Rng
-from invdiff.run import estimate, solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import estimate, solve
 from invdiff.solvers.hqs import HQS
 from invdiff.solvers.normal import truncated_normal
 from invdiff.solvers.one_call import OneCall

@@ -30,10 +30,10 @@ from dense import (
 )
 
 from helpers import Dense, seeded, states
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.rng import Rng
+from invdiff.problem import Problem
 from invdiff.solvers import registry
 
 # ---- the algorithms, as printed

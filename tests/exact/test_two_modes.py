@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from helpers import states
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE
 from invdiff.noise import Gaussian
 from invdiff.operators import Identity
-from invdiff.paths import VE
 from invdiff.priors.base import Denoiser
-from invdiff.rng import Rng
+from invdiff.problem import Problem
 from invdiff.solvers import Solver, registry
 from invdiff.solvers.csgm import CSGM
 from invdiff.solvers.ddrm import DDRM

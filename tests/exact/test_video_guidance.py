@@ -36,14 +36,14 @@ from scalar import (
 )
 
 from helpers import Recorder, exploding, seeded, seeds, states
-from invdiff.core import Problem
-from invdiff.needs import Need, missing
+from invdiff.core.schedules import VE, VP
 from invdiff.noise import Gaussian, Poisson
 from invdiff.operators import AveragePool, Frames, Identity
-from invdiff.paths import VE, VP
 from invdiff.priors.base import Denoiser
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.run import finish, solve, stream
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need, missing
+from invdiff.sampling.run import finish, solve, stream
 from invdiff.solvers.unconditional import Unconditional
 from invdiff.solvers.video_guidance import VideoGuidance
 

@@ -17,16 +17,19 @@ from scalar import PRIOR, measured
 
 from helpers import Given, Levels, seeded
 from invdiff.audit.gmm25 import gmm25_problem
-from invdiff.core import InvdiffError, Level, Problem, State
-from invdiff.needs import IncompatibleError, missing
+from invdiff.core import InvdiffError, Level
+from invdiff.core.encode import decode, encode
+from invdiff.core.schedules import VE, VP, Karras, Path
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators import Identity, Inpaint
-from invdiff.paths import VE, VP, Karras, Path
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.result import Result
-from invdiff.run import Snapshot, solve
-from invdiff.serial import decode, encode
-from invdiff.solvers import Solver, importance
+from invdiff.problem import Problem
+from invdiff.sampling import importance
+from invdiff.sampling.needs import IncompatibleError, missing
+from invdiff.sampling.result import Result
+from invdiff.sampling.run import Snapshot, solve
+from invdiff.sampling.state import State
+from invdiff.solvers import Solver
 from invdiff.solvers.ccdf import CCDF
 from invdiff.solvers.mmps import MMPS
 from invdiff.solvers.pigdm import PiGDM

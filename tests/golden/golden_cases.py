@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invdiff.core import Level, Problem, State
+from invdiff.core import Level
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian, Noise, Poisson
 from invdiff.operators import (
     HDR,
@@ -32,7 +33,8 @@ from invdiff.operators import (
 from invdiff.priors.channels import PerChannel
 from invdiff.priors.latent import LatentPrior
 from invdiff.priors.precond import NetworkPrior, Precond
-from invdiff.rng import Rng
+from invdiff.problem import Problem
+from invdiff.sampling.state import State
 
 HERE = Path(__file__).parent / "solvers"
 INDEX: list[dict[str, Any]] = json.loads((HERE / "index.json").read_text())["cases"]

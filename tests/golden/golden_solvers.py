@@ -7,7 +7,7 @@ from typing import Any
 
 from golden_cases import GoldenCase
 
-from invdiff.paths import VE, VP, VPSDE, Karras
+from invdiff.core.schedules import VE, VP, VPSDE, Karras
 from invdiff.solvers import Solver
 from invdiff.solvers.csgm import CSGM
 from invdiff.solvers.daps import DAPS

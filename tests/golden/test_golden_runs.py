@@ -10,8 +10,8 @@ from PIL import Image
 from invdiff.cli import main
 from invdiff.priors.load import load_prior
 from invdiff.restoration import restored
-from invdiff.result import Result
-from invdiff.run import again
+from invdiff.sampling.result import Result
+from invdiff.sampling.run import again
 from invdiff.tasks import TASKS
 
 RUNS = sorted(path for path in (Path(__file__).parent / "runs").iterdir() if path.is_dir())

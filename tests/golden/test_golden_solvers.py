@@ -13,11 +13,11 @@ from golden_cases import INDEX, Feed, GoldenCase
 from golden_solvers import SOLVERS, solver_of
 from torch import Tensor
 
-from invdiff.core import State
-from invdiff.operators.latent import decoded
-from invdiff.paths import VP
-from invdiff.rng import Rng
-from invdiff.run import finish, stream
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
+from invdiff.operators.algebra.decoded import decoded
+from invdiff.sampling.run import finish, stream
+from invdiff.sampling.state import State
 from invdiff.solvers import Solver
 from invdiff.solvers.resample import ReSample, fit
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from invdiff import noise
-from invdiff.core import Problem
+from invdiff.core.schedules import VP
 from invdiff.noise import Gaussian
 from invdiff.operators import AveragePool
-from invdiff.paths import VP
 from invdiff.priors.base import Denoiser
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve
 from invdiff.solvers import registry
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ from types import ModuleType
 import pytest
 import torch
 
-from invdiff.core import Case, Problem
-from invdiff.needs import missing
+from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS, Poisson
 from invdiff.operators import Bayer, Identity
-from invdiff.rng import Rng
+from invdiff.problem import Case, Problem
+from invdiff.sampling.needs import missing
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import choose
 

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 import invdiff.operators as ops
-from invdiff.core import InvdiffError, Problem
-from invdiff.needs import Need, offers
+from invdiff.core import InvdiffError
+from invdiff.core.encode import decode, encode
+from invdiff.core.schedules import VP
 from invdiff.noise import NOISELESS, DiagonalGaussian, Gaussian
 from invdiff.operators import Linear, Operator
-from invdiff.operators.krylov import largest_singular_value
-from invdiff.paths import VP
+from invdiff.operators.algebra.krylov import largest_singular_value
 from invdiff.priors.gaussian import GaussianMixture
-from invdiff.run import solve
-from invdiff.serial import decode, encode
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need, offers
+from invdiff.sampling.run import solve
 from invdiff.solvers.ddrm import DDRM
 
 torch.set_num_threads(1)

@@ -9,9 +9,9 @@ import torch
 
 from helpers import seeded
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import Poisson
 from invdiff.operators import Bracket, CameraResponse, Operator, PseudoInvertible, to_photons
-from invdiff.rng import Rng
 
 EPS = torch.finfo(torch.float64).eps
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers import seeded
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
 from invdiff.noise import Gaussian
 from invdiff.operators import (
     ClosureAmplitudes,
@@ -22,6 +22,7 @@ from invdiff.operators import (
     earth_rotation_uv,
 )
 from invdiff.operators.stations import independent_quadrangles
+from invdiff.problem import Problem
 
 EHT = earth_rotation(6, 4, 3.0, seed=2)
 M = EHT.uv.shape[1]

@@ -20,8 +20,8 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from helpers import seeded
 from invdiff import dot_test
-from invdiff.core import InvdiffError, Problem
-from invdiff.needs import Need, offers
+from invdiff.core import InvdiffError
+from invdiff.core.schedules import VP
 from invdiff.noise import Gaussian
 from invdiff.operators import (
     Bicubic,
@@ -35,9 +35,10 @@ from invdiff.operators import (
     fft2c,
     ring_maps,
 )
-from invdiff.paths import VP
 from invdiff.priors.base import Denoiser
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need, offers
+from invdiff.sampling.run import solve
 from invdiff.solvers.diffpir import DiffPIR
 from invdiff.solvers.dps import DPS
 from invdiff.solvers.mmps import MMPS

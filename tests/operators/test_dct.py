@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from helpers import seeded
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
 from invdiff.noise import NOISELESS
 from invdiff.operators import DCTSubsampling
 from invdiff.operators.dct import dct_matrix
+from invdiff.problem import Problem
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 17])

@@ -11,8 +11,8 @@ import torch
 
 from invdiff import Geometry, Radon, fbp, sparse_view
 from invdiff.core import InvdiffError
+from invdiff.core.encode import decode, encode
 from invdiff.scans import Sinogram
-from invdiff.serial import decode, encode
 
 SIZE = (24, 20)
 PARALLEL = Geometry(sparse_view(30), 40, 0.9, 1.5)

@@ -7,12 +7,12 @@ import torch
 
 import invdiff.operators as ops
 from helpers import seeded
-from invdiff.core import Problem
-from invdiff.needs import IncompatibleError
 from invdiff.noise import Gaussian
 from invdiff.operators import Operator
 from invdiff.priors.base import Denoiser
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError
+from invdiff.sampling.run import solve
 from invdiff.solvers.reddiff import REDDiff
 
 SHAPE = (3, 8, 8)

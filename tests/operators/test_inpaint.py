@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
 from invdiff.noise import Gaussian
 from invdiff.operators import Inpaint
+from invdiff.problem import Problem
 
 
 def test_box_is_what_is_missing() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers import seeded
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
 from invdiff.noise import Gaussian
 from invdiff.operators import (
     Interferometry,
@@ -19,6 +19,7 @@ from invdiff.operators import (
     low_frequencies,
     random_uv,
 )
+from invdiff.problem import Problem
 
 H, W = 5, 6
 

@@ -15,9 +15,9 @@ from torch import Tensor
 import invdiff.operators as ops
 from helpers import seeded
 from invdiff.core import InvdiffError
+from invdiff.core.encode import decode, encode
 from invdiff.operators.jpeg import _pixels, _planes, blocks, image
-from invdiff.result import Result
-from invdiff.serial import decode, encode
+from invdiff.sampling.result import Result
 
 PHOTO = Path(__file__).parents[2] / "examples" / "alpacas-small.png"
 SIZES = [(16, 16), (17, 23)]

@@ -2,7 +2,7 @@
 
 import torch
 
-from invdiff.operators.krylov import conjugate_gradients, gmres
+from invdiff.operators.algebra.krylov import conjugate_gradients, gmres
 
 N, ROWS = 9, 4
 

@@ -12,14 +12,15 @@ import torch
 
 import invdiff.operators as ops
 from helpers import seeded
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import CorrelatedGaussian, Gaussian, noise_from_scan
 from invdiff.priors.base import Denoiser
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.posterior import matrix
-from invdiff.result import Result
-from invdiff.rng import Rng
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.result import Result
+from invdiff.sampling.run import solve
 from invdiff.solvers import solver_class
 
 SIZES = [(4, 6), (5, 4), (3, 5)]

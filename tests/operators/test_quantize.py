@@ -10,8 +10,9 @@ from torch import Tensor
 
 import invdiff.operators as ops
 from helpers import seeded
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
 from invdiff.noise import NOISELESS
+from invdiff.problem import Problem
 
 
 def by_hand(x: float, levels: int, value: str) -> float:
@@ -160,9 +161,9 @@ def test_affine_pinv_takes_the_offset_off() -> None:
 
 
 def test_an_approximate_inverse_runs_when_it_is_accepted() -> None:
-    from invdiff.needs import IncompatibleError
     from invdiff.priors.base import Denoiser
-    from invdiff.run import solve
+    from invdiff.sampling.needs import IncompatibleError
+    from invdiff.sampling.run import solve
     from invdiff.solvers import solver_class
 
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))

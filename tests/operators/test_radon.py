@@ -13,13 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
+from invdiff.core import cache as kept
+from invdiff.core.encode import decode, encode
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
 from invdiff.operators import (
     Inpaint,
     Radon,
     fbp,
-    kept,
     largest_side,
     limited_angle,
     line_integrals,
@@ -27,8 +29,7 @@ from invdiff.operators import (
     sparse_view,
     transmit,
 )
-from invdiff.rng import Rng
-from invdiff.serial import decode, encode
+from invdiff.problem import Problem
 from invdiff.solvers.dps import DPS
 
 CASES = {

@@ -20,7 +20,7 @@ from invdiff.operators import (
     gaussian_kernel,
     scaled,
 )
-from invdiff.operators.krylov import inverse_squared_norm
+from invdiff.operators.algebra.krylov import inverse_squared_norm
 from invdiff.operators.sensing import hadamard, sign_changes
 
 

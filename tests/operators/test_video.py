@@ -11,13 +11,14 @@ from torch import Tensor
 
 import invdiff.operators as ops
 from helpers import seeded
-from invdiff.core import InvdiffError, Problem
-from invdiff.needs import IncompatibleError, check
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
 from invdiff.operators import Linear, Operator, Spectral
 from invdiff.priors.base import Denoiser
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.rng import Rng
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError, check
 from invdiff.solvers import registry
 
 B, C, T, H, W = 2, 3, 4, 6, 5

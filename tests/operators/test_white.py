@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from helpers import seeded
-from invdiff.core import InvdiffError, Problem
-from invdiff.needs import IncompatibleError, Need, missing, offers, why_not
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
 from invdiff.noise import (
     Coloured,
     CorrelatedGaussian,
@@ -35,19 +36,18 @@ from invdiff.operators import (
     Sense,
     Weighted,
     affine,
-    centred,
     gaussian_kernel,
     ring_maps,
     scaled,
-    whitened,
 )
-from invdiff.paths import VP
 from invdiff.priors.base import Denoiser
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.gaussian import GaussianMixture
 from invdiff.priors.posterior import matrix, real_rows
-from invdiff.rng import Rng
-from invdiff.run import again, finish, solve, stream
+from invdiff.problem import Problem
+from invdiff.problem.whiten import centred, whitened
+from invdiff.sampling.needs import IncompatibleError, Need, missing, offers, why_not
+from invdiff.sampling.run import again, finish, solve, stream
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dps import DPS

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian as GaussianNoise
-from invdiff.operators.algebra import Affine
-from invdiff.operators.base import Linear, Operator
+from invdiff.operators.algebra import Linear, Operator
+from invdiff.operators.algebra.compose import Affine
 from invdiff.priors.gaussian import Gaussian, GaussianMixture
-from invdiff.rng import Rng
+from invdiff.problem import Problem
 
 F64 = torch.float64
 SHAPE = (1, 2, 3)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from helpers import seeded
-from invdiff.core import InvdiffError, Level, Problem
+from invdiff.core import InvdiffError, Level
+from invdiff.core.schedules import VP
 from invdiff.noise import Gaussian
 from invdiff.operators import AveragePool
-from invdiff.paths import VP
 from invdiff.priors.adapters import from_deepinv, from_eps_model, from_k_diffusion
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve
 from invdiff.solvers.dps import DPS
 
 MU, TAU = 0.2, 0.3  # of pixels on [-1, 1]

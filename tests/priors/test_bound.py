@@ -11,11 +11,11 @@ from torch import Tensor
 
 from helpers import seeded, seeds
 from invdiff.core import Level
+from invdiff.core.rng import Rng
 from invdiff.priors.base import Counted, Denoiser, Prior
 from invdiff.priors.bound import Bound, denoising_error
 from invdiff.priors.gaussian import Gaussian, GaussianMixture
 from invdiff.priors.likelihood import Window
-from invdiff.rng import Rng
 
 SHAPE = (1, 2, 2)
 MIXTURE = GaussianMixture([0.3, 0.7], seeded(2, *SHAPE, seed=3), torch.tensor([0.2, 0.5]))

@@ -12,14 +12,15 @@ from test_photo import TINY, images, network
 from torch import Tensor
 
 import invdiff.priors
-from invdiff.core import InvdiffError, Level, Problem
-from invdiff.needs import IncompatibleError, check
+from invdiff.core import InvdiffError, Level
 from invdiff.noise import Gaussian
 from invdiff.operators import Identity
 from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.priors.photo import PhotoPrior, load_weights, save_weights
 from invdiff.priors.photo_net import coordinates
 from invdiff.priors.units import HU_WINDOW, hu_to_x, x_to_hu
+from invdiff.problem import Problem
+from invdiff.sampling.needs import IncompatibleError, check
 from invdiff.solvers.unconditional import Unconditional
 from invdiff.train.become import moving_clips, random_phase
 from invdiff.train.recipes import RECIPES

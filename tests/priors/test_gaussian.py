@@ -23,10 +23,11 @@ from laws import (
 )
 from torch.distributions import MultivariateNormal
 
-from invdiff.core import InvdiffError, Level, Problem
+from invdiff.core import InvdiffError, Level
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian as GaussianNoise
 from invdiff.priors.gaussian import Gaussian, GaussianMixture
-from invdiff.rng import Rng
+from invdiff.problem import Problem
 
 
 @all_mixtures

@@ -38,20 +38,21 @@ from safetensors.torch import load_file, save_file
 
 from helpers import sentence
 from invdiff.audit.distance import UNCHANGED
-from invdiff.core import CLEAN, Level, Problem
-from invdiff.needs import Need, missing
+from invdiff.core import CLEAN, Level
+from invdiff.core.schedules import VP
 from invdiff.noise import Gaussian
+from invdiff.operators.algebra.decoded import decoded
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.jpeg import JPEG
-from invdiff.operators.latent import decoded
-from invdiff.paths import VP
 from invdiff.priors.base import Prior, eps_from
 from invdiff.priors.hub import load_diffusers
 from invdiff.priors.load import load_prior
 from invdiff.priors.schedules import DISTILLED
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need, missing
+from invdiff.sampling.run import solve
+from invdiff.sampling.steps import ddim
 from invdiff.solvers import registry
-from invdiff.steps import ddim
 
 SAFE, BIN = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 PREDICTIONS = ("epsilon", "v_prediction", "sample")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from helpers import Dense, seeded
-from invdiff.core import InvdiffError, Level, Problem
-from invdiff.needs import Need, offers
+from invdiff.core import InvdiffError, Level
+from invdiff.core.schedules import Karras
 from invdiff.noise import Gaussian
 from invdiff.operators import (
     AveragePool,
@@ -23,12 +23,14 @@ from invdiff.operators import (
     Upsample,
     affine,
 )
-from invdiff.operators.latent import Autoencoder, decoded
-from invdiff.paths import Karras
+from invdiff.operators.algebra.decoded import Autoencoder, decoded
 from invdiff.priors.base import Counted
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.priors.latent import LatentPrior, in_latent_space
-from invdiff.run import posed, solve, stream
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need, offers
+from invdiff.sampling.pose import posed
+from invdiff.sampling.run import solve, stream
 from invdiff.solvers.dps import DPS
 from invdiff.solvers.mmps import MMPS
 
@@ -183,7 +185,7 @@ def test_gradients_of_a_decoded_operator():
 
 
 def test_files_hold_latents(tmp_path: Path):
-    from invdiff.result import Result
+    from invdiff.sampling.result import Result
 
     result = solve(problem(), prior(), DPS(path=Karras(3, 5.0, 0.1)))
     loaded = Result.load(result.save(tmp_path / "run"))

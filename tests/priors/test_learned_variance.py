@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from helpers import seeded
-from invdiff import steps
-from invdiff.core import CLEAN, InvdiffError, Problem
-from invdiff.needs import IncompatibleError, Need
+from invdiff.core import CLEAN, InvdiffError
+from invdiff.core.schedules import VP
 from invdiff.noise import NOISELESS
 from invdiff.operators import AveragePool
-from invdiff.paths import VP
 from invdiff.priors.base import Counted
 from invdiff.priors.precond import NetworkPrior, Precond
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import IncompatibleError, Need
+from invdiff.sampling.run import solve
 from invdiff.solvers.dps import DPS
 from invdiff.solvers.ilvr import ILVR
 from invdiff.solvers.mcg import MCG

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from helpers import seeded, seeds
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.priors.base import Counted, Denoiser, Prior
 from invdiff.priors.gaussian import Gaussian, GaussianMixture
 from invdiff.priors.likelihood import ProbabilityFlow, Window, rademacher
-from invdiff.rng import Rng
 
 SHAPE = (1, 1, 2)
 ROWS = 3

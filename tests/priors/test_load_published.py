@@ -27,8 +27,8 @@ from helpers import sentence
 from invdiff import load_prior
 from invdiff.cli import main
 from invdiff.core import InvdiffError
-from invdiff.operators.kept import CACHE
-from invdiff.paths import VP
+from invdiff.core.cache import CACHE
+from invdiff.core.schedules import VP
 from invdiff.priors.base import Prior
 from invdiff.priors.formats import FORMATS
 from invdiff.priors.guidance import Guided

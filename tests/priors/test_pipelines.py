@@ -17,18 +17,19 @@ from test_hub import sentence
 
 from helpers import seeded
 from invdiff.cli import main
-from invdiff.core import Level, Problem
+from invdiff.core import Level
 from invdiff.noise import Gaussian
 from invdiff.operators import AveragePool
 from invdiff.priors.base import eps_from
 from invdiff.priors.hub import load_diffusers
 from invdiff.priors.latent import LatentPrior, in_latent_space
 from invdiff.priors.load import load_prior
-from invdiff.result import Result
-from invdiff.run import again, solve
+from invdiff.problem import Problem
+from invdiff.sampling.result import Result
+from invdiff.sampling.run import again, solve
+from invdiff.sampling.steps import ddim
 from invdiff.solvers.dps import DPS
 from invdiff.solvers.psld import PSLD
-from invdiff.steps import ddim
 
 SHAPE = (3, 16, 16)
 F32 = dict(dtype=torch.float32)

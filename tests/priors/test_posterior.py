@@ -21,11 +21,12 @@ from laws import (
 )
 from torch.distributions import MultivariateNormal
 
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
 from invdiff.noise import NOISELESS, Poisson
 from invdiff.noise import Gaussian as GaussianNoise
 from invdiff.priors.gaussian import Gaussian, GaussianMixture
 from invdiff.priors.posterior import matrix, real_rows
+from invdiff.problem import Problem
 
 
 @all_operators

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from invdiff.core import InvdiffError, Level
-from invdiff.paths import VP
+from invdiff.core.schedules import VP
 from invdiff.priors.gaussian import Gaussian
 from invdiff.priors.precond import (
     NetworkPrior,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.operators import Radon
-from invdiff.rng import Rng
 from invdiff.scans import Sinogram, excess, without_drift, without_rings
 from invdiff.scans.drift import air
 

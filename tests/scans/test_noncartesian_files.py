@@ -14,7 +14,7 @@ from invdiff.cli import main
 from invdiff.core import InvdiffError
 from invdiff.operators import NonCartesian, ring_maps
 from invdiff.operators.mri import as_channels
-from invdiff.result import Result
+from invdiff.sampling.result import Result
 from invdiff.scans import NonCartesianKSpace, is_noncartesian, read_kspace, read_noncartesian
 from invdiff.scans.offgrid import noncartesian_problem
 

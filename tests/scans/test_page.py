@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from invdiff import operators as ops
+from invdiff.core import cache as kept
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
-from invdiff.operators import kept
-from invdiff.rng import Rng
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "mri-and-ct.md").read_text(encoding="utf-8")

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
 from invdiff.operators import Fourier, Radon, Sense, ring_maps
 from invdiff.operators.coils import root_sum_of_squares
 from invdiff.operators.mri import as_complex
 from invdiff.operators.radon import sparse_view
-from invdiff.operators.white import whitened
-from invdiff.rng import Rng
+from invdiff.problem.whiten import whitened
 from invdiff.scans import KSpace, Sinogram
 from invdiff.scans.problems import ct_problem, middle, mri_problem
 

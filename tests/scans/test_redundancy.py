@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian, noise_from_kspace
 from invdiff.operators import Sense, ring_maps
 from invdiff.operators.sampling import poisson_disc
-from invdiff.rng import Rng
 from invdiff.scans import KSpace, noise_from_coils
 from invdiff.scans.problems import mri_problem
 

@@ -6,13 +6,14 @@ from typing import ClassVar
 from torch import Tensor
 
 import invdiff
-from invdiff.core import Problem, State
-from invdiff.needs import Need
-from invdiff.operators.base import Linear, Operator
-from invdiff.option import option
+from invdiff.core.option import option
+from invdiff.core.rng import Rng
+from invdiff.operators.algebra import Linear, Operator
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import Solver, knob
+from invdiff.sampling.state import State
 from invdiff.tasks.base import Choice
 from invdiff.tasks.photo import NoisyPhoto
 from invdiff.tasks.values import Size

@@ -16,7 +16,7 @@ from invdiff import fields
 from invdiff.commands.common import FileOptions, PriorOptions, RunOptions
 from invdiff.commands.degrade import MakeOptions
 from invdiff.core import InvdiffError
-from invdiff.option import check_ranges, option
+from invdiff.core.option import check_ranges, option
 from invdiff.tasks import TASKS, Angles, Centre, ImageSize, Kernel, Mask, NoiseLevel, Numbers
 from invdiff.tasks.mri import CoilMaps
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from invdiff.cli import main
-from invdiff.io import read_photo
+from invdiff.files.pictures import read_photo
 from invdiff.noise import DiagonalGaussian, Gaussian, Poisson, PoissonGaussian
 from invdiff.operators.mri import as_channels
 from invdiff.operators.radon import Radon
@@ -23,9 +23,9 @@ from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 from invdiff.priors.units import hu_to_x
 from invdiff.restoration import perform as performing
 from invdiff.restoration import restored
-from invdiff.result import Result
-from invdiff.run import Snapshot
-from invdiff.run import solve as real_solve
+from invdiff.sampling.result import Result
+from invdiff.sampling.run import Snapshot
+from invdiff.sampling.run import solve as real_solve
 from invdiff.scans.drift import without_drift, without_rings
 from invdiff.scans.sinogram import Sinogram
 

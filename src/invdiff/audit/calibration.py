@@ -11,11 +11,11 @@ import torch
 
 from invdiff.audit.distance import drawn, posed_for
 from invdiff.audit.gmm25 import DenseOperator
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.rng import Rng
-from invdiff.solvers.base import Solver
+from invdiff.problem import Problem
+from invdiff.sampling.solver import Solver
 
 D, GAINS, SIGMA_Y = 8, (1.0, 0.5), 0.3
 

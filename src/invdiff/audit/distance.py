@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from invdiff.audit.gmm25 import GMM25, gmm25_problem
-from invdiff.core import Problem
-from invdiff.needs import Need, missing
+from invdiff.core.schedules import VP, Karras
 from invdiff.noise import NOISELESS
-from invdiff.operators.base import Identity
-from invdiff.operators.latent import Autoencoder, decoded
-from invdiff.paths import VP, Karras
+from invdiff.operators.algebra import Identity
+from invdiff.operators.algebra.decoded import Autoencoder, decoded
 from invdiff.priors.gaussian import GaussianMixture
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need, missing
+from invdiff.sampling.run import solve
+from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
-from invdiff.solvers.base import Solver
 from invdiff.solvers.mmps import MMPS
 from invdiff.solvers.pigdm import PiGDM
 

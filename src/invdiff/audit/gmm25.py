@@ -21,12 +21,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.metrics import projected_wasserstein
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Spectral
+from invdiff.operators.algebra import Spectral
 from invdiff.priors.gaussian import GaussianMixture
-from invdiff.rng import Rng
+from invdiff.problem import Problem
+from invdiff.problem.metrics import projected_wasserstein
 
 PROBES = 8
 

@@ -10,8 +10,8 @@ from typing import Any
 from invdiff.commands.common import FileOptions, PriorOptions, RunOptions
 from invdiff.commands.parser import Given, Parser, read_config
 from invdiff.core import InvdiffError, nearest
+from invdiff.core.option import flag
 from invdiff.fields import hints, options
-from invdiff.option import flag
 from invdiff.plugins import load_installed
 from invdiff.tasks import TASKS
 

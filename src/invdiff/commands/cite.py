@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from invdiff import __version__
+from invdiff.cite.references import Reference, entry, unique
 from invdiff.cli import OK
-from invdiff.references import Reference, entry, unique
 
 if TYPE_CHECKING:
-    from invdiff.citations import Source
+    from invdiff.cite.citations import Source
 
 USAGE = "invdiff cite [RUN | --solver NAME ... --prior NAME ...] [--format FORMAT]"
 ABOUT = """Tell what to cite: invdiff, the papers of the solver and of the estimator, the sources of
@@ -72,7 +72,7 @@ def parser() -> _Parser:
 def run(name: str, args: list[str]) -> int:
     """Print what to cite; the exit code."""
     given = parser().read(args)
-    from invdiff import citations
+    from invdiff.cite import citations
     from invdiff.core import InvdiffError
     from invdiff.solvers import solver_class
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from invdiff.core import InvdiffError
-from invdiff.option import check_ranges, option
+from invdiff.core.option import check_ranges, option
 
 BOOLEANS: dict[str, Any] = {"true": True, "false": False}
 

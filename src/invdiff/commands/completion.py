@@ -11,7 +11,7 @@ from invdiff.commands.common import FileOptions, PriorOptions, RunOptions
 from invdiff.commands.degrade import MakeOptions
 from invdiff.commands.parser import wants_help
 from invdiff.core import InvdiffError
-from invdiff.option import flag
+from invdiff.core.option import flag
 from invdiff.plugins import load_installed
 from invdiff.tasks import TASKS
 

@@ -14,9 +14,10 @@ from invdiff.cli import OK
 from invdiff.commands import asked
 from invdiff.commands.common import say
 from invdiff.commands.parser import Parser, wants_help
-from invdiff.option import option
+from invdiff.core.encode import encode
+from invdiff.core.folders import check_apart, check_folder, whole_folder
+from invdiff.core.option import option
 from invdiff.plugins import flags, load_installed
-from invdiff.serial import check_apart, check_folder, encode, whole_folder
 from invdiff.tasks import TASKS, simulation
 from invdiff.tasks.values import Kernel, Mask
 

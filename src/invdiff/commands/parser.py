@@ -16,9 +16,9 @@ import yaml  # type: ignore[import-untyped]
 
 from invdiff import fields
 from invdiff.core import InvdiffError
-from invdiff.option import flag, span
+from invdiff.core.option import flag, span
+from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry, solver_class
-from invdiff.solvers.base import Solver
 from invdiff.tasks import TASKS
 from invdiff.tasks.base import Simulation, Task
 

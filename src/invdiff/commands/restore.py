@@ -23,16 +23,16 @@ from invdiff.commands.common import (
 )
 from invdiff.commands.parser import Parser, add_knobs, wants_help, with_knobs
 from invdiff.core import InvdiffError
-from invdiff.option import flag
+from invdiff.core.folders import check_apart, check_folder
+from invdiff.core.option import flag
 from invdiff.plugins import flags, load_installed
 from invdiff.restoration import checkpoint
 from invdiff.restoration.job import Job, prepare, repeated
 from invdiff.restoration.perform import perform
 from invdiff.restoration.restored import MARKER, Restoration
-from invdiff.run import Snapshot
-from invdiff.serial import check_apart, check_folder
+from invdiff.sampling.run import Snapshot
+from invdiff.sampling.solver import Solver
 from invdiff.solvers import solver_class
-from invdiff.solvers.base import Solver
 from invdiff.tasks import TASKS, task_class
 from invdiff.tasks.auto import configured
 from invdiff.tasks.base import Task

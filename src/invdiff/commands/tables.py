@@ -11,14 +11,14 @@ from invdiff.cli import OK
 from invdiff.commands.common import PriorOptions
 from invdiff.commands.parser import Parser, wants_help
 from invdiff.core import InvdiffError
+from invdiff.core.option import flag, option
 from invdiff.fields import build, options
-from invdiff.needs import why_not
-from invdiff.option import flag, option
 from invdiff.plugins import FAILED, load_installed
 from invdiff.priors.formats import FORMATS
 from invdiff.priors.load import BUILT_IN, SOURCES
+from invdiff.sampling.needs import why_not
+from invdiff.sampling.solver import Solver
 from invdiff.solvers import aliases, registry, system
-from invdiff.solvers.base import Solver
 from invdiff.tasks import TASKS, task_class
 from invdiff.tasks.auto import choose, configured, estimator
 

@@ -14,7 +14,7 @@ from invdiff.cli import INTERRUPTED, OK
 from invdiff.commands.common import say, terminations_as_interrupts
 from invdiff.commands.parser import Parser, read_config, wants_help
 from invdiff.core import InvdiffError
-from invdiff.option import option
+from invdiff.core.option import option
 from invdiff.restoration.job import torch_device
 from invdiff.train.fit import fit
 from invdiff.train.recipes import RECIPES, recipe

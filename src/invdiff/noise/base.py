@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, brief
-from invdiff.rng import Rng
+from invdiff.core.rng import Rng
 
 
 @dataclass(frozen=True)

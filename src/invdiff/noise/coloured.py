@@ -1,6 +1,6 @@
 """Gaussian noise that is not white: another level in each entry, or correlated along an axis.
 
-Solvers take it through `operators.white.whitened`, which divides it out.
+Solvers take it through `problem.whiten.whitened`, which divides it out.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise.base import Noise, parts, white
-from invdiff.rng import Rng
 
 
 @dataclass(frozen=True, eq=False)

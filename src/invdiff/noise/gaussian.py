@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from invdiff.core import InvdiffError, log_normal
+from invdiff.core.rng import Rng
 from invdiff.noise.base import Noise, parts, white
-from invdiff.rng import Rng
 
 
 @dataclass(frozen=True)

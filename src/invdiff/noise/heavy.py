@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise.base import Noise, parts, positive, real, white, whole
-from invdiff.rng import Rng
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Measurement operators: the ladder in `base`, then one family for each file."""
+"""Measurement operators: the ladder in `algebra`, then one family for each file."""
 
-from invdiff.operators.algebra import (
+from invdiff.operators.algebra import Identity, Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.algebra.compose import (
     Affine,
     Composed,
     ComposedLinear,
@@ -8,7 +9,17 @@ from invdiff.operators.algebra import (
     Stack,
     affine,
 )
-from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.algebra.decoded import Decoded, DecodedLinear
+from invdiff.operators.algebra.krylov import conjugate_gradients, least_squares
+from invdiff.operators.algebra.scaling import (
+    Scaled,
+    ScaledOperator,
+    ScaledPseudoInvertible,
+    ScaledSpectral,
+    scaled,
+)
+from invdiff.operators.algebra.sums import Summed, SummedLinear
+from invdiff.operators.algebra.transposed import Transposed, TransposedSpectral
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
 from invdiff.operators.camera import Bracket, CameraResponse, to_photons
@@ -26,10 +37,11 @@ from invdiff.operators.coils import (
     zero_filled,
 )
 from invdiff.operators.color import REC601, Grayscale
-from invdiff.operators.custom import FromFunction, FromFunctions, dot_test
 from invdiff.operators.dct import DCTSubsampling
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample
 from invdiff.operators.geometry import Geometry
+from invdiff.operators.given.functions import FromFunction, FromFunctions, dot_test
+from invdiff.operators.given.matrix import Matrix, MatrixProduct, SparseMatrix
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.interferometry import (
@@ -40,9 +52,6 @@ from invdiff.operators.interferometry import (
 )
 from invdiff.operators.jpeg import JPEG
 from invdiff.operators.kernel_network import KernelNetworkBlur
-from invdiff.operators.krylov import conjugate_gradients, least_squares
-from invdiff.operators.latent import Decoded, DecodedLinear
-from invdiff.operators.matrix import Matrix, MatrixProduct, SparseMatrix
 from invdiff.operators.mri import (
     Fourier,
     RealFourier,
@@ -70,23 +79,14 @@ from invdiff.operators.sampling import (
     poisson_disc,
     random_lines,
 )
-from invdiff.operators.scaling import (
-    Scaled,
-    ScaledOperator,
-    ScaledPseudoInvertible,
-    ScaledSpectral,
-    scaled,
-)
 from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
 from invdiff.operators.single_pixel import SinglePixel
 from invdiff.operators.stations import TelescopeArray, earth_rotation, earth_rotation_uv
-from invdiff.operators.sums import Summed, SummedLinear
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
-from invdiff.operators.transposed import Transposed, TransposedSpectral
 from invdiff.operators.varying import TiledBlur, Warp, lens_kernels
 from invdiff.operators.video import Frames, TemporalPool
-from invdiff.operators.white import Mixed, Weighted, centred, whitened
+from invdiff.operators.weighted import Mixed, Weighted
 
 __all__ = [
     "JPEG",
@@ -161,7 +161,6 @@ __all__ = [
     "blur",
     "calibration_region",
     "calibration_width",
-    "centred",
     "check_kernel",
     "coil_images",
     "conjugate_gradients",
@@ -204,6 +203,5 @@ __all__ = [
     "sparse_view",
     "spiral_uv",
     "transmit",
-    "whitened",
     "zero_filled",
 ]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import Spectral
+from invdiff.operators.algebra import Spectral
 
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.admit import checked
-from invdiff.operators.algebra import Affine, scaled
-from invdiff.operators.base import Identity, Linear, Operator, PseudoInvertible
+from invdiff.operators.algebra import Identity, Linear, Operator, PseudoInvertible
+from invdiff.operators.algebra.arguments import checked
+from invdiff.operators.algebra.compose import Affine
+from invdiff.operators.algebra.scaling import scaled
 
 
 @dataclass(frozen=True, eq=False)

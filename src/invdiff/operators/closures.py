@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import Operator
+from invdiff.operators.algebra import Operator
 
 
 def _check_loops(loops: Tensor, sides: int, name: str) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import Spectral
+from invdiff.operators.algebra import Spectral
 
 REC601 = (0.299, 0.587, 0.114)
 """Luma weights of red, green and blue (ITU-R BT.601)."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import Operator
+from invdiff.operators.algebra import Operator
 
 
 @dataclass(frozen=True, eq=False)

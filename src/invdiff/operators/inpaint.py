@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.admit import checked
-from invdiff.operators.base import Spectral
+from invdiff.core.rng import Rng
+from invdiff.operators.algebra import Spectral
+from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.separable import check_count, checked_size, whole
-from invdiff.rng import Rng
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 """Integers of the same width."""

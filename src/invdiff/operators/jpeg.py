@@ -16,7 +16,7 @@ from PIL import Image, JpegImagePlugin
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import PseudoInvertible
+from invdiff.operators.algebra import PseudoInvertible
 from invdiff.operators.separable import whole
 
 Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import Operator
+from invdiff.core.rng import Rng
+from invdiff.operators.algebra import Operator
 from invdiff.operators.separable import checked_size, whole
-from invdiff.rng import Rng
 
 STRIDE = 128
 """Pixels of an image for each entry of the code: two halvings of the features, five of the net."""

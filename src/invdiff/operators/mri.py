@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import Linear, Operator, Spectral
+from invdiff.operators.algebra import Linear, Operator, Spectral
 from invdiff.operators.separable import check_iterations
 
 AXES = (-2, -1)

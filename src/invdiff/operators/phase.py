@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.admit import checked
-from invdiff.operators.base import Operator
+from invdiff.core.rng import Rng
+from invdiff.operators.algebra import Operator
+from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.separable import checked_size, whole
-from invdiff.rng import Rng
 
 
 @dataclass(frozen=True, eq=False)

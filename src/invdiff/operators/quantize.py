@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import PseudoInvertible
+from invdiff.operators.algebra import PseudoInvertible
 from invdiff.operators.separable import whole
 
 MOST = 1 << 16

@@ -14,19 +14,10 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.admit import checked
-from invdiff.operators.base import Linear
-from invdiff.operators.geometry import Geometry
-from invdiff.operators.kept import kept
-from invdiff.operators.separable import (
-    LONGEST_SIDE,
-    check_count,
-    check_image,
-    check_iterations,
-    checked_size,
-    whole,
-)
-from invdiff.operators.sparse import (
+from invdiff.core.cache import kept
+from invdiff.operators.algebra import Linear
+from invdiff.operators.algebra.arguments import checked
+from invdiff.operators.algebra.sparse import (
     Csr,
     Map,
     by_matrix,
@@ -36,6 +27,15 @@ from invdiff.operators.sparse import (
     mapped,
     sparse_pair,
     transposed,
+)
+from invdiff.operators.geometry import Geometry
+from invdiff.operators.separable import (
+    LONGEST_SIDE,
+    check_count,
+    check_image,
+    check_iterations,
+    checked_size,
+    whole,
 )
 
 MATRIX_BYTES = 2 * 10**9

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.admit import checked
+from invdiff.core.rng import Rng
+from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.separable import check_count, checked_size
-from invdiff.rng import Rng
 
 
 @checked

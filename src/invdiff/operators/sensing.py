@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import Spectral
+from invdiff.core.rng import Rng
+from invdiff.operators.algebra import Spectral
 from invdiff.operators.separable import check_image, checked_size, whole
-from invdiff.rng import Rng
 
 
 def hadamard(x: Tensor) -> Tensor:

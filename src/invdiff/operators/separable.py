@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import Spectral
+from invdiff.operators.algebra import Spectral
 
 LONGEST_SIDE = 1_000_000
 """Pixels of a side, and bins of a detector, at most."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invdiff.operators.base import Linear
+from invdiff.operators.algebra import Linear
 from invdiff.operators.sensing import WalshHadamard
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.operators.geometry import Geometry
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.radon import Radon
-from invdiff.rng import Rng
 
 Filter = Literal["ramp", "hann"]
 

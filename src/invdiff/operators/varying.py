@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.admit import checked
-from invdiff.operators.base import Linear
+from invdiff.core.rng import Rng
+from invdiff.operators.algebra import Linear
+from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.blur import WIDEST, Blur, CircularBlur, gaussian_kernel, margins
 from invdiff.operators.separable import (
     check_boundary,
@@ -21,7 +22,6 @@ from invdiff.operators.separable import (
     check_reach,
     checked_size,
 )
-from invdiff.rng import Rng
 
 
 def hat_windows(n: int, tiles: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import Spectral
+from invdiff.operators.algebra import Spectral
 from invdiff.operators.downsample import average_matrix
 from invdiff.operators.separable import full_svd, whole
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.base import Operator
+from invdiff.operators.algebra import Operator
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import Level
-from invdiff.operators.latent import Autoencoder
+from invdiff.operators.algebra.decoded import Autoencoder
 from invdiff.priors.spectrum import ErrorSpectrum
 
 

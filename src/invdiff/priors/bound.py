@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import Level
+from invdiff.core.rng import Rng
 from invdiff.priors.base import Prior
 from invdiff.priors.likelihood import Window
-from invdiff.rng import Rng
 
 
 def denoising_error(prior: Prior, x: Tensor, sigma: float, eps: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,11 +10,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.priors.base import Prior
 from invdiff.priors.covariances import canonical, eigen
 from invdiff.priors.posterior import condition
-from invdiff.rng import Rng
+from invdiff.problem import Problem
 
 
 class GaussianMixture(Prior):

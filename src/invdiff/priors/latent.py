@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Level, Problem
-from invdiff.operators.base import Operator
-from invdiff.operators.latent import Autoencoder, Decoded, DecodedLinear, decoded
+from invdiff.core import InvdiffError, Level
+from invdiff.operators.algebra import Operator
+from invdiff.operators.algebra.decoded import Autoencoder, Decoded, DecodedLinear, decoded
 from invdiff.priors.base import Prior
+from invdiff.problem import Problem
 
 
 class LatentPrior(Prior):

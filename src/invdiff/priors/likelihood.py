@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Level, log_normal
+from invdiff.core.rng import Rng
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
 
 Field = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 """(u, ln sigma) to (du / d ln sigma, tr dD/dx), shapes of u and (B,)."""

@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
 from invdiff.noise import Gaussian
-from invdiff.operators.algebra import Affine
-from invdiff.operators.base import Linear, Operator
-from invdiff.operators.white import whitened
+from invdiff.operators.algebra import Linear, Operator
+from invdiff.operators.algebra.compose import Affine
+from invdiff.problem import Problem
+from invdiff.problem.whiten import whitened
 
 
 def matrix(A: Operator, x_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

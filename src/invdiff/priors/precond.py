@@ -1,7 +1,7 @@
 """Any trained network as a prior: D = c_skip x + c_out F(c_in x, time), with x = x0 + sigma eps.
 
 How a network was trained is stated here and nowhere else (Karras et al. 2022, arXiv 2206.00364,
-section 5, extends to all of these); where sampling travels is in `paths.py`.
+section 5, extends to all of these); where sampling travels is in `core/schedules.py`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from invdiff.priors.base import Prior
 from invdiff.restoration.job import Precision, Want, prepare
 from invdiff.restoration.perform import Watch, perform
 from invdiff.restoration.restored import Restoration
-from invdiff.solvers.base import Solver
+from invdiff.sampling.solver import Solver
 from invdiff.tasks import task_class
 from invdiff.tasks.base import Task
 

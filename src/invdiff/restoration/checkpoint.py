@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.encode import decode, encode
+from invdiff.core.folders import whole_folder
 from invdiff.restoration.job import Job
-from invdiff.run import Snapshot
-from invdiff.serial import decode, encode, whole_folder
+from invdiff.sampling.run import Snapshot
 
 
 def checkpoint_folder(out: Path) -> Path:

@@ -13,18 +13,19 @@ import torch
 from torch import Tensor
 
 from invdiff import measured
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
+from invdiff.core.encode import decode, encode
 from invdiff.fields import changed
-from invdiff.io import check_file, words
-from invdiff.needs import Need, check
+from invdiff.files.pictures import check_file, words
 from invdiff.plugins import LOADED
 from invdiff.priors.base import Prior
 from invdiff.priors.load import BUILT_IN, load_prior
-from invdiff.result import Result, describe
-from invdiff.run import posed
-from invdiff.serial import decode, encode
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need, check
+from invdiff.sampling.pose import posed
+from invdiff.sampling.result import Result, describe
+from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
-from invdiff.solvers.base import Solver
 from invdiff.tasks.auto import choose, configured, estimator
 from invdiff.tasks.base import WARNING, Task, View
 from invdiff.tasks.photo import PhotoTask

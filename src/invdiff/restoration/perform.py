@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 
 from invdiff.restoration.job import Job
 from invdiff.restoration.restored import Restoration
-from invdiff.run import Snapshot, estimate, solve, with_estimate
-from invdiff.solvers.base import Solver
+from invdiff.sampling.run import Snapshot, estimate, solve, with_estimate
+from invdiff.sampling.solver import Solver
 
 Watch = Callable[[Snapshot], None]
 

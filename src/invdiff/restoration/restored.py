@@ -11,10 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from invdiff import measured
-from invdiff.core import InvdiffError, Problem
-from invdiff.figures import overview, uncertainty_picture
-from invdiff.result import Result
-from invdiff.serial import decode, whole_folder
+from invdiff.core import InvdiffError
+from invdiff.core.encode import decode
+from invdiff.core.folders import whole_folder
+from invdiff.files.figures import overview, uncertainty_picture
+from invdiff.problem import Problem
+from invdiff.sampling.result import Result
 from invdiff.tasks.base import View
 
 MARKER = "run.json"

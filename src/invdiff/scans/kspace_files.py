@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.io import read_array
+from invdiff.files.pictures import read_array
 from invdiff.operators.coils import calibration_region
 from invdiff.operators.sampling import acceleration
 from invdiff.scans.cfl import AXES, read_cfl

@@ -8,12 +8,13 @@ import math
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
 from invdiff.noise import Gaussian
 from invdiff.noise.estimate import median_level
 from invdiff.operators.coils import espirit, normalised, root_sum_of_squares
 from invdiff.operators.mri import as_complex, fft2c
 from invdiff.operators.noncartesian import NonCartesian, density_compensation
+from invdiff.problem import Problem
 from invdiff.scans.noncartesian import NonCartesianKSpace
 from invdiff.scans.problems import MRI
 

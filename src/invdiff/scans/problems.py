@@ -10,16 +10,17 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
+from invdiff.core import InvdiffError
 from invdiff.noise import DiagonalGaussian, Gaussian
-from invdiff.operators.base import Linear
+from invdiff.operators.algebra import Linear
 from invdiff.operators.coils import espirit, mvue_scale
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.mri import Fourier, Sense
 from invdiff.operators.radon import Radon
 from invdiff.operators.tomography import fbp
-from invdiff.operators.white import whitened
 from invdiff.priors.units import HU_WINDOW
+from invdiff.problem import Problem
+from invdiff.problem.whiten import whitened
 from invdiff.scans.kspace import KSpace
 from invdiff.scans.redundancy import level_of
 from invdiff.scans.sinogram import Sinogram

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
 from invdiff.noise.estimate import Estimate, noise_from_kspace
 from invdiff.operators.mri import Sense
-from invdiff.rng import Rng
 from invdiff.scans.kspace import KSpace, radius
 
 SHIFT = 0.005

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, nearest
-from invdiff.io import read_array, words
-from invdiff.operators.base import Linear
+from invdiff.files.pictures import read_array, words
+from invdiff.operators.algebra import Linear
 from invdiff.operators.dct import DCTSubsampling
 from invdiff.operators.mri import RealFourier
 from invdiff.operators.sensing import BlockSensing, WalshHadamard

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.io import check_file, read_array
+from invdiff.files.pictures import check_file, read_array
 from invdiff.scans.files import Npz, dataset, guarded, hdf5, taken
 from invdiff.scans.flatfield import SEARCHED, Corrected, corrected
 from invdiff.scans.sinogram import Sinogram

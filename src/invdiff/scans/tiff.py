@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.io import check_file
+from invdiff.files.pictures import check_file
 from invdiff.scans.files import check_numbers, check_size, guarded
 
 

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 
 from invdiff.core import nearest
-from invdiff.solvers.base import Solver
+from invdiff.sampling.solver import Solver, register, registry
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -45,15 +45,7 @@ def _subclasses(cls: type[Solver]) -> list[type[Solver]]:
     return [s for c in cls.__subclasses__() for s in (c, *_subclasses(c))]
 
 
-OTHERS: dict[str, type[Solver]] = {}
-"""Solvers of other packages by their names, which `invdiff.register` fills."""
-
-
-def registry() -> dict[str, type[Solver]]:
-    """Name to class of every solver in this folder and of those registered, by the alphabet."""
-    here = [c for c in _subclasses(Solver) if c.__module__.startswith(f"{__name__}.")]
-    named = {c.name: c for c in here} | OTHERS
-    return dict(sorted(named.items()))
+register(*(c for c in _subclasses(Solver) if c.__module__.startswith(f"{__name__}.")))
 
 
 def aliases() -> dict[str, str]:

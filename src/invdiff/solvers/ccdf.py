@@ -9,13 +9,15 @@ from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Level, Problem, State
-from invdiff.needs import Need
-from invdiff.operators.krylov import inverse_squared_norm
-from invdiff.paths import VP, Path
+from invdiff.core import InvdiffError, Level
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP, Path
+from invdiff.operators.algebra.krylov import inverse_squared_norm
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import Solver, knob
+from invdiff.sampling.state import State
 from invdiff.solvers.replacement import Replacement
 
 SCHEDULE = VP(1000, spacing="trailing")

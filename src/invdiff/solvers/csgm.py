@@ -8,13 +8,15 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from invdiff import steps
-from invdiff.core import Level, Problem, State, batch_norm
-from invdiff.needs import Need
-from invdiff.paths import VE, Path, Stairs
+from invdiff.core import Level, batch_norm
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, Path, Stairs
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
-from invdiff.solvers.base import UNIT, Claim, Range, Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import UNIT, Claim, Range, Solver, knob
+from invdiff.sampling.state import State
 
 
 @dataclass(frozen=True)

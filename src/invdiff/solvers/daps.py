@@ -9,14 +9,16 @@ from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
-from invdiff import steps
-from invdiff.core import Level, Problem, State
-from invdiff.needs import Need
+from invdiff.core import Level
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import Karras, Path
 from invdiff.noise import Gaussian
-from invdiff.paths import Karras, Path
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
-from invdiff.solvers.base import UNIT, Range, Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import UNIT, Range, Solver, knob
+from invdiff.sampling.state import State
 
 OFFICIAL: dict[str, tuple[float, int]] = {
     "super-resolution": (1e-4, 100),

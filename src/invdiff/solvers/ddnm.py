@@ -8,13 +8,14 @@ from typing import ClassVar, Self
 
 import torch
 
-from invdiff import steps
-from invdiff.core import Problem, State
-from invdiff.needs import Need
-from invdiff.paths import VP
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
 from invdiff.priors.base import Prior, eps_from
-from invdiff.rng import Rng
-from invdiff.solvers.base import UNIT, Range, Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import UNIT, Range, Solver, knob
+from invdiff.sampling.state import State
 
 OFFICIAL_PATH = VP(100, spacing="strided")
 """T_sampling 100; with eta 0.85 in all commands of evaluation.sh and configs/*.yml of wyhuai/DDNM,

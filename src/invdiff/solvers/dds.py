@@ -8,14 +8,16 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from invdiff import steps
-from invdiff.core import Level, Problem, State
-from invdiff.needs import Need
-from invdiff.operators.krylov import conjugate_gradients
-from invdiff.paths import VP, Path
+from invdiff.core import Level
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP, Path
+from invdiff.operators.algebra.krylov import conjugate_gradients
 from invdiff.priors.base import Prior, eps_from
-from invdiff.rng import Rng
-from invdiff.solvers.base import UNIT, Range, Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import UNIT, Range, Solver, knob
+from invdiff.sampling.state import State
 
 
 @dataclass(frozen=True)

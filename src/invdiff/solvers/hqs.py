@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from invdiff.core import Problem, State
-from invdiff.needs import Need
-from invdiff.paths import VE, Path
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, Path
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import Solver, knob
+from invdiff.sampling.state import State
 from invdiff.solvers.normal import first_mean
 
 START = 0.1

@@ -8,12 +8,14 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from invdiff.core import Level, Problem, State, batch_norm
-from invdiff.needs import Need
-from invdiff.paths import VP, Path
+from invdiff.core import Level, batch_norm
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP, Path
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
-from invdiff.solvers.base import UNIT, Range, Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import UNIT, Range, Solver, knob
+from invdiff.sampling.state import State
 
 Unit = Literal["one", "misfit"]
 TABLE = VP(1000, "scaled-linear", "trailing", beta_min=0.00085, beta_max=0.012)

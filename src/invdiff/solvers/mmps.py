@@ -7,14 +7,15 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
-from invdiff import steps
-from invdiff.core import InvdiffError, Problem, State
-from invdiff.needs import Need
-from invdiff.paths import VE
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE
 from invdiff.priors.base import Prior, eps_from
-from invdiff.rng import Rng
-from invdiff.solvers import importance
-from invdiff.solvers.base import UNIT, Range, Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import importance, steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import UNIT, Range, Solver, knob
+from invdiff.sampling.state import State
 from invdiff.solvers.moments import Krylov, posterior_draw, posterior_mean, white_variance
 
 

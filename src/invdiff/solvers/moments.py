@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from invdiff.core import Problem
+from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
-from invdiff.operators.krylov import conjugate_gradients, gmres
-from invdiff.rng import Rng
+from invdiff.operators.algebra.krylov import conjugate_gradients, gmres
+from invdiff.problem import Problem
 
 Krylov = Literal["cg", "gmres"]
 

@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from invdiff.core import Problem, batch_dot
-from invdiff.operators.krylov import conjugate_gradients
+from invdiff.core import batch_dot
+from invdiff.operators.algebra.krylov import conjugate_gradients
 from invdiff.priors.base import Prior
 from invdiff.priors.spectrum import Covariance, isotropic
+from invdiff.problem import Problem
 
 UNKNOWN = 20.0
 """Noise level, in half ranges of images, at which nothing is known of x0: V is then the covariance

@@ -9,14 +9,15 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from invdiff import steps
-from invdiff.core import InvdiffError, Level, Problem, State, batch_dot
-from invdiff.needs import Need
-from invdiff.paths import VP
+from invdiff.core import InvdiffError, Level, batch_dot
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
 from invdiff.priors.base import Prior, eps_from
-from invdiff.rng import Rng
-from invdiff.solvers import importance
-from invdiff.solvers.base import UNIT, Range, Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import importance, steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import UNIT, Range, Solver, knob
+from invdiff.sampling.state import State
 from invdiff.solvers.moments import white_variance
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from invdiff.core import Problem, State
-from invdiff.needs import Need
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, Path
 from invdiff.operators.jpeg_cells import nearest, planes
-from invdiff.paths import VE, Path
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
-from invdiff.solvers.base import Solver
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import Solver
+from invdiff.sampling.state import State
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from invdiff import steps
-from invdiff.core import Problem, State
-from invdiff.needs import Need
-from invdiff.paths import VP, Path
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP, Path
 from invdiff.priors.base import Prior, eps_from
-from invdiff.rng import Rng
-from invdiff.solvers.base import UNIT, Range, Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import UNIT, Range, Solver, knob
+from invdiff.sampling.state import State
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,17 @@ from typing import ClassVar, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from invdiff import steps
-from invdiff.core import CLEAN, InvdiffError, Level, Problem, State
-from invdiff.needs import Need
-from invdiff.operators.base import Linear
+from invdiff.core import CLEAN, InvdiffError, Level
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP, Path
+from invdiff.operators.algebra import Linear
 from invdiff.operators.downsample import Upsample
-from invdiff.paths import VP, Path
 from invdiff.priors.base import Prior, eps_from
-from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import Solver, knob
+from invdiff.sampling.state import State
 
 
 class Move(NamedTuple):

@@ -10,13 +10,15 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from invdiff import steps
-from invdiff.core import Problem, State, batch_dot
-from invdiff.needs import Need
-from invdiff.paths import VP, Path
+from invdiff.core import batch_dot
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP, Path
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
-from invdiff.solvers.base import UNIT, Range, Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import UNIT, Range, Solver, knob
+from invdiff.sampling.state import State
 
 WEIGHTS: dict[str, Callable[[float], float]] = {
     "linear": lambda v: v,

@@ -8,13 +8,15 @@ from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
-from invdiff import steps
-from invdiff.core import CLEAN, Level, Problem, State, batch_norm
-from invdiff.needs import Need
-from invdiff.paths import VE, Path
+from invdiff.core import CLEAN, Level, batch_norm
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, Path
 from invdiff.priors.base import Prior, eps_from
-from invdiff.rng import Rng
-from invdiff.solvers.base import UNIT, Range, Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import UNIT, Range, Solver, knob
+from invdiff.sampling.state import State
 
 Corrector = Literal["langevin", "annealed", "none"]
 OFFICIAL = {

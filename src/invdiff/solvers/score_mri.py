@@ -7,13 +7,15 @@ from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
-from invdiff import steps
-from invdiff.core import CLEAN, Level, Problem, State
-from invdiff.needs import Need
-from invdiff.paths import VE, Path
+from invdiff.core import CLEAN, Level
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, Path
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
-from invdiff.solvers.base import Range, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import Range, knob
+from invdiff.sampling.state import State
 from invdiff.solvers.replacement import Replacement
 
 

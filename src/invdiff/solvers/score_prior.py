@@ -10,16 +10,18 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from invdiff.core import Problem, State, batch_norm
-from invdiff.needs import Need
-from invdiff.paths import VE, VPSDE, Path
+from invdiff.core import batch_norm
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VPSDE, Path
 from invdiff.priors.base import Prior
 from invdiff.priors.bound import Bound
 from invdiff.priors.likelihood import ProbabilityFlow, Window, rademacher
-from invdiff.rng import Rng
-from invdiff.solvers.base import UNIT, Range, Solver, knob
-from invdiff.steps import adam
-from invdiff.variational import DiagonalFamily, Family, RealNVP
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import UNIT, Range, Solver, knob
+from invdiff.sampling.state import State
+from invdiff.sampling.steps import adam
+from invdiff.solvers.families import DiagonalFamily, Family, RealNVP
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class ScorePrior(Solver):
     The path gives the number of steps, and with its first and last level above 0 the noise levels
     of the prior's density; nothing travels along it.
 
-    Deviations: the coupling layers are those of `variational.RealNVP`, 8 flow steps of 2 by
+    Deviations: the coupling layers are those of `solvers.families.RealNVP`, 8 flow steps of 2 by
     default (the paper: 32); `times` noise levels a step, shared by the draws (the paper: one for
     each); the warm-up is a share of the run, and a cool-down is offered; the default run is short
     (the official ones: 10000 steps at 2e-4 or 20000 at 1e-5, of 64 draws). The official softplus

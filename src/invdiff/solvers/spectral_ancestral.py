@@ -7,13 +7,15 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from invdiff import steps
-from invdiff.core import InvdiffError, Problem, State
-from invdiff.needs import Need
-from invdiff.paths import Karras, Path
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import Karras, Path
 from invdiff.priors.base import Prior, eps_from
-from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import Solver, knob
+from invdiff.sampling.state import State
 from invdiff.solvers.normal import (
     Kind,
     covariance,

@@ -8,15 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from invdiff import steps
-from invdiff.core import Problem, State
-from invdiff.needs import Need
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import Karras, Path
 from invdiff.operators.jpeg_cells import Plane, axes, block_variance, planes
-from invdiff.paths import Karras, Path
 from invdiff.priors.base import Prior, eps_from
 from invdiff.priors.spectrum import Covariance, channel_basis
-from invdiff.rng import Rng
-from invdiff.solvers.base import Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.needs import Need
+from invdiff.sampling.solver import Solver, knob
+from invdiff.sampling.state import State
 from invdiff.solvers.normal import Kind, covariance, own_size, truncated_normal
 
 

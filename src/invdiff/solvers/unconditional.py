@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from invdiff import steps
-from invdiff.core import Problem, State
+from invdiff.core.rng import Rng
 from invdiff.priors.base import Prior, eps_from
-from invdiff.rng import Rng
-from invdiff.solvers.base import Claim, Solver, knob
+from invdiff.problem import Problem
+from invdiff.sampling import steps
+from invdiff.sampling.solver import Claim, Solver, knob
+from invdiff.sampling.state import State
 
 
 @dataclass(frozen=True)

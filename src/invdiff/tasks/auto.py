@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from invdiff.core import Problem
-from invdiff.needs import Need, missing, offers
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need, missing, offers
+from invdiff.sampling.solver import Solver
 from invdiff.solvers import solver_class
-from invdiff.solvers.base import Solver
 from invdiff.tasks.base import Choice, Task
 
 FALLBACK = Choice("dps", "it needs a gradient of the operator alone")

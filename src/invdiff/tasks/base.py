@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.figures import PHOTOGRAPH, Scale
-from invdiff.io import check_real
-from invdiff.option import check_ranges
+from invdiff.core import InvdiffError
+from invdiff.core.option import check_ranges
+from invdiff.files.figures import PHOTOGRAPH, Scale
+from invdiff.files.pictures import check_real
 from invdiff.priors.base import Prior
-from invdiff.solvers.base import Solver
+from invdiff.problem import Problem
+from invdiff.sampling.solver import Solver
 from invdiff.tasks.values import NoiseLevel, Size
 
 

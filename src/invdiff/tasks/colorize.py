@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from invdiff.operators.base import Operator
+from invdiff.operators.algebra import Operator
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.solvers.ddrm import DDRM
 from invdiff.tasks.base import Choice, Preset

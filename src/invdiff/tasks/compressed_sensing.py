@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.io import check_pixels, read_photo, save_picture, words
+from invdiff.core import InvdiffError
+from invdiff.core.option import option
+from invdiff.core.rng import Rng
+from invdiff.files.pictures import check_pixels, read_photo, save_picture, words
 from invdiff.noise import Gaussian
 from invdiff.operators.dct import DCTSubsampling
 from invdiff.operators.sampling import gaussian_points
 from invdiff.operators.sensing import WalshHadamard
 from invdiff.operators.single_pixel import SinglePixel
-from invdiff.option import option
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
+from invdiff.problem import Problem
+from invdiff.problem.toys import unmeasured
 from invdiff.scans.sensing import BELONGS, LARGEST, Sensed, check_belongs, read_sensed
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.diffpir import DiffPIR
@@ -38,7 +40,6 @@ from invdiff.tasks.base import (
 from invdiff.tasks.pictures import PhotoView, clean_pixels, prior_channels, shown
 from invdiff.tasks.presets import DRAWS, SPLITS, calibrated, split, start
 from invdiff.tasks.values import ImageSize, NoiseLevel, Numbers, Size
-from invdiff.toys import unmeasured
 
 Kind = Literal["hadamard", "gaussian", "dct", "fourier", "single-pixel"]
 Order = Literal["sequency", "natural", "random"]

@@ -15,22 +15,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.figures import Scale
-from invdiff.io import check_pixels, luma, read_array, read_photo, save_picture, words
+from invdiff.core import InvdiffError
+from invdiff.core.option import option
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP
+from invdiff.files.figures import Scale
+from invdiff.files.pictures import check_pixels, luma, read_array, read_photo, save_picture, words
 from invdiff.noise import Gaussian
 from invdiff.operators.geometry import Geometry
 from invdiff.operators.radon import Radon, sparse_view
-from invdiff.option import option
-from invdiff.paths import VE, VP
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
+from invdiff.problem import Problem
+from invdiff.problem.toys import unmeasured
+from invdiff.sampling.solver import Solver
 from invdiff.scans import centre_of_rotation, read_dicom, read_sinogram, read_tiff, write_tiff
 from invdiff.scans.drift import without_drift, without_rings
 from invdiff.scans.files import Npz
 from invdiff.scans.problems import ct_problem
 from invdiff.scans.sinogram import Sinogram
-from invdiff.solvers.base import Solver
 from invdiff.solvers.csgm import CSGM
 from invdiff.solvers.dds import DDS
 from invdiff.solvers.diffpir import DiffPIR
@@ -52,7 +54,6 @@ from invdiff.tasks.base import (
 )
 from invdiff.tasks.presets import DRAWS, SPLITS, calibrated, daps, end, split, start
 from invdiff.tasks.values import Angles, Centre, NoiseLevel, Size
-from invdiff.toys import unmeasured
 
 WINDOW = (-1024.0, 500.0)
 """Hounsfield units that are shown as black and white."""

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from invdiff.io import Photo
-from invdiff.operators.base import Operator
+from invdiff.core.option import option
+from invdiff.files.pictures import Photo
+from invdiff.operators.algebra import Operator
 from invdiff.operators.blur import blur, margins, wrapped
-from invdiff.option import option
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dds import DDS
 from invdiff.solvers.diffpir import DiffPIR

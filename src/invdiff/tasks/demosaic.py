@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from invdiff.operators.base import Operator
+from invdiff.core.option import option
+from invdiff.operators.algebra import Operator
 from invdiff.operators.bayer import Bayer
-from invdiff.option import option
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.diffpir import DiffPIR
 from invdiff.solvers.mmps import MMPS

@@ -8,12 +8,12 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
-from invdiff.core import Problem
-from invdiff.operators.base import Identity, Operator
-from invdiff.option import option
-from invdiff.paths import VE, Karras
-from invdiff.paths import Path as Levels
-from invdiff.solvers.base import Solver
+from invdiff.core.option import option
+from invdiff.core.schedules import VE, Karras
+from invdiff.core.schedules import Path as Levels
+from invdiff.operators.algebra import Identity, Operator
+from invdiff.problem import Problem
+from invdiff.sampling.solver import Solver
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.one_call import OneCall
 from invdiff.solvers.spectral_ancestral import SpectralAncestral

@@ -10,23 +10,24 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.io import check_file, check_pixels, read_photo, save_picture, words
+from invdiff.core import InvdiffError
+from invdiff.core.option import option
+from invdiff.core.schedules import VE
+from invdiff.files.pictures import check_file, check_pixels, read_photo, save_picture, words
 from invdiff.noise import DiagonalGaussian, Gaussian
-from invdiff.operators.base import Linear
+from invdiff.operators.algebra import Linear
 from invdiff.operators.downsample import Bicubic
 from invdiff.operators.jpeg import JPEG, decode
 from invdiff.operators.jpeg_cells import Plane, planes
-from invdiff.option import option
-from invdiff.paths import VE
 from invdiff.priors.base import Prior
+from invdiff.problem import Problem
+from invdiff.problem.toys import unmeasured
 from invdiff.solvers.hqs import HQS
 from invdiff.tasks.base import Choice, Made, Measured, Preset, Simulation, Task
 from invdiff.tasks.jpeg import levels, orientation
 from invdiff.tasks.pictures import PhotoView, clean_pixels, prior_channels, profile, upright
 from invdiff.tasks.presets import DRAWS, EVERY_PHOTO, SPLITS, calibrated
 from invdiff.tasks.values import Size
-from invdiff.toys import unmeasured
 
 
 @dataclass(frozen=True, eq=False)

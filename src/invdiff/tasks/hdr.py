@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from invdiff.operators.base import Operator
+from invdiff.core.option import option
+from invdiff.core.schedules import VP
+from invdiff.operators.algebra import Operator
 from invdiff.operators.hdr import HDR
-from invdiff.option import option
-from invdiff.paths import VP
 from invdiff.solvers.reddiff import REDDiff
 from invdiff.tasks.base import Choice, Preset
 from invdiff.tasks.photo import NoisyPhoto

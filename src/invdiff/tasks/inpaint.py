@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invdiff.core import Problem
-from invdiff.io import Photo
+from invdiff.core.option import option
+from invdiff.core.schedules import Karras
+from invdiff.files.pictures import Photo
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Operator
+from invdiff.operators.algebra import Operator
 from invdiff.operators.inpaint import Inpaint
-from invdiff.option import option
-from invdiff.paths import Karras
-from invdiff.solvers.base import Solver
+from invdiff.problem import Problem
+from invdiff.problem.toys import unmeasured
+from invdiff.sampling.solver import Solver
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.diffpir import DiffPIR
 from invdiff.solvers.dps import DPS
@@ -39,7 +40,6 @@ from invdiff.tasks.presets import (
     start,
 )
 from invdiff.tasks.values import Mask, Size
-from invdiff.toys import unmeasured
 
 FEW, HOLE = (10, 1.0), (20, 5.0)
 """Steps and first level of the sampler, and of masks with pixels far from all that are known."""

@@ -11,15 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.io import check_file, check_pixels, read_photo, save_picture, words
+from invdiff.core import InvdiffError
+from invdiff.core.option import option
+from invdiff.core.schedules import VE, Karras
+from invdiff.files.pictures import check_file, check_pixels, read_photo, save_picture, words
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators.jpeg import JPEG, decode
 from invdiff.operators.jpeg_cells import coarse_error, planes
-from invdiff.option import option
-from invdiff.paths import VE, Karras
 from invdiff.priors.base import Prior
-from invdiff.solvers.base import Solver
+from invdiff.problem import Problem
+from invdiff.problem.toys import unmeasured
+from invdiff.sampling.solver import Solver
 from invdiff.solvers.ddrm_jpeg import DDRMJPEG
 from invdiff.solvers.pigdm import PiGDM
 from invdiff.solvers.pocs import POCS
@@ -28,7 +30,6 @@ from invdiff.tasks.base import Choice, Made, Measured, Preset, Simulation, Task
 from invdiff.tasks.pictures import PhotoView, clean_pixels, prior_channels, profile
 from invdiff.tasks.presets import EVERY_PHOTO, INFLATION, start
 from invdiff.tasks.values import Size
-from invdiff.toys import unmeasured
 
 FINE = 0.015
 """Error of good JPEG files beyond that of their coarse frequencies, as a noise level; found on

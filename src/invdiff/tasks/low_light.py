@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from invdiff.core import InvdiffError
-from invdiff.io import Photo, Range
+from invdiff.core.option import option
+from invdiff.files.pictures import Photo, Range
 from invdiff.noise import Noise, Poisson, PoissonGaussian
-from invdiff.operators.base import Identity, Operator
-from invdiff.option import option
+from invdiff.operators.algebra import Identity, Operator
 from invdiff.solvers.dps import DPS
 from invdiff.tasks.base import Choice, Preset
 from invdiff.tasks.photo import PhotoTask

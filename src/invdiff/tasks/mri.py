@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.figures import Scale
-from invdiff.io import luma, read_array, read_photo, save_picture, words
+from invdiff.core import InvdiffError
+from invdiff.core.option import option
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VE, VP
+from invdiff.files.figures import Scale
+from invdiff.files.pictures import luma, read_array, read_photo, save_picture, words
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Linear
+from invdiff.operators.algebra import Linear
 from invdiff.operators.coils import ring_maps, root_sum_of_squares
 from invdiff.operators.mri import Fourier, Sense, as_channels, as_complex
 from invdiff.operators.noncartesian import NonCartesian
@@ -27,14 +30,13 @@ from invdiff.operators.sampling import (
     poisson_disc,
     random_lines,
 )
-from invdiff.option import option
-from invdiff.paths import VE, VP
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
+from invdiff.problem import Problem
+from invdiff.problem.toys import unmeasured
+from invdiff.sampling.solver import Solver
 from invdiff.scans import is_noncartesian, read_kspace, read_noncartesian
 from invdiff.scans.offgrid import noncartesian_problem
 from invdiff.scans.problems import MRI, mri_problem
-from invdiff.solvers.base import Solver
 from invdiff.solvers.csgm import CSGM
 from invdiff.solvers.ddnm import DDNMPlus
 from invdiff.solvers.ddrm import DDRM
@@ -60,7 +62,6 @@ from invdiff.tasks.base import (
 )
 from invdiff.tasks.presets import DRAWS, SPLITS, calibrated, daps, end, split, start
 from invdiff.tasks.values import NoiseLevel, Numbers, Size
-from invdiff.toys import unmeasured
 
 WHITE = 1.2
 """Magnitude on the prior's scale that is shown as white."""

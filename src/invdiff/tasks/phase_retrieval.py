@@ -10,17 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.io import check_pixels, read_array, read_photo, save_picture, words
-from invdiff.metrics import best_by_residual, residuals
+from invdiff.core import InvdiffError
+from invdiff.core.option import option
+from invdiff.core.rng import Rng
+from invdiff.core.schedules import VP
+from invdiff.files.pictures import check_pixels, read_array, read_photo, save_picture, words
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Operator
+from invdiff.operators.algebra import Operator
 from invdiff.operators.color import Grayscale
 from invdiff.operators.phase import CodedDiffraction, PhaseRetrieval
-from invdiff.option import option
-from invdiff.paths import VP
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
+from invdiff.problem import Problem
+from invdiff.problem.metrics import best_by_residual, residuals
+from invdiff.problem.toys import unmeasured
 from invdiff.solvers.dps import DPS
 from invdiff.tasks.base import (
     Choice,
@@ -35,7 +37,6 @@ from invdiff.tasks.base import (
 from invdiff.tasks.pictures import PhotoView, clean_pixels, prior_channels
 from invdiff.tasks.presets import side_of
 from invdiff.tasks.values import NoiseLevel, Numbers, Size
-from invdiff.toys import unmeasured
 
 
 @dataclass(frozen=True, eq=False)

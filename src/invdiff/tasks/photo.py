@@ -12,13 +12,24 @@ from typing import ClassVar, Self
 import numpy as np
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.io import Photo, Range, check_pixels, luma, read_photo, save_picture, to_range, words
+from invdiff.core import InvdiffError
+from invdiff.core.option import option
+from invdiff.core.rng import Rng
+from invdiff.files.pictures import (
+    Photo,
+    Range,
+    check_pixels,
+    luma,
+    read_photo,
+    save_picture,
+    to_range,
+    words,
+)
 from invdiff.noise import Gaussian, Noise
-from invdiff.operators.base import Operator
-from invdiff.option import option
+from invdiff.operators.algebra import Operator
 from invdiff.priors.base import Prior
-from invdiff.rng import Rng
+from invdiff.problem import Problem
+from invdiff.problem.toys import unmeasured
 from invdiff.tasks.base import Made, Measured, Preset, Task, told_level
 from invdiff.tasks.photo_noise import Supposed, supposed
 from invdiff.tasks.pictures import (
@@ -35,7 +46,6 @@ from invdiff.tasks.pictures import (
 )
 from invdiff.tasks.presets import EVERY_PHOTO
 from invdiff.tasks.values import NoiseLevel, Size
-from invdiff.toys import unmeasured
 
 
 @dataclass(frozen=True, kw_only=True)

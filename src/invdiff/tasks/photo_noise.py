@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.io import Photo
+from invdiff.files.pictures import Photo
 from invdiff.noise import Gaussian, StationaryGaussian, noise_from_detail
 from invdiff.noise.bands import correlated_floors, noise_spectrum
 from invdiff.noise.flat import colour_axes, noise_floors, unclipped

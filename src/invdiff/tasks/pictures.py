@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Problem
-from invdiff.io import Photo, Range, from_range, save_picture, words
-from invdiff.operators.base import Operator
+from invdiff.core import InvdiffError
+from invdiff.files.pictures import Photo, Range, from_range, save_picture, words
+from invdiff.operators.algebra import Operator
 from invdiff.operators.inpaint import Inpaint
 from invdiff.priors.base import Prior
+from invdiff.problem import Problem
 from invdiff.tasks.base import View
 from invdiff.tasks.values import Size
 

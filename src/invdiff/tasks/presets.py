@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from invdiff.core import Problem
+from invdiff.core.schedules import VE, VP, Karras, Path
 from invdiff.noise import Gaussian
-from invdiff.paths import VE, VP, Karras, Path
+from invdiff.problem import Problem
 from invdiff.solvers.daps import DAPS
 from invdiff.solvers.hqs import HQS
 from invdiff.solvers.mcg import MCG

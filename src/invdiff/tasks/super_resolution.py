@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
-from invdiff.io import Photo
-from invdiff.operators.base import Operator
+from invdiff.core.option import option
+from invdiff.files.pictures import Photo
+from invdiff.operators.algebra import Operator
 from invdiff.operators.downsample import AveragePool, Bicubic
-from invdiff.option import option
 from invdiff.solvers.ddnm import DDNMPlus
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dds import DDS

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from invdiff.core import Problem
-from invdiff.needs import why_not
+from invdiff.problem import Problem
+from invdiff.problem.toys import TOYS
+from invdiff.sampling.needs import why_not
 from invdiff.solvers import registry
 from invdiff.tasks import TASKS
-from invdiff.toys import TOYS
 
 
 def example(name: str, sigma: float = 0.05) -> Problem:

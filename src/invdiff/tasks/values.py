@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.io import luma, painted, picture_pixels, read_array, read_mask
-from invdiff.kernels import check_spec, fitted, read_kernel
+from invdiff.files.kernels import check_spec, fitted, read_kernel
+from invdiff.files.pictures import luma, painted, picture_pixels, read_array, read_mask
 from invdiff.operators.inpaint import Inpaint
 
 Size = tuple[int, int]

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invdiff.core import Problem
-from invdiff.figures import new_figure
-from invdiff.io import save_picture
+from invdiff.core.schedules import Karras
+from invdiff.files.figures import new_figure
+from invdiff.files.pictures import save_picture
 from invdiff.noise import Gaussian
-from invdiff.operators.base import Identity
-from invdiff.paths import Karras
+from invdiff.operators.algebra import Identity
 from invdiff.priors.base import Prior
-from invdiff.run import solve
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve
 from invdiff.solvers.unconditional import Unconditional
 
 SAMPLE_STEPS = 50

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invdiff.core import InvdiffError
-from invdiff.operators import kept
+from invdiff.core import cache as kept
 from invdiff.priors.published import (
     adm,
     consistency,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from invdiff.paths import VP
+from invdiff.core.schedules import VP
 from invdiff.priors import precond as table
 from invdiff.priors.precond import Precond
 

@@ -1,0 +1,109 @@
+"""Frozen dataclasses to JSON and back, tensors beside it by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invdiff.core import InvdiffError
+
+UPGRADES: dict[str, dict[str, Any]] = {"PiGDM": {"guidance": "paper"}}
+"""By class, fields that older files lack, where the default has changed: what it was."""
+
+RENAMED: dict[str, dict[str, str]] = {
+    "Frames": {"T": "length"},
+    "TemporalPool": {"T": "length"},
+}
+"""By class, fields of older files that have another name now."""
+
+
+REGISTERED: dict[str, type] = {}
+"""Classes of others by their names, which `invdiff.register` fills: files may name them too."""
+
+
+def encode(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
+    """JSON form of value: plain values, tuples, tensors, paths and dataclasses of this package.
+
+    A dataclass is written by its name, which is unique in the package: files outlive modules.
+    Tensors are put into `tensors` under the dotted name of the field that held them; complex ones
+    as pairs of real numbers.
+    Raises InvdiffError for anything else.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        if value.is_complex():
+            tensors[where] = torch.view_as_real(value.resolve_conj()).contiguous()
+            return {"complex": where}
+        tensors[where] = value.contiguous()
+        return {"tensor": where}
+    if isinstance(value, Path):
+        return {"path": str(value)}
+    if isinstance(value, tuple | list):
+        return [encode(v, tensors, f"{where}.{i}") for i, v in enumerate(value)]
+    if isinstance(value, dict):
+        return {"dict": {k: encode(v, tensors, f"{where}.{k}") for k, v in value.items()}}
+    cls = type(value)
+    known = cls.__module__.startswith("invdiff.") or REGISTERED.get(cls.__qualname__) is cls
+    if dataclasses.is_dataclass(value) and known:
+        fields = {
+            f.name: encode(getattr(value, f.name), tensors, f"{where}.{f.name}".lstrip("."))
+            for f in dataclasses.fields(value)
+            if f.init
+        }
+        return {"type": cls.__qualname__, "fields": fields}
+    raise InvdiffError(
+        f"{cls.__qualname__} at {where or 'the top'} cannot be written to a file; "
+        "use what invdiff provides, or `invdiff.register` the class, or save the samples alone."
+    )
+
+
+def decode(form: Any, tensors: dict[str, Tensor]) -> Any:
+    """The value of a JSON form made by encode. Raises InvdiffError when the form is not one."""
+    if isinstance(form, list):
+        return tuple(decode(v, tensors) for v in form)
+    if not isinstance(form, dict):
+        return form
+    if "tensor" in form:
+        return tensors[form["tensor"]]
+    if "complex" in form:
+        return torch.complex(*tensors[form["complex"]].unbind(-1))
+    if "dict" in form:
+        return {k: decode(v, tensors) for k, v in form["dict"].items()}
+    if "path" in form:
+        return Path(form["path"])
+    cls = _stored_class(str(form.get("type", "")))
+    now = RENAMED.get(cls.__name__, {})
+    fields = {now.get(k, k): v for k, v in form["fields"].items()}
+    fields = UPGRADES.get(cls.__name__, {}) | fields
+    return cls(**{k: decode(v, tensors) for k, v in fields.items()})
+
+
+def _stored_class(kind: str) -> Any:
+    """The dataclass of this package that a file names: `Name`, or `invdiff.module:Name` of old.
+
+    It is looked for in the modules that were imported, then among the public names of invdiff; a
+    file imports nothing else.
+    """
+    module, _, name = kind.rpartition(":")
+    if (":" in kind and not module.startswith("invdiff.")) or not name:
+        raise InvdiffError(f"The file names {module or 'no type'}, which is not part of invdiff.")
+    if ":" not in kind and name in REGISTERED:
+        return REGISTERED[name]
+    loaded = [m for at, m in sorted(sys.modules.items()) if at.startswith("invdiff.")]
+    found = [vars(m).get(name) for m in loaded]
+    found.append(getattr(sys.modules.get("invdiff"), name, None))
+    for cls in found:
+        own = isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__name__ == name
+        if own and cls.__module__.startswith("invdiff."):
+            return cls
+    raise InvdiffError(
+        f"This version of invdiff has no {name}; use the one that wrote the file, or give the "
+        "--plugin that brought it."
+    )

@@ -1,0 +1,1 @@
+"""Operators that are given: functions, matrices, those of other libraries."""

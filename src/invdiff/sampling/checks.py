@@ -1,0 +1,167 @@
+"""Does an answer agree with its measurement, and is it an image at all? Without a truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invdiff.noise import Gaussian, Poisson, PoissonGaussian
+from invdiff.problem import Problem
+from invdiff.problem.whiten import centred, whitened
+
+MISFIT, EXCESS, GROWTH = 1.5, 0.05, 3.0
+"""Misfit above which an answer contradicts y, and excess, or growth of an estimate, above which it
+is no image. They lie between right and spoilt answers of `benchmarks/checks.py`. A misfit far below
+1 is no contradiction: the noise of files is supposed with care, and an estimate may keep what was
+measured as it is."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found of an answer.
+
+    misfit: rms of (y - A x) / sigma over what was measured, of each sample; 1 for exact samples.
+    None where the noise has no level. excess: rms by which values leave the prior's range, over
+    half of the range. growth: mean |gradient| of x over that of y, where they have the same shape.
+    warnings: sentences, none when all is well.
+    """
+
+    misfit: tuple[float, ...] | None
+    excess: float
+    growth: float | None
+    warnings: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON values."""
+
+        def short(v: float) -> float:
+            return float(f"{v:.4g}")
+
+        return {
+            "misfit": None if self.misfit is None else [short(m) for m in self.misfit],
+            "excess": short(self.excess),
+            "growth": None if self.growth is None else short(self.growth),
+            "warnings": list(self.warnings),
+        }
+
+
+def misfit(problem: Problem, x: Tensor) -> Tensor:
+    """rms of (y - A x) / sigma over the measured numbers of each row, (M,).
+
+    x: (M, *x_shape). Photon noise is compared with its own deviation at A x. Of a file that tells
+    cells (JPEG) it is the rms distance of coefficients from their cells, over half a step.
+    """
+    if problem.A.cells:
+        return _outside(problem, x)
+    problem = whitened(centred(problem))
+    z = problem.A(x)
+    r = problem.y - z
+    seen = problem.A.restrict(torch.ones_like(problem.y)).abs().gt(0)
+    square = (r / _deviation(problem, z)).abs().square() / (2 if r.is_complex() else 1)
+    count = seen.flatten(1).sum(1)
+    return ((square * seen).flatten(1).sum(1) / count).sqrt()
+
+
+def comparable(problem: Problem) -> bool:
+    """Whether `misfit` has a level, or cells, to compare with."""
+    noise = whitened(centred(problem)).noise
+    if isinstance(noise, Gaussian):
+        return noise.sigma > 0 or problem.A.cells
+    return isinstance(noise, Poisson)
+
+
+def _deviation(problem: Problem, z: Tensor) -> Tensor | float:
+    """Standard deviation of the noise of A x = z."""
+    noise = problem.noise
+    if isinstance(noise, Gaussian):
+        return max(noise.sigma, 1e-12)
+    assert isinstance(noise, Poisson)
+    read = noise.read_sigma if isinstance(noise, PoissonGaussian) else 0.0
+    return (noise.rate(z).clamp_min(0) + read**2).sqrt().clamp_min(1e-3) / noise.gain
+
+
+def _outside(problem: Problem, x: Tensor) -> Tensor:
+    """rms distance of the coefficients from their cells, over half a step; 0 within."""
+    from invdiff.operators.jpeg_cells import planes
+
+    total, count = torch.zeros(len(x), dtype=torch.float64), 0
+    for plane in planes(problem.jpeg, problem.y):
+        c = plane.coefficients(x.double()) / plane.steps - plane.index
+        beyond = (2 * c.abs() - 1).clamp_min(0).square()
+        total += beyond.flatten(1).sum(1).cpu()
+        count += beyond[0].numel()
+    return (total / count).sqrt()
+
+
+def excess(x: Tensor, value_range: tuple[float, float]) -> float:
+    """rms by which values leave the range, over half of it; 0 for a range without an end."""
+    low, high = value_range
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return 0.0
+    half = (high - low) / 2
+    return float(((x - (low + high) / 2).abs() / half - 1).clamp_min(0).square().mean().sqrt())
+
+
+def growth(problem: Problem, x: Tensor) -> float | None:
+    """Mean |gradient| of x over that of y, both (M, C, H, W) of about one height and width."""
+    y = problem.y
+    if y.is_complex() or y.ndim != 4 or y.shape[1] != x.shape[1] or problem.A.cells:
+        return None
+    if any(not have <= n < 1.5 * have for n, have in zip(x.shape[-2:], y.shape[-2:], strict=True)):
+        return None
+    if bool((problem.A.restrict(torch.ones_like(y)) == 0).any()):
+        return None
+
+    def steepness(t: Tensor) -> float:
+        return float(t.diff(dim=-1).abs().mean() + t.diff(dim=-2).abs().mean())
+
+    return steepness(x) / max(steepness(y), 1e-12)
+
+
+def check(
+    problem: Problem, x: Tensor, value_range: tuple[float, float], estimate: bool = False
+) -> Check:
+    """Compare answers x (M, K, *x_shape) with what was measured.
+
+    estimate: whether x are estimates, whose growth tells ringing; samples are rougher by nature.
+    """
+    flat = x.flatten(0, 1)
+    rows = torch.arange(problem.batch).repeat_interleave(x.shape[1])
+    each = problem.rows(rows.to(problem.y.device))
+    flat = flat.to(problem.y.device, problem.x_like.dtype)
+    found = misfit(each, flat).tolist() if comparable(problem) else None
+    beyond, grown = excess(flat, value_range), growth(each, flat)
+    return Check(
+        None if found is None else tuple(found),
+        beyond,
+        grown,
+        _warnings(problem, found, beyond, grown if estimate else None),
+    )
+
+
+def _warnings(
+    problem: Problem, found: list[float] | None, beyond: float, grown: float | None
+) -> tuple[str, ...]:
+    said = []
+    worst = max(found) if found and not problem.A.cells else 1.0
+    if worst > MISFIT:
+        said.append(
+            f"the answer misses the measurement by {worst:.1f} times its noise: the operator (a "
+            "kernel, a mask, a scale) may be another than the one that made it, or the noise "
+            "larger than was told"
+        )
+    if beyond > EXCESS:
+        said.append(
+            f"values leave the range of images by {100 * beyond:.0f} % of its half: the noise may "
+            "be larger than was told, the operator wrong, or the prior of another kind of images"
+        )
+    if grown is not None and grown > GROWTH:
+        said.append(
+            f"the estimate is {grown:.1f} times as rough as the measurement, as ringing and noise "
+            "are: the kernel may be another than the one that blurred, or the noise larger than "
+            "was told"
+        )
+    return tuple(said)

@@ -1,0 +1,272 @@
+"""The driver: stream yields States, solve reads them into a Result. Nothing here prints."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.operators.algebra import Operator
+from invdiff.priors.base import Counted, Prior
+from invdiff.priors.latent import in_latent_space
+from invdiff.problem import Problem
+from invdiff.problem.whiten import centred
+from invdiff.sampling import importance
+from invdiff.sampling.needs import check
+from invdiff.sampling.pose import posed
+from invdiff.sampling.result import Result, describe
+from invdiff.sampling.solver import Solver, registry
+from invdiff.sampling.state import State
+
+FAR = 1e5
+"""No clean estimate is as many times larger than the prior's range, or than 100 where that has no
+end: a state that holds one has diverged, though it is finite."""
+
+
+class DivergedError(InvdiffError):
+    """A sampler left all bounds; the message names the step and what to turn down."""
+
+
+def _check(problem: Problem, prior: Prior, solver: Solver) -> None:
+    """Raise IncompatibleError when the solver cannot, naming the operator and noise as given."""
+    told = in_latent_space(centred(problem), prior)
+    check(solver, told, prior, [cls() for cls in registry().values()])
+
+
+def stream(
+    problem: Problem,
+    prior: Prior,
+    solver: Solver,
+    seeds: Sequence[int],
+    start: State | None = None,
+    portable: bool = False,
+) -> Iterator[State]:
+    """Yield the state before the first step (or `start`), and after every step.
+
+    seeds: one integer for each row of problem.y. start: a saved state to go on from; the result is
+    bit for bit that of an uninterrupted run. portable: draw noise on the CPU.
+    With a prior of latents, states are of latents, and the prior's decoder makes images of them.
+    Raises IncompatibleError before any network call, DivergedError when a state is not finite.
+    """
+    _check(problem, prior, solver)
+    problem = posed(problem, prior)
+    if len(seeds) != problem.batch:
+        raise InvdiffError(f"{problem.batch} measurements need as many seeds, found {len(seeds)}.")
+    rng = Rng.of(seeds, portable)
+    with torch.no_grad():
+        state = start or solver.init(problem, prior, rng.at(-1))
+    yield state
+    while state.step < solver.num_steps:
+        with torch.no_grad():
+            state = solver.step(state, problem, prior, rng.at(state.step))
+        if state.x.device.type == "cpu" or state.step == solver.num_steps:
+            _check_finite(state, prior, solver)
+        yield state
+
+
+def finish(
+    state: State,
+    problem: Problem,
+    prior: Prior,
+    solver: Solver,
+    seeds: Sequence[int],
+    portable: bool = False,
+) -> Tensor:
+    """The samples of the last state of a stream, (B, *x_shape); latents of a prior of latents."""
+    with torch.no_grad():
+        rng = Rng.of(seeds, portable).at(state.step)
+        return solver.finish(state, posed(problem, prior), prior, rng)
+
+
+def _check_finite(state: State, prior: Prior, solver: Solver) -> None:
+    largest = max(map(abs, prior.value_range))
+    far = FAR * (largest if math.isfinite(largest) else 100)
+    parts = (state.x, *state.extra.values())
+    finite = all(bool(torch.isfinite(part.sum())) for part in parts)
+    if not finite or bool(state.x0.abs().max() > far):
+        where = f"reached values beyond {far:g}" if finite else "left the finite numbers"
+        raise DivergedError(
+            f"{solver.name} {where} at step {state.step} of {solver.num_steps}; "
+            f"try {solver.when_it_diverges}."
+        )
+
+
+def row_seed(seed: int, measurement: int, sample: int) -> int:
+    """Seed of one sample of one measurement: the same in any batch and on any machine."""
+    digest = hashlib.blake2b(f"{seed}/{measurement}/{sample}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a run of `solve` stands after a step: all that it needs to go on from there.
+
+    done: samples of the chunks that are complete, each (rows, *x_shape), on the CPU.
+    state: of the chunk that is under way. steps: of one chunk; chunks: of the whole run.
+    nfe, vjps, seconds: spent so far, by all chunks together. weights: log weights of the samples
+    that are done, each (rows,), of a solver that weighs them.
+    """
+
+    done: tuple[Tensor, ...]
+    state: State
+    steps: int
+    chunks: int
+    nfe: int = 0
+    vjps: int = 0
+    seconds: float = 0.0
+    weights: tuple[Tensor, ...] = ()
+
+    @property
+    def steps_done(self) -> int:
+        """Steps that have been done, of chunks * steps."""
+        return len(self.done) * self.steps + self.state.step
+
+
+def solve(
+    problem: Problem,
+    prior: Prior,
+    solver: Solver,
+    samples: int = 1,
+    seed: int = 0,
+    batch: int | None = None,
+    portable: bool = False,
+    watch: Callable[[Snapshot], None] | None = None,
+    start: Snapshot | None = None,
+    estimator: Solver | None = None,
+) -> Result:
+    """Draw samples of every measurement in the problem.
+
+    samples: per measurement. seed: of the whole run; sample k of measurement m depends on
+    (seed, m, k) only. batch: rows that are run together; all of them when None.
+    watch(snapshot): called before the first step of a chunk and after every step, for progress,
+    previews and checkpoints. start: a snapshot of the same run to go on from; the result is bit for
+    bit that of an uninterrupted run.
+    estimator: a deterministic solver, as HQS or OneCall, whose one picture of each measurement is
+    `Result.estimate`; it runs before the samples, and nfe counts these alone.
+    Raises IncompatibleError, DivergedError and InvdiffError, each in one sentence.
+    """
+    if estimator is not None:
+        best = estimate(problem, prior, estimator, batch, portable)
+        drawn = solve(problem, prior, solver, samples, seed, batch, portable, watch, start)
+        return with_estimate(drawn, best)
+    if samples < 1:
+        raise InvdiffError(f"At least 1 sample is needed, but {samples} were asked for.")
+    if batch is not None and batch < 1:
+        raise InvdiffError(f"A batch holds at least 1 sample, but {batch} were asked for.")
+    rows = [(m, k) for m in range(problem.batch) for k in range(samples)]
+    size = len(rows) if batch is None or solver.coupled else batch
+    chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
+    _check(problem, prior, solver)  # of what is given: whitening changes its operator
+    asked, problem = problem, posed(problem, prior)
+    _check_start(start, chunks, solver, problem)
+    counted = Counted(prior)
+    began, outputs = time.perf_counter(), list(start.done) if start else []
+    weights = list(start.weights) if start else []
+    if start is not None:
+        began -= start.seconds
+        counted.nfe, counted.vjps = start.nfe, start.vjps
+    for i in range(len(outputs), len(chunks)):
+        part = problem.rows(torch.tensor([m for m, _ in chunks[i]], device=problem.y.device))
+        seeds = [row_seed(seed, m, k) for m, k in chunks[i]]
+        first = start.state if start and i == len(start.done) else None
+        for state in stream(part, counted, solver, seeds, first, portable):
+            if watch is not None:
+                spent = (counted.nfe, counted.vjps, time.perf_counter() - began)
+                kept = tuple(weights)
+                watch(Snapshot(tuple(outputs), state, solver.num_steps, len(chunks), *spent, kept))
+        weights += [state.extra[k].cpu() for k in state.extra if k == importance.KEY]
+        outputs.append(finish(state, part, counted, solver, seeds, portable).cpu())
+    tensors: dict[str, Tensor] = {}
+    config = describe(asked, prior, solver, tensors) | {
+        "seed": seed,
+        "samples": samples,
+        "batch": size,
+        "portable": portable,
+        "device": str(problem.y.device),
+    }
+    found = torch.cat(outputs)
+    decoder = None if prior.autoencoder is None else prior.autoencoder.decoder
+    images = found if decoder is None else _decode(decoder, found, size, problem.y.device)
+    return Result(
+        images.reshape(problem.batch, samples, *images.shape[1:]),
+        counted.nfe // len(chunks),
+        counted.vjps // len(chunks),
+        time.perf_counter() - began,
+        config,
+        tensors,
+        None if decoder is None else found.reshape(problem.batch, samples, *found.shape[1:]),
+        log_weight=torch.cat(weights).reshape(problem.batch, samples) if weights else None,
+    )
+
+
+def estimate(
+    problem: Problem,
+    prior: Prior,
+    estimator: Solver,
+    batch: int | None = None,
+    portable: bool = False,
+    watch: Callable[[Snapshot], None] | None = None,
+) -> Result:
+    """One best picture of every measurement, by a solver that draws no noise: a run of one sample.
+
+    Its `estimate` is that sample. Raises InvdiffError for a solver that draws noise.
+    """
+    if not estimator.estimates:
+        raise InvdiffError(
+            f"{estimator.name} draws samples and makes no estimate; take hqs or one-call."
+        )
+    found = solve(problem, prior, estimator, 1, 0, batch, portable, watch)
+    config = found.config | {"want": "estimate", "estimator": found.config["solver"]}
+    return replace(found, config=config, estimate=found.samples[:, 0])
+
+
+def with_estimate(samples: Result, best: Result) -> Result:
+    """A run of samples together with the estimate of another run of the same problem."""
+    tensors = samples.tensors | best.tensors
+    config = samples.config | {
+        "want": "both",
+        "estimator": best.config["estimator"],
+        "estimate_nfe": best.nfe,
+    }
+    return replace(samples, config=config, tensors=tensors, estimate=best.estimate)
+
+
+def _decode(decoder: Operator, latents: Tensor, size: int, device: torch.device) -> Tensor:
+    """The images of latents, `size` rows at a time on the device, on the CPU."""
+    with torch.no_grad():
+        parts = [decoder(z.to(device)).cpu() for z in torch.split(latents, size)]
+    return torch.cat(parts)
+
+
+def _check_start(
+    start: Snapshot | None, chunks: list[list[tuple[int, int]]], solver: Solver, problem: Problem
+) -> None:
+    """Raise InvdiffError unless start is a snapshot of a run of these chunks."""
+    if start is None:
+        return
+    same = start.chunks == len(chunks) and start.steps == solver.num_steps
+    done = [(len(c), *problem.x_shape) for c in chunks[: len(start.done)]]
+    if not same or [tuple(d.shape) for d in start.done] != done:
+        raise InvdiffError("The snapshot is of another run; repeat the one that it was taken from.")
+
+
+def again(result: Result, prior: Prior) -> Result:
+    """Run once more what made result: the same samples, on the same kind of device.
+
+    Raises InvdiffError when prior is not the one that was used.
+    """
+    result.check_prior(prior)
+    c, problem, solver = result.config, result.problem(), result.solver()
+    if c.get("want") == "estimate" and "estimator" in c:
+        return estimate(problem, prior, solver, c["batch"], c["portable"])
+    return solve(
+        problem, prior, solver, c["samples"], c["seed"], c["batch"], portable=c["portable"],
+        estimator=result.estimator(),
+    )  # fmt: skip
