@@ -31,6 +31,7 @@ from invdiff.solvers.replacement import Replacement
 from invdiff.solvers.score_medical import ScoreMedical, ScoreMedicalBaseline
 from invdiff.solvers.score_mri import ScoreMRI
 from invdiff.solvers.snips import SNIPS
+from invdiff.tasks.presets import short_dps
 from make_docs import call, table
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "short.md"
@@ -55,7 +56,7 @@ ROWS = (
     Row(0.0, ScoreMedicalBaseline(), ScoreMedicalBaseline(path=GRID)),
     Row(0.0, ScoreMRI(), ScoreMRI(path=GRID)),
     Row(0.0, MCG(rho=SCALE), MCG(rho=10 * SCALE, path=VP(100))),
-    Row(0.1, DPS(zeta=SCALE), DPS.short("super-resolution", (SIDE, SIDE))),
+    Row(0.1, DPS(zeta=SCALE), short_dps("super-resolution", (SIDE, SIDE))),
     Row(0.1, SNIPS(), SNIPS(c=0.15, K=2, final="denoised", path=VE(400, 3.0, 0.02))),
     Row(0.1, CSGM(), CSGM(c=0.2, final="denoised", path=VE(400, 3.0, 0.02))),
     Row(0.1, DAPS(), DAPS(centre="tweedie", path=Karras(50, 20.0, 0.1))),

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import crops
 
-from invdiff import DPS, HDR, VP, GaussianNoise, Problem, REDDiff
+from invdiff import HDR, VP, GaussianNoise, Problem, REDDiff
+from invdiff.tasks.presets import short_dps
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     size = (args.size, args.size)
     solvers = {
         "RED-diff": REDDiff(path=VP(args.steps)),
-        "DPS": DPS.short("hdr", size, args.steps),
+        "DPS": short_dps("hdr", size, args.steps),
     }
     for name, solver in solvers.items():
         A = HDR(args.gain, straight_through=name == "DPS")

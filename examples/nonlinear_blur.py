@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import crops
 
-from invdiff import DPS, VP, GaussianNoise, NonlinearBlur, REDDiff
+from invdiff import VP, GaussianNoise, NonlinearBlur, REDDiff
+from invdiff.tasks.presets import short_dps
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     size = (args.size, args.size)
     solvers = {
         "RED-diff": REDDiff(path=VP(args.steps)),
-        "DPS": DPS.short("nonlinear-blur", size, args.steps),
+        "DPS": short_dps("nonlinear-blur", size, args.steps),
     }
     for name, solver in solvers.items():
         x = crops.samples_of(problem, prior, solver, args.seed)[0]

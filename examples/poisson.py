@@ -9,7 +9,8 @@ import dataclasses
 
 import crops
 
-from invdiff import DPS, Identity, Poisson, blur, gaussian_kernel
+from invdiff import Identity, Poisson, blur, gaussian_kernel
+from invdiff.tasks.presets import short_dps
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     A = blur(gaussian_kernel(args.blur), size) if args.blur else Identity()
     problem = crops.measure(truth, A, Poisson(args.peak), args.seed)
     panels = [(f"measurement: {crops.score(problem.y, truth):.1f} dB", crops.shown(problem.y))]
-    norm = DPS.short("poisson", size, args.steps)
+    norm = short_dps("poisson", size, args.steps)
     solvers = {
         "norm": norm,
         "weighted norm": dataclasses.replace(norm, loss="poisson_norm", zeta=0.3 * norm.zeta),

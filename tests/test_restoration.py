@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +152,34 @@ def test_a_result_that_is_no_restoration_is_told_apart(tmp_path, done):
     result.save(tmp_path / "run")
     with pytest.raises(InvdiffError, match="not the folder of a restoration"):
         Restoration.load(tmp_path / "run")
+
+
+def test_one_run_poses_whitens_and_checks_once(tmp_path, monkeypatch):
+    """Of an estimate and samples of a photograph with correlated noise, from file to pictures."""
+    from invdiff.problem import whiten
+    from invdiff.sampling import needs, pose, run
+
+    counted = {"pose": 0, "whitened": 0, "check": 0}
+
+    def counting(module, name):
+        real = getattr(module, name)
+
+        def call(*args, **kwargs):
+            counted[name] += 1
+            return real(*args, **kwargs)
+
+        for other in list(sys.modules.values()):
+            if getattr(other, "__name__", "").startswith("invdiff") and (
+                getattr(other, name, None) is real
+            ):
+                monkeypatch.setattr(other, name, call)
+
+    counting(pose, "pose")
+    counting(whiten, "whitened")
+    counting(needs, "check")
+    assert run.check is needs.check
+    pixels = 0.5 + 0.05 * np.random.default_rng(0).standard_normal((64, 64, 3))
+    invdiff.restore(
+        "denoise", pixels, noise="correlated", solver="mmps", steps=1, samples=2, progress=False
+    ).save(tmp_path / "out")
+    assert counted == {"pose": 1, "whitened": 1, "check": 1}

@@ -22,6 +22,8 @@ from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError, Need, missing
 from invdiff.sampling.run import DivergedError, solve, stream
 from invdiff.solvers.dps import DPS, PAPER, REPO
+from invdiff.solvers.losses import LOSSES
+from invdiff.tasks.presets import short_dps
 
 NOISE = Poisson(40.0, black=-6.0, white=6.0)
 
@@ -92,7 +94,7 @@ def test_the_official_weight_is_6_8_on_the_8_bit_grid():
     y = (torch.arange(256, dtype=torch.float64) / 127.5 - 1).reshape(1, 1, 16, 16)
     problem = Problem(y, Identity(), Poisson(255.0), (1, 16, 16))
     r = seeded(1, 1, 16, 16)
-    found = DPS(loss="poisson_official")._weighted(r, problem)
+    found = LOSSES["poisson_official"](problem, r, r, 1.0)
     factor = 255 / 256 * 2 * sum(1 / j for j in range(1, 256, 2))
     torch.testing.assert_close(found, factor * r / r.norm(), rtol=1e-12, atol=0)
     assert factor == pytest.approx(6.8, abs=0.05)
@@ -104,7 +106,7 @@ def test_the_official_weight_is_finite_at_0_and_of_measured_entries_alone():
     y = torch.tensor([0.0, 0.5, -0.25, float("nan")]).reshape(1, 1, 2, 2)
     mask = torch.tensor([1.0, 1, 1, 0]).reshape(1, 1, 2, 2)
     problem = Problem(y, Inpaint(mask), noise, (1, 2, 2))
-    found = DPS(loss="poisson_official")._weighted(r, problem)
+    found = LOSSES["poisson_official"](problem, r, r, 1.0)
     torch.testing.assert_close(found, (100 + 2 + 4) / 3 * r / r.norm())
 
 
@@ -116,9 +118,9 @@ def test_the_weighted_loss_is_the_likelihoods_gaussian_limit():
     step = torch.full_like(y, 1e-3)
     z = (y - step).requires_grad_()
     (exact,) = torch.autograd.grad(noise.log_prob(y, z).sum(), z)
-    found = DPS(loss="poisson_diag")._weighted(step, problem)
+    found = LOSSES["poisson_diag"](problem, step, step, 1.0)
     torch.testing.assert_close(found, exact, rtol=1e-2, atol=0)
-    flat = DPS(loss="poisson_official")._weighted(step, problem)
+    flat = LOSSES["poisson_official"](problem, step, step, 1.0)
     assert flat.max() == flat.min() and found.max() > 9 * found.min()
 
 
@@ -127,7 +129,7 @@ def test_a_dark_pixel_has_a_finite_weight():
     problem = Problem(y, Identity(), Poisson(50.0), (1, 1, 2))
     r = torch.ones(1, 1, 1, 2)
     for floor in (1.0, 4.0):
-        found = DPS(loss="poisson_diag", count_floor=floor)._weighted(r, problem).flatten()
+        found = LOSSES["poisson_diag"](problem, r, r, floor).flatten()
         assert found.tolist() == pytest.approx([25**2 / floor, 25**2 / 50])
 
 
@@ -204,7 +206,9 @@ def test_the_step_of_the_norm_does_not_fall_with_the_residual():
     problem = Problem(torch.zeros(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
     r = seeded(1, 1, 4, 4, dtype=torch.float32)
     for loss, ratio in (("l2", 1.0), ("l2sq", 1.0), ("gaussian", 1e-3)):
-        large, small = (DPS(loss=loss)._weighted(scale * r, problem).norm() for scale in (1, 1e-3))
+        large, small = (
+            LOSSES[loss](problem, scale * r, scale * r, 1.0).norm() for scale in (1, 1e-3)
+        )
         assert float(small / large) == pytest.approx(ratio, rel=1e-5)
 
 
@@ -257,16 +261,19 @@ def test_presets_are_the_repositorys_and_the_papers():
 
 def test_the_short_configuration_has_one_step_for_a_pixel():
     """The same picture tiled 2 x 2 has a norm twice as long: twice the zeta moves pixels alike."""
-    assert DPS.short("deblur", (256, 256)) == DPS(zeta=20.0, path=VP(100))
-    small, large = DPS.short("deblur", (64, 64)), DPS.short("deblur", (128, 128))
-    assert large.zeta == 2 * small.zeta == 2 * DPS.short("deblur", (64, 64), 50).zeta / 2
+    assert short_dps("deblur", (256, 256)) == DPS(zeta=20.0, path=VP(100))
+    small, large = short_dps("deblur", (64, 64)), short_dps("deblur", (128, 128))
+    assert large.zeta == 2 * small.zeta == 2 * short_dps("deblur", (64, 64), 50).zeta / 2
     r = seeded(1, 1, 4, 4)
     one = Problem(r, Identity(), Gaussian(0.1), (1, 4, 4))
     four = Problem(r.tile(2, 2), Identity(), Gaussian(0.1), (1, 8, 8))
-    moves = [small.zeta * small._weighted(one.y, one), large.zeta * large._weighted(four.y, four)]
+    moves = [
+        small.zeta * LOSSES[small.loss](one, one.y, one.y, 1.0),
+        large.zeta * LOSSES[large.loss](four, four.y, four.y, 1.0),
+    ]
     torch.testing.assert_close(moves[1], moves[0].tile(2, 2))
     with pytest.raises(InvdiffError, match="did you mean inpaint"):
-        DPS.short("inpant", (64, 64))
+        short_dps("inpant", (64, 64))
 
 
 def test_the_literal_reading_is_twice_the_step():

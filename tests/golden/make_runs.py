@@ -1,6 +1,6 @@
 """How tests/golden/runs was made: one small run of every task, as `invdiff restore` wrote it.
 
-    python tests/golden/make_runs.py FOLDER
+    python tests/golden/make_runs.py FOLDER [TASK ...]
 
 The folders are kept as they are: every later version reads them, and repeats their samples. They
 are never made again; a new format gets folders beside them.
@@ -28,6 +28,7 @@ TASKS: dict[str, tuple[str, list[str], list[str]]] = {
     "colorize": ("photo.png", ["--noise", "0.01"], []),
     "demosaic": ("photo.png", ["--pattern", "GBRG"], []),
     "jpeg": ("photo.png", ["--quality", "20"], []),
+    "enlarge-jpeg": ("photo.png", ["--scale", "2", "--quality", "40"], []),
     "hdr": ("photo.png", ["--gain", "2"], []),
     "low-light": ("photo.png", ["--peak", "30"], []),
     "phase-retrieval": ("grey.png", [], ["--prior", "fashion28"]),
@@ -56,5 +57,5 @@ def make(name: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for name in TASKS:
+    for name in sys.argv[2:] or TASKS:
         make(name, Path(sys.argv[1]).resolve())

@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "fields": {"fields"},
     "tasks": {"tasks", "measured"},
     "plugins": {"plugins"},
+    "testing": {"testing"},
     "restoration": {"restoration"},
     "train": {"train"},
     "audit": {"audit"},

@@ -21,11 +21,11 @@ from invdiff.plugins import LOADED
 from invdiff.priors.base import Prior
 from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.problem import Problem
-from invdiff.sampling.needs import Need, check
-from invdiff.sampling.pose import posed
+from invdiff.sampling.needs import Need
+from invdiff.sampling.pose import Posed, pose
 from invdiff.sampling.result import Result, describe
+from invdiff.sampling.run import check_posed
 from invdiff.sampling.solver import Solver
-from invdiff.solvers import registry
 from invdiff.tasks.auto import choose, configured, estimator
 from invdiff.tasks.base import WARNING, Task, View
 from invdiff.tasks.photo import PhotoTask
@@ -46,7 +46,7 @@ class Job:
     samples by `solver`.
     """
 
-    problem: Problem
+    posed: Posed
     prior: Prior
     solver: Solver
     samples: int
@@ -60,6 +60,11 @@ class Job:
     portable: bool = False
     estimator: Solver | None = None
     want: Want = "both"
+
+    @property
+    def problem(self) -> Problem:
+        """The problem as the file poses it."""
+        return self.posed.asked
 
     @property
     def draws(self) -> bool:
@@ -120,11 +125,11 @@ def prepare(
         spec = str(Path(named).resolve()) if is_path else named
         used = load_prior(spec, device, precision, check=check_prior, **more)
     m = task.read(Path(file), used)
-    asked = posed(m.problem, used)
-    chosen, why = _solver(task, solver, asked)
+    posed = pose(m.problem, used)
+    chosen, why = _solver(task, solver, posed.problem)
     chosen = configure(chosen)
-    best = None if want == "samples" else estimator(task, asked)
-    check(chosen, asked, used, [cls() for cls in registry().values()])
+    best = None if want == "samples" else estimator(task, posed.problem)
+    check_posed(posed, used, chosen)
     stem = Path(file).stem
     batch = min(samples, default_batch(chosen, m.problem)) if batch is None else batch
     coverage = measured.words(task.name, spec, chosen)
@@ -160,7 +165,7 @@ def prepare(
         "want": want,
     }
     return Job(
-        m.problem.to(device), used, chosen, samples, seed, batch,
+        posed.to(device), used, chosen, samples, seed, batch,
         out or Path(f"restored-{stem}"), m.view, facts, tensors, tuple(lines), False,
         best[0] if best else None, want,
     )  # fmt: skip
@@ -223,8 +228,10 @@ def repeated(
     if device.split(":")[0] != c["device"].split(":")[0]:
         lines.append(("", f"made on {c['device']}: on {device} other noise is drawn"))
     tensors = {k: v for k, v in result.tensors.items() if k.startswith(("view.", "task."))}
+    posed = pose(problem.to(device), used)
+    check_posed(posed, used, solver)
     return Job(
-        problem.to(device), used, solver, samples, seed, batch,
+        posed, used, solver, samples, seed, batch,
         out or folder.with_name(folder.resolve().name + "-again"), view,
         facts, tensors, tuple(lines), portable, result.estimator(), want,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from invdiff.restoration.job import Job
 from invdiff.restoration.restored import Restoration
-from invdiff.sampling.run import Snapshot, estimate, solve, with_estimate
+from invdiff.sampling.run import Snapshot, draw, one_picture, with_estimate
 from invdiff.sampling.solver import Solver
 
 Watch = Callable[[Snapshot], None]
@@ -27,7 +27,7 @@ def perform(
     best, result = None, None
     if job.estimator is not None:
         with _bar(job.estimator, job.estimator.num_steps, None, quiet) as moved:
-            best = estimate(job.problem, job.prior, job.estimator, None, False, moved)
+            best = one_picture(job.posed, job.prior, job.estimator, None, False, moved)
         result = best
     if job.draws:
         with _bar(job.solver, job.chunks * job.solver.num_steps, start, quiet) as moved:
@@ -37,8 +37,8 @@ def perform(
                     watch(snapshot)
                 moved(snapshot)
 
-            result = solve(
-                job.problem, job.prior, job.solver, job.samples, job.seed, job.batch,
+            result = draw(
+                job.posed, job.prior, job.solver, job.samples, job.seed, job.batch,
                 job.portable, both, start,
             )  # fmt: skip
         result = result if best is None else with_estimate(result, best)
@@ -46,7 +46,7 @@ def perform(
     config, tensors = result.config | job.facts, result.tensors | job.tensors
     config["estimate_seconds"] = 0.0 if best is None else best.seconds
     result = replace(result, config=config, tensors=tensors)
-    checks = result.check(job.prior)
+    checks = result.check(job.prior, job.posed.white)
     found = [w for c in checks.values() for w in c.warnings]
     config["warnings"] = list(dict.fromkeys((*job.facts["photo"].get("warnings", ()), *found)))
     config["checks"] = {name: c.as_dict() for name, c in checks.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invdiff.noise import Gaussian, Poisson, PoissonGaussian
+from invdiff.noise import Coloured, Gaussian, Poisson, PoissonGaussian
 from invdiff.problem import Problem
 from invdiff.problem.whiten import centred, whitened
 
@@ -56,7 +56,9 @@ def misfit(problem: Problem, x: Tensor) -> Tensor:
     """
     if problem.A.cells:
         return _outside(problem, x)
-    problem = whitened(centred(problem))
+    if isinstance(problem.noise, Coloured):
+        problem = whitened(problem)
+    problem = centred(problem)
     z = problem.A(x)
     r = problem.y - z
     seen = problem.A.restrict(torch.ones_like(problem.y)).abs().gt(0)
@@ -67,7 +69,9 @@ def misfit(problem: Problem, x: Tensor) -> Tensor:
 
 def comparable(problem: Problem) -> bool:
     """Whether `misfit` has a level, or cells, to compare with."""
-    noise = whitened(centred(problem)).noise
+    noise = problem.noise
+    if isinstance(noise, Coloured):
+        return True
     if isinstance(noise, Gaussian):
         return noise.sigma > 0 or problem.A.cells
     return isinstance(noise, Poisson)

@@ -60,8 +60,12 @@ def closure(needs: Iterable[Need]) -> frozenset[Need]:
     return found if more == found else closure(more)
 
 
-def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
+def offers(
+    problem: Problem, prior: Prior | None = None, white: Problem | None = None
+) -> frozenset[Need]:
     """What a problem and a prior provide, derived from their types.
+
+    white: the problem with white noise, where it is known already.
 
     A composition whose generalised inverse is only an approximation offers it when it was made
     with approximate = True, and not otherwise. Gaussian noise that is not white is what a solver
@@ -70,7 +74,8 @@ def offers(problem: Problem, prior: Prior | None = None) -> frozenset[Need]:
     image_A, decoded = problem.A, False
     if isinstance(image_A, Decoded | DecodedLinear):  # whitening hides the decoder
         image_A, decoded = image_A.outer, True
-    problem = whitened(problem)
+    if isinstance(problem.noise, Coloured):
+        problem = white or whitened(problem)
     found: set[Need] = set()
     A: Operator = problem.A
     if isinstance(A, Spectral):
@@ -125,9 +130,11 @@ def _lacking(solver: Solver, offered: frozenset[Need]) -> list[list[Need]]:
     return [lacking for lacking in found if len(lacking) == min(map(len, found))]
 
 
-def why_not(solver: Solver, problem: Problem, prior: Prior | None = None) -> str:
-    """One sentence on what is missing; empty when the solver can."""
-    ways = _lacking(solver, offers(problem, prior))
+def why_not(
+    solver: Solver, problem: Problem, prior: Prior | None = None, white: Problem | None = None
+) -> str:
+    """One sentence on what is missing; empty when the solver can. white: as in `offers`."""
+    ways = _lacking(solver, offers(problem, prior, white))
     if not ways[0]:
         return ""
     A, noise = type(problem.A).__name__, problem.noise
@@ -160,9 +167,13 @@ def check(
     problem: Problem,
     prior: Prior | None = None,
     others: Iterable[Solver] = (),
+    white: Problem | None = None,
 ) -> None:
-    """Raise IncompatibleError, naming what is missing and which of `others` could do it."""
-    sentence = why_not(solver, problem, prior)
+    """Raise IncompatibleError, naming what is missing and which of `others` could do it.
+
+    white: as in `offers`.
+    """
+    sentence = why_not(solver, problem, prior, white)
     if sentence:
         able = [o.name for o in others if not o.ignores_y and not missing(o, problem, prior)]
         raise IncompatibleError(f"{sentence} These can: {', '.join(able)}." if able else sentence)

@@ -105,13 +105,14 @@ class Result:
         index = importance.systematic(self.log_weight, u).gather(1, shuffled)
         return self.samples[rows[:, None], index]
 
-    def check(self, prior: Prior | None = None) -> dict[str, Check]:
+    def check(self, prior: Prior | None = None, problem: Problem | None = None) -> dict[str, Check]:
         """Does the answer agree with what was measured? By "samples" and "estimate" (`Check`).
 
-        prior: tells the range of images; without it [-1, 1].
+        prior: tells the range of images; without it [-1, 1]. problem: that of the run, or the same
+        with white noise; without it, it is read from `config`.
         """
         span = (-1.0, 1.0) if prior is None else prior.image_range
-        problem, answers = self.problem(), {"samples": self.samples}
+        problem, answers = problem or self.problem(), {"samples": self.samples}
         if self.estimate is not None:
             answers["estimate"] = self.estimate[:, None]
         return {

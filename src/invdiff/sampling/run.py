@@ -20,7 +20,7 @@ from invdiff.problem import Problem
 from invdiff.problem.whiten import centred
 from invdiff.sampling import importance
 from invdiff.sampling.needs import check
-from invdiff.sampling.pose import posed
+from invdiff.sampling.pose import Posed, pose
 from invdiff.sampling.result import Result, describe
 from invdiff.sampling.solver import Solver, registry
 from invdiff.sampling.state import State
@@ -34,10 +34,10 @@ class DivergedError(InvdiffError):
     """A sampler left all bounds; the message names the step and what to turn down."""
 
 
-def _check(problem: Problem, prior: Prior, solver: Solver) -> None:
+def check_posed(posed: Posed, prior: Prior, solver: Solver) -> None:
     """Raise IncompatibleError when the solver cannot, naming the operator and noise as given."""
-    told = in_latent_space(centred(problem), prior)
-    check(solver, told, prior, [cls() for cls in registry().values()])
+    told = in_latent_space(centred(posed.asked), prior)
+    check(solver, told, prior, [cls() for cls in registry().values()], posed.problem)
 
 
 def stream(
@@ -55,8 +55,20 @@ def stream(
     With a prior of latents, states are of latents, and the prior's decoder makes images of them.
     Raises IncompatibleError before any network call, DivergedError when a state is not finite.
     """
-    _check(problem, prior, solver)
-    problem = posed(problem, prior)
+    posed = pose(problem, prior)
+    check_posed(posed, prior, solver)
+    yield from _stream(posed.problem, prior, solver, seeds, start, portable)
+
+
+def _stream(
+    problem: Problem,
+    prior: Prior,
+    solver: Solver,
+    seeds: Sequence[int],
+    start: State | None,
+    portable: bool,
+) -> Iterator[State]:
+    """`stream` of a problem that was posed, with a solver that can."""
     if len(seeds) != problem.batch:
         raise InvdiffError(f"{problem.batch} measurements need as many seeds, found {len(seeds)}.")
     rng = Rng.of(seeds, portable)
@@ -80,9 +92,20 @@ def finish(
     portable: bool = False,
 ) -> Tensor:
     """The samples of the last state of a stream, (B, *x_shape); latents of a prior of latents."""
+    return _finish(state, pose(problem, prior).problem, prior, solver, seeds, portable)
+
+
+def _finish(
+    state: State,
+    problem: Problem,
+    prior: Prior,
+    solver: Solver,
+    seeds: Sequence[int],
+    portable: bool,
+) -> Tensor:
     with torch.no_grad():
         rng = Rng.of(seeds, portable).at(state.step)
-        return solver.finish(state, posed(problem, prior), prior, rng)
+        return solver.finish(state, problem, prior, rng)
 
 
 def _check_finite(state: State, prior: Prior, solver: Solver) -> None:
@@ -156,15 +179,31 @@ def solve(
         best = estimate(problem, prior, estimator, batch, portable)
         drawn = solve(problem, prior, solver, samples, seed, batch, portable, watch, start)
         return with_estimate(drawn, best)
+    posed = pose(problem, prior)
+    check_posed(posed, prior, solver)
+    return draw(posed, prior, solver, samples, seed, batch, portable, watch, start)
+
+
+def draw(
+    posed: Posed,
+    prior: Prior,
+    solver: Solver,
+    samples: int = 1,
+    seed: int = 0,
+    batch: int | None = None,
+    portable: bool = False,
+    watch: Callable[[Snapshot], None] | None = None,
+    start: Snapshot | None = None,
+) -> Result:
+    """`solve` of a problem that was posed, with a solver that can."""
     if samples < 1:
         raise InvdiffError(f"At least 1 sample is needed, but {samples} were asked for.")
     if batch is not None and batch < 1:
         raise InvdiffError(f"A batch holds at least 1 sample, but {batch} were asked for.")
+    asked, problem = posed.asked, posed.problem
     rows = [(m, k) for m in range(problem.batch) for k in range(samples)]
     size = len(rows) if batch is None or solver.coupled else batch
     chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
-    _check(problem, prior, solver)  # of what is given: whitening changes its operator
-    asked, problem = problem, posed(problem, prior)
     _check_start(start, chunks, solver, problem)
     counted = Counted(prior)
     began, outputs = time.perf_counter(), list(start.done) if start else []
@@ -176,13 +215,13 @@ def solve(
         part = problem.rows(torch.tensor([m for m, _ in chunks[i]], device=problem.y.device))
         seeds = [row_seed(seed, m, k) for m, k in chunks[i]]
         first = start.state if start and i == len(start.done) else None
-        for state in stream(part, counted, solver, seeds, first, portable):
+        for state in _stream(part, counted, solver, seeds, first, portable):
             if watch is not None:
                 spent = (counted.nfe, counted.vjps, time.perf_counter() - began)
                 kept = tuple(weights)
                 watch(Snapshot(tuple(outputs), state, solver.num_steps, len(chunks), *spent, kept))
         weights += [state.extra[k].cpu() for k in state.extra if k == importance.KEY]
-        outputs.append(finish(state, part, counted, solver, seeds, portable).cpu())
+        outputs.append(_finish(state, part, counted, solver, seeds, portable).cpu())
     tensors: dict[str, Tensor] = {}
     config = describe(asked, prior, solver, tensors) | {
         "seed": seed,
@@ -218,11 +257,25 @@ def estimate(
 
     Its `estimate` is that sample. Raises InvdiffError for a solver that draws noise.
     """
+    posed = pose(problem, prior)
+    check_posed(posed, prior, estimator)
+    return one_picture(posed, prior, estimator, batch, portable, watch)
+
+
+def one_picture(
+    posed: Posed,
+    prior: Prior,
+    estimator: Solver,
+    batch: int | None = None,
+    portable: bool = False,
+    watch: Callable[[Snapshot], None] | None = None,
+) -> Result:
+    """`estimate` of a problem that was posed, with a solver that can."""
     if not estimator.estimates:
         raise InvdiffError(
             f"{estimator.name} draws samples and makes no estimate; take hqs or one-call."
         )
-    found = solve(problem, prior, estimator, 1, 0, batch, portable, watch)
+    found = draw(posed, prior, estimator, 1, 0, batch, portable, watch)
     config = found.config | {"want": "estimate", "estimator": found.config["solver"]}
     return replace(found, config=config, estimate=found.samples[:, 0])
 

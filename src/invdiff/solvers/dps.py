@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
-import torch
-from torch import Tensor
-
-from invdiff.core import batch_norm, nearest
+from invdiff.core import nearest
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP, Path
 from invdiff.priors.base import Prior, eps_from
@@ -18,6 +14,7 @@ from invdiff.sampling import steps
 from invdiff.sampling.needs import Need
 from invdiff.sampling.solver import UNIT, Range, Solver, knob
 from invdiff.sampling.state import State
+from invdiff.solvers.losses import LOSSES, NEEDS, Name
 
 REPO = {
     "super-resolution": 0.3,
@@ -45,44 +42,14 @@ NVlabs/RED-diff, whose runs of DPS have .4 for it, 2 for Gaussian blur, .5 for i
 nonlinear blur and .1 for saturation, each on |r|^2 / |r|, which is loss "l2sq"."""
 
 
-SHORT = {
-    "super-resolution": 20.0,
-    "deblur": 20.0,
-    "inpaint": 16.0,
-    "poisson": 20.0,
-    "hdr": 8.0,
-    "nonlinear-blur": 20.0,
-    "phase-retrieval": 12.0,
-}
-"""Our step for 100 steps and images of 256 x 256, from trials with the photo prior on crops of 64
-and 128 pixels; "hdr" is for the straight-through gradient, "phase-retrieval" for random masks."""
-
-Loss = Literal[
-    "l2", "l2sq", "gaussian", "likelihood", "poisson_diag", "poisson_norm", "poisson_official"
-]
-
-
 @dataclass(frozen=True)
 class DPS(Solver):
     """x' = ancestral step; x_{i-1} = x' - c grad_{x_i} loss(y - A(x0(x_i))).
 
     Chung, Kim, McCann, Klasky, Ye 2023, "Diffusion posterior sampling for general noisy inverse
     problems", arXiv 2209.14687, Algorithm 1. zeta -> c, x0_hat -> x0, y - A(x0) -> r.
-    loss "l2": c = zeta on the gradient of the norm |r|, as the official code (its norm is over the
-    batch; here it is per sample, and over measured entries only). Its length does not fall with r,
-    so that noiseless data are never met exactly; at r = 0 it is 0. "l2sq": zeta / |r| on the
-    gradient of |r|^2, the paper's text, which is twice as large. "gaussian": zeta on the gradient
-    of |r|^2 / (2 sigma_y^2), the log-likelihood itself.
-    "likelihood": zeta on minus the gradient of log p(y | x0) of any noise that has a density, such
-    as `Laplace`, `StudentT`, `Rician`, `PoissonGaussian`; of Gaussian noise it is "gaussian".
-    "poisson_diag": zeta on the gradient of sum_j r_j^2 / (2 max(k_j, count_floor)), r in counts and
-    k_j the counts of y: the paper's weighted norm, the Gaussian limit of the Poisson likelihood.
-    "poisson_norm": zeta on the gradient of its root (sum_j r_j^2 / max(k_j, count_floor))^(1/2),
-    which is to it as "l2" is to "gaussian": it stands far larger steps.
-    "poisson_official": zeta on the gradient of |r| mean_j(1 / |y_j|), the official code's: one
-    number for the whole image, which depends on where 0 lies on the scale of y. The mean is over
-    measured entries, and |y_j| at least half a count (on the code's own grid of 255 counts, no y_j
-    is nearer to 0).
+    loss: which misfit, and how the step is normalised (`losses`); "l2" is the official code, whose
+    norm is over the batch: here it is per sample, and over measured entries only.
     clip: x0 is clipped to the prior's range, for the step and for the misfit. "value" is the
     official code, whose gradient vanishes where x0 was clipped, so that y cannot bring such a pixel
     back; "straight-through" keeps the gradient.
@@ -90,8 +57,8 @@ class DPS(Solver):
     eta_ddim 1, that which the network learned: the official code's (learned_range).
     `official(task)` has it; `repo(task)` is the same for priors that learned none. The official
     respacing to n steps is `VP(n, spacing="ends")`. The step is in the frame of the path: zeta
-    belongs to variance-preserving paths. `short(task, size)` takes 100 steps in place of 1000;
-    docs/short.md tells at what cost.
+    belongs to variance-preserving paths. Tasks take 100 steps or so in place of 1000
+    (`tasks.presets.short_dps`); docs/short.md tells at what cost.
     """
 
     name: ClassVar[str] = "dps"
@@ -101,7 +68,7 @@ class DPS(Solver):
     when_it_diverges: ClassVar[str] = "a smaller zeta or more steps"
 
     zeta: float = knob(1.0, "guidance step size; 0 ignores y", 0)
-    loss: Loss = knob("l2", "which misfit is followed")
+    loss: Name = knob("l2", "which misfit is followed")
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
     clip: steps.Clip = knob("off", "whether x0 is clipped, and the gradient too")
     count_floor: float = knob(1.0, "smallest photon count as a variance, in Poisson losses", 1e-6)
@@ -110,14 +77,10 @@ class DPS(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.loss == "gaussian":  # the likelihood of a noiseless y is no density
-            object.__setattr__(self, "needs", self.needs | {Need.GAUSSIAN, Need.NOISY})
-        elif self.loss == "likelihood":
-            object.__setattr__(self, "needs", self.needs | {Need.DENSITY})
-        elif self.loss != "l2" and self.loss != "l2sq":
-            object.__setattr__(self, "needs", self.needs | {Need.POISSON})
+        more = NEEDS.get(self.loss, frozenset())
         if self.variance == "learned":
-            object.__setattr__(self, "needs", self.needs | {Need.LEARNED_VARIANCE})
+            more = more | {Need.LEARNED_VARIANCE}
+        object.__setattr__(self, "needs", self.needs | more)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
@@ -142,20 +105,8 @@ class DPS(Solver):
         """
         if task not in PAPER:
             raise nearest(task, PAPER, "task of the DPS paper")
-        loss: Loss = "poisson_official" if task == "poisson" else "l2sq" if literal else "l2"
+        loss: Name = "poisson_official" if task == "poisson" else "l2sq" if literal else "l2"
         return cls(zeta=PAPER[task], loss=loss, clip="value")
-
-    @classmethod
-    def short(cls, task: str, size: tuple[int, int], steps: int = 100) -> DPS:
-        """Ours for a task of SHORT: 100 steps or so, where the paper has 1000.
-
-        size: (H, W) of the images. The step of a norm has a length for the whole image, so that the
-        same change of each pixel needs a zeta that grows with the side; and zeta falls with steps.
-        """
-        if task not in SHORT:
-            raise nearest(task, SHORT, "short configuration of DPS")
-        zeta = SHORT[task] * math.sqrt(size[0] * size[1]) / 256 * 100 / steps
-        return cls(zeta=zeta, path=VP(steps))
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
@@ -168,35 +119,6 @@ class DPS(Solver):
         x0, inside = steps.clipped(x0, prior.value_range, self.clip)
         eps = eps_from(state.x, x0, level)
         x = steps.ddim(x0, eps, level, to, z, self.eta_ddim)
-        uphill = problem.A.vjp(x0, self._uphill(x0, problem))
+        r = problem.residual(x0)
+        uphill = problem.A.vjp(x0, LOSSES[self.loss](problem, x0, r, self.count_floor))
         return State(state.step + 1, x + self.zeta * pull(inside * uphill), x0)
-
-    def _uphill(self, x0: Tensor, problem: Problem) -> Tensor:
-        """Minus the gradient of the loss with respect to A(x0), shape of y."""
-        if self.loss == "likelihood":
-            return problem.noise.score(problem.y, problem.A(x0))
-        return self._weighted(problem.residual(x0), problem)
-
-    def _weighted(self, r: Tensor, problem: Problem) -> Tensor:
-        """The same for the losses of the residual r."""
-        if self.loss == "gaussian":
-            return r / problem.sigma_y**2
-        if self.loss in ("poisson_diag", "poisson_norm"):
-            noise = problem.poisson
-            weight = noise.gain**2 / noise.rate(problem.y).clamp_min(self.count_floor)
-            plain = self.loss == "poisson_diag"
-            return weight * r / (1.0 if plain else _divisor(weight.sqrt() * r))
-        unit = r / _divisor(r)
-        if self.loss == "poisson_official":
-            least = 0.5 / problem.poisson.gain
-            measured = problem.A.restrict(torch.ones_like(r))
-            weight = (measured / problem.y.abs().clamp_min(least)).flatten(1).sum(1)
-            weight = weight / measured.flatten(1).sum(1)
-            return unit * weight.reshape(-1, *[1] * (r.ndim - 1))
-        return 2.0 * unit if self.loss == "l2sq" else unit
-
-
-def _divisor(r: Tensor) -> Tensor:
-    """|r| of every sample, and 1 where r is 0: there the gradient of a norm is taken as 0."""
-    norm = batch_norm(r)
-    return torch.where(norm > 0, norm, 1.0)

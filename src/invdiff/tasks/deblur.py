@@ -18,12 +18,11 @@ from invdiff.operators.blur import blur, margins, wrapped
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dds import DDS
 from invdiff.solvers.diffpir import DiffPIR
-from invdiff.solvers.dps import DPS
 from invdiff.solvers.mmps import MMPS
 from invdiff.tasks.base import Choice, Preset, Task
 from invdiff.tasks.photo import NoisyPhoto
 from invdiff.tasks.pictures import NO_MARGIN, Margin
-from invdiff.tasks.presets import DRAWS, EVERY_PHOTO, SPLITS, calibrated, daps, split, start
+from invdiff.tasks.presets import DRAWS, EVERY_PHOTO, SPLITS, calibrated, daps, dps, split, start
 from invdiff.tasks.values import Kernel, Size
 
 Boundary = Literal["unknown", "valid", "reflect", "mirror", "replicate", "zero", "circular"]
@@ -51,7 +50,7 @@ class Deblur(NoisyPhoto):
         daps(0.05, 20.0),
         Preset("dds", lambda p: DDS(gamma=10.0, path=start(p, 1.0, 20))),
         Preset("mmps", lambda p: MMPS(path=start(p, 3.0, 12))),
-        Preset("dps", lambda p: DPS.short("deblur", (p.x_shape[-2], p.x_shape[-1]))),
+        dps("deblur"),
         *EVERY_PHOTO,
     )
 

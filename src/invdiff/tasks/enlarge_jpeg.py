@@ -18,7 +18,7 @@ from invdiff.noise import DiagonalGaussian, Gaussian
 from invdiff.operators.algebra import Linear
 from invdiff.operators.downsample import Bicubic
 from invdiff.operators.jpeg import JPEG, decode
-from invdiff.operators.jpeg_cells import Plane, planes
+from invdiff.operators.jpeg_cells import LEVELS, Plane, planes
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
@@ -35,7 +35,7 @@ class SmallCoefficients(Linear):
     """The block coefficients that a JPEG encoder would quantise, of an image made smaller.
 
     x (B, C, scale H, scale W) on [-1, 1] -> (B, N): those of brightness and of the colour
-    differences of Bicubic(scale) of x, in grey levels, less those of x = 0.
+    differences of Bicubic(scale) of x, in units of 127.5 grey levels, less those of x = 0.
     jpeg: tells planes and subsampling. size: (scale H, scale W).
     """
 
@@ -46,8 +46,11 @@ class SmallCoefficients(Linear):
 
     def __call__(self, x: Tensor) -> Tensor:
         small = Bicubic(self.scale, self.size)(x)
-        return torch.cat([(p.coefficients(small) - p.coefficients(0 * small)).flatten(1)
-                          for p in self.planes(small)], 1)  # fmt: skip
+        parts = [
+            (p.coefficients(small) - p.coefficients(0 * small)).flatten(1)
+            for p in self.planes(small)
+        ]
+        return torch.cat(parts, 1) / LEVELS
 
     def planes(self, small: Tensor) -> list[Plane]:
         """Brightness and colour differences of a small image; their cells mean nothing."""
@@ -140,7 +143,7 @@ class EnlargeJPEG(Task):
         turn, one = orientation(file), grey or channels == 1
         shown = found.float()[: 1 if one else 3] / 255
         view = DecodedView(prior.image_range, one, None, icc, turn, measured=shown)
-        level = float(sigmas.square().mean().sqrt()) / 255
+        level = float(sigmas.square().mean().sqrt()) / 2
         noise = f"{level:.4f} where black is 0 and white is 1: the quantisation that the file tells"
         tables = ", ".join(str(t[0]) for t in jpeg.tables or ())
         return Measured(problem, view, f"{photo.about}, steps of the mean {tables}", noise)
@@ -157,7 +160,7 @@ class EnlargeJPEG(Task):
 
 def stored(known: list[Plane], small: Tensor) -> tuple[Tensor, Tensor]:
     """The coefficients that a file stores, less those of x = 0, and the deviations of their errors:
-    both (1, N)."""
+    both (1, N), in units of 127.5 grey levels."""
     values, sigmas = [], []
     for plane in known:
         lost = plane.steps.square() / 12
@@ -165,7 +168,7 @@ def stored(known: list[Plane], small: Tensor) -> tuple[Tensor, Tensor]:
         sigmas.append(torch.where(plane.index == 0, zeros, lost).sqrt().flatten(1))
         dark = plane.coefficients(0 * small).double()
         values.append((plane.index * plane.steps - dark).flatten(1))
-    return torch.cat(values, 1).to(small), torch.cat(sigmas, 1).to(small)
+    return torch.cat(values, 1).to(small) / LEVELS, torch.cat(sigmas, 1).to(small) / LEVELS
 
 
 def rounded_away(index: Tensor, steps: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ from invdiff.problem.toys import unmeasured
 from invdiff.sampling.solver import Solver
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.diffpir import DiffPIR
-from invdiff.solvers.dps import DPS
 from invdiff.solvers.mmps import MMPS
 from invdiff.solvers.pigdm import PiGDM
 from invdiff.solvers.spectral_ancestral import SpectralAncestral
@@ -35,6 +34,7 @@ from invdiff.tasks.presets import (
     INFLATION,
     SPLITS,
     daps,
+    dps,
     mcg,
     split,
     start,
@@ -78,7 +78,7 @@ class Inpainting(NoisyPhoto):
         Preset("mmps", lambda p: MMPS(path=start(p, 5.0, 20, 0.02))),
         Preset("pigdm", lambda p: PiGDM(guidance="paper", path=start(p, 5.0, 50, 0.01))),
         daps(0.02, 5.0),
-        Preset("dps", lambda p: DPS.short("inpaint", (p.x_shape[-2], p.x_shape[-1]))),
+        dps("inpaint"),
         mcg(),
         *EVERY_PHOTO,
     )

@@ -11,11 +11,10 @@ from invdiff.core.option import option
 from invdiff.files.pictures import Photo, Range
 from invdiff.noise import Noise, Poisson, PoissonGaussian
 from invdiff.operators.algebra import Identity, Operator
-from invdiff.solvers.dps import DPS
 from invdiff.tasks.base import Choice, Preset
 from invdiff.tasks.photo import PhotoTask
 from invdiff.tasks.photo_noise import Supposed
-from invdiff.tasks.presets import EVERY_PHOTO
+from invdiff.tasks.presets import EVERY_PHOTO, dps
 from invdiff.tasks.values import Size
 
 
@@ -30,7 +29,7 @@ class LowLight(PhotoTask):
         "dps", "it gains 9 dB at 30 photons, 1 dB more than non-local means of the counts"
     )
     presets: ClassVar[tuple[Preset, ...]] = (
-        Preset("dps", lambda p: DPS.short("poisson", (p.x_shape[-2], p.x_shape[-1]))),
+        dps("poisson"),
         *EVERY_PHOTO,
     )
 

@@ -13,7 +13,6 @@ from invdiff.solvers.ddnm import DDNMPlus
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dds import DDS
 from invdiff.solvers.diffpir import DiffPIR
-from invdiff.solvers.dps import DPS
 from invdiff.solvers.mmps import MMPS
 from invdiff.tasks.base import Choice, Preset
 from invdiff.tasks.photo import NoisyPhoto
@@ -24,6 +23,7 @@ from invdiff.tasks.presets import (
     SPLITS,
     calibrated,
     daps,
+    dps,
     mcg,
     split,
     start,
@@ -49,7 +49,7 @@ class SuperResolution(NoisyPhoto):
         Preset("ddnm+", lambda p: DDNMPlus(path=start(p, 1.0, 20))),
         Preset("dds", lambda p: DDS(gamma=10.0, path=start(p, 1.0, 20))),
         Preset("mmps", lambda p: MMPS(path=start(p, 3.0, 12))),
-        Preset("dps", lambda p: DPS.short("super-resolution", (p.x_shape[-2], p.x_shape[-1]))),
+        dps("super-resolution"),
         mcg(),
         *EVERY_PHOTO,
     )
