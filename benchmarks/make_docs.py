@@ -791,7 +791,7 @@ def main() -> int:
             print(f"{name} differs from the code; run python benchmarks/make_docs.py")
             stale = True
         elif not check:
-            file.parent.mkdir(exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
     for file in set(TEXTS.glob("*.txt")) - set(pages):
         print(f"{file.name} belongs to no command")

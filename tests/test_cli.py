@@ -26,7 +26,7 @@ from invdiff.restoration import restored
 from invdiff.sampling.needs import Need
 from invdiff.sampling.result import Result
 from invdiff.sampling.run import Snapshot
-from invdiff.sampling.run import solve as real_solve
+from invdiff.sampling.run import draw as real_solve
 from invdiff.solvers import registry
 from invdiff.tasks import TASKS
 
@@ -263,7 +263,7 @@ def test_unexpected_errors_are_told(
         def fail(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr(performing, "solve", fail)
+        monkeypatch.setattr(performing, "draw", fail)
         restore(code=1)
         assert text in capsys.readouterr().err
 
@@ -459,7 +459,7 @@ def test_a_place_that_takes_no_folder_is_told_before_the_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """/proc says that it is writable to the superuser, and is not."""
-    monkeypatch.setattr(performing, "solve", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(performing, "draw", lambda *_: pytest.fail("it ran"))
     for out in ("/proc/x", "/proc/x/y"):
         restore("--out", out, code=2)
         assert "cannot be made, because /proc is not writable" in capsys.readouterr().err
@@ -545,7 +545,7 @@ def test_resume_gives_the_same_pixels(
     args += ["--out", "a"]
     for i, count in enumerate(steps):
         capsys.readouterr()
-        monkeypatch.setattr(performing, "solve", interrupted_after(count))
+        monkeypatch.setattr(performing, "draw", interrupted_after(count))
         restore(*args, *(["--resume"] if i else []), task="deblur", code=130)
         err = capsys.readouterr().err
         assert f"interrupted after {count} of 4 steps" in err and err.count("\n") == 1

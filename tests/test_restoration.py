@@ -183,3 +183,22 @@ def test_one_run_poses_whitens_and_checks_once(tmp_path, monkeypatch):
         "denoise", pixels, noise="correlated", solver="mmps", steps=1, samples=2, progress=False
     ).save(tmp_path / "out")
     assert counted == {"pose": 1, "whitened": 1, "check": 1}
+
+
+@pytest.mark.parametrize("want", ["estimate", "samples", "both"])
+def test_what_is_wanted_is_saved_and_repeated(picture, want, tmp_path):
+    """By the command line: pictures, run.json, and the same again."""
+    picture.save(tmp_path / "a.png")
+    args = ["restore", "denoise", str(tmp_path / "a.png"), "--noise", "0.1", "--want", want]
+    args += ["--steps", "1", "--samples", "2", "--quiet"]
+    assert main([*args, "--out", str(tmp_path / "r")]) == 0
+    assert (
+        main(["restore", "--from", str(tmp_path / "r"), "--quiet", "--out", str(tmp_path / "s")])
+        == 0
+    )
+    names = {p.name for p in (tmp_path / "r").glob("*.png")}
+    assert ("estimate.png" in names) == (want != "samples")
+    assert ("sample-2.png" in names) == (want != "estimate")
+    for name in names - {"overview.png"}:
+        assert (tmp_path / "r" / name).read_bytes() == (tmp_path / "s" / name).read_bytes()
+    assert Restoration.load(tmp_path / "r").want == want

@@ -57,6 +57,10 @@ def test_generated_pages_are_up_to_date(made: Path) -> None:
         for name in PAGES
         if (made / "docs" / name).read_bytes() != (ROOT / "docs" / name).read_bytes()
     ]
+    texts = made / "src/invdiff/texts"
+    stored = {p.name: p.read_bytes() for p in (ROOT / "src/invdiff/texts").glob("*.txt")}
+    found = {p.name: p.read_bytes() for p in texts.glob("*.txt")}
+    stale += [n for n in {*stored, *found} if stored.get(n) != found.get(n)]
     assert stale == []
 
 

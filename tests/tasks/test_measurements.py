@@ -25,7 +25,7 @@ from invdiff.restoration import perform as performing
 from invdiff.restoration import restored
 from invdiff.sampling.result import Result
 from invdiff.sampling.run import Snapshot
-from invdiff.sampling.run import solve as real_solve
+from invdiff.sampling.run import draw as real_solve
 from invdiff.scans.drift import without_drift, without_rings
 from invdiff.scans.sinogram import Sinogram
 
@@ -267,9 +267,9 @@ def test_resume_gives_the_same_image(
 
         return real_solve(*rest, stop, start)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(performing, "solve", interrupted)
+    monkeypatch.setattr(performing, "draw", interrupted)
     assert main([*args, "--out", "a"]) == 130
-    monkeypatch.setattr(performing, "solve", real_solve)
+    monkeypatch.setattr(performing, "draw", real_solve)
     assert main([*args, "--out", "a", "--resume"]) == 0
     assert np.array_equal(np.load("a/sample-2.npy"), np.load("whole/sample-2.npy"))
     assert main([*args, "--out", "a"]) == 2

@@ -191,6 +191,8 @@ def repeated(
     """
     source = Path(source)
     folder = source if source.is_dir() else source.parent
+    if not source.exists():
+        raise InvdiffError(f"There is no {source}; --from takes the folder of a run.")
     if source.is_file() and source.name != "run.json":
         raise InvdiffError(f"{source} is not the run.json of a restoration.")
     result = Result.load(folder)

@@ -277,7 +277,7 @@ def one_picture(
         )
     found = draw(posed, prior, estimator, 1, 0, batch, portable, watch)
     config = found.config | {"want": "estimate", "estimator": found.config["solver"]}
-    return replace(found, config=config, estimate=found.samples[:, 0])
+    return replace(found, config=config, estimate=found.samples[:, 0].clone())
 
 
 def with_estimate(samples: Result, best: Result) -> Result:
