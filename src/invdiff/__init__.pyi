@@ -186,6 +186,7 @@ from .tasks.base import Preset as Preset
 from .tasks.base import Simulation as Simulation
 from .tasks.base import Task as Task
 from .tasks.base import View as View
+from .tasks.enlarge_jpeg import SmallCoefficients as SmallCoefficients
 
 __version__: str
 
