@@ -143,9 +143,9 @@ they were not tuned for these problems. Names with a comma are other configurati
   0.03, of solvers with more than {SLOW} steps 0.07 and 0.04.
 - Solvers for noiseless data get noiseless measurements, are compared with the posterior of these,
   and have no residual. `cannot`: the solver asks for another kind of problem.
-        "- `spectral-ancestral` and `hqs` take the prior's error spectrum, which is measured of a",
-        "  network and unknown of these laws: that of photographs stands in, and fits neither their",
-        "  scale nor their modes.",
+- `spectral-ancestral` and `hqs` take the prior's error spectrum, which is measured of a network and
+  unknown of these laws: that of photographs stands in, and fits neither their scale nor their
+  modes.
 """.splitlines()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from invdiff import measured
@@ -30,7 +31,7 @@ from invdiff.sampling.checks import EXCESS, MISFIT, check, excess, growth, misfi
 from invdiff.sampling.result import Result
 from invdiff.sampling.run import again, estimate, solve
 from invdiff.solvers import solver_class
-from invdiff.tasks import TASKS
+from invdiff.tasks import TASKS, RepairJPEG
 from invdiff.tasks.auto import choose, estimator
 
 SIDE = (32, 32)
@@ -306,3 +307,15 @@ def test_what_was_measured_is_told():
     assert "held the truth in" in measured.words("jpeg", "photo", solver)
     assert "not measured" in measured.words("jpeg", "faces64", solver)
     assert measured.words("denoise", "photo", solver_class("one-call")()) == ""
+
+
+def test_an_answer_that_leaves_the_cells_of_a_jpeg_is_warned_of(tmp_path):
+    """Another picture is; the estimate, and the file as it is decoded, are not."""
+    photo = Path(__file__).parents[1] / "examples" / "alpacas-small.png"
+    with Image.open(photo) as image:
+        image.convert("RGB").crop((16, 16, 64, 64)).save(tmp_path / "a.jpg", quality=40)
+    problem = RepairJPEG().read(tmp_path / "a.jpg", load_prior("photo")).problem
+    turned = problem.y.flip(-1)
+    said = check(problem, turned[:, None], (-1.0, 1.0)).warnings
+    assert len(said) == 1 and "outside of what the file allows" in said[0]
+    assert check(problem, problem.y[:, None], (-1.0, 1.0)).warnings == ()
