@@ -175,3 +175,11 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture) -> None:
         subprocess.run(["bash", "-n", "script"], check=True, env=dict(os.environ))
     assert main(["completion", "fish"]) == 2
     assert "Name a shell, bash or zsh" in capsys.readouterr().err
+
+
+def test_underscores_are_as_good_as_hyphens(tmp_path, capsys):
+    photo = Path(__file__).parents[2] / "examples" / "alpacas-small.png"
+    assert main(["restore", "denoise", str(photo), "--noise", "0.1", "--print_config"]) == 0
+    told = capsys.readouterr().out
+    assert main(["restore", "denoise", str(photo), "--noise", "0.1", "--print-config"]) == 0
+    assert capsys.readouterr().out == told and "noise: '0.1'" in told

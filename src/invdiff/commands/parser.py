@@ -166,9 +166,13 @@ def _flat(knobs: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
 
 
 def _joined(args: Sequence[str]) -> list[str]:
-    """-90,90 and -1e3 joined to the option before them: argparse takes them for flags."""
+    """Options with - for _, and -90,90 and -1e3 joined to the option before them, for argparse takes
+    them for flags."""
     done: list[str] = []
     for arg in args:
+        if arg.startswith("--") and not arg.startswith("--solver."):
+            name, equals, value = arg.partition("=")
+            arg = f"{name.replace('_', '-')}{equals}{value}"
         number = arg[:1] == "-" and arg[1:2] in tuple("0123456789.") and len(arg) > 1
         if number and done and done[-1].startswith("--") and "=" not in done[-1]:
             done[-1] += f"={arg}"
