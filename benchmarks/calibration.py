@@ -31,7 +31,7 @@ from torch import Tensor
 import restoration
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, DiagonalGaussian, Gaussian
 from invdiff.operators.algebra import Identity, Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import blur, gaussian_kernel
@@ -40,6 +40,7 @@ from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import Bicubic
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.jpeg import JPEG
+from invdiff.operators.jpeg_cells import planes
 from invdiff.operators.mri import Sense
 from invdiff.operators.radon import Radon, limited_angle
 from invdiff.operators.sampling import equispaced
@@ -51,6 +52,7 @@ from invdiff.sampling.checks import misfit
 from invdiff.sampling.run import row_seed, solve
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import choose, configured, estimator
+from invdiff.tasks.enlarge_jpeg import SmallCoefficients, stored
 
 RECORD = Path(__file__).parents[1] / "src/invdiff/calibration.json"
 ROUNDING = 2 / (255 * math.sqrt(12))
@@ -101,6 +103,8 @@ ROWS = (
     Row("hole", "inpaint", "a hole of 24 x 24 pixels",
         lambda s: Inpaint.box(s, s[0] // 2 - 12, s[1] // 2 - 12, 24, 24), 0.0),
     Row("jpeg", "jpeg", "quality 10, 4:2:0", lambda s: JPEG(10), 0.0),
+    Row("enlarge-jpeg", "enlarge-jpeg", "x2 of quality 30, 4:2:0",
+        lambda s: SmallCoefficients(2, s, 3, JPEG(30)), 0.0),
     Row("demosaic", "demosaic", "RGGB, noise 0.01", lambda s: Bayer("RGGB"), 0.02),
     Row("colorize", "colorize", "luma, noise 0.01", lambda s: Grayscale(REC601), 0.02),
     Row("mri-4", "mri", "8 coils, equispaced columns, R = 4", _coils(4), 0.01, "brain", False),
@@ -127,6 +131,11 @@ def problem(row: Row, truth: Tensor) -> Problem:
     shape = tuple(truth.shape[1:])
     if row.task == "jpeg":
         return Problem(A(truth), A, NOISELESS, shape)
+    if isinstance(A, SmallCoefficients):
+        small = A.jpeg(Bicubic(A.scale, A.size)(truth))
+        each = [stored(planes(A.jpeg, t), t) for t in small.split(1)]
+        sigmas = torch.cat([sigma for _, sigma in each])
+        return Problem(torch.cat([y for y, _ in each]), A, DiagonalGaussian(sigmas), shape)
     rng = Rng.of([row_seed(2026, i, 0) for i in range(len(truth))])
     y = Gaussian(row.sigma).sample(A(truth), rng)
     sigma = row.sigma

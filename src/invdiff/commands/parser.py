@@ -166,8 +166,10 @@ def _flat(knobs: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
 
 
 def _joined(args: Sequence[str]) -> list[str]:
-    """Options with - for _, and -90,90 and -1e3 joined to the option before them, for argparse takes
-    them for flags."""
+    """Options with - for _, and -90,90 and -1e3 joined to the option before them.
+
+    argparse takes such numbers for flags.
+    """
     done: list[str] = []
     for arg in args:
         if arg.startswith("--") and not arg.startswith("--solver."):
