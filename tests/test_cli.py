@@ -218,7 +218,7 @@ BAD = {
         ["degrade", "denoise", *DEGRADE, "--noise", "estimate"],
         "no noise to e",
     ),
-    "degrade random": (["degrade", "inpaint", *DEGRADE, "--mask", "random:2"], "lies in"),
+    "degrade random": (["degrade", "inpaint", *DEGRADE, "--mask", "random:2"], "is not a mask"),
     "degrade box": (["degrade", "inpaint", *DEGRADE, "--mask", "box:1,2"], "not a mask"),
     "degrade nan": (["degrade", "colorize", "nan.npy", "--out", "out"], "NaN"),
     "command": (["resotre"], "no command called 'resotre'; did you mean restore"),

@@ -21,6 +21,8 @@ from invdiff.core.option import flag
 T = TypeVar("T")
 PLAIN = (bool, int, float, str, Path)
 SCALE = {int: "a whole number", float: "a number", bool: "true or false"}
+LARGE = 2.0**63
+"""Numbers from here on are no sizes, counts or levels of anything."""
 
 
 def options(cls: type) -> dict[str, dataclasses.Field[Any]]:
@@ -50,19 +52,37 @@ def kind(hint: Any) -> Any:
 def convert(hint: Any, value: Any, name: str) -> Any:
     """A value, or its text, as a field of that type. Raises InvdiffError where it is none."""
     hint = kind(hint)
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # of numpy or torch
+        value = value.item()
     if get_origin(hint) is Literal:
         return _one_of(get_args(hint), value, name)
     if hint in PLAIN:
         return _plain(hint, value, name)
     if isinstance(value, hint):
         return value
-    if isinstance(value, str):
-        return hint.parse(value)
-    if isinstance(value, Path):
+    if isinstance(value, str | Path):
+        if not str(value).strip():
+            raise InvdiffError(f"{flag(name)} needs a value, found {str(value)!r}.")
         return hint.parse(str(value))
-    if not hasattr(hint, "of"):
-        raise InvdiffError(f"{flag(name)} is a {hint.__name__}, found {type(value).__name__}.")
-    return hint.of(value)
+    if isinstance(value, bool | Mapping) or not hasattr(hint, "of"):
+        raise InvdiffError(f"{flag(name)} is a {hint.__name__}, found {seen(value)}.")
+    try:
+        return hint.of(value)
+    except InvdiffError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvdiffError(
+            f"{flag(name)} cannot be made of {seen(value)}; give {hint.metavar} as the command "
+            "line has it, or an array."
+        ) from error
+
+
+def seen(value: Any) -> str:
+    """A value in a sentence: in quotes where it is blank, and short."""
+    text = " ".join(str(value).split())
+    if not isinstance(value, str):
+        return f"{type(value).__name__} {text[:40]}{'...' * (len(text) > 40)}"
+    return repr(value) if not text or text != value else text
 
 
 def _one_of(choices: tuple[Any, ...], value: Any, name: str) -> Any:
@@ -73,11 +93,12 @@ def _one_of(choices: tuple[Any, ...], value: Any, name: str) -> Any:
     close = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.6)
     hint = f"; did you mean {close[0]}?" if close else "."
     listed = f"{', '.join(first)} or {last}" if first else last
-    raise InvdiffError(f"{flag(name)} is {listed}, found {value}{hint}")
+    raise InvdiffError(f"{flag(name)} is {listed}, found {seen(value)}{hint}")
 
 
 def _plain(hint: Any, value: Any, name: str) -> Any:
-    wrong = InvdiffError(f"{flag(name)} expects {SCALE.get(hint, 'text')}, found {value}.")
+    shown = value if isinstance(value, bool | int | float) else seen(value)
+    wrong = InvdiffError(f"{flag(name)} expects {SCALE.get(hint, 'text')}, found {shown}.")
     if hint is bool:
         found = {"true": True, "false": False}.get(str(value).lower())
         if found is None:
@@ -88,11 +109,15 @@ def _plain(hint: Any, value: Any, name: str) -> Any:
     if hint in (str, Path):
         if not isinstance(value, str | Path | int | float):
             raise wrong
-        return hint(value)
+        if hint is Path and not str(value).strip():
+            raise InvdiffError(f"{flag(name)} needs a value, found {str(value)!r}.")
+        return hint(str(value))
     try:
         number = hint(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise wrong from None
+    if abs(number) >= LARGE and not name.startswith("solver."):  # a knob may be infinite
+        raise InvdiffError(f"{flag(name)} is too large a number, found {shown}.")
     if number != number or (hint is int and not isinstance(value, str) and number != value):
         raise wrong
     return number

@@ -586,7 +586,7 @@ BAD = {
     ),
     "bright": (
         ["degrade", "low-light", "photo.png", "--peak", "1e30", "--out", "o"],
-        "rates below 9e.18",
+        "--peak is too large a number, found 1e30",
     ),
     "no kind": (["restore", *CS, "few.npy"], "does not tell its kind; give --kind"),
     "sensed kind": (

@@ -183,3 +183,40 @@ def test_underscores_are_as_good_as_hyphens(tmp_path, capsys):
     told = capsys.readouterr().out
     assert main(["restore", "denoise", str(photo), "--noise", "0.1", "--print-config"]) == 0
     assert capsys.readouterr().out == told and "noise: '0.1'" in told
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["inpaint", "--mask", ""], "--mask needs a value, found ''"),
+        (
+            ["inpaint", "--mask", "no.png"],
+            "no file no.png, and it is no mask; give random:SHARE",
+        ),
+        (["inpaint", "--mask", "random:2"], "with a SHARE above 0 and below 1"),
+        (["inpaint", "--mask", "random:nan"], "with a SHARE above 0 and below 1"),
+        (["inpaint", "--mask", "."], "There is no file ., and it is no mask"),
+        (["deblur", "--kernel", ""], "--kernel needs a value, found ''"),
+        (["deblur", "--kernel", "."], "'.' is not a kernel and no file"),
+        (["super-resolution", "--scale", " "], "--scale expects a whole number, found ' '"),
+        (["super-resolution", "--scale", "9" * 30], "--scale is too large a number"),
+        (["hdr", "--gain", "inf"], "--gain is too large a number, found inf"),
+        (["denoise", "--noise", "-inf"], "is a finite number that is not negative, found -inf"),
+        (["denoise", "--noise", "0.1", "--steps", "9" * 18], "--steps is at most 100000"),
+        (["denoise", "--noise", "0.1", "--samples", "9" * 18], "--samples is at most 100000"),
+        (["denoise", "--noise", "0.1", "--out", ""], "--out needs a value, found ''"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_sentence_and_leaves_nothing(
+    args: list[str], sentence: str, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = set(here.iterdir())
+    assert main(["restore", args[0], "photo.png", *args[1:]]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and sentence in err
+    assert set(here.iterdir()) == before
+
+
+def test_a_sinogram_of_endless_views_is_refused(capsys: pytest.CaptureFixture) -> None:
+    assert main(["degrade", "ct", "photo.png", "--views", "9" * 18, "--out", "o"]) == 2
+    assert "--views is at most 20000" in capsys.readouterr().err and not Path("o").exists()

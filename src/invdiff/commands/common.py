@@ -13,6 +13,8 @@ from typing import Any, Literal
 from invdiff.core import InvdiffError
 from invdiff.core.option import check_ranges, option
 
+MOST = 100_000
+"""Steps of a solver."""
 BOOLEANS: dict[str, Any] = {"true": True, "false": False}
 
 
@@ -80,6 +82,8 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.steps is not None and self.steps > MOST:
+            raise InvdiffError(f"--steps is at most {MOST}, found {self.steps}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,8 @@ from invdiff.tasks.base import Simulation, Task
 
 WIDTH, COLUMN = 100, 26
 """Characters of a line of help, and where the meaning of an option begins."""
+NO_NUMBERS = ("-inf", "-nan")
+"""What else begins as an option and is a value, if a wrong one."""
 BEFORE = {"sigma": "noise", "photo": "file"}
 """Entries of YAML files of before, and what they are called now."""
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
@@ -175,7 +177,7 @@ def _joined(args: Sequence[str]) -> list[str]:
         if arg.startswith("--") and not arg.startswith("--solver."):
             name, equals, value = arg.partition("=")
             arg = f"{name.replace('_', '-')}{equals}{value}"
-        number = arg[:1] == "-" and arg[1:2] in tuple("0123456789.") and len(arg) > 1
+        number = arg[:1] == "-" and (arg[1:2] in tuple("0123456789.") or arg in NO_NUMBERS)
         if number and done and done[-1].startswith("--") and "=" not in done[-1]:
             done[-1] += f"={arg}"
         else:

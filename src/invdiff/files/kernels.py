@@ -49,7 +49,7 @@ def check_spec(spec: str) -> None:
     word, colon, rest = spec.partition(":")
     if word in SHAPES and colon:
         _shape_numbers(word, rest)
-    elif not Path(spec).exists():
+    elif not spec.strip() or not Path(spec).is_file():
         raise InvdiffError(f"{spec!r} is not a kernel and no file; give {FORMS}.")
 
 

@@ -142,7 +142,7 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         raise InvdiffError(f"{path} is a folder; give a file.")
     if not path.exists():
-        raise InvdiffError(f"There is no file {path}.")
+        raise InvdiffError(f"There is no file {path}; give the path of one.")
 
 
 def check_pixels(size: tuple[int, int], what: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -58,12 +59,17 @@ def restore(
     watch(snapshot): called after every step. progress: whether a bar is shown.
     Raises InvdiffError, in one sentence, for whatever does not fit; nothing is written.
     """
+    if steps is not None:
+        steps = fields.convert(int, steps, "steps")
+    if isinstance(task, type) and issubclass(task, Task):
+        task = fields.build(task, options, getattr(task, "name", task.__name__))
+        options = {}
     if isinstance(task, Task):
         if options:
             raise InvdiffError(f"A task has its options already; leave {', '.join(options)} out.")
         asked = task
     else:
-        asked = fields.build(task_class(task), options, task)
+        asked = fields.build(task_class(task), options, str(task))
     with tempfile.TemporaryDirectory() as folder:
         job = prepare(
             asked,
@@ -85,11 +91,29 @@ def restore(
 def _in_file(value: Source, folder: Path) -> Path:
     """A picture or an array as a file, which is what tasks read."""
     if isinstance(value, Image.Image):
-        value.save(folder / "image.png")
-        return folder / "image.png"
+        name = folder / "image.png"
+        try:
+            value.save(name)
+        except OSError as error:  # of modes that PNG has not
+            raise InvdiffError(
+                f"A picture of mode {value.mode} is not taken; give picture.convert('RGB')."
+            ) from error
+        return name
     if isinstance(value, Tensor):
-        value = value.detach().cpu().resolve_conj().numpy()
+        if value.layout != torch.strided:
+            raise InvdiffError("The tensor is sparse; give tensor.to_dense().")
+        value = value.detach().cpu().resolve_conj().resolve_neg()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvdiffError("The array has masked entries; give array.filled(VALUE), or a mask.")
     if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "buifc":
+            raise InvdiffError(f"The array holds {value.dtype} and not numbers.")
         np.save(folder / "image.npy", value)
         return folder / "image.npy"
+    if not isinstance(value, str | Path):
+        raise InvdiffError(
+            "The measurement is a path, a PIL image, an array or a tensor, found "
+            f"{fields.seen(value)}."
+        )
     return Path(value)

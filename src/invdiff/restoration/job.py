@@ -15,7 +15,7 @@ from torch import Tensor
 from invdiff import measured
 from invdiff.core import InvdiffError
 from invdiff.core.encode import decode, encode
-from invdiff.fields import changed
+from invdiff.fields import changed, convert
 from invdiff.files.pictures import check_file, words
 from invdiff.plugins import LOADED
 from invdiff.priors.base import Prior
@@ -34,6 +34,8 @@ Want = Literal["estimate", "samples", "both"]
 Precision = Literal["float32", "bfloat16"]
 MEGAPIXELS = {False: 1.0, True: 0.3}
 """Pixels that are restored together by default, without and with gradients through the prior."""
+MOST = 100_000
+"""Samples of one measurement."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +114,13 @@ def prepare(
     task's preset is taken, or a solver; configure changes it. batch: samples that are run together.
     out: folder for the results.
     """
+    samples, seed = convert(int, samples, "samples"), convert(int, seed, "seed")
+    batch = None if batch is None else convert(int, batch, "batch")
+    want, precision = convert(Want, want, "want"), convert(Precision, precision, "precision")
     for key, number in (("samples", samples), ("batch", 1 if batch is None else batch)):
-        if number < 1:
-            raise InvdiffError(f"--{key} is at least 1, found {number}.")
+        if not 1 <= number <= MOST:
+            bound = "at least 1" if number < 1 else f"at most {MOST}"
+            raise InvdiffError(f"--{key} is {bound}, found {number}.")
     check_file(Path(file))
     device, more = torch_device(device), dict(prior_options or {})
     if isinstance(prior, Prior):
@@ -189,10 +195,22 @@ def repeated(
     prior: where the weights are now; device: another than that of the run.
     Raises InvdiffError when it cannot be done.
     """
-    source = Path(source)
+    if not str(source).strip():
+        raise InvdiffError(f"--from needs the folder of a run, found {str(source)!r}.")
+    try:
+        return _repeated(Path(source), prior, device, out)
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise InvdiffError(
+            f"{source} is not the run.json of a restoration as it was written; make the run anew."
+        ) from error
+
+
+def _repeated(source: Path, prior: str | None, device: str | None, out: Path | None) -> Job:
     folder = source if source.is_dir() else source.parent
     if not source.exists():
-        raise InvdiffError(f"There is no {source}; --from takes the folder of a run.")
+        raise InvdiffError(
+            f"There is no {source}, so no saved run; --from takes the folder of one."
+        )
     if source.is_file() and source.name != "run.json":
         raise InvdiffError(f"{source} is not the run.json of a restoration.")
     result = Result.load(folder)
@@ -202,6 +220,8 @@ def repeated(
         problem, solver = result.problem(), result.solver()
         view = decode(facts["view"], result.tensors)
         samples, seed, batch, portable = (c[k] for k in ("samples", "seed", "batch", "portable"))
+        if min(samples, batch) < 1 or not isinstance(seed, int) or not isinstance(view, View):
+            raise TypeError
     except (LookupError, TypeError) as error:
         raise InvdiffError(f"{source} is not the run.json of a restoration.") from error
     except InvdiffError as error:
@@ -256,6 +276,7 @@ def torch_device(name: str) -> str:
     """The device called name; `auto` is a CUDA device where there is one."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    name = str(name)  # a torch.device too
     try:
         kind = torch.device(name).type
     except RuntimeError:

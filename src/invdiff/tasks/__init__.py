@@ -44,8 +44,8 @@ TASKS: dict[str, type[Task]] = {
 
 def task_class(name: str) -> type[Task]:
     """The task called name. Raises InvdiffError with the nearest names when there is none."""
-    if name not in TASKS:
-        raise nearest(name, TASKS, "task")
+    if not isinstance(name, str) or name not in TASKS:
+        raise nearest(str(name), TASKS, "task")
     return TASKS[name]
 
 

@@ -61,6 +61,10 @@ FIELDS = 20
 """White fields that a simulated scan has."""
 
 
+MOST_VIEWS = 20_000
+"""Views of a sinogram that is made."""
+
+
 @dataclass(frozen=True, eq=False)
 class FloatView(View):
     """Samples as float images. low, high: values of x = -1 and 1, in units; black, white: values
@@ -127,6 +131,8 @@ class MakeCt(Simulation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.views > MOST_VIEWS:
+            raise InvdiffError(f"--views is at most {MOST_VIEWS}, found {self.views}.")
         for name in ("pixel", "water", "photons"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

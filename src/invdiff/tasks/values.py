@@ -21,6 +21,16 @@ from invdiff.operators.inpaint import Inpaint
 Size = tuple[int, int]
 
 
+def _real(value: Any) -> Tensor:
+    """An array, a tensor or nested lists as float64. Raises TypeError unless they are real."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    array = np.asarray(value)
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{array.dtype} is not real")
+    return torch.as_tensor(array.astype(np.float64))
+
+
 @dataclass(frozen=True)
 class NoiseLevel:
     """A noise level: a number, as 0.1 or 25/255, or a word that says how it is found.
@@ -115,7 +125,7 @@ class Kernel:
     def of(cls, value: np.ndarray | Tensor | Image.Image) -> Self:
         if isinstance(value, Image.Image):
             value = luma(picture_pixels(value, "kernel")[0])[0]
-        found = torch.as_tensor(np.asarray(value, np.float64))
+        found = _real(value)
         return cls(f"array {'x'.join(map(str, found.shape))}", found)
 
     def at(self, size: Size) -> Tensor:
@@ -132,19 +142,23 @@ class Mask:
     or an array (H, W) that is not 0 there."""
 
     metavar: ClassVar[str] = "MASK"
+    FORMS: ClassVar[str] = "random:SHARE, box:TOP,LEFT,HEIGHT,WIDTH or a picture"
 
     spec: str
     array: Tensor | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        return cls(text)
+        found = cls(text)
+        if found.numbers() is None and not Path(text).is_file():
+            raise InvdiffError(f"There is no file {text}, and it is no mask; give {cls.FORMS}.")
+        return found
 
     @classmethod
     def of(cls, value: np.ndarray | Tensor | Image.Image) -> Self:
         if isinstance(value, Image.Image):
             value = painted(*picture_pixels(value, "mask"))
-        found = torch.as_tensor(np.asarray(value)) > 0.5
+        found = _real(value) > 0.5
         if found.ndim != 2:
             raise InvdiffError(f"A mask is (height, width), found shape {tuple(found.shape)}.")
         return cls(f"array {found.shape[0]}x{found.shape[1]}", found)
@@ -153,21 +167,28 @@ class Mask:
         """The known pixels (1, 1, H, W) of a picture of size. seed: of random ones."""
         if self.array is not None:
             return self._fitted(~self.array[None, None], size)
+        numbers = self.numbers()
+        if numbers is None:
+            return read_mask(self.spec, size)
+        if len(numbers) == 1:
+            return Inpaint.random(size, 1 - numbers[0], seed=seed).mask
+        return Inpaint.box(size, *map(int, numbers)).mask
+
+    def numbers(self) -> list[float] | None:
+        """SHARE, or TOP, LEFT, HEIGHT and WIDTH; None of a file. Raises InvdiffError for others."""
         word, colon, rest = self.spec.partition(":")
         if not colon or word not in ("random", "box"):
-            return read_mask(self.spec, size)
+            return None
         try:
-            numbers = [float(v) for v in rest.split(",")]
-            if word == "random" and len(numbers) == 1:
-                return Inpaint.random(size, 1 - numbers[0], seed=seed).mask
-            if word == "box" and len(numbers) == 4:
-                return Inpaint.box(size, *(int(v) for v in rest.split(","))).mask
-        except InvdiffError:
-            raise
+            found = [(float if word == "random" else int)(v) for v in rest.split(",")]
         except ValueError:
-            pass
+            found = []
+        if word == "box" and len(found) == 4:
+            return found
+        if word == "random" and len(found) == 1 and 0 < found[0] < 1:
+            return found
         raise InvdiffError(
-            f"{self.spec} is not a mask; give random:SHARE, box:TOP,LEFT,HEIGHT,WIDTH or a file."
+            f"{self.spec} is not a mask; give {self.FORMS}, with a SHARE above 0 and below 1."
         )
 
     def _fitted(self, known: Tensor, size: Size) -> Tensor:
@@ -231,7 +252,9 @@ class Angles:
 
     @classmethod
     def of(cls, value: Any) -> Self:
-        numbers = torch.as_tensor(np.asarray(value, np.float64))
+        numbers = _real(value)
+        if numbers.ndim != 1:
+            raise InvdiffError(f"Angles are a row of numbers, found shape {tuple(numbers.shape)}.")
         if numbers.shape == (2,):
             return cls(f"{float(numbers[0])},{float(numbers[1])}")
         return cls(f"array {len(numbers)}", numbers)
