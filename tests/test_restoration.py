@@ -15,6 +15,8 @@ from invdiff import Restoration, restore
 from invdiff.cli import main
 from invdiff.core import InvdiffError
 from invdiff.priors.load import load_prior
+from invdiff.sampling.checks import check
+from invdiff.sampling.pose import pose
 from invdiff.solvers.ddrm import DDRM
 
 PHOTO = Path(__file__).parents[1] / "examples" / "alpacas-small.png"
@@ -202,3 +204,16 @@ def test_what_is_wanted_is_saved_and_repeated(picture, want, tmp_path):
     for name in names - {"overview.png"}:
         assert (tmp_path / "r" / name).read_bytes() == (tmp_path / "s" / name).read_bytes()
     assert Restoration.load(tmp_path / "r").want == want
+
+
+def test_what_is_checked_in_a_run_is_what_its_file_tells():
+    """Of correlated noise too: roughness is compared with y as given, misfit with white noise."""
+    noise = np.random.default_rng(0).standard_normal((64, 64, 3))
+    noise = sum(np.roll(noise, (i, j), (0, 1)) for i in range(3) for j in range(3)) / 3
+    pixels = 0.5 + 0.05 * noise
+    done = restore("denoise", pixels, noise="correlated", solver="mmps", **QUICK)
+    again = done.result.check(load_prior("photo"))
+    assert done.result.config["checks"] == {name: c.as_dict() for name, c in again.items()}
+    white = pose(done.problem, load_prior("photo")).white
+    other = check(white, done.result.estimate[:, None], (-1.0, 1.0))
+    assert again["estimate"].growth != pytest.approx(other.growth, rel=0.1)

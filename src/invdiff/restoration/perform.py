@@ -46,7 +46,7 @@ def perform(
     config, tensors = result.config | job.facts, result.tensors | job.tensors
     config["estimate_seconds"] = 0.0 if best is None else best.seconds
     result = replace(result, config=config, tensors=tensors)
-    checks = result.check(job.prior, job.posed.white)
+    checks = result.check(job.prior, job.posed)
     found = [w for c in checks.values() for w in c.warnings]
     config["warnings"] = list(dict.fromkeys((*job.facts["photo"].get("warnings", ()), *found)))
     config["checks"] = {name: c.as_dict() for name, c in checks.items()}

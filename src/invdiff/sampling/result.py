@@ -21,6 +21,7 @@ from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling import importance
 from invdiff.sampling.checks import Check, check
+from invdiff.sampling.pose import Posed
 from invdiff.sampling.solver import Solver
 
 
@@ -105,18 +106,19 @@ class Result:
         index = importance.systematic(self.log_weight, u).gather(1, shuffled)
         return self.samples[rows[:, None], index]
 
-    def check(self, prior: Prior | None = None, problem: Problem | None = None) -> dict[str, Check]:
+    def check(self, prior: Prior | None = None, posed: Posed | None = None) -> dict[str, Check]:
         """Does the answer agree with what was measured? By "samples" and "estimate" (`Check`).
 
-        prior: tells the range of images; without it [-1, 1]. problem: that of the run, or the same
-        with white noise; without it, it is read from `config`.
+        prior: tells the range of images; without it [-1, 1]. posed: the problem of the run; without
+        it, it is read from `config`.
         """
         span = (-1.0, 1.0) if prior is None else prior.image_range
-        problem, answers = problem or self.problem(), {"samples": self.samples}
+        problem, answers = posed.asked if posed else self.problem(), {"samples": self.samples}
+        white = posed.white if posed else None
         if self.estimate is not None:
             answers["estimate"] = self.estimate[:, None]
         return {
-            name: check(problem, x, span, name == "estimate")
+            name: check(problem, x, span, name == "estimate", white)
             for name, x in answers.items()
             if x.shape[1]
         }
