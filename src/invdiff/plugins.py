@@ -12,9 +12,9 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 from invdiff.core import InvdiffError
 from invdiff.core.encode import REGISTERED
@@ -45,25 +45,26 @@ def register(*classes: type) -> None:
         params = getattr(cls, "__dataclass_params__", None)
         if not isinstance(cls, type) or params is None or not params.frozen:
             raise InvdiffError(f"{cls!r} is no frozen dataclass; write @dataclass(frozen=True).")
-        _add(REGISTERED, cls.__qualname__, cls, "class")
+        _check_free(REGISTERED, cls.__qualname__, cls, "class")
         if issubclass(cls, Task):
-            _add(TASKS, cls.name, cls, "task")
+            _check_free(TASKS, cls.name, cls, "task")
         if issubclass(cls, Solver):
-            _add(registry(), cls.name, cls, "solver")
+            _check_free(registry(), cls.name, cls, "solver")
+    for cls in classes:  # all of them, or none
+        REGISTERED[cls.__qualname__] = cls
+        if issubclass(cls, Task):
+            TASKS[cls.name] = cls
+        if issubclass(cls, Solver):
             register_solver(cls)
 
 
-def _add(table: dict[str, Any], name: str, cls: type, what: str) -> None:
-    known = table.get(name)
-    same = known is not None and (known.__module__, known.__qualname__) == (
-        cls.__module__,
-        cls.__qualname__,
-    )
-    if known is not None and not same:
+def _check_free(table: Mapping[str, type], name: str, cls: type, what: str) -> None:
+    """Raise InvdiffError where another class has the name."""
+    known = table.get(name, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise InvdiffError(
             f"There is a {what} called {name} already ({known.__module__}); give it another name."
         )
-    table[name] = cls
 
 
 def load(spec: str) -> None:

@@ -72,8 +72,7 @@ def test_an_installed_plugin_that_fails_is_a_line(
     monkeypatch.setattr(plugins, "entry_points", lambda group: [Point()])
     monkeypatch.setattr("invdiff.cli.entry_points", lambda group: [Point()])
     monkeypatch.setattr(plugins, "_loading", [])
-    monkeypatch.setattr(plugins, "FAILED", failed := {})
-    monkeypatch.setattr("invdiff.commands.tables.FAILED", failed)
+    monkeypatch.setattr(plugins, "FAILED", {})
     assert main(["tasks"]) == 0
     text = capsys.readouterr().out
     assert "plugin broken: ImportError: no such library" in text and "deblur: " in text
@@ -88,3 +87,4 @@ def test_what_cannot_be_registered() -> None:
     with pytest.raises(InvdiffError, match="There is a task called deblur already"):
         fake = type("Fake", (invdiff.tasks.Deblur,), {})
         invdiff.register(fake)
+    assert "Fake" not in plugins.REGISTERED  # nothing of it was taken

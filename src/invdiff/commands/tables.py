@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from invdiff import measured
+from invdiff import measured, plugins
 from invdiff.cli import OK
 from invdiff.commands.common import PriorOptions
 from invdiff.commands.parser import Parser, wants_help
 from invdiff.core import InvdiffError
 from invdiff.core.option import flag, option
 from invdiff.fields import build, options
-from invdiff.plugins import FAILED, load_installed
 from invdiff.priors.formats import FORMATS
 from invdiff.priors.load import BUILT_IN, SOURCES
 from invdiff.sampling.needs import why_not
@@ -50,11 +49,11 @@ def run(name: str, args: list[str]) -> int:
 
 def table(name: str, task: str | None = None) -> list[str]:
     """The lines of a table, with those of plugins."""
-    load_installed()
+    plugins.load_installed()
     if task is not None:
         return one_task(task)
     found = {"solvers": solvers, "tasks": tasks, "priors": priors}[name]()
-    failed = [f"  plugin {name}: {reason}" for name, reason in FAILED.items()]
+    failed = [f"  plugin {name}: {reason}" for name, reason in plugins.FAILED.items()]
     return [*found, *(["", "These could not be imported:", *failed] if failed else [])]
 
 
