@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch(args)
         sys.stdout.flush()
         return code
-    except SystemExit as stop:  # after --help and --print_config
+    except SystemExit as stop:  # after the help of `cite`
         return stop.code if isinstance(stop.code, int) else OK
     except KeyboardInterrupt:
         print("invdiff: interrupted.", file=sys.stderr)

@@ -14,7 +14,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.option import option
 from invdiff.core.schedules import VE, Karras
-from invdiff.files.pictures import check_file, check_pixels, read_photo, save_picture, words
+from invdiff.files.pictures import Photo, check_file, check_pixels, read_photo, save_picture, words
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators.jpeg import JPEG, decode
 from invdiff.operators.jpeg_cells import coarse_error, planes
@@ -99,30 +99,13 @@ class RepairJPEG(Task):
         colour prior. Raises InvdiffError when the file is no JPEG, or the prior has not the range
         of one.
         """
-        check_file(file)
-        A, photo = JPEG.from_file(file), read_photo(file)
+        d = decoded(file, prior)
+        y, A, grey, photo = d.y, d.jpeg, d.grey, d.photo
         check_pixels(photo.size, str(file))
-        if prior.image_range != (-1.0, 1.0):
-            raise InvdiffError(
-                f"JPEG files are on [-1, 1], but the prior is on {prior.image_range}."
-            )
-        found, turn = decode(file.read_bytes()), orientation(file)
-        channels = prior_channels(prior)
-        grey = len(found) == 1
-        if channels < len(found):
-            raise InvdiffError(
-                f"{file} has colours, but the prior is of grey pictures; save it as a grey JPEG, "
-                "or give another --prior."
-            )
-        y = (found.float() / 127.5 - 1).expand(channels, -1, -1)[None].contiguous()
         problem = Problem(y, A, NOISELESS, tuple(y.shape[1:]))
         icc = profile(photo, problem, grey)
-        view = PhotoView(prior.image_range, grey or channels == 1, None, icc, turn)
-        tables = ", ".join(str(t[0]) for t in A.tables or ())
-        about = f"{photo.about}, steps of the mean {tables}" + (
-            "" if grey else f", {A.subsampling}"
-        )
-        return Measured(problem, view, about, "none but quantisation, which the file tells")
+        view = PhotoView(prior.image_range, grey or y.shape[1] == 1, None, icc, d.turn)
+        return Measured(problem, view, d.about, "none but quantisation, which the file tells")
 
     @classmethod
     def simulation(cls) -> type[Simulation]:
@@ -131,6 +114,42 @@ class RepairJPEG(Task):
     @classmethod
     def toy(cls, sigma: float = 0.0, size: Size = (16, 16)) -> Problem:
         return unmeasured(JPEG(10), Gaussian(sigma), (3, *size))
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedFile:
+    """A JPEG file, decoded. y: (1, C, H, W) on [-1, 1] as it is stored, C as the prior has them.
+
+    grey: whether the file is. turn: its EXIF orientation. about: the file in words.
+    """
+
+    jpeg: JPEG
+    photo: Photo
+    y: Tensor
+    grey: bool
+    turn: int
+    about: str
+
+
+def decoded(file: Path, prior: Prior) -> DecodedFile:
+    """What tasks of JPEG files begin with. Raises InvdiffError when the file is none, or the prior
+    is not on [-1, 1], or of grey pictures where the file has colours."""
+    check_file(file)
+    jpeg, photo = JPEG.from_file(file), read_photo(file)
+    if prior.image_range != (-1.0, 1.0):
+        raise InvdiffError(f"JPEG files are on [-1, 1], but the prior is on {prior.image_range}.")
+    found, channels = decode(file.read_bytes()), prior_channels(prior)
+    grey = len(found) == 1
+    if channels < len(found):
+        raise InvdiffError(
+            f"{file} has colours, but the prior is of grey pictures; save it as a grey JPEG, or "
+            "give another --prior."
+        )
+    y = (found.float() / 127.5 - 1).expand(channels, -1, -1)[None].contiguous()
+    tables = ", ".join(str(t[0]) for t in jpeg.tables or ())
+    about = f"{photo.about}, steps of the mean {tables}"
+    about += "" if grey else f", {jpeg.subsampling}"
+    return DecodedFile(jpeg, photo, y, grey, orientation(file), about)
 
 
 def orientation(path: Path) -> int:

@@ -56,8 +56,8 @@ class PhotoTask(Task):
     whether the operator knows images on [-1, 1] only, where it is not linear. least: the lowest
     noise, on [0, 1], that is supposed where none is told. stationary: whether noise that is
     correlated between pixels can be told, for which all of them are measured alike. stride: pixels
-    of one colour are so many apart. counts: whether values may exceed white, so that no PNG holds
-    them.
+    of one colour are so many apart. counts: whether values may exceed white, which a PNG clips, so
+    that the .npy is what is restored.
     """
 
     presets: ClassVar[tuple[Preset, ...]] = EVERY_PHOTO

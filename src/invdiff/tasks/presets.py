@@ -10,8 +10,6 @@ and 2500 evaluations of the papers, with what that costs on normal laws in the s
 
 from __future__ import annotations
 
-from typing import Literal
-
 from invdiff.core import nearest
 from invdiff.core.schedules import VE, VP, Karras, Path
 from invdiff.noise import Gaussian
@@ -75,13 +73,11 @@ def calibrated(steps: int, top: float) -> Preset:
     )
 
 
-def split(
-    steps: int, top: float, last: float, final: Literal["denoised", "data"] = "data"
-) -> Preset:
+def split(steps: int, top: float, last: float) -> Preset:
     """`hqs` in so many steps between two levels. The last level lies below the noise of y, else
     the last data step follows that noise."""
     path = VE(steps, top, last)
-    return Preset("hqs", lambda p: HQS(final=final, path=path), source="calibration.md")
+    return Preset("hqs", lambda p: HQS(final="data", path=path), source="calibration.md")
 
 
 def daps(data_std: float, top: float) -> Preset:

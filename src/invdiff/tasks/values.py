@@ -139,7 +139,7 @@ class Kernel:
 @dataclass(frozen=True)
 class Mask:
     """Pixels to restore: a picture that is white there, box:TOP,LEFT,HEIGHT,WIDTH, random:SHARE,
-    or an array (H, W) that is not 0 there."""
+    or an array (H, W) that is above 1/2 there."""
 
     metavar: ClassVar[str] = "MASK"
     FORMS: ClassVar[str] = "random:SHARE, box:TOP,LEFT,HEIGHT,WIDTH or a picture"
@@ -199,7 +199,7 @@ class Mask:
             )
         if bool(known.all()) or not bool(known.any()):
             raise InvdiffError(
-                "The mask is the same everywhere; it is not 0 where pixels are to be restored, "
+                "The mask is the same everywhere; it has to be 1 where pixels are to be restored, "
                 "and 0 where they are kept."
             )
         return known
