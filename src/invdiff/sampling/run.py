@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.operators.algebra import Operator
+from invdiff.operators.algebra.krylov import Bounds, watched_bounds
 from invdiff.priors.base import Counted, Prior
 from invdiff.priors.latent import in_latent_space
 from invdiff.problem import Problem
@@ -207,7 +208,7 @@ def draw(
     _check_start(start, chunks, solver, problem)
     counted = Counted(prior)
     began, outputs = time.perf_counter(), list(start.done) if start else []
-    weights = list(start.weights) if start else []
+    weights, unsolved = list(start.weights) if start else [], Bounds()
     if start is not None:
         began -= start.seconds
         counted.nfe, counted.vjps = start.nfe, start.vjps
@@ -215,11 +216,12 @@ def draw(
         part = problem.rows(torch.tensor([m for m, _ in chunks[i]], device=problem.y.device))
         seeds = [row_seed(seed, m, k) for m, k in chunks[i]]
         first = start.state if start and i == len(start.done) else None
-        for state in _stream(part, counted, solver, seeds, first, portable):
-            if watch is not None:
-                spent = (counted.nfe, counted.vjps, time.perf_counter() - began)
-                kept = tuple(weights)
-                watch(Snapshot(tuple(outputs), state, solver.num_steps, len(chunks), *spent, kept))
+        with watched_bounds(unsolved):
+            for state in _stream(part, counted, solver, seeds, first, portable):
+                if watch is not None:
+                    spent = (counted.nfe, counted.vjps, time.perf_counter() - began)
+                    done, kept = tuple(outputs), tuple(weights)
+                    watch(Snapshot(done, state, solver.num_steps, len(chunks), *spent, kept))
         weights += [state.extra[k].cpu() for k in state.extra if k == importance.KEY]
         outputs.append(_finish(state, part, counted, solver, seeds, portable).cpu())
     tensors: dict[str, Tensor] = {}
@@ -230,6 +232,8 @@ def draw(
         "portable": portable,
         "device": str(problem.y.device),
     }
+    if unsolved.systems:
+        config["unsolved"] = asdict(unsolved)
     found = torch.cat(outputs)
     decoder = None if prior.autoencoder is None else prior.autoencoder.decoder
     images = found if decoder is None else _decode(decoder, found, size, problem.y.device)

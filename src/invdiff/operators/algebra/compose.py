@@ -110,6 +110,10 @@ class ComposedLinear(Linear):
     def cg_iterations(self) -> int:
         return min(self.outer.cg_iterations, self.inner.cg_iterations)
 
+    @property
+    def cg_tol(self) -> float:
+        return min(self.outer.cg_tol, self.inner.cg_tol)
+
     __call__ = Composed.__call__
     y_shape = Composed.y_shape
     restrict = Composed.restrict

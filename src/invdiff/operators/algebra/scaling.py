@@ -102,6 +102,10 @@ class Scaled(Linear):
     def cg_iterations(self) -> int:
         return self.base.cg_iterations
 
+    @property
+    def cg_tol(self) -> float:
+        return self.base.cg_tol
+
     def __call__(self, x: Tensor) -> Tensor:
         return self.scale * self.base(x)
 
