@@ -3,7 +3,14 @@
 from invdiff.core.brief import SHOWN, brief, shown
 from invdiff.core.errors import InvdiffError, nearest
 from invdiff.core.level import CLEAN, Level
-from invdiff.core.tensors import batch_dot, batch_norm, log_normal
+from invdiff.core.tensors import (
+    batch_dot,
+    batch_norm,
+    leaf,
+    log_normal,
+    undisturbed,
+    with_gradients,
+)
 
 __all__ = [
     "CLEAN",
@@ -13,7 +20,10 @@ __all__ = [
     "batch_dot",
     "batch_norm",
     "brief",
+    "leaf",
     "log_normal",
     "nearest",
     "shown",
+    "undisturbed",
+    "with_gradients",
 ]

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.algebra import Linear, Spectral
-from invdiff.operators.algebra.arguments import checked
+from invdiff.core.arguments import checked
 from invdiff.operators.separable import (
     SeparableBlur,
     check_boundary,

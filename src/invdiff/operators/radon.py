@@ -16,7 +16,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.cache import kept
 from invdiff.operators.algebra import Linear
-from invdiff.operators.algebra.arguments import checked
+from invdiff.core.arguments import checked
 from invdiff.operators.algebra.sparse import (
     Csr,
     Map,

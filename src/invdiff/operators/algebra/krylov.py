@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, batch_dot
 from invdiff.core.rng import Rng
-from invdiff.operators.algebra.arguments import admitted_as
+from invdiff.core.arguments import admitted_as
 
 
 class Adjointable(Protocol):

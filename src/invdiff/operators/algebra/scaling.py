@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.algebra import Linear, Operator, PseudoInvertible, Spectral
-from invdiff.operators.algebra.arguments import admitted_as, checked
+from invdiff.core.arguments import admitted_as, checked
 
 
 def _check_scale(scale: float) -> None:
