@@ -24,7 +24,7 @@ class PriorOptions:
 
     prior: str | None = option(
         "a name of `invdiff priors`, a file of weights, a folder with a diffusers model, or its "
-        "OWNER/NAME on the Hugging Face hub; without it the task's",
+        "hf:OWNER/NAME on the Hugging Face hub; without it the task's",
         None,
     )
     label: int | None = option("class from 0, of a class-conditional prior", None)

@@ -4,6 +4,7 @@ from invdiff.core.brief import SHOWN, brief, shown
 from invdiff.core.errors import InvdiffError, nearest
 from invdiff.core.level import CLEAN, Level
 from invdiff.core.tensors import (
+    as_usual,
     batch_dot,
     batch_norm,
     leaf,
@@ -17,6 +18,7 @@ __all__ = [
     "SHOWN",
     "InvdiffError",
     "Level",
+    "as_usual",
     "batch_dot",
     "batch_norm",
     "brief",

@@ -198,6 +198,9 @@ def _one_of(hints: tuple[Any, ...], value: Any, what: str, infinite: bool) -> An
             return admitted_as(hint, value, what, infinite)
         except InvdiffError:
             continue
+    plain = [hint for hint in rest if isinstance(hint, type) and hint not in (Tensor, int, float)]
+    if len(plain) == len(rest) > 1 and not isinstance(value, tuple(plain)):
+        raise _refused(what, " or ".join(_called(hint, value) for hint in plain), value)
     return admitted_as(rest[-1], value, what, infinite)
 
 

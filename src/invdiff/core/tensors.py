@@ -48,3 +48,18 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         for kind in {"cpu", device.type} - {"meta"}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+@contextlib.contextmanager
+def as_usual() -> Iterator[None]:
+    """Where tensors are made as they usually are: float32 by default, with gradients if wanted.
+
+    For what is loaded under another default, or in inference mode.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False):
+            yield
+    finally:
+        torch.set_default_dtype(before)

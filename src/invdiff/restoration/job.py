@@ -19,6 +19,7 @@ from invdiff.fields import changed, convert
 from invdiff.files.pictures import check_file, words
 from invdiff.plugins import LOADED
 from invdiff.priors.base import Prior
+from invdiff.priors.hub import local
 from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
@@ -127,7 +128,7 @@ def prepare(
         spec, used = prior.name, prior
     else:
         named = prior or task.prior
-        is_path = named not in BUILT_IN and Path(named).exists()
+        is_path = named not in BUILT_IN and local(named) is not None
         spec = str(Path(named).resolve()) if is_path else named
         used = load_prior(spec, device, precision, check=check_prior, **more)
     m = task.read(Path(file), used)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, undisturbed
+from invdiff.core.alike import alike
 from invdiff.core.arguments import checked
 from invdiff.core.limits import limited
 from invdiff.core.rng import Rng
@@ -85,11 +86,11 @@ def _stream(
         raise InvdiffError(f"{problem.batch} measurements need as many seeds, found {len(seeds)}.")
     rng = Rng.of(seeds, portable)
     device = problem.y.device
-    with undisturbed(device):
+    with undisturbed(device), alike(problem.batch, device):
         state = start or solver.init(problem, prior, rng.at(-1))
     yield state
     while state.step < solver.num_steps:
-        with undisturbed(device):
+        with undisturbed(device), alike(problem.batch, device):
             state = solver.step(state, problem, prior, rng.at(state.step))
         if state.x.device.type == "cpu" or state.step == solver.num_steps:
             _check_finite(state, prior, solver)
@@ -119,7 +120,8 @@ def _finish(
     seeds: Sequence[int],
     portable: bool,
 ) -> Tensor:
-    with undisturbed(problem.y.device):
+    device = problem.y.device
+    with undisturbed(device), alike(problem.batch, device):
         rng = Rng.of(seeds, portable).at(state.step)
         return solver.finish(state, problem, prior, rng)
 
