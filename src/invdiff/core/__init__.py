@@ -1,6 +1,6 @@
 """What everything else is made of; it knows no operator, noise, prior or solver."""
 
-from invdiff.core.brief import SHOWN, brief, shown
+from invdiff.core.brief import SHOWN, brief, printable, shown
 from invdiff.core.errors import InvdiffError, nearest
 from invdiff.core.level import CLEAN, Level
 from invdiff.core.tensors import (
@@ -25,6 +25,7 @@ __all__ = [
     "leaf",
     "log_normal",
     "nearest",
+    "printable",
     "shown",
     "undisturbed",
     "with_gradients",

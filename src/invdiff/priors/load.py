@@ -193,7 +193,7 @@ def _diffusers(
     from invdiff.priors.published.rows import bars as eps_bars
 
     told, found = ["any_size", "null_label"], local(spec)
-    if not found is not None and any((found / name).is_file() for name in SCHEDULES):
+    if found is None or not any((found / name).is_file() for name in SCHEDULES):
         told += ["prediction", "schedule", "train_steps"]
     for field in dataclasses.fields(options):
         if field.name not in told and getattr(options, field.name) is not None:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from invdiff.core import InvdiffError
+from invdiff.core.limits import limited
+from invdiff.core.schedules import MOST_STEPS
 from invdiff.priors import precond as table
 from invdiff.priors.precond import Precond
 
@@ -47,7 +49,9 @@ def training(
     advice = f"or give prediction ({kinds}), with DDPM's betas unless others are told"
     require(schedule or prediction, f"{name} {why}, {advice}.")
     config = config or {"_class_name": "DDPMScheduler"}
-    kind = str(config.get("_class_name"))
+    kind, table_of = str(config.get("_class_name")), config.get("num_train_timesteps")
+    if isinstance(table_of, int | float):
+        limited(str(schedule), int(min(table_of, 1e18)), "num_train_timesteps", MOST_STEPS, 100)
     try:
         scheduler = getattr(diffusers, kind).from_config(config)
         c = scheduler.config

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from invdiff.core.schedules import VP
+from invdiff.core.limits import limited
+from invdiff.core.schedules import MOST_STEPS, VP
 from invdiff.priors import precond as table
 from invdiff.priors.precond import Precond
 
@@ -85,6 +86,7 @@ def iddpm(levels: int = 1000, c1: float = 0.001, c2: float = 0.008) -> Precond:
 
     u_j falls from j = 0 to u_levels = 0; the network is given levels - 1 - j of the nearest u_j.
     """
+    limited("iDDPM", levels, "levels", MOST_STEPS, 16)
     angles = np.sin(0.5 * math.pi * np.arange(levels + 1) / (levels * (c2 + 1))) ** 2
     u = np.zeros(levels + 1)
     for j in range(levels, 0, -1):
