@@ -627,7 +627,11 @@ def test_folders_are_loaded_without_the_network(
     load_diffusers(model)
     monkeypatch.chdir(model.parent.parent)
     load_diffusers(f"{model.parent.name}/{model.name}")  # a local path that looks like a hub name
-    for spec in ("google/ddpm-cat-256", Path("google/ddpm-cat-256"), Path("hf:google/ddpm-cat-256")):
+    for spec in (
+        "google/ddpm-cat-256",
+        Path("google/ddpm-cat-256"),
+        Path("hf:google/ddpm-cat-256"),
+    ):
         sentence(lambda spec=spec: load_diffusers(spec), "There is no file or folder")
 
 

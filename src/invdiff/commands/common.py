@@ -87,8 +87,8 @@ class RunOptions:
         if self.steps is not None and self.steps > MOST:
             size = in_words(self.steps * LEVEL_BYTES)
             raise InvdiffError(
-                f"--steps is at most {MOST}, found {self.steps}, whose levels alone would take {size} "
-                "of memory."
+                f"--steps is at most {MOST}, found {self.steps}, whose levels alone would take "
+                f"{size} of memory."
             )
 
 

@@ -198,7 +198,7 @@ def _one_of(hints: tuple[Any, ...], value: Any, what: str, infinite: bool) -> An
             return admitted_as(hint, value, what, infinite)
         except InvdiffError:
             continue
-    plain = [hint for hint in rest if isinstance(hint, type) and hint not in (Tensor, int, float)]
+    plain = [h for h in rest if isinstance(h, type) and not issubclass(h, Tensor | int | float)]
     if len(plain) == len(rest) > 1 and not isinstance(value, tuple(plain)):
         raise _refused(what, " or ".join(_called(hint, value) for hint in plain), value)
     return admitted_as(rest[-1], value, what, infinite)
@@ -244,7 +244,8 @@ def _tensor(value: Any, what: str, infinite: bool) -> Tensor:
         with torch.inference_mode(False):
             value = value.clone()
     real = value.is_floating_point() or value.is_complex()
-    if real and not infinite and not value.is_meta and not bool(torch.isfinite(value.detach()).all()):
+    looked_at = real and not infinite and not value.is_meta
+    if looked_at and not bool(torch.isfinite(value.detach()).all()):
         raise InvdiffError(f"{what} holds NaN or infinite numbers; replace them.")
     return typing.cast(Tensor, value)
 

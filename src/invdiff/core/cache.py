@@ -31,7 +31,7 @@ WORTH = 4 * 10**6
 FORMAT = "2"
 """Part of every key: to be changed with the meaning of what is kept."""
 CONVERTED, PARTIAL, CHECKSUM = "converted", ".partial-", "checksum"
-"""The folder of converted weights, how unfinished files begin, and where a file tells its checksum."""
+"""The folder of converted weights, how unfinished files begin, and the name of a checksum."""
 
 
 def folder() -> Path | None:

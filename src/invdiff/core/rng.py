@@ -6,7 +6,6 @@ import hashlib
 import math
 import numbers
 import threading
-import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,11 +48,10 @@ class Rng:
     @staticmethod
     def of(seeds: Sequence[int] | int, portable: bool = False) -> Rng:
         """Rng of a list of seeds, or of one seed. Raises InvdiffError for any but whole numbers."""
-        if isinstance(seeds, numbers.Number):
-            seeds = (typing.cast(int, seeds),)
-        if not isinstance(seeds, tuple) or not all(type(s) is int for s in seeds):
-            seeds = admitted_as(tuple[int, ...], seeds, "Seeds")
-        return Rng(seeds, portable=portable)
+        given: Any = (seeds,) if isinstance(seeds, numbers.Number) else seeds
+        if not isinstance(given, tuple) or not all(type(s) is int for s in given):
+            given = admitted_as(tuple[int, ...], given, "Seeds")
+        return Rng(given, portable=portable)
 
     def at(self, step: int) -> Rng:
         """The same seeds at another step."""

@@ -13,7 +13,6 @@ from invdiff.core import CLEAN, InvdiffError, Level
 from invdiff.core.arguments import admit, admitting
 from invdiff.core.limits import limited
 
-
 MOST_STEPS, LEVEL_BYTES = 10**6, 150
 """Steps of a path and entries of a table at most; what a level takes in memory, in bytes."""
 

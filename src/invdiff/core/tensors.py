@@ -41,7 +41,7 @@ def with_gradients() -> Iterator[None]:
 
 @contextlib.contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Without gradients, and the same whether or not the caller is in inference mode or autocast."""
+    """Without gradients, and the same if the caller is in inference mode or autocast."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())

@@ -32,8 +32,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.algebra import Linear, Spectral
 from invdiff.core.arguments import checked
+from invdiff.operators.algebra import Linear, Spectral
 from invdiff.operators.separable import (
     SeparableBlur,
     check_boundary,

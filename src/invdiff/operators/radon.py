@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.core.cache import kept
 from invdiff.operators.algebra import Linear
-from invdiff.core.arguments import checked
 from invdiff.operators.algebra.sparse import (
     Csr,
     Map,

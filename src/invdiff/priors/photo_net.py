@@ -63,7 +63,9 @@ class NoiseCode(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.frequencies: Tensor
-        frequencies = torch.exp(torch.linspace(math.log(0.25), math.log(16.0), width // 2, dtype=torch.float32))
+        frequencies = torch.exp(
+            torch.linspace(math.log(0.25), math.log(16.0), width // 2, dtype=torch.float32)
+        )
         self.register_buffer("frequencies", frequencies * math.pi)
         self.layer = nn.Linear(width, width)
 

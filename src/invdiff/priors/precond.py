@@ -155,8 +155,12 @@ def _flow_time(sigma: float) -> float:
 
 def predicts_edm(sigma_data: float = 0.5) -> Precond:
     """F of Karras et al. 2022 (arXiv 2206.00364), table 1; sigma_data: rms of the training set."""
-    parts = (partial(f, data=sigma_data) for f in (_edm_in, _edm_skip, _edm_out))
-    return Precond(*parts, partial(_log, over=4.0))
+    return Precond(
+        c_in=partial(_edm_in, data=sigma_data),
+        c_skip=partial(_edm_skip, data=sigma_data),
+        c_out=partial(_edm_out, data=sigma_data),
+        c_noise=partial(_log, over=4.0),
+    )
 
 
 def _edm_in(sigma: float, data: float) -> float:

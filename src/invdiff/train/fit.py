@@ -102,9 +102,7 @@ def fit(
         run.start_from(earlier)
     train, valid = read(Path(data), recipe)
     with _unless_it_fails(out, checkpoint):
-        return _train(
-            run, train, valid, out, checkpoint, earlier, minutes, save_every, progress
-        )
+        return _train(run, train, valid, out, checkpoint, earlier, minutes, save_every, progress)
 
 
 def _train(

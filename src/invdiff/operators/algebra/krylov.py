@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, batch_dot
-from invdiff.core.rng import Rng
 from invdiff.core.arguments import admitted_as
+from invdiff.core.rng import Rng
 
 
 class Adjointable(Protocol):
