@@ -691,7 +691,7 @@ def priors_page() -> str:
         "",
         *table(["SPEC", "what it is"], ([f"`{s.spec}`", escaped(s.summary)] for s in SOURCES)),
         "",
-        "Only `OWNER/NAME` that is no local path reaches the internet. What loading costs was",
+        "Nothing but a name that begins with `hf:` reaches the internet. What loading costs was",
         "measured: [loading.md](loading.md).",
         "",
         "## Our own, measured",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,11 +140,20 @@ def open_image(path: Path) -> tuple[Image.Image, str]:
 
 
 def check_file(path: Path) -> None:
-    """Raise InvdiffError unless path is a file."""
-    if path.is_dir():
-        raise InvdiffError(f"{path} is a folder; give a file.")
-    if not path.exists():
-        raise InvdiffError(f"There is no file {path}; give the path of one.")
+    """Raise InvdiffError unless path is a file that can be read: no folder, no pipe, no device."""
+    shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}..."
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a null byte is a ValueError
+        raise InvdiffError(f"There is no file {shown}; give the path of one.") from None
+    except OSError as error:
+        raise InvdiffError(f"{shown} cannot be read ({error.strerror}).") from None
+    if stat.S_ISDIR(mode):
+        raise InvdiffError(f"{shown} is a folder; give a file.")
+    if not stat.S_ISREG(mode):
+        raise InvdiffError(f"{shown} is a pipe or a device and no file; save its content first.")
+    if not os.access(path, os.R_OK):
+        raise InvdiffError(f"{shown} cannot be read (Permission denied); change its permissions.")
 
 
 def check_pixels(size: tuple[int, int], what: str) -> None:

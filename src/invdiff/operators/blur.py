@@ -33,8 +33,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Linear, Spectral
-from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.algebra.circulant import circulant
 from invdiff.operators.separable import (
     SeparableBlur,

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Linear
-from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.algebra.krylov import conjugate_gradients, least_squares
 from invdiff.operators.mri import as_channels, as_complex
 from invdiff.operators.separable import check_count, check_iterations, checked_size

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.core.cache import kept
 from invdiff.operators.algebra import Linear
-from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.algebra.circulant import circulant
 from invdiff.operators.algebra.sparse import (
     Csr,

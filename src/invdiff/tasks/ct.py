@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.limits import in_words
 from invdiff.core.option import option
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
@@ -132,7 +133,11 @@ class MakeCt(Simulation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.views > MOST_VIEWS:
-            raise InvdiffError(f"--views is at most {MOST_VIEWS}, found {self.views}.")
+            size = in_words(4 * 512 * self.views)
+            raise InvdiffError(
+                f"--views is at most {MOST_VIEWS}, found {self.views}, which would take {size} of "
+                "memory with 512 bins each."
+            )
         for name in ("pixel", "water", "photons"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Linear, Operator, PseudoInvertible
-from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.algebra.scaling import Scaled, ScaledSpectral, scaled
 
 __all__ = [

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, batch_dot
+from invdiff.core.arguments import admitted_as
 from invdiff.core.rng import Rng
-from invdiff.operators.algebra.arguments import admitted_as
 
 
 class Adjointable(Protocol):

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import admitted_as, checked
 from invdiff.operators.algebra import Linear, Operator, PseudoInvertible, Spectral
-from invdiff.operators.algebra.arguments import admitted_as, checked
 
 
 def _check_scale(scale: float) -> None:
