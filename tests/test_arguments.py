@@ -147,7 +147,8 @@ def test_levels_of_a_path_fall_from_noise_to_image(make: Callable[[], Path]) -> 
 def test_good_paths_are_as_before() -> None:
     """The negative twin: equal levels are one level that is held, and one step needs no second."""
     assert [level.s for level in VE(1, 0.1, 0.1).levels()] == [0.1, 0.0]
-    assert Karras(np.int64(2), np.float32(2.0), torch.tensor(0.5)).levels()[0].sigma == pytest.approx(2)
+    path = Karras(np.int64(2), np.float32(2.0), torch.tensor(0.5))
+    assert path.levels()[0].sigma == pytest.approx(2)
 
 
 def test_a_level_is_positive() -> None:

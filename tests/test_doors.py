@@ -42,7 +42,7 @@ from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError
 from invdiff.sampling.run import solve
 
-UNABLE = {"ddnm", "ddrm-jpeg", "latino", "psld", "resample", "spectral-jpeg"}
+UNABLE = {"ddnm", "ddrm-jpeg", "latino", "pocs", "psld", "resample", "spectral-jpeg"}
 """Solvers that cannot denoise pictures: they take latents, JPEG files or no noise."""
 
 
@@ -160,8 +160,8 @@ def test_sizes_in_words() -> None:
 def test_archives_inside_of_a_pickle_are_not_believed() -> None:
     """A packed record of zeros is small; the one that torch itself writes is read."""
     stream = io.BytesIO()
-    torch.save(torch.ones(3).untyped_storage(), stream)
-    assert len(pickles._storage(stream.getvalue())) == 12
+    torch.save(torch.ones(3), stream)
+    assert torch.equal(pickles._storage(stream.getvalue()), torch.ones(3))
     packed = io.BytesIO()
     with zipfile.ZipFile(stream) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
@@ -184,7 +184,7 @@ def test_tables_of_a_billion_steps_are_refused(trained: dict[str, Any]) -> None:
 
 
 def test_nested_headers_are_no_headers(folder: Path) -> None:
-    deep = b"[" * 100_000
+    deep = b'{"a":' * 100_000
     Path("x.safetensors").write_bytes(len(deep).to_bytes(8, "little") + deep)
     with pytest.raises(InvdiffError, match="no header that can be read"):
         files.read(Path("x.safetensors"))
@@ -350,15 +350,17 @@ def test_training_checks_before_it_reads(
 def test_a_training_that_fails_leaves_no_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    np.save("x.npy", np.zeros((4, 32, 32), np.uint8) + np.arange(4, dtype=np.uint8)[:, None, None])
+    images = [np.zeros((28, 28, 1), np.uint8)]
+    np.save("x.npy", images)
 
     def fails(*args: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr("invdiff.train.fit.PatchSampler", fails)
+    monkeypatch.setattr("invdiff.train.fit.read", lambda *args: (images, []))
     before = set(Path().iterdir())
-    options = ["--data", "x.npy", "--out", "a/b", "--batch", "2", "--quiet", "--key", "x"]
-    assert main(["train", "fashion28", *options[:-2]]) == 1
+    options = ["--data", "x.npy", "--out", "a/b", "--batch", "2", "--quiet"]
+    assert main(["train", "fashion28", *options]) == 1
     assert "not enough memory" in capsys.readouterr().err and set(Path().iterdir()) == before
 
 

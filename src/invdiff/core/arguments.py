@@ -161,7 +161,7 @@ def _called(expected: type, value: Any) -> str:
     """A class in words, with what makes one of it where the class tells that (`made_by`)."""
     if expected is str:
         return "text"
-    if expected is collections.abc.Callable:
+    if expected.__name__ == "Callable":
         return "a function"
     name = expected.__name__
     article = "an" if name[0] in "AEIOU" else "a"

@@ -49,6 +49,7 @@ def load(path: Path, options: Options, dtype: torch.dtype = torch.float32) -> Ch
     """
     files.check_file(path)
     source, cached, built = files.sha256(path), None, None
+    converted: Converted | None
     if path.suffix == ".safetensors" and FORMAT in files.safetensors_metadata(path):
         content = files.read(path)
         converted = _restored(content.tensors, content.metadata)
