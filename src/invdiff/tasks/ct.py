@@ -230,6 +230,9 @@ class Ct(Task):
     water: float | None = option(
         "attenuation of water per unit of length: then results are in HU", None
     )
+    top: float | None = option(
+        "largest attenuation per unit of length that the prior is to know, without --water", None
+    )
     kind: Literal["counts", "transmission", "integrals"] | None = option(
         "of numbers, where the file does not tell", None
     )
@@ -270,14 +273,17 @@ class Ct(Task):
         A = Radon.of(s.geometry.shifted(shift), (side, side), self.pixel)
         sigma = None if self.noise is None or self.noise.word else self.noise.sigma
         equal = self._equal(sigma, s)
-        c = ct_problem(s, A, self.water, sigma, self.views, equal=equal)
+        c = ct_problem(s, A, self.water, sigma, self.views, equal=equal, top=self.top)
         black, white = WINDOW if c.units == "HU" else (c.low, c.high)
         view = FloatView(c.first, c.low, c.high, c.units, black, white)
         notes = [*s.facts, told, rays]
         if self.views is not None:
             notes.append(f"{self.views} of {len(s.angles)} views are used")
         if c.units != "HU":
-            notes.append("values are attenuation; --water MU makes them Hounsfield units")
+            notes.append(
+                f"values are attenuation, up to {c.high:.4g} {c.scale}; --water MU makes them "
+                "Hounsfield units"
+            )
         line = f"{c.sigma:.4g} of the line integrals: {c.how}"
         views, bins = s.integrals.shape
         about = f"sinogram, {views} views of {bins} bins"
