@@ -48,6 +48,26 @@ def read_tiff(path: str | Path) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32)).reshape(-1, *array.shape[-2:])
 
 
+def read_stack(path: Path) -> np.ndarray:
+    """The pages of a TIFF of data, (pages, H, W), or (H, W) of a single one, in their own type.
+
+    Raises InvdiffError when it is no TIFF, or holds colours.
+    """
+    check_file(path)
+    tifffile = _tifffile(path)
+    with guarded(path, "a TIFF"), tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        check_numbers(series.dtype, str(path))
+        check_size(tuple(series.shape), max(series.dtype.itemsize, 4), str(path))
+        array = np.asarray(series.asarray()).squeeze()
+        if series.axes[-1] == "S" or array.ndim not in (2, 3) or array.dtype.kind not in "iuf":
+            raise InvdiffError(
+                f"{path} has shape {series.shape} of {series.dtype}; a TIFF of data is read as "
+                "pages (height, width) of real numbers."
+            )
+    return array
+
+
 def write_tiff(path: str | Path, image: Tensor, description: str | None = None) -> None:
     """Write (C, H, W) or (H, W) as 32-bit float TIFF, one page for each channel, exactly."""
     path = Path(path)
