@@ -70,6 +70,25 @@ def noise_floors(image: Tensor, usable: Tensor, scales: int = 1) -> list[Floor]:
     return found
 
 
+def typical_levels(image: Tensor, usable: Tensor, scales: int) -> list[float]:
+    """Levels of the diagonal Haar details at scales 1, 2, ... by the median patch, not the lower
+    tenth: of an image that is mostly flat there, whose noise varies from place to place.
+
+    As `noise_floors` else: the list ends where fewer than 16 patches are left.
+    """
+    low, found = torch.nan_to_num(image.double()), []
+    for k in range(1, scales + 1):
+        if min(low.shape[1:]) < 2 * SIDE:
+            break
+        low, detail = haar(low)
+        energies = _patches(detail, usable, 2**k)
+        if len(energies) < FEWEST_PATCHES:
+            break
+        n = len(image) * SIDE**2
+        found.append(math.sqrt(float(energies.median()) / _chi_square(n, 0.0)))
+    return found
+
+
 def unclipped(pixels: Tensor) -> Tensor:
     """Which pixels of (C, H, W) on [0, 1] are neither black nor white in any channel, (H, W)."""
     return ((pixels > CLIPPED) & (pixels < 1 - CLIPPED)).all(0)
