@@ -227,7 +227,8 @@ def _write(done: Restoration, folder: Path) -> None:
             view.save(folder, view.stands, stands)
             if done.spread:
                 std = view.std(values)
-                uncertainty_picture(view.shown(std), len(values), folder / "uncertainty.png", view.scale)
+                path = folder / "uncertainty.png"
+                uncertainty_picture(view.shown(std), len(values), path, view.scale)
     _sheet(done, folder / "overview.png")
     done.result.write(folder)
 
@@ -236,7 +237,8 @@ def _sheet(done: Restoration, path: Path) -> None:
     """Everything on one sheet, with what was measured of such samples and what is wrong."""
     view, panels, std = done.view, done.view.measurement(done.problem), None
     if done.result.estimate is not None:
-        panels.append((ESTIMATE, view.picture(view.values(_stack(done.result.estimate[:, None]))[0])))
+        best = view.values(_stack(done.result.estimate[:, None]))[0]
+        panels.append((ESTIMATE, view.picture(best)))
     if done.drawn:
         values = view.values(_stack(done.result.resampled()))
         title, stands = view.summary(values, _stack(done.result.resampled()), done.problem)

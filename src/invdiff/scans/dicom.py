@@ -73,6 +73,7 @@ def read_dicom(path: str | Path, series: str | int | None = None) -> Slices:
 def _slices(path: Path, series: str | None) -> Slices:
     """The slices of an existing file or folder."""
     images = find_images(path, series)
+    frames = [frame for file, d in images.sets for frame in _frames(file, d)]
     sizes = set()
     for file, d in images.sets:
         with guarded(file, "a DICOM image"):
@@ -80,7 +81,6 @@ def _slices(path: Path, series: str | None) -> Slices:
     if len(sizes) > 1:
         raise InvdiffError(f"{path} holds slices of different sizes: {sorted(sizes)}.")
     ((h, w),) = sizes
-    frames = [frame for file, d in images.sets for frame in _frames(file, d)]
     ordered, positions = _sorted(frames, path)
     check_size((len(ordered), h, w), 4, str(path))
     values = [hounsfield(frame) for frame in ordered]
@@ -128,8 +128,8 @@ def _too_low(values: list[Values]) -> list[str]:
         return []
     least = min(float(v.hu.min()) for v in values)
     return [
-        f"{WARNING}{count} pixels lie below {LOWEST:g} HU, down to {least:g}, where no tissue and no "
-        "air lies: padding that the file does not declare, or another rescaling"
+        f"{WARNING}{count} pixels lie below {LOWEST:g} HU, down to {least:g}, where no tissue and "
+        "no air lies: padding that the file does not declare, or another rescaling"
     ]
 
 

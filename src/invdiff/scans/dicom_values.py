@@ -89,7 +89,9 @@ def _check_unit(frame: Frame, table: Any) -> None:
             f"{frame.what} has no RescaleSlope and RescaleIntercept, so its values are not in HU."
         )
     if unit not in ("", "HU"):
-        raise InvdiffError(f"{frame.what} has values of type {unit}, which are not Hounsfield units.")
+        raise InvdiffError(
+            f"{frame.what} has values of type {unit}, which are not Hounsfield units."
+        )
     with guarded(frame.file, "a DICOM image"):
         for mapping in frame.d.get("RealWorldValueMappingSequence") or ():
             for code in mapping.get("MeasurementUnitsCodeSequence") or ():

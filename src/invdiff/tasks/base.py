@@ -19,6 +19,7 @@ from invdiff.files.pictures import check_file, check_real
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling.solver import Solver
+from invdiff.scans.dicom_files import is_dicom
 from invdiff.tasks.values import NoiseLevel, Size
 
 
@@ -193,8 +194,14 @@ class Task:
 
     def check_input(self, file: Path) -> None:
         """Raise InvdiffError unless there is such a file, or a folder where the task takes one."""
-        if not (self.folders and file.is_dir()):
-            check_file(file)
+        if self.folders and file.is_dir():
+            return
+        if file.is_dir() and any(is_dicom(f) for f in list(file.glob("*"))[:20] if f.is_file()):
+            raise InvdiffError(
+                f"{file} is a folder of DICOM files, and {self.name} takes a single file; to take "
+                f"the noise of CT slices away, run invdiff restore low-dose-ct {file}."
+            )
+        check_file(file)
 
     def read(self, file: Path, prior: Prior) -> Measured:
         """The problem that a file poses. Raises InvdiffError for what does not fit."""

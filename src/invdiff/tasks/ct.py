@@ -29,8 +29,9 @@ from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
 from invdiff.sampling.solver import Solver
 from invdiff.scans import centre_of_rotation, read_dicom, read_sinogram, read_tiff, write_tiff
-from invdiff.scans.fan import direction_hint
+from invdiff.scans.dicom_files import is_dicom
 from invdiff.scans.drift import without_drift, without_rings
+from invdiff.scans.fan import direction_hint
 from invdiff.scans.files import Npz
 from invdiff.scans.problems import ct_problem
 from invdiff.scans.sinogram import Sinogram
@@ -247,8 +248,7 @@ class Ct(Task):
         "counter-clockwise",
     )
     first: Literal["views", "bins", "rows"] | None = option(
-        "the first axis of an array; by default the views, or what has as many as there are "
-        "angles",
+        "the first axis of an array; by default the views, or what has as many as there are angles",
         None,
     )
     center: Centre = option("axis of rotation, in bins from the middle, or `estimate`", Centre(0.0))
@@ -411,7 +411,7 @@ def clean_slice(path: str) -> tuple[Tensor, str, tuple[str, ...]]:
     """A clean square slice in HU (1, 1, N, N), what it is, and what was made up."""
     file, notes = Path(path), list[str]()
     ending = file.suffix.lower()
-    if ending in (".dcm", ".ima"):
+    if ending in (".dcm", ".ima") or (file.is_file() and is_dicom(file)):
         slices = read_dicom(file).hu
         hu, about = slices[len(slices) // 2, 0], "DICOM slice"
         if len(slices) > 1:

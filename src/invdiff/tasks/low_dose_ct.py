@@ -1,4 +1,4 @@
-"""The noise of CT slices that are reconstructed already: DICOM in, DICOM out, in Hounsfield units."""
+"""The noise of CT slices that are reconstructed already: DICOM in and out, in Hounsfield units."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class SlicesView(View):
         return f"each with its values in HU as {kind}; {NOT_FOR_DIAGNOSIS}"
 
     def values(self, x: Tensor) -> Tensor:
-        hu = x_to_hu(x)
+        hu = x_to_hu(x).clamp_min(HU_WINDOW[0])
         hu[:, self.held] = self.kept.to(hu)
         return hu
 
@@ -206,17 +206,13 @@ class LowDoseCt(Task):
         headers, lengths = packed(frames) if frames else (torch.zeros(0, dtype=torch.uint8), ())
         run = hashlib.blake2b(f"{self}".encode(), digest_size=8).hexdigest()
         middle = len(hu) // 2
-        view = SlicesView(
-            held, hu[:, 0][held].clone(), headers, lengths, run, hu[middle].clone()
-        )
+        view = SlicesView(held, hu[:, 0][held].clone(), headers, lengths, run, hu[middle].clone())
         line = f"{deviation(field):.3g} HU, correlated: {', '.join(f'{v:.3g}' for v in levels)} "
         line += "at scales of 1, 2, ... pixels, " + ("as given" if told else "in soft tissue")
         problem = Problem(y, Identity(), noise, x_shape)
         return Measured(problem, view, about, line, (*notes, *some, NOT_FOR_DIAGNOSIS))
 
-    def _slices(
-        self, file: Path
-    ) -> tuple[Tensor, Tensor, list[Any], str, tuple[str, ...]]:
+    def _slices(self, file: Path) -> tuple[Tensor, Tensor, list[Any], str, tuple[str, ...]]:
         """(HU (slices, 1, H, W), padding, what they were read from, in words, notes)."""
         ending, frames = file.suffix.lower(), list[Any]()
         notes: tuple[str, ...] = ()
@@ -231,8 +227,8 @@ class LowDoseCt(Task):
             hu = hu[:, None] if hu.ndim == 3 else hu[None, None]
         else:
             raise InvdiffError(
-                f"{file} has none of the endings of slices in HU: .dcm, .ima, .tif, .tiff, .npy, or "
-                "a folder of DICOM files; NIfTI and others: numpy.save of their values in HU, "
+                f"{file} has none of the endings of slices in HU: .dcm, .ima, .tif, .tiff, .npy, "
+                "or a folder of DICOM files; NIfTI and others: numpy.save of their values in HU, "
                 "(slices, height, width)."
             )
         if not frames:
@@ -283,7 +279,7 @@ def _held(hu: Tensor, padding: Tensor) -> tuple[Tensor, list[str]]:
         )
     if bool(below.any()):
         notes.append(
-            f"{WARNING}{int(below.sum())} pixels below {LOWEST:g} HU, which are no air, are kept as "
-            "they are"
+            f"{WARNING}{int(below.sum())} pixels below {LOWEST:g} HU, which are no air, are kept "
+            "as they are"
         )
     return (padding | above | below)[:, 0], notes
