@@ -21,7 +21,9 @@ from invdiff.scans.fan import direction_hint
 Z = blobs(ANGLES)
 
 
-def write_nxtomo(path: Path, entry: str = "entry1/tomo_entry", units: str | None = "degree") -> None:
+def write_nxtomo(
+    path: Path, entry: str = "entry1/tomo_entry", units: str | None = "degree"
+) -> None:
     """Darks, flats, projections with one invalid frame, flats: 2 detector rows."""
     counts, white, dark = counts_of(Z, 5000.0, dark=50.0)
     part = np.concatenate([dark, white[:10], counts, counts[:1] * 0, white[10:]])

@@ -14,6 +14,9 @@ from invdiff.noise.flat import typical_levels
 TISSUE = (-200.0, 300.0)
 """Hounsfield units of soft tissue, with its noise: the flattest part of a body."""
 SCALES = 3
+USUAL = (0.5, 1.0, 0.8)
+"""Levels at scales of 1, 2 and 4 pixels of the noise of a smooth kernel, relative to the largest:
+simulated scans back-projected with a Hann window have 0.3 to 0.5, 1 and 0.8."""
 SPARED = 8
 """Slices of a stack, in equal steps, that the noise is measured in."""
 
@@ -23,10 +26,11 @@ def ct_noise(hu: Tensor, level: float | None = None) -> tuple[StationaryGaussian
 
     Filtered back-projection leaves noise that is correlated: little at low frequencies, most in the
     middle, and what the kernel of the scanner lets through above (Riederer, Pelc, Chesler 1978,
-    Phys. Med. Biol. 23, 446). Its level is the median over patches of soft tissue of the diagonal
+    Phys. Med. Biol. 23, 446). Its level is the median over windows of soft tissue of the diagonal
     Haar details, at up to three scales; of a stack, over slices. level: the standard deviation in
     HU, if it is known; the shape of the spectrum is measured.
-    Raises InvdiffError where the slices show too little soft tissue.
+    Where there is too little soft tissue for that, it is `usual_noise`.
+    Raises InvdiffError where the slices show too little soft tissue, and no level is known.
     """
     count = len(hu)
     chosen = hu if count <= SPARED else hu[[k * count // SPARED for k in range(SPARED)]]
@@ -35,10 +39,12 @@ def ct_noise(hu: Tensor, level: float | None = None) -> tuple[StationaryGaussian
         usable = ((image > TISSUE[0]) & (image < TISSUE[1]))[0]
         found.append(typical_levels(image, usable, SCALES))
     most = max(map(len, found))
+    if most < 1 and level is not None:
+        return usual_noise(level), list(USUAL)
     if most < 1:
         raise InvdiffError(
-            "The slices show too little soft tissue (-200 to 300 HU) to measure their noise: it "
-            "takes 16 patches of 8 x 8 pixels of nothing else; give slices of the body."
+            "The slices show too little soft tissue (-200 to 300 HU) to measure their noise: give "
+            "slices of the body, or the level with --noise."
         )
     levels = [statistics.median([row[k] for row in found if len(row) > k]) for k in range(most)]
     if not max(levels) > 0:
@@ -48,6 +54,12 @@ def ct_noise(hu: Tensor, level: float | None = None) -> tuple[StationaryGaussian
         return field, levels
     scale = level / deviation(field)
     return field.scaled(scale), [scale * v for v in levels]
+
+
+def usual_noise(level: float) -> StationaryGaussian:
+    """Noise of a deviation in HU with the spectrum of a smooth kernel: USUAL."""
+    field = spectrum_of_levels(list(USUAL))
+    return field.scaled(level / deviation(field))
 
 
 def deviation(field: StationaryGaussian, side: int = 64) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.scans.dicom_files import pydicom_for
-from invdiff.scans.dicom_values import Frame
+from invdiff.scans.dicom_values import Frame, own_type
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData", "PixelDataProviderURL")
 STALE = (
@@ -75,20 +75,22 @@ def _is_overlay(tag: Any) -> bool:
 
 
 def write_dicom(
-    folder: Path, hu: Tensor, headers: Sequence[bytes], description: str, run: str
+    folder: Path, hu: Tensor, headers: Sequence[bytes], description: str, run: str, held: Tensor
 ) -> None:
     """Write slices (slices, H, W) in HU as a new series 0001.dcm, 0002.dcm, ... into a new folder.
 
     headers: of the slices that they were made of (`header_of`), with their geometry and rescaling:
     values are rounded to steps of RescaleSlope, and cut to what the stored type holds. UIDs are
-    new, and the same for the same run: a text that tells it. description: what was done.
+    new, and the same for the same run: a text that tells it. description: what was done. held:
+    which pixels (slices, H, W) are as they were: all others are no padding, and get no value of it.
     Raises InvdiffError where a header cannot be written.
     """
     folder.mkdir()
     for k, (values, header) in enumerate(zip(hu, headers, strict=True), 1):
         file = folder / f"{k:04d}.dcm"
+        numbers, kept = np.asarray(values.numpy(), np.float64), held[k - 1].numpy()
         try:
-            _write(file, np.asarray(values.numpy(), np.float64), header, description, run)
+            _write(file, numbers, kept, header, description, run)
         except Exception as error:
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise InvdiffError(
@@ -97,7 +99,9 @@ def write_dicom(
             ) from error
 
 
-def _write(file: Path, hu: np.ndarray, header: bytes, description: str, run: str) -> None:
+def _write(
+    file: Path, hu: np.ndarray, held: np.ndarray, header: bytes, description: str, run: str
+) -> None:
     pydicom = pydicom_for(file)
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -118,7 +122,7 @@ def _write(file: Path, hu: np.ndarray, header: bytes, description: str, run: str
     kinds = list(d.get("ImageType") or ["DERIVED", "PRIMARY", "AXIAL"])
     d.ImageType = ["DERIVED", *kinds[1:]] if len(kinds) > 1 else ["DERIVED", "PRIMARY", "AXIAL"]
     d.DerivationDescription = description[:1024]
-    d.PixelData = _stored(d, hu).tobytes()
+    d.PixelData = _stored(d, hu, held).tobytes()
     d["PixelData"].VR = "OW"
     d.Rows, d.Columns = hu.shape
     d.SamplesPerPixel = 1
@@ -128,7 +132,7 @@ def _write(file: Path, hu: np.ndarray, header: bytes, description: str, run: str
     d.save_as(file, enforce_file_format=True)
 
 
-def _stored(d: Any, hu: np.ndarray) -> np.ndarray:
+def _stored(d: Any, hu: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Stored values of hu (H, W) in the type of the header, little endian."""
     bits = int(d.get("BitsAllocated", 16))
     if bits not in (8, 16, 32):
@@ -143,7 +147,21 @@ def _stored(d: Any, hu: np.ndarray) -> np.ndarray:
     d.PixelRepresentation = int(signed)
     values = (hu - float(d.RescaleIntercept)) / float(d.RescaleSlope)
     kind = f"<{'i' if signed else 'u'}{bits // 8}"
-    return np.rint(values).clip(low, high).astype(kind)
+    return _beside_padding(d, np.rint(values).clip(low, high), held, low, high).astype(kind)
+
+
+def _beside_padding(
+    d: Any, stored: np.ndarray, held: np.ndarray, low: int, high: int
+) -> np.ndarray:
+    """Values that would read as padding, moved to the next one that does not."""
+    value, limit = d.get("PixelPaddingValue"), d.get("PixelPaddingRangeLimit")
+    if value is None:
+        return stored
+    ends = [own_type(d, value), own_type(d, value if limit is None else limit)]
+    first, last = min(ends), max(ends)
+    inside = (stored >= first) & (stored <= last) & ~held
+    down = (stored - first <= last - stored) & (first > low) | (last >= high)
+    return np.where(inside, np.where(down, first - 1, last + 1), stored)
 
 
 def packed(frames: Sequence[Frame]) -> tuple[Tensor, tuple[int, ...]]:

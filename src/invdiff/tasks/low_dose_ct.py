@@ -19,8 +19,7 @@ from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, Karras
 from invdiff.files.figures import Scale
 from invdiff.files.pictures import read_array, save_picture, words
-from invdiff.noise import StationaryGaussian
-from invdiff.noise.bands import spectrum_of_levels
+from invdiff.noise import Gaussian, Noise, StationaryGaussian
 from invdiff.operators.algebra import Identity
 from invdiff.priors.base import Prior
 from invdiff.priors.units import HU_WINDOW, hu_to_x, x_to_hu
@@ -28,7 +27,7 @@ from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
 from invdiff.sampling.solver import Solver
 from invdiff.scans import read_dicom, read_tiff, write_tiff
-from invdiff.scans.ct_noise import ct_noise, deviation
+from invdiff.scans.ct_noise import ct_noise, deviation, usual_noise
 from invdiff.scans.dicom_files import is_dicom
 from invdiff.scans.dicom_values import AIR, LOWEST
 from invdiff.scans.dicom_write import packed, unpacked, write_dicom
@@ -47,11 +46,10 @@ from invdiff.tasks.base import (
     real_numbers,
 )
 from invdiff.tasks.ct import WINDOW, clean_slice
+from invdiff.tasks.presets import sigma_of
 from invdiff.tasks.values import NoiseLevel, Size
 
 NOT_FOR_DIAGNOSIS = "not for diagnosis: a prior may remove or invent what is small"
-SHAPE = (0.4, 1.0, 0.6)
-"""Levels, at scales of 4, 2 and 1 pixels, of the noise that is simulated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +105,7 @@ class SlicesView(View):
             told = f"{name} by invdiff {__version__}, a posterior of the noise's spectrum and a "
             told += f"learned prior; {NOT_FOR_DIAGNOSIS}"
             headers = unpacked(self.headers, self.lengths)
-            write_dicom(folder / name, values, headers, told, f"{self.run}/{name}")
+            write_dicom(folder / name, values, headers, told, f"{self.run}/{name}", self.held)
         elif find_spec("tifffile") is None:
             np.save(folder / f"{name}.npy", self.array(values[None])[0])
         else:
@@ -115,7 +113,7 @@ class SlicesView(View):
 
 
 def _level(problem: Problem) -> float:
-    return max(problem.sigma_y, 1e-3)
+    return max(sigma_of(problem), 1e-3)
 
 
 def _draws(problem: Problem) -> Solver:
@@ -141,8 +139,7 @@ class MakeLowDose(Simulation):
 
     def make(self, file: Path, out: Path, seed: int) -> Made:
         hu, about, notes = clean_slice(str(file))
-        field = spectrum_of_levels(list(SHAPE[::-1]))
-        field = field.scaled(self.noise / deviation(field))
+        field = usual_noise(self.noise)
         y = field.sample(hu, Rng.of(seed))[0, 0]
 
         def write(folder: Path) -> None:
@@ -152,7 +149,8 @@ class MakeLowDose(Simulation):
             save_picture(folder / "truth.png", (hu[0] - black) / (white - black))
 
         told = f"{words((y.shape[0], y.shape[1]))} pixels, noise of {self.noise:g} HU"
-        return Made(LowDoseCt(), about, told, "measurement.npy", write, notes)
+        task = LowDoseCt(noise=NoiseLevel.of(self.noise))
+        return Made(task, about, told, "measurement.npy", write, notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +177,8 @@ class LowDoseCt(Task):
     )
 
     noise: NoiseLevel | None = option(
-        "standard deviation in HU, in soft tissue; without it that is measured. Its spectrum is "
-        "measured in any case",
+        "standard deviation in HU, in soft tissue; without it that is measured there, as the "
+        "shape of its spectrum is",
         None,
     )
     slice: int | None = option("one slice of a stack, from 0 in order; all without it", None)
@@ -264,7 +262,9 @@ class LowDoseCt(Task):
 
     @classmethod
     def toy(cls, sigma: float = 0.05, size: Size = (16, 16)) -> Problem:
-        noise = StationaryGaussian((0.25, 0.5), ((sigma, 0.6 * sigma),))
+        noise: Noise = Gaussian(0.0)
+        if sigma > 0:
+            noise = StationaryGaussian((0.25, 0.5), ((sigma, 0.6 * sigma),))
         return unmeasured(Identity(), noise, (1, *size))
 
 
