@@ -81,10 +81,14 @@ def item(**values: object) -> Dataset:
 
 
 def test_units_that_are_not_hounsfield(tmp_path: Path) -> None:
-    for unit in ("US", "OD", "Z_EFF"):
+    for unit in ("OD", "Z_EFF"):
         write_slice(tmp_path / "a", hu_image(), RescaleType=unit)
         with pytest.raises(InvdiffError, match=f"type {unit}, which are not Hounsfield units"):
             read_dicom(tmp_path / "a")
+    write_slice(tmp_path / "a", hu_image(), RescaleType="US")
+    with pytest.raises(InvdiffError, match="unspecified type .US.*--unit hu, in Python hu=True"):
+        read_dicom(tmp_path / "a")
+    np.testing.assert_array_equal(read_dicom(tmp_path / "a", hu=True).hu[0, 0], hu_image())
     write_slice(tmp_path / "a", hu_image(), RescaleType="HU")
     np.testing.assert_array_equal(read_dicom(tmp_path / "a").hu[0, 0].numpy(), hu_image())
     units = item(MeasurementUnitsCodeSequence=[item(CodeValue="mg/cm3")])
@@ -110,7 +114,7 @@ def test_a_modality_lookup_table(tmp_path: Path, first: int, vr: str) -> None:
     assert s.hu[0, 0, 0, :6].tolist() == [0, 0, 1, 100, 39**2, 39**2]
     lut.ModalityLUTType = "US"
     d.save_as(tmp_path / "a")
-    with pytest.raises(InvdiffError, match="type US, which are not Hounsfield"):
+    with pytest.raises(InvdiffError, match="unspecified type"):
         read_dicom(tmp_path / "a")
 
 

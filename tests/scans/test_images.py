@@ -195,7 +195,7 @@ def test_a_series_in_several_files_of_frames(tmp_path: Path) -> None:
         ([position(0), SPACING], groups(orientation(), rescale(1, 0)), "Frame 2 of .* its positi"),
         ([position(0), position(1)], orientation(), "Frame 1 of .* has no RescaleSlope"),
         ([position(0), groups(position(1), rescale(1, 0, "US"))], groups(orientation(),
-         rescale(1, 0)), "Frame 2 of .* values of type US, which are not Hounsfield"),
+         rescale(1, 0)), "Frame 2 of .* values of an unspecified type .US.*--unit hu"),
         ([position(1), position(1)], groups(orientation(), rescale(1, 0)), "same position"),
         ([position(1)], groups(orientation(), rescale(1, 0)), "2 frames, but .* groups of 1"),
         ([groups(position(1), orientation()), groups(position(2), orientation(0, 1, 0, 0, 0, 1))],

@@ -21,7 +21,7 @@ from invdiff.scans.ct_noise import ct_noise, deviation
 from invdiff.scans.dicom_write import _stored
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scans"))
-from test_images import groups, orientation, position, rescale, write_frames, write_slice  # noqa: E402
+from test_images import groups, orientation, position, rescale, write_frames, write_slice
 
 SIZE = 96
 QUICK = ["--steps", "2", "--samples", "2", "--quiet"]

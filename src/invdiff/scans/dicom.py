@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ class Slices:
     frames: tuple[Frame, ...] = field(default=(), repr=False)
 
 
-def read_dicom(path: str | Path, series: str | int | None = None) -> Slices:
+def read_dicom(path: str | Path, series: str | int | None = None, hu: bool = False) -> Slices:
     """CT slices of a DICOM file, of all in a folder and below it, or of a DICOMDIR, by position.
 
     A file holds one slice, or frames whose functional groups tell the position and the rescaling of
@@ -58,7 +59,8 @@ def read_dicom(path: str | Path, series: str | int | None = None) -> Slices:
     that a display shows high values dark: they are not inverted. Padding, a value or a range in the
     type of the pixels, becomes -1024. Localizers, reports and images of other kinds are left out,
     and the facts name them; so they do of slices that are missing.
-    series: number or UID of the series, where there are several.
+    series: number or UID of the series, where there are several. hu: values whose type a file calls
+    unspecified (US) are Hounsfield units.
     Raises InvdiffError, one sentence that names the file, when it is broken, no CT image, not in
     Hounsfield units, compressed in a way that nothing installed decodes, or when there are several
     series, sizes or orientations.
@@ -67,13 +69,15 @@ def read_dicom(path: str | Path, series: str | int | None = None) -> Slices:
     if not path.exists():
         raise InvdiffError(f"There is no file or folder {path}.")
     with guarded(path, "a DICOM image"):
-        return _slices(path, None if series is None else str(series))
+        return _slices(path, None if series is None else str(series), hu)
 
 
-def _slices(path: Path, series: str | None) -> Slices:
+def _slices(path: Path, series: str | None, hu_meant: bool) -> Slices:
     """The slices of an existing file or folder."""
     images = find_images(path, series)
     frames = [frame for file, d in images.sets for frame in _frames(file, d)]
+    if hu_meant:
+        frames = [dataclasses.replace(f, unit="HU") if f.unit == "US" else f for f in frames]
     sizes = set()
     for file, d in images.sets:
         with guarded(file, "a DICOM image"):

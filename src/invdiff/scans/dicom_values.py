@@ -88,6 +88,11 @@ def _check_unit(frame: Frame, table: Any) -> None:
         raise InvdiffError(
             f"{frame.what} has no RescaleSlope and RescaleIntercept, so its values are not in HU."
         )
+    if unit in ("US", "UNSPECIFIED"):
+        raise InvdiffError(
+            f"{frame.what} has values of an unspecified type (US): they may be Hounsfield units, "
+            "as in files that gdcm wrote, or others; if they are, give --unit hu, in Python hu=True."
+        )
     if unit not in ("", "HU"):
         raise InvdiffError(
             f"{frame.what} has values of type {unit}, which are not Hounsfield units."

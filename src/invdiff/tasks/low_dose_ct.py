@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -183,6 +183,9 @@ class LowDoseCt(Task):
     )
     slice: int | None = option("one slice of a stack, from 0 in order; all without it", None)
     series: str | None = option("number or UID, of a folder that holds several", None)
+    unit: Literal["file", "hu"] = option(
+        "of values: as the file says, or hu where it calls them unspecified", "file"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -215,7 +218,7 @@ class LowDoseCt(Task):
         ending, frames = file.suffix.lower(), list[Any]()
         notes: tuple[str, ...] = ()
         if file.is_dir() or ending in (".dcm", ".ima") or is_dicom(file):
-            s = read_dicom(file, self.series)
+            s = read_dicom(file, self.series, self.unit == "hu")
             hu, padding, frames, notes = s.raw, s.padding, list(s.frames), s.facts[1:]
             about = s.facts[0]
         elif ending in (".tif", ".tiff"):
