@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.scans.dicom_files import find_images, is_localizer
+from invdiff.scans.dicom_files import find_images, is_localizer, modality_of
 from invdiff.scans.dicom_values import LOWEST, Frame, Values, hounsfield
 from invdiff.scans.files import check_size, guarded
 
@@ -141,12 +141,12 @@ def _frames(file: Path, d: Any) -> list[Frame]:
     """The slices of a data set: itself, or its frames by their functional groups."""
     if d.get("Rows") is None and "PixelData" not in d:
         raise InvdiffError(
-            f"{file} is a DICOM file without an image ({d.get('Modality', 'unknown')}); give CT "
+            f"{file} is a DICOM file without an image ({modality_of(d)}); give CT "
             "slices."
         )
-    if str(d.get("Modality", "unknown")) != "CT":
+    if modality_of(d) != "CT":
         raise InvdiffError(
-            f"{file} is an image of modality {d.get('Modality', 'unknown')}; Hounsfield units are "
+            f"{file} is an image of modality {modality_of(d)}; Hounsfield units are "
             "those of CT."
         )
     if is_localizer(d):

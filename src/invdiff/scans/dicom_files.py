@@ -177,7 +177,7 @@ def other_kind(d: Any) -> str:
     """What a data set is, where it is no CT slice; "" for a slice."""
     if _class(d) == DIRECTORY:
         return "DICOMDIR"
-    modality = str(d.get("Modality") or "unknown")
+    modality = modality_of(d)
     if d.get("Rows") is None and not _is_image_class(d):
         return f"DICOM file without an image ({modality})"
     if modality != "CT":
@@ -186,6 +186,12 @@ def other_kind(d: Any) -> str:
         return "localizer"
     screen = int(d.get("SamplesPerPixel", 1) or 1) != 1 or "SCREEN" in _image_type(d)
     return "picture of a screen or in colours" if screen else ""
+
+
+def modality_of(d: Any) -> str:
+    """CT, MR, ...: one short word, whatever a broken file holds."""
+    word = str(d.get("Modality") or "unknown").strip()
+    return word if word.isalnum() and len(word) <= 16 else "unknown"
 
 
 def is_localizer(d: Any) -> bool:
