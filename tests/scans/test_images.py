@@ -232,6 +232,8 @@ def test_a_folder_is_sorted_by_position(tmp_path: Path) -> None:
         ({"SamplesPerPixel": 3}, "colours"),
         ({"Modality": "MR"}, "modality MR; Hounsfield units are those of CT"),
         ({"RescaleSlope": None}, "no RescaleSlope"),
+        ({"RescaleSlope": 0}, "RescaleSlope of 0"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "colours"),
         ({"NumberOfFrames": 2}, "several frames"),
         ({"Rows": 60000, "Columns": 60000}, "claims 13.4 GiB"),
         ({"Rows": 7}, "not a DICOM image that can be read"),

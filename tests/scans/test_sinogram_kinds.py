@@ -103,6 +103,14 @@ def test_bins_that_stand_first_are_asked_for_without_it(tmp_path: Path) -> None:
         assert s.integrals.shape[0] == VIEWS and "as asked" in told(s)
     s = read_sinogram(tmp_path / "s.npy", angles=(0.0, 180.0), first="views")
     assert s.integrals.shape == (BINS, VIEWS)
+    rows = np.stack([Z * k for k in (1, 3, 4, 2, 1)])
+    np.save(tmp_path / "s.npy", rows)
+    with pytest.raises(InvdiffError, match=r"may be \(rows, views, bins\); give --first rows, or"):
+        read_sinogram(tmp_path / "s.npy", angles=(0.0, 180.0))
+    s = read_sinogram(tmp_path / "s.npy", angles=(0.0, 180.0), first="rows", row=1)
+    np.testing.assert_allclose(s.integrals.numpy(), 3 * Z, rtol=1e-6)
+    np.save(tmp_path / "s.npy", rows.swapaxes(0, 1))
+    assert read_sinogram(tmp_path / "s.npy", angles=(0.0, 180.0)).integrals.shape == Z.shape
     np.save(tmp_path / "s.npy", Z)  # the right order is not asked for
     assert read_sinogram(tmp_path / "s.npy", angles=(0.0, 180.0)).integrals.shape == Z.shape
 

@@ -141,17 +141,16 @@ def _frames(file: Path, d: Any) -> list[Frame]:
     """The slices of a data set: itself, or its frames by their functional groups."""
     if d.get("Rows") is None and "PixelData" not in d:
         raise InvdiffError(
-            f"{file} is a DICOM file without an image ({modality_of(d)}); give CT "
-            "slices."
+            f"{file} is a DICOM file without an image ({modality_of(d)}); give CT slices."
         )
     if modality_of(d) != "CT":
         raise InvdiffError(
-            f"{file} is an image of modality {modality_of(d)}; Hounsfield units are "
-            "those of CT."
+            f"{file} is an image of modality {modality_of(d)}; Hounsfield units are those of CT."
         )
     if is_localizer(d):
         raise InvdiffError(f"{file} is a localizer, a survey view through the body, and no slice.")
-    if int(d.get("SamplesPerPixel", 1) or 1) != 1:
+    palette = str(d.get("PhotometricInterpretation", "")).startswith("PALETTE")
+    if palette or int(d.get("SamplesPerPixel", 1) or 1) != 1:
         raise InvdiffError(f"{file} holds colours; give slices in grey.")
     count = int(d.get("NumberOfFrames", 1) or 1)
     groups = d.get("PerFrameFunctionalGroupsSequence")

@@ -91,13 +91,15 @@ def _check_unit(frame: Frame, table: Any) -> None:
     if unit in ("US", "UNSPECIFIED"):
         raise InvdiffError(
             f"{frame.what} has values of an unspecified type (US): they may be Hounsfield units, "
-            "as in files that gdcm wrote, or others; if they are, give --unit hu, in Python hu=True."
+            "as in files that gdcm wrote, or others; if they are, give --unit hu (hu=True)."
         )
     if unit not in ("", "HU"):
         raise InvdiffError(
             f"{frame.what} has values of type {unit}, which are not Hounsfield units."
         )
     with guarded(frame.file, "a DICOM image"):
+        if not table and float(frame.slope) == 0:
+            raise InvdiffError(f"{frame.what} has a RescaleSlope of 0: all its values are one.")
         for mapping in frame.d.get("RealWorldValueMappingSequence") or ():
             for code in mapping.get("MeasurementUnitsCodeSequence") or ():
                 named = str(code.get("CodeValue", ""))

@@ -128,6 +128,25 @@ def _axis_of(shape: tuple[int, ...], count: int | None) -> int:
     return 1
 
 
+def check_rows(path: Path, data: np.ndarray) -> None:
+    """Raise InvdiffError where (views, rows, bins) look as if rows stood first: the sums of a row
+    are about the same in all views, and differ from row to row as the object does."""
+    if data.ndim != 3 or min(data.shape[:2]) < 4 or data.dtype.kind not in "iuf":
+        return
+    steps = [-(-n // 64) for n in data.shape[:2]]
+    sums = np.asarray(data[:: steps[0], :: steps[1]], np.float64).sum(-1)
+    if not np.isfinite(sums).all() or sums.mean() == 0:
+        return
+    along = [float(sums.std(axis).mean() / abs(sums.mean())) for axis in (0, 1)]
+    if along[0] > LEAST and along[0] > UNEVEN * along[1]:
+        raise InvdiffError(
+            f"The sums of {path} along its bins differ by {100 * along[0]:.0f} % along the first "
+            f"axis, and by {100 * along[1]:.0f} % along the second, but those of views differ "
+            "least: its axes may be (rows, views, bins); give --first rows, or --first views if "
+            "views stand first."
+        )
+
+
 def check_order(path: Path, integrals: Tensor, first: First | None) -> None:
     """Raise InvdiffError where the sums of (views, bins) look as if the axes were exchanged."""
     if first is not None or min(integrals.shape) < 4:

@@ -22,6 +22,7 @@ from invdiff.scans.sinogram_angles import (
     First,
     Unit,
     check_order,
+    check_rows,
     in_degrees,
     ordered_axes,
 )
@@ -100,6 +101,8 @@ def read_sinogram(
         degrees, told = in_degrees(path, len(found.data), found.theta, found.unit, unit, angles)
         kind, how = decided(path, found.data, found.white, found.plain, kind)
         result = _integrals(path, found, kind, join, zingers, _step(degrees))
+        if not bool(torch.isfinite(result.integrals).all()):
+            raise InvdiffError(f"{path} holds values beyond single precision; check its numbers.")
         check_order(path, result.integrals, first)
     views, bins = result.integrals.shape
     facts = (*found.facts, *axes, f"{views} views of {bins} bins", how, told, *result.facts)
@@ -198,6 +201,8 @@ def _plain(
 ) -> tuple[Found, tuple[str, ...]]:  # fmt: skip
     """A row of an array that comes without angles."""
     whole, axes = ordered_axes(path, array, count, first)
+    if count is None and first is None:
+        check_rows(path, whole)
     data, chosen, rows = row_of(whole, row, str(path))
     facts = (what, *told_row(chosen, rows, row))
     return Found(data, None, None, None, None, facts), (axes,) * bool(axes)
