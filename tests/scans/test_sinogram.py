@@ -70,8 +70,7 @@ def test_a_file_that_tells_of_a_fan(tmp_path: Path) -> None:
     assert mirrored.max() > 0.05
     joined = read_sinogram(tmp_path / "fan.npz", join=2)
     assert joined.source == source / 2 and joined.radon((32, 32), pitch=2.0).source == source
-    with pytest.raises(InvdiffError, match="only parallel rays allow"):
-        centre_of_rotation(s)
+    assert abs(centre_of_rotation(s)) < 0.05
     for bad in (0.0, -5.0, np.nan, np.ones(2), 1j):
         np.savez(tmp_path / "bad.npz", sinogram=z, theta=angles, source=bad)
         with pytest.raises(InvdiffError, match=r"source in .*bad\.npz is no distance"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,17 @@ def _tifffile(path: Path) -> Any:
     return tifffile
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """tifffile logs what it meets in a broken file, which is told in one sentence instead."""
+    logger = logging.getLogger("tifffile")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def read_tiff(path: str | Path) -> Tensor:
     """The first image (C, H, W) float32 of a TIFF, or its stack of pages as channels.
 
@@ -33,7 +47,7 @@ def read_tiff(path: str | Path) -> Tensor:
     path = Path(path)
     check_file(path)
     tifffile = _tifffile(path)
-    with guarded(path, "a TIFF"), tifffile.TiffFile(path) as file:
+    with _silent(), guarded(path, "a TIFF"), tifffile.TiffFile(path) as file:
         series = file.series[0]
         check_numbers(series.dtype, str(path))
         check_size(tuple(series.shape), max(series.dtype.itemsize, 4), str(path))
@@ -55,7 +69,7 @@ def read_stack(path: Path) -> np.ndarray:
     """
     check_file(path)
     tifffile = _tifffile(path)
-    with guarded(path, "a TIFF"), tifffile.TiffFile(path) as file:
+    with _silent(), guarded(path, "a TIFF"), tifffile.TiffFile(path) as file:
         series = file.series[0]
         check_numbers(series.dtype, str(path))
         check_size(tuple(series.shape), max(series.dtype.itemsize, 4), str(path))
