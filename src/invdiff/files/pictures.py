@@ -127,6 +127,11 @@ def open_image(path: Path) -> tuple[Image.Image, str]:
     except Image.DecompressionBombError:
         raise _too_large(str(path)) from None
     except UnidentifiedImageError:
+        if _is_dicom(path):
+            raise InvdiffError(
+                f"{path} is a DICOM file, whose Hounsfield units a picture would lose; to take the "
+                f"noise of CT slices away, run invdiff restore low-dose-ct {path}."
+            ) from None
         raise InvdiffError(
             f"{path} is not an image that can be read; save it as PNG or JPEG."
         ) from None
@@ -137,6 +142,12 @@ def open_image(path: Path) -> tuple[Image.Image, str]:
     about.append(MODES.get(opened.mode, opened.mode))
     about += ["turned upright"] * turned + [f"first of {frames} pictures"] * (frames > 1)
     return image, ", ".join(about)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file has the mark of DICOM after its preamble."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def check_file(path: Path) -> None:

@@ -17,7 +17,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.encode import decode, encode
 from invdiff.core.limits import in_words
 from invdiff.fields import changed, convert
-from invdiff.files.pictures import check_file, words
+from invdiff.files.pictures import words
 from invdiff.plugins import LOADED
 from invdiff.priors.base import Prior
 from invdiff.priors.hub import local
@@ -80,7 +80,7 @@ class Job:
     @property
     def chunks(self) -> int:
         """Batches that the samples are divided into."""
-        return 1 if self.solver.coupled else -(-self.samples // self.batch)
+        return 1 if self.solver.coupled else -(-self.samples * self.problem.batch // self.batch)
 
     @property
     def digest(self) -> str:
@@ -129,7 +129,7 @@ def prepare(
                 f"--{key} is at most {MOST}, found {number}; colour pictures of 256 x 256 would "
                 f"take {in_words(number * 4 * PIXELS)} of memory."
             )
-    check_file(Path(file))
+    task.check_input(Path(file))
     device, more = torch_device(device), dict(prior_options or {})
     if isinstance(prior, Prior):
         spec, used = prior.name, prior
@@ -145,7 +145,8 @@ def prepare(
     best = None if want == "samples" else estimator(task, posed.problem)
     check_posed(posed, used, chosen)
     stem = Path(file).stem
-    batch = min(samples, default_batch(chosen, m.problem)) if batch is None else batch
+    rows = samples * m.problem.batch
+    batch = min(rows, default_batch(chosen, m.problem)) if batch is None else batch
     coverage = measured.words(task.name, spec, chosen)
     drawn = [
         ("solver", f"{chosen.name}, {chosen.num_steps} steps ({why})"),
