@@ -15,6 +15,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.option import check_ranges
 from invdiff.files.figures import PHOTOGRAPH, Scale
+from invdiff.files.kernels import WARNING
 from invdiff.files.pictures import check_real
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
@@ -91,7 +92,6 @@ class Measured:
     notes: tuple[str, ...] = ()
 
 
-WARNING = "warning: "
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +112,11 @@ class Made:
 
 @dataclass(frozen=True)
 class Choice:
-    """A solver by its name, and why it."""
+    """A solver by its name, and why it; gaps: another, for photographs with unknown pixels."""
 
     solver: str
     reason: str
+    gaps: Choice | None = None
 
 
 @dataclass(frozen=True)

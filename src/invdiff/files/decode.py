@@ -1,0 +1,229 @@
+"""The picture in a file: which one of several, how it is stored, and what the file tells of it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from invdiff.core import InvdiffError
+from invdiff.files.advice import how_to_convert, kind_of
+from invdiff.files.arrays import NOTHING, Told, check_file
+from invdiff.files.deep import deep
+from invdiff.files.metadata import Metadata, metadata_of, orientation_of
+from invdiff.files.raster import Raster, check_pixels, too_large, turned, words
+from invdiff.files.tiffs import SUBFILE, page_values, sub_pages
+
+MODES = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey with transparency",
+    **dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N", "I"), "16-bit grey"),
+    "F": "grey, float",
+    "P": "palette",
+    "RGB": "colour",
+    "RGBA": "colour with transparency",
+    "CMYK": "CMYK",
+}
+"""Pillow's modes that are read as they are, in words; all others are converted."""
+MOST_FRAMES = 1000
+"""Pictures of a file that are looked at."""
+HEIC = ("heic", "heif", "hif")
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A picture of a file, upright.
+
+    raster: its pixels. metadata: what the file says beside them. about: the file in words.
+    """
+
+    raster: Raster
+    metadata: Metadata
+    about: str
+
+
+def decode_file(path: Path, told: Told = NOTHING) -> Decoded:
+    """The full picture in a file, upright.
+
+    Of several pictures it is the first that is not marked as reduced; what was passed over is told.
+    Raises InvdiffError when there is no such file, it holds no picture that is read here, or one
+    of over 100 megapixels.
+    """
+    check_file(path)
+    if kind_of(path) in HEIC:
+        _open_heic(path)
+    with _opening(path), Image.open(path) as image:
+        return _decoded(image, path, told)
+
+
+def _decoded(image: Image.Image, path: Path, told: Told) -> Decoded:
+    frame, passed = _chosen(image, path)
+    size = (image.height, image.width)
+    check_pixels(size, str(path))
+    orientation, unknown = orientation_of(image)
+    metadata, stored = metadata_of(image), image.mode
+    if frame < 0:
+        raster = _inner_page(image, path, told)
+    else:
+        raster = deep(image, path, frame, told) or _plain(image, str(path), metadata.icc, told)
+    if stored in ("CMYK", "LAB"):  # pixels have other colours now
+        metadata = replace(metadata, icc=None)
+    raster = replace(
+        raster,
+        values=np.ascontiguousarray(turned(raster.values, orientation)),
+        alpha=None if raster.alpha is None else np.ascontiguousarray(turned(raster.alpha, orientation)),
+    )
+    size = (int(raster.values.shape[0]), int(raster.values.shape[1]))
+    about = [image.format or "image", words(size), raster.kind]
+    about += ["turned upright"] * (orientation != 1) + passed
+    about += [f"EXIF orientation {unknown} means nothing"] * (unknown is not None)
+    return Decoded(raster, metadata, ", ".join([*about, *raster.notes]))
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Whatever Pillow's plug-ins raise, as one sentence."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except InvdiffError:
+        raise
+    except Image.DecompressionBombError:
+        raise too_large(str(path)) from None
+    except UnidentifiedImageError:
+        raise InvdiffError(
+            f"{path} is not an image that can be read; {how_to_convert(path)}."
+        ) from None
+    except Exception as error:  # plug-ins raise whatever a broken file makes them meet
+        reason = " ".join(str(error).split()) or type(error).__name__
+        advice = how_to_convert(path)
+        kind = kind_of(path)
+        foreign = kind in ("eps", "svg", "pdf", "psd", "avif", "jxl", "hdr", "mp4", "heic")
+        raise InvdiffError(
+            f"{path} is a broken image ({reason}); {advice if foreign else 'save it once more'}."
+        ) from error
+
+
+def _open_heic(path: Path) -> None:
+    """Let Pillow read HEIC. Raises InvdiffError where pillow-heif is not installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise InvdiffError(
+            f"{path} is a HEIC picture; pip install 'invdiff[photo]' reads it, or save it as PNG."
+        ) from None
+    pillow_heif.register_heif_opener()
+
+
+def _chosen(image: Image.Image, path: Path) -> tuple[int, list[str]]:
+    """The picture of a file to read, -1 for one within others, and what is passed over."""
+    frames = min(int(getattr(image, "n_frames", 1)), MOST_FRAMES)
+    if image.format == "TIFF":
+        return _tiff_frame(image, path, frames)
+    if image.format == "ICO":
+        sizes = sorted(getattr(image, "ico").sizes())  # noqa: B009
+        others = [f"{w} x {h}" for w, h in sizes if (w, h) != image.size]
+        return 0, [f"largest of {len(sizes)} pictures"] * bool(others)
+    if frames == 1:
+        return 0, []
+    kinds = _mpo_kinds(image)
+    chosen = next((i for i, k in enumerate(kinds) if not k.startswith("Large Thumbnail")), 0)
+    if chosen:
+        image.seek(chosen)
+        return chosen, [f"picture {chosen + 1} of {frames}: those before it are marked as reduced"]
+    return 0, [f"first of {frames} pictures"]
+
+
+def _mpo_kinds(image: Image.Image) -> list[str]:
+    """What a multi-picture JPEG says of its pictures (CIPA DC-007, section 5.2.3.3.1)."""
+    try:
+        entries: Any = getattr(image, "mpinfo", {})[0xB002]
+        return [str(e["Attribute"]["MPType"]) for e in entries]
+    except (KeyError, TypeError):
+        return []
+
+
+def _tiff_frame(image: Image.Image, path: Path, frames: int) -> tuple[int, list[str]]:
+    tags: Any = image
+    reduced = []
+    for i in range(frames):
+        image.seek(i)
+        reduced.append(bool(int(tags.tag_v2.get(SUBFILE, 0)) & 5))
+    inner = sub_pages(path) if 330 in tags.tag_v2 or frames > 1 or reduced[0] else 0
+    if all(reduced) and inner:
+        image.seek(0)
+        return -1, ["the full picture lies within a reduced one"]
+    chosen = reduced.index(False) if False in reduced else 0
+    image.seek(chosen)
+    before = f"picture {chosen + 1} of {frames}: those before it are marked as reduced"
+    said = [before] if chosen else [f"first of {frames} pictures"] * (frames > 1)
+    return chosen, said + [f"{inner} smaller ones within it passed over"] * bool(inner)
+
+
+def _inner_page(image: Image.Image, path: Path, told: Told) -> Raster:
+    """A picture that lies within another page of a TIFF."""
+    from invdiff.files.deep import meaning
+
+    values, inverted, extra = page_values(path, -1)
+    bits = 8 * values.dtype.itemsize
+    return meaning(values, {}, bits, inverted, extra, str(path), told)
+
+
+def _plain(image: Image.Image, name: str, icc: bytes | None, told: Told) -> Raster:
+    """A picture that Pillow reads without loss, or converts."""
+    shown, notes = image.mode, list[str]()
+    image.load()
+    if image.mode == "CMYK":
+        image, note = from_cmyk(image, icc)
+        notes.append(note)
+    elif image.mode not in MODES:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    raster = raster_of(image, name, told)
+    return replace(raster, kind=MODES.get(shown, shown), notes=tuple(n for n in notes if n))
+
+
+def raster_of(image: Image.Image, name: str, told: Told = NOTHING) -> Raster:
+    """The raster of a picture of Pillow, of any of MODES. Raises InvdiffError for other numbers."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise InvdiffError(f"{name} has 32-bit integer pixels; save it with 8 or 16 bits.")
+        black, white = told.span or (0.0, 65535.0)
+        return Raster(values.astype(np.uint16)[..., None], black, white, None, 16)
+    if image.mode == "F":
+        from invdiff.files.arrays import span_of
+
+        values = np.asarray(image)[..., None]
+        return Raster(values, *span_of(values, name, told), None, 32)
+    black, white = told.span or (0.0, 255.0)
+    grey = image.mode in ("1", "L", "LA")
+    if not image.has_transparency_data:
+        array = np.asarray(image.convert("L" if grey else "RGB"))
+        return Raster(array.reshape(*array.shape[:2], -1), black, white)
+    array = np.asarray(image.convert("RGBA"))
+    colours = array[..., :1] if grey else array[..., :3]
+    return Raster(colours, black, white, array[..., 3].copy())
+
+
+def from_cmyk(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
+    """Inks as sRGB, by the profile of the file, and what is to be said; by the formula
+    255 - min(255, C + K), and so on, where there is no profile that works."""
+    if icc:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            srgb = ImageCms.createProfile("sRGB")
+            found = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
+            if found is not None:
+                return found, "inks by the profile of the file"
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            return image.convert("RGB"), "the profile of its inks cannot be used"
+    return image.convert("RGB"), ""

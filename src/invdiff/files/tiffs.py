@@ -1,0 +1,78 @@
+"""Pages of a TIFF through tifffile: those that Pillow has no mode for, and those within others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invdiff.core import InvdiffError
+from invdiff.files.raster import check_pixels
+
+SUBFILE = 254
+"""NewSubfileType (TIFF 6.0, section 8): bit 0 a reduced picture, bit 2 a mask of transparency."""
+NEEDS = "pip install 'invdiff[photo]'"
+
+
+def page_values(path: Path, frame: int) -> tuple[np.ndarray, bool, list[int]]:
+    """(samples (H, W, S), whether white is the smallest number, what extra samples are) of a page.
+
+    frame: the page; -1 for the largest of those within others that is not marked as reduced.
+    Raises InvdiffError where tifffile is not installed, or cannot decode the page.
+    """
+    try:
+        import tifffile
+    except ImportError:
+        raise InvdiffError(
+            f"{path} is a TIFF of numbers that Pillow does not read; {NEEDS} reads it, or save it "
+            "as 16-bit PNG."
+        ) from None
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = full_page(file) if frame < 0 else file.pages[frame]
+            check_pixels((int(page.imagelength), int(page.imagewidth)), str(path))
+            values = np.asarray(page.asarray())
+            extra = [int(e) for e in page.extrasamples]
+            inverted = int(page.photometric) == 0
+            planar = int(page.planarconfig) == 2 and values.ndim == 3
+    except InvdiffError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        more = f"; {NEEDS} reads it" if "imagecodecs" in reason else "; save it once more"
+        raise InvdiffError(f"{path} is a TIFF that cannot be read ({reason}){more}.") from error
+    if values.ndim == 2:
+        values = values[..., None]
+    elif values.ndim == 3 and planar:
+        values = values.transpose(1, 2, 0)
+    if values.ndim != 3 or values.dtype.kind not in "uif" or values.size == 0:
+        raise InvdiffError(
+            f"{path} holds {values.dtype} of shape {values.shape}, which is no picture; save it as "
+            "16-bit PNG."
+        )
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)
+    return values, inverted, extra
+
+
+def full_page(file: Any) -> Any:
+    """The largest page of a file, or of the pages within its pages, that is not marked as reduced,
+    nor a mask of transparency."""
+    found = []
+    for page in file.pages:
+        for one in (page, *(page.pages or ())):
+            if not int(one.subfiletype) & 5:
+                found.append(one)
+    return max(found or list(file.pages), key=lambda p: int(p.imagelength) * int(p.imagewidth))
+
+
+def sub_pages(path: Path) -> int:
+    """How many pages lie within others; 0 where they cannot be counted."""
+    try:
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            return sum(len(page.pages or ()) for page in file.pages)
+    except Exception:
+        return 0
