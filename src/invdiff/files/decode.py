@@ -15,11 +15,11 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from invdiff.core import InvdiffError
 from invdiff.files.advice import how_to_convert, kind_of
-from invdiff.files.arrays import NOTHING, Told, check_file
-from invdiff.files.deep import deep
-from invdiff.files.metadata import Metadata, metadata_of, orientation_of
+from invdiff.files.arrays import NOTHING, Told, check_file, span_of
+from invdiff.files.deep import deep, lost_bits, meaning, raw_mode
+from invdiff.files.metadata import ORIENTATION, Metadata, metadata_of, orientation_of
 from invdiff.files.raster import Raster, check_pixels, too_large, turned, words
-from invdiff.files.tiffs import SUBFILE, page_values, sub_pages
+from invdiff.files.tiffs import SUBFILE, read_page, sub_pages
 
 MODES = {
     "1": "black and white",
@@ -60,31 +60,70 @@ def decode_file(path: Path, told: Told = NOTHING) -> Decoded:
     check_file(path)
     if kind_of(path) in HEIC:
         _open_heic(path)
-    with _opening(path), Image.open(path) as image:
-        return _decoded(image, path, told)
+    with _opening(path):
+        try:
+            image = Image.open(path)
+        except UnidentifiedImageError:
+            if not is_tiff(path):
+                raise
+            return _numbers(path, told)
+        with image:
+            return _decoded(image, path, told)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as a TIFF, or a BigTIFF, does."""
+    with open(path, "rb") as file:
+        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _numbers(path: Path, told: Told) -> Decoded:
+    """A TIFF of numbers that Pillow has no mode for."""
+    page = read_page(path, -1)
+    bits = page.tags.get(258, 8)
+    bits = int(bits[0] if isinstance(bits, tuple) else bits)
+    raster = meaning(page.values, page.tags, bits, page.inverted, page.extra, str(path), told)
+    value = page.tags.get(ORIENTATION, 1)
+    orientation = int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
+    icc = page.tags.get(34675)
+    passed = [f"first of {page.count} pictures"] * (page.count > 1)
+    metadata = Metadata(icc=icc if isinstance(icc, bytes) else None)
+    return _upright(raster, metadata, "TIFF", orientation, passed)
 
 
 def _decoded(image: Image.Image, path: Path, told: Told) -> Decoded:
+    """The picture of an open file."""
     frame, passed = _chosen(image, path)
-    size = (image.height, image.width)
-    check_pixels(size, str(path))
+    check_pixels((image.height, image.width), str(path))
+    raw, stored = raw_mode(image), image.mode
     orientation, unknown = orientation_of(image)
-    metadata, stored = metadata_of(image), image.mode
+    metadata = metadata_of(image)
     if frame < 0:
-        raster = _inner_page(image, path, told)
+        page = read_page(path, -1)
+        bits = 8 * page.values.dtype.itemsize
+        raster = meaning(page.values, page.tags, bits, page.inverted, page.extra, str(path), told)
     else:
-        raster = deep(image, path, frame, told) or _plain(image, str(path), metadata.icc, told)
+        raster = deep(image, path, frame, raw, told)
+        raster = raster or _plain(image, str(path), metadata.icc, told)
     if stored in ("CMYK", "LAB"):  # pixels have other colours now
         metadata = replace(metadata, icc=None)
-    raster = replace(
-        raster,
-        values=np.ascontiguousarray(turned(raster.values, orientation)),
-        alpha=None if raster.alpha is None else np.ascontiguousarray(turned(raster.alpha, orientation)),
-    )
-    size = (int(raster.values.shape[0]), int(raster.values.shape[1]))
-    about = [image.format or "image", words(size), raster.kind]
-    about += ["turned upright"] * (orientation != 1) + passed
-    about += [f"EXIF orientation {unknown} means nothing"] * (unknown is not None)
+    notes = [f"EXIF orientation {unknown} means nothing"] * (unknown is not None)
+    if bits := lost_bits(image, path):
+        notes.append(f"{bits}-bit colours read with 8 bits: save it as 16-bit PNG to keep them")
+    return _upright(raster, metadata, image.format or "image", orientation, passed + notes)
+
+
+def _upright(
+    raster: Raster, metadata: Metadata, form: str, orientation: int, said: list[str]
+) -> Decoded:
+    """A raster as it is seen, and the file in words."""
+    values = np.ascontiguousarray(turned(raster.values, orientation))
+    alpha = raster.alpha
+    if alpha is not None:
+        alpha = np.ascontiguousarray(turned(alpha, orientation))
+    raster = replace(raster, values=values, alpha=alpha)
+    about = [form, words((int(values.shape[0]), int(values.shape[1]))), raster.kind]
+    about += ["turned upright"] * (orientation != 1) + said
     return Decoded(raster, metadata, ", ".join([*about, *raster.notes]))
 
 
@@ -169,15 +208,6 @@ def _tiff_frame(image: Image.Image, path: Path, frames: int) -> tuple[int, list[
     return chosen, said + [f"{inner} smaller ones within it passed over"] * bool(inner)
 
 
-def _inner_page(image: Image.Image, path: Path, told: Told) -> Raster:
-    """A picture that lies within another page of a TIFF."""
-    from invdiff.files.deep import meaning
-
-    values, inverted, extra = page_values(path, -1)
-    bits = 8 * values.dtype.itemsize
-    return meaning(values, {}, bits, inverted, extra, str(path), told)
-
-
 def _plain(image: Image.Image, name: str, icc: bytes | None, told: Told) -> Raster:
     """A picture that Pillow reads without loss, or converts."""
     shown, notes = image.mode, list[str]()
@@ -200,8 +230,6 @@ def raster_of(image: Image.Image, name: str, told: Told = NOTHING) -> Raster:
         black, white = told.span or (0.0, 65535.0)
         return Raster(values.astype(np.uint16)[..., None], black, white, None, 16)
     if image.mode == "F":
-        from invdiff.files.arrays import span_of
-
         values = np.asarray(image)[..., None]
         return Raster(values, *span_of(values, name, told), None, 32)
     black, white = told.span or (0.0, 255.0)

@@ -12,6 +12,7 @@ from PIL import Image
 from invdiff.core import InvdiffError
 from invdiff.files.arrays import NOTHING, Told, span_of
 from invdiff.files.raster import Raster, check_pixels
+from invdiff.files.tiffs import read_page
 
 HALVES = {
     "RGB;16B": ("RGB", "RGB;16B", "RGB;16L"),
@@ -30,22 +31,30 @@ SampleFormat, SMinSampleValue, SMaxSampleValue."""
 DEPTHS = {1: "grey", 2: "grey with transparency", 3: "colour", 4: "colour with transparency"}
 
 
-def deep(image: Image.Image, path: Path, frame: int, told: Told = NOTHING) -> Raster | None:
-    """The picture of an open file, where 8 bits are not all that it holds; None where they are."""
+def deep(
+    image: Image.Image, path: Path, frame: int, raw: str, told: Told = NOTHING
+) -> Raster | None:
+    """The picture of an open file, where 8 bits are not all that it holds; None where they are.
+
+    raw: its `raw_mode`, of before it was decoded.
+    """
     if image.format == "PNG":
-        return _png(image, path, told)
+        return _png(image, path, raw, told)
     if image.format == "TIFF" and _needs_tags(image):
-        return _tiff(image, path, frame, told)
+        return _tiff(image, path, frame, raw, told)
     return None
 
 
-def _png(image: Image.Image, path: Path, told: Told) -> Raster | None:
+def _png(image: Image.Image, path: Path, raw: str, told: Told) -> Raster | None:
     """16-bit colours and grey with alpha; keys of transparency of 16 bits."""
-    raw = _raw(image)
+    if raw in ("L;2", "L;4") and isinstance(image.info.get("transparency"), int):
+        image.load()  # the key is on the file's scale, pixels are on that of bytes
+        image.info["transparency"] *= 255 // (2 ** int(raw[-1]) - 1)
+        return None
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.uint16)[..., None]
     elif raw in HALVES:
-        values = _both_halves(path, raw, image.tell())
+        values = _both_halves(path, raw, 0)
     elif raw == "LA;16B":
         with Image.open(path) as again:
             again.tile = _with_raw(again, "RGBA")
@@ -79,7 +88,7 @@ def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return values, None
 
 
-def _raw(image: Image.Image) -> str:
+def raw_mode(image: Image.Image) -> str:
     """Pillow's raw mode of a file that was not decoded yet, with the byte order of the machine for
     the one of a decoder."""
     if not getattr(image, "tile", None):
@@ -129,25 +138,26 @@ def _needs_tags(image: Image.Image) -> bool:
     return max(bits) > 8 or any(k not in (1, 4) for k in kinds) or SMIN in tags or SMAX in tags
 
 
-def _tiff(image: Image.Image, path: Path, frame: int, told: Told) -> Raster | None:
+def _tiff(
+    image: Image.Image, path: Path, frame: int, raw: str, told: Told
+) -> Raster | None:
     """A TIFF by its tags: through Pillow where it loses nothing, else through tifffile."""
-    tags, raw = _tags(image), _raw(image)
+    tags = _tags(image)
     bits, kinds = _tuple(tags.get(BITS, 1)), _tuple(tags.get(FORMAT, 1))
     photometric = int(tags.get(PHOTOMETRIC, 1))
     inverted = False
     if photometric in (5, 8, 9, 10):  # CMYK, CIE L*a*b*: Pillow converts them, with 8 bits
         return None
     extra = [int(v) for v in _tuple(tags.get(EXTRA, ()))]
-    if len(image.tile) >= 1 and raw in HALVES and int(tags.get(PLANAR, 1)) == 1:
+    if raw in HALVES and int(tags.get(PLANAR, 1)) == 1:
         values, extra = _both_halves(path, raw, frame), extra or [2] * (raw[:4] == "RGBA")
         extra = [e for e in extra if e] if raw.startswith("RGBX") else extra
     elif image.mode in ("I", "F", "L") or image.mode.startswith("I;"):
         values = _grey(image, bits[0], kinds[0])
         inverted = photometric == 0 and (bits[0] > 8 or kinds[0] == 2)
     else:
-        from invdiff.files.tiffs import page_values
-
-        values, inverted, extra = page_values(path, frame)
+        page = read_page(path, frame)
+        values, inverted, extra = page.values, page.inverted, page.extra
     return meaning(values, tags, bits[0], inverted, extra, str(path), told)
 
 
@@ -230,3 +240,24 @@ def _ends(
     if values.dtype == np.uint32 and values.max(initial=0) > 2**24:
         return 0.0, float(2**32 - 1)
     return span_of(values, name, told)
+
+
+def lost_bits(image: Image.Image, path: Path) -> int:
+    """Bits of a number in a file whose colours Pillow cuts to 8; 0 where it does not, as far as its
+    header tells."""
+    if image.mode not in ("RGB", "RGBA"):
+        return 0
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if image.format == "PPM":
+        words = head.split(None, 4)
+        top = int(words[3]) if len(words) > 3 and words[3].isdigit() else 255
+        return top.bit_length() if top > 255 else 0
+    if image.format == "JPEG2000" and (at := head.find(b"\xff\x51")) >= 0:
+        bits = 1 + (head[at + 40] & 0x7F) if len(head) > at + 40 else 8
+        return bits if bits > 8 else 0
+    if image.format == "AVIF" and (at := head.find(b"av1C")) >= 0 and len(head) > at + 6:
+        return (12 if head[at + 6] & 0x20 else 10) if head[at + 6] & 0x40 else 0
+    if image.format == "SGI":
+        return 16 if head[3:4] == b"\2" else 0
+    return int(image.info.get("bit_depth", 0)) if int(image.info.get("bit_depth", 8)) > 8 else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import TiffImagePlugin
 
 from invdiff.core import InvdiffError
 from invdiff.files.arrays import check_file
@@ -49,10 +50,15 @@ def is_raw(path: Path) -> bool:
         return True
     try:
         with open(path, "rb") as file:
-            if file.read(4) not in (b"II*\0", b"MM\0*"):
+            head = file.read(8)
+            if head[:4] not in (b"II*\0", b"MM\0*"):
                 return False
-        with Image.open(path) as image:
-            return DNG_VERSION in getattr(image, "tag_v2", {})
+            tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+            file.seek(tags.next)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tags.load(file)
+            return DNG_VERSION in tags
     except Exception:  # whatever it is, it is read as an image, and told there
         return False
 

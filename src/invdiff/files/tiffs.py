@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,22 @@ SUBFILE = 254
 NEEDS = "pip install 'invdiff[photo]'"
 
 
-def page_values(path: Path, frame: int) -> tuple[np.ndarray, bool, list[int]]:
-    """(samples (H, W, S), whether white is the smallest number, what extra samples are) of a page.
+@dataclass(frozen=True, eq=False)
+class Page:
+    """A page of a TIFF. values: its samples, (H, W, S). inverted: whether white is the smallest
+    number. extra: what samples beyond the colours are. tags: by number. count: pages of the file.
+    """
 
-    frame: the page; -1 for the largest of those within others that is not marked as reduced.
+    values: np.ndarray
+    inverted: bool
+    extra: list[int]
+    tags: dict[int, Any]
+    count: int
+
+
+def read_page(path: Path, frame: int) -> Page:
+    """A page; -1 for the first that is not marked as reduced, or else the largest within others.
+
     Raises InvdiffError where tifffile is not installed, or cannot decode the page.
     """
     try:
@@ -36,35 +49,39 @@ def page_values(path: Path, frame: int) -> tuple[np.ndarray, bool, list[int]]:
             extra = [int(e) for e in page.extrasamples]
             inverted = int(page.photometric) == 0
             planar = int(page.planarconfig) == 2 and values.ndim == 3
+            tags = {int(tag.code): tag.value for tag in page.tags}
+            count = len(file.pages)
     except InvdiffError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
         more = f"; {NEEDS} reads it" if "imagecodecs" in reason else "; save it once more"
         raise InvdiffError(f"{path} is a TIFF that cannot be read ({reason}){more}.") from error
+    return Page(_samples(values, planar, path), inverted, extra, tags, count)
+
+
+def _samples(values: np.ndarray, planar: bool, path: Path) -> np.ndarray:
+    """(H, W, S) of a page. Raises InvdiffError where it is no picture."""
     if values.ndim == 2:
         values = values[..., None]
-    elif values.ndim == 3 and planar:
+    elif planar:
         values = values.transpose(1, 2, 0)
     if values.ndim != 3 or values.dtype.kind not in "uif" or values.size == 0:
         raise InvdiffError(
             f"{path} holds {values.dtype} of shape {values.shape}, which is no picture; save it as "
             "16-bit PNG."
         )
-    if values.dtype == np.float16:
-        values = values.astype(np.float32)
-    return values, inverted, extra
+    return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 def full_page(file: Any) -> Any:
-    """The largest page of a file, or of the pages within its pages, that is not marked as reduced,
-    nor a mask of transparency."""
-    found = []
-    for page in file.pages:
-        for one in (page, *(page.pages or ())):
-            if not int(one.subfiletype) & 5:
-                found.append(one)
-    return max(found or list(file.pages), key=lambda p: int(p.imagelength) * int(p.imagewidth))
+    """The first page of a file that is not marked as reduced, nor a mask of transparency; else the
+    largest of those within others."""
+    whole = [page for page in file.pages if not int(page.subfiletype) & 5]
+    if whole:
+        return whole[0]
+    inner = [one for page in file.pages for one in page.pages or () if not int(one.subfiletype) & 5]
+    return max(inner or list(file.pages), key=lambda p: int(p.imagelength) * int(p.imagewidth))
 
 
 def sub_pages(path: Path) -> int:

@@ -12,7 +12,7 @@ from PIL import Image, JpegImagePlugin
 from torch import Tensor
 
 from invdiff.noise import Estimate
-from invdiff.operators.jpeg import YCBCR, blocks
+from invdiff.operators.jpeg import YCBCR, blocks, stores_rgb
 
 
 def quantisation_error(coefficients: Tensor, steps: Tensor) -> Tensor:
@@ -47,8 +47,7 @@ def noise_from_tables(path: str | Path, luma: bool = False) -> Estimate | None:
         if not isinstance(image, JpegImagePlugin.JpegImageFile) or len(image.layer) not in (1, 3):
             return None
         layers = image.layer
-        names = bytes(layer[0] for layer in layers)
-        plain = names == b"RGB" or image.info.get("adobe_transform") == 0 or len(layers) == 1
+        plain = len(layers) == 1 or stores_rgb(image)
         tables = [image.quantization[layer[3]] for layer in layers]
         if not plain:
             image.draft("YCbCr", image.size)
@@ -56,7 +55,7 @@ def noise_from_tables(path: str | Path, luma: bool = False) -> Estimate | None:
     largest = [max(layer[axis] for layer in layers) for axis in (1, 2)]
     errors = []
     for plane, layer, table in zip(planes.movedim(-1, 0), layers, tables, strict=True):
-        wide, high = (most // layer[axis] for most, axis in zip(largest, (1, 2), strict=True))
+        wide, high = (max(1, most // layer[axis]) for most, axis in zip(largest, (1, 2), strict=True))
         steps = torch.tensor(table).reshape(8, 8)
         error = quantisation_error(blocks(_means(plane, high, wide)), steps)
         errors.append(float(error.mean()))

@@ -113,14 +113,14 @@ def picture_view(
     grey: bool,
     turn: int = 1,
     margin: Margin = NO_MARGIN,
+    of: type[PhotoView] | None = None,
 ) -> PhotoView:
-    """The view of a photograph's restoration, which keeps what its file says."""
+    """The view of a photograph's restoration, which keeps what its file says; of: its class."""
     text = json.dumps(photo.metadata.text).encode() if photo.metadata.text else None
-    alpha = photo.alpha
-    return PhotoView(
+    return (of or PhotoView)(
         value_range,
         grey,
-        alpha,
+        photo.alpha,
         profile(photo, problem, grey),
         turn,
         margin,
