@@ -14,9 +14,9 @@ ENDINGS: dict[str, str] = {
     "xcf": "open it in GIMP, flatten its layers, and export a PNG or TIFF",
     **dict.fromkeys(
         ("svg", "svgz", "ai", "cdr", "wmf", "emf"),
-        "it is a drawing and not pixels: export a PNG from Inkscape, as by `inkscape FILE -o x.png`",
+        "it is a drawing and not pixels: export a PNG, as by `inkscape FILE -o x.png`",
     ),
-    "pdf": "extract its pictures by `pdfimages -all FILE x`, or render it by `pdftoppm -png FILE x`",
+    "pdf": "extract its pictures by `pdfimages -all FILE x`, or render it by `pdftoppm -png`",
     **dict.fromkeys(
         ("eps", "ps"), "render it by `gs -sDEVICE=png16m -r300 -o x.png FILE` (Ghostscript)"
     ),
@@ -87,6 +87,8 @@ STARTS: tuple[tuple[bytes, int, str], ...] = (
     (b"\x93NUMPY", 0, "npy"),
 )
 """(bytes, where they stand, the ending of such files)."""
+DOCUMENTS = (".docx", ".pptx", ".odt", ".ora", ".kra")
+"""Endings of files that are zip archives within."""
 
 
 def kind_of(path: Path) -> str:
@@ -98,7 +100,7 @@ def kind_of(path: Path) -> str:
         head = b""
     for start, at, ending in STARTS:
         if head[at : at + len(start)] == start:
-            if ending == "zip" and path.suffix.lower() in (".docx", ".pptx", ".odt", ".ora", ".kra"):
+            if ending == "zip" and path.suffix.lower() in DOCUMENTS:
                 break
             return ending
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()

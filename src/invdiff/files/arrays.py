@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -21,8 +20,8 @@ class Told:
     """What is known of a file's numbers before it is read.
 
     span: its numbers for black and for white; None where the file tells. spread: standard deviation
-    of its noise on [0, 1]. flag: the option that tells the span, where there is one. free: whether only
-    proportions count, so that the largest of numbers without a scale is white.
+    of its noise on [0, 1]. flag: the option that tells the span, where there is one. free: whether
+    only proportions count, so that the largest of numbers without a scale is white.
     """
 
     span: tuple[float, float] | None = None
@@ -67,17 +66,17 @@ def read_only_array(path: Path) -> np.ndarray:
         return read_array(path)
     check_file(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             names = list(archive.files)
             array: np.ndarray | None = archive[names[0]] if len(names) == 1 else None
-    except (OSError, ValueError, BadZipFile, EOFError, KeyError, NotImplementedError) as error:
+    except Exception as error:  # of zipfile, numpy, and the tokenizer that numpy asks
         raise InvdiffError(
             f"{path} is no archive of numpy arrays that can be read; save it with numpy.savez."
         ) from error
     if array is None:
         raise InvdiffError(
-            f"{path} holds {len(names)} arrays ({', '.join(names[:5])}); save the one that is meant "
-            "with numpy.save."
+            f"{path} holds {len(names)} arrays ({', '.join(names[:5])}); save the one that is "
+            "meant with numpy.save."
         )
     check_numbers(array, path)
     return array
@@ -114,7 +113,8 @@ def span_of(array: np.ndarray, name: str, told: Told = NOTHING) -> tuple[float, 
     low, high = float(values.min()), float(values.max())
     if told.free:
         return 0.0, high if high > 1 else 1.0
-    kind = "floating-point" if array.dtype.kind == "f" else f"{8 * array.dtype.itemsize}-bit integer"
+    whole_words = f"{8 * array.dtype.itemsize}-bit integer"
+    kind = "floating-point" if array.dtype.kind == "f" else whole_words
     said = f"{name} holds {kind} values from {low:.4g} to {high:.4g}"
     step = max(1, values.size // 1_000_000)
     lower, upper = np.quantile(values.flat[::step], [0.05, 0.95])

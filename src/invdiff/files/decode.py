@@ -103,8 +103,8 @@ def _decoded(image: Image.Image, path: Path, told: Told) -> Decoded:
         bits = 8 * page.values.dtype.itemsize
         raster = meaning(page.values, page.tags, bits, page.inverted, page.extra, str(path), told)
     else:
-        raster = deep(image, path, frame, raw, told)
-        raster = raster or _plain(image, str(path), metadata.icc, told)
+        found = deep(image, path, frame, raw, told)
+        raster = found or _plain(image, str(path), metadata.icc, told)
     if stored in ("CMYK", "LAB"):  # pixels have other colours now
         metadata = replace(metadata, icc=None)
     notes = [f"EXIF orientation {unknown} means nothing"] * (unknown is not None)

@@ -75,10 +75,10 @@ def sixteen(colours: np.ndarray, alpha: np.ndarray | None, told: Told) -> Raster
     """Numbers of 16 bits."""
     black, white = told.span or (0.0, 65535.0)
     count = colours.shape[2] + (alpha is not None)
-    notes, top = (), int(colours.max(initial=0))
+    notes, top = list[str](), int(colours.max(initial=0))
     if told.span is None and 0 < top <= 4095:
-        notes = (f"its largest number is {top} of 65535; if white is 4095, give --range 0,4095",)
-    return Raster(colours, black, white, alpha, 16, f"16-bit {DEPTHS[count]}", notes)
+        notes.append(f"its largest number is {top} of 65535; if white is 4095, give --range 0,4095")
+    return Raster(colours, black, white, alpha, 16, f"16-bit {DEPTHS[count]}", tuple(notes))
 
 
 def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -91,14 +91,15 @@ def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 def raw_mode(image: Image.Image) -> str:
     """Pillow's raw mode of a file that was not decoded yet, with the byte order of the machine for
     the one of a decoder."""
-    if not getattr(image, "tile", None):
+    opened: Any = image
+    if not getattr(opened, "tile", None):
         return ""
-    args: Any = tuple(image.tile[0])[3]
+    args: Any = tuple(opened.tile[0])[3]
     name = args if isinstance(args, str) else args[0] if args else ""
     return name[:-1] + NATIVE if isinstance(name, str) and name.endswith(";16N") else str(name)
 
 
-def _with_raw(image: Image.Image, raw: str) -> list[Any]:
+def _with_raw(image: Any, raw: str) -> list[Any]:
     """The tiles of a file, to be decoded by another raw mode."""
     tiles = []
     for tile in image.tile:
@@ -138,9 +139,7 @@ def _needs_tags(image: Image.Image) -> bool:
     return max(bits) > 8 or any(k not in (1, 4) for k in kinds) or SMIN in tags or SMAX in tags
 
 
-def _tiff(
-    image: Image.Image, path: Path, frame: int, raw: str, told: Told
-) -> Raster | None:
+def _tiff(image: Image.Image, path: Path, frame: int, raw: str, told: Told) -> Raster | None:
     """A TIFF by its tags: through Pillow where it loses nothing, else through tifffile."""
     tags = _tags(image)
     bits, kinds = _tuple(tags.get(BITS, 1)), _tuple(tags.get(FORMAT, 1))
@@ -216,9 +215,7 @@ def meaning(
     return Raster(rest, black, white, alpha, depth, kind)
 
 
-def _ends(
-    values: np.ndarray, tags: Any, bits: int, name: str, told: Told
-) -> tuple[float, float]:
+def _ends(values: np.ndarray, tags: Any, bits: int, name: str, told: Told) -> tuple[float, float]:
     """The numbers of black and white: as told, as the tags tell, or as the type does."""
     if told.span is not None:
         return told.span

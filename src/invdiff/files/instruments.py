@@ -82,7 +82,7 @@ def painted(pixels: Tensor, opacity: Tensor | None, name: str) -> Tensor:
     seen = pixels[:, opacity > 0]
     if bool((seen == seen[:, :1]).all()):
         hidden = brightness[opacity == 0]
-        dark = float(luma(seen[:, :1, None])[0, 0, 0]) < 0.5
+        dark = float(seen[:, 0].max()) < 0.25
         if dark and hidden.numel() and bool((hidden > 0.5).all()):
             raise InvdiffError(
                 f"{name} is dark where it is opaque and white where it is transparent, so that "

@@ -28,8 +28,8 @@ def read_kernel(spec: str, size: tuple[int, int]) -> Tensor:
     """The kernel of a spec or file, (h, w) float64, scaled so that its sum is 1.
 
     spec: `gaussian:SIGMA` (pixels), `motion:LENGTH,DEGREES` (pixels; counter-clockwise from the
-    horizontal), or a file: an array in .npy or .npz, rows of numbers in .txt or .csv, or a picture whose
-    brightness is the kernel. size: (height, width) of the image that is blurred.
+    horizontal), or a file: an array in .npy or .npz, rows of numbers in .txt or .csv, or a picture
+    whose brightness is the kernel. size: (height, width) of the image that is blurred.
     Raises InvdiffError when it is no kernel, or larger than the image.
     """
     check_spec(spec)

@@ -99,7 +99,7 @@ def grown(known: Tensor, grow: int) -> Tensor:
     missing = F.max_pool2d(missing, (1, 2 * across + 1), 1, (0, across))
     if bool(missing.all()):
         raise InvdiffError(
-            f"The mask, grown by {grow} pixels, covers the whole picture, so that nothing is known; "
-            "give a smaller --grow."
+            f"The mask, grown by {grow} pixels, covers the whole picture, so that nothing is "
+            "known; give a smaller --grow."
         )
     return missing == 0

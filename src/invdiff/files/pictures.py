@@ -122,7 +122,7 @@ def _photo(raster: Raster, metadata: Metadata, about: str, path: Path | None) ->
     alpha = None if raster.alpha is None else torch.from_numpy(raster.alpha)
     valid = torch.isfinite(pixels)
     if alpha is not None:
-        valid = valid & torch.from_numpy(raster.alpha != 0)  # type: ignore[arg-type]
+        valid = valid & torch.from_numpy(raster.alpha != 0)
         if not bool(valid.any()):
             raise InvdiffError(
                 "Every pixel of the picture is transparent, so that nothing is measured; save it "
@@ -131,7 +131,7 @@ def _photo(raster: Raster, metadata: Metadata, about: str, path: Path | None) ->
     whole = bool(valid.all())
     if not whole:
         pixels = filled(pixels, valid)
-    if pixels.shape[0] == 3 and bool((pixels == pixels[:1]).all() if whole else _grey(pixels, valid)):
+    if pixels.shape[0] == 3 and _grey(pixels, valid):
         pixels, valid, about = pixels[:1].clone(), valid.all(0, keepdim=True), f"{about} (grey)"
     seen = None if whole or not bool(valid.any()) else valid
     icc = metadata.profile(pixels.shape[0])

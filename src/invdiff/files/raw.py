@@ -146,8 +146,8 @@ def _opened(path: Path) -> Iterator[Any]:
         import rawpy
     except ImportError:
         raise InvdiffError(
-            f"{path} is a camera raw file; pip install 'invdiff[photo]' reads it, or develop it and "
-            "save it as 16-bit TIFF or PNG."
+            f"{path} is a camera raw file; pip install 'invdiff[photo]' reads it, or develop it "
+            "and save it as 16-bit TIFF or PNG."
         ) from None
     try:
         with rawpy.imread(str(path)) as raw:

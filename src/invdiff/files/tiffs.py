@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +45,7 @@ def read_page(path: Path, frame: int) -> Page:
             "as 16-bit PNG."
         ) from None
     try:
-        with tifffile.TiffFile(path) as file:
+        with _quiet(), tifffile.TiffFile(path) as file:
             page = full_page(file) if frame < 0 else file.pages[frame]
             check_pixels((int(page.imagelength), int(page.imagewidth)), str(path))
             values = np.asarray(page.asarray())
@@ -58,6 +61,17 @@ def read_page(path: Path, frame: int) -> Page:
         more = f"; {NEEDS} reads it" if "imagecodecs" in reason else "; save it once more"
         raise InvdiffError(f"{path} is a TIFF that cannot be read ({reason}){more}.") from error
     return Page(_samples(values, planar, path), inverted, extra, tags, count)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the log of tifffile, which tells of each broken tag on its own."""
+    log = logging.getLogger("tifffile")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _samples(values: np.ndarray, planar: bool, path: Path) -> np.ndarray:
@@ -89,7 +103,7 @@ def sub_pages(path: Path) -> int:
     try:
         import tifffile
 
-        with tifffile.TiffFile(path) as file:
+        with _quiet(), tifffile.TiffFile(path) as file:
             return sum(len(page.pages or ()) for page in file.pages)
     except Exception:
         return 0

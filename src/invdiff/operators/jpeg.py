@@ -98,8 +98,8 @@ class JPEG(PseudoInvertible):
         layers = image.layer
         if len(layers) not in (1, 3):
             raise InvdiffError(
-                f"{path} stores inks (CMYK) and no brightness and colour differences; save it as an "
-                "ordinary JPEG with little loss, or give it to denoise with --noise estimate."
+                f"{path} stores its colours in another way than as brightness and colour "
+                "differences, as inks (CMYK); save it as a PNG and give it to another task."
             )
         tables = tuple(tuple(image.quantization[layer[3]]) for layer in layers)
         if len(layers) == 1:
@@ -209,7 +209,7 @@ def _opened(path: Path) -> JpegImagePlugin.JpegImageFile:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                if isinstance(image, JpegImagePlugin.JpegImageFile) and image.quantization:
+                if isinstance(image, JpegImagePlugin.JpegImageFile) and _has_tables(image):
                     return image
     except OSError as error:
         if error.strerror:  # the system's, not Pillow's
@@ -219,6 +219,15 @@ def _opened(path: Path) -> JpegImagePlugin.JpegImageFile:
     except Exception:  # Pillow's plug-ins raise whatever a broken file makes them meet
         pass
     raise InvdiffError(f"{path} is not a JPEG file; the tables of a JPEG are in the file alone.")
+
+
+def _has_tables(image: JpegImagePlugin.JpegImageFile) -> bool:
+    """Whether every plane has the quantisation table that it names."""
+    return (
+        bool(image.layer)
+        and all(len(layer) > 3 for layer in image.layer)
+        and all(layer[3] in image.quantization for layer in image.layer)
+    )
 
 
 def _rounded(planes: Tensor) -> Tensor:

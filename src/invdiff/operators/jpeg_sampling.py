@@ -1,4 +1,4 @@
-"""Sampling of the planes of a JPEG file, and the codec plane by plane for what Pillow cannot write."""
+"""Sampling of the planes of a JPEG file, and the codec plane by plane where Pillow cannot write."""
 
 from __future__ import annotations
 

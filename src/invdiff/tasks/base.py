@@ -15,7 +15,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.option import check_ranges
 from invdiff.files.figures import PHOTOGRAPH, Scale
-from invdiff.files.kernels import WARNING
+from invdiff.files.kernels import WARNING as WARNING
 from invdiff.files.pictures import check_real
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
@@ -90,8 +90,6 @@ class Measured:
     about: str
     noise: str
     notes: tuple[str, ...] = ()
-
-
 
 
 @dataclass(frozen=True, eq=False)

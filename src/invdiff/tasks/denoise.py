@@ -44,8 +44,8 @@ def _from_noise(problem: Problem) -> Levels:
 
 def _sampler(problem: Problem) -> Solver:
     if has_gaps(problem):
-        path = Karras(*(HOLE if has_hole(problem) else FEW), 0.01)
-        return SpectralAncestral(inflation=INFLATION, path=path)
+        filling = Karras(*(HOLE if has_hole(problem) else FEW), 0.01)
+        return SpectralAncestral(inflation=INFLATION, path=filling)
     path = _from_noise(problem)
     return SpectralAncestral(data="start", inflation=INFLATION, path=path)
 

@@ -46,6 +46,7 @@ from invdiff.tasks.presets import (
 from invdiff.tasks.validity import has_hole
 from invdiff.tasks.values import Mask, Size
 
+
 def _sampler(problem: Problem) -> Solver:
     path = Karras(*(HOLE if has_hole(problem) else FEW), 0.01)
     return SpectralAncestral(inflation=INFLATION, path=path)

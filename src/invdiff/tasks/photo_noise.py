@@ -16,7 +16,6 @@ from invdiff.noise.bands import correlated_floors, noise_spectrum
 from invdiff.noise.flat import colour_axes, noise_floors, unclipped
 from invdiff.operators.jpeg_error import noise_from_tables
 from invdiff.tasks.base import WARNING
-from invdiff.tasks.values import Size
 
 if TYPE_CHECKING:
     from invdiff.tasks.photo import PhotoTask

@@ -33,10 +33,10 @@ class PhotoView(View):
     grey: without colour. alpha: transparency, (H, W) uint8. icc: the colour profile, bytes as
     uint8. turn: the EXIF orientation by which results are turned upright. margin: pixels around the
     photo that are restored with it and cut off. kept: pixels that are shown as they were measured,
-    (H, W) bool, and measured: their values on [0, 1], (C, H, W), before they are turned. depth: bits
-    of the photo's numbers: 8 and 16 are written so, 32, floating point, with 16 and as an array
-    beside, whose black and white are those of span. exif and text: what the photo's file said beside
-    its pixels, bytes as uint8 (text: JSON in UTF-8).
+    (H, W) bool, and measured: their values on [0, 1], (C, H, W), before they are turned. depth:
+    bits of the photo's numbers: 8 and 16 are written so, 32, floating point, with 16 and as an
+    array beside, whose black and white are those of span. exif and text: what the photo's file said
+    beside its pixels, bytes as uint8 (text: JSON in UTF-8).
     """
 
     value_range: Range = (-1.0, 1.0)
@@ -200,7 +200,9 @@ def clean_pixels(photo: Photo, scale: int = 1) -> tuple[Tensor, list[str]]:
     """Pixels of a clean photo, cut to multiples of the scale, and what was done to them."""
     check_scale(scale, photo)
     height, width = (side // scale * scale for side in photo.size)
-    notes = ["the transparency is left out, hidden pixels are filled"] if photo.alpha is not None else []
+    notes = []
+    if photo.alpha is not None:
+        notes.append("the transparency is left out, hidden pixels are filled")
     if (height, width) != photo.size:
         notes.append(f"cut to {words((height, width))}, a multiple of the scale")
     pixels = photo.pixels[:, :height, :width]

@@ -1,7 +1,7 @@
 """What a photograph's file declares invalid, as a part of the measurement: never as data.
 
-Pixels of alpha 0, NaN and infinities were not measured: `Inpaint` after the task's operator. What is
-partly transparent was measured with as much more noise as it is less seen.
+Pixels of alpha 0, NaN and infinities were not measured: `Inpaint` after the task's operator. What
+is partly transparent was measured with as much more noise as it is less seen.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def masked(A: Operator, valid: Tensor | None) -> Operator:
 
 def unmasked(A: Operator) -> Operator:
     """The operator of a task, without the mask of what is invalid."""
-    composed = isinstance(A, Composed | ComposedLinear | ComposedPseudoInvertible)
-    return A.inner if composed and isinstance(A.outer, Inpaint) else A
+    if isinstance(A, Composed | ComposedLinear | ComposedPseudoInvertible):
+        return A.inner if isinstance(A.outer, Inpaint) else A
+    return A
 
 
 def weighed(noise: Noise, photo: Photo) -> tuple[Noise, Tensor | None]:
@@ -103,4 +104,3 @@ def words_of(photo: Photo) -> list[str]:
         if missing := int((~photo.valid.all(0) & visible).sum()):
             said.append(f"{missing} pixels hold NaN or infinities and do not count as measured")
     return said
-

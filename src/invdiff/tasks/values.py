@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.files.kernels import SHAPES, check_spec, fitted, read_kernel
 from invdiff.files.instruments import Instrument, painted
+from invdiff.files.kernels import SHAPES, check_spec, fitted, read_kernel
 from invdiff.files.masks import Marked, White, marked, read_marked
 from invdiff.files.pictures import picture_pixels, read_array
 from invdiff.operators.inpaint import Inpaint
