@@ -102,9 +102,15 @@ def _decoded(image: Image.Image, path: Path, told: Told) -> Decoded:
         page = read_page(path, -1)
         bits = 8 * page.values.dtype.itemsize
         raster = meaning(page.values, page.tags, bits, page.inverted, page.extra, str(path), told)
+        raster = replace(raster, loaded=False)
     else:
         found = deep(image, path, frame, raw, told)
         raster = found or _plain(image, str(path), metadata.icc, told)
+    if image.format == "TIFF" and raster.loaded and orientation != 1:
+        image.load()
+        if orientation_of(image)[0] == 1:  # Pillow has turned it, and what is decoded like it
+            raster = replace(raster, notes=("turned upright", *raster.notes))
+            orientation = 1
     if stored in ("CMYK", "LAB"):  # pixels have other colours now
         metadata = replace(metadata, icc=None)
     notes = [f"EXIF orientation {unknown} means nothing"] * (unknown is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,8 @@ def _tiff(image: Image.Image, path: Path, frame: int, raw: str, told: Told) -> R
         inverted = photometric == 0 and (bits[0] > 8 or kinds[0] == 2)
     else:
         page = read_page(path, frame)
-        values, inverted, extra = page.values, page.inverted, page.extra
+        raster = meaning(page.values, tags, bits[0], page.inverted, page.extra, str(path), told)
+        return replace(raster, loaded=False)
     return meaning(values, tags, bits[0], inverted, extra, str(path), told)
 
 

@@ -21,7 +21,8 @@ class Raster:
 
     values: (H, W, 1 or 3). black, white: the numbers that stand for them. alpha: (H, W), uint8 or
     uint16, None where all is opaque. depth: bits of a number that is written without loss: 8, 16,
-    or 32 for floating point. kind: the pixels in words. notes: what was decided on the way.
+    or 32 for floating point. kind: the pixels in words. notes: what was decided on the way. loaded:
+    whether Pillow decoded it, which turns some files upright by itself.
     """
 
     values: np.ndarray
@@ -31,6 +32,7 @@ class Raster:
     depth: int = 8
     kind: str = ""
     notes: tuple[str, ...] = field(default=())
+    loaded: bool = True
 
     def pixels(self) -> np.ndarray:
         """(H, W, C) float32, black at 0 and white at 1."""
