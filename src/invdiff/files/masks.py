@@ -69,8 +69,9 @@ def marked(
         )
     if not bool(torch.isfinite(s).all()) or bool((s < 0).any()):
         raise InvdiffError(f"{name} holds negative numbers or NaN; give 0 to keep, 1 to restore.")
-    top = float(s.max()) if not found.drawn else 1.0
-    s = 1 - s / (top or 1.0) if white == "keep" else s
+    most = float(s.max())
+    top = 1.0 if found.drawn or most <= 1 else max(most, 255.0)
+    s = 1 - s / top if white == "keep" else s
     top = 1.0 if white == "keep" else top
     restore = s > 0
     if not bool(restore.any()):
