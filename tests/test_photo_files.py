@@ -114,12 +114,10 @@ def test_range_of_a_tiff_by_its_tags(tmp_path: Path) -> None:
         (255.0 * F32[..., 0].astype(np.float64), "--range 0,255"),
         (4095 * F32, "--range 0,4095"),
         ((G16 >> 8).astype(np.int64), "--range 0,255 or --range 0,65535"),
-        ((G16.astype(np.int32) - 32768).astype(np.int16), "--range 0,32767 or --range -32768,32767"),
+        ((G16.astype(int) - 32768).astype(np.int16), "--range 0,32767 or --range -32768,32767"),
     ],
 )
-def test_a_scale_that_is_open_is_asked_for(
-    tmp_path: Path, array: np.ndarray, answers: str
-) -> None:
+def test_a_scale_that_is_open_is_asked_for(tmp_path: Path, array: np.ndarray, answers: str) -> None:
     path = tmp_path / "a.npy"
     np.save(path, array)
     with pytest.raises(InvdiffError, match="nothing tells whether") as error:
@@ -153,7 +151,7 @@ def keyed_png(depth: int, colour: int, width: int, row: bytes, key: bytes) -> by
     ("depth", "colour", "row", "key", "transparent"),
     [
         (16, 0, bytes([1, 2, 3, 4]), bytes([3, 4]), [False, True]),
-        (16, 2, bytes([1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 7]), bytes([1, 2, 3, 4, 5, 6]), [True, False]),
+        (16, 2, bytes([1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 7]), bytes(range(1, 7)), [True, False]),
         (8, 0, bytes([5, 9]), bytes([0, 9]), [False, True]),
         (4, 0, bytes([0x3F]), bytes([0, 3]), [True, False]),
         (2, 0, bytes([0b01100000]), bytes([0, 2]), [False, True]),
@@ -239,7 +237,8 @@ def test_texts_are_kept(tmp_path: Path) -> None:
     texts = read_photo(tmp_path / "a.png").metadata.text
     assert texts == {"parameters": "a cat, steps: 20", "Title": "Größe 東"}
     for depth in (8, 16):
-        save_picture(tmp_path / "b.png", torch.zeros(3, 3, 4), None, None, depth, Metadata(None, texts))
+        kept = Metadata(None, texts)
+        save_picture(tmp_path / "b.png", torch.zeros(3, 3, 4), None, None, depth, kept)
         with Image.open(tmp_path / "b.png") as image:
             assert dict(image.text) == texts  # type: ignore[attr-defined]
 

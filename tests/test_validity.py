@@ -13,13 +13,13 @@ from invdiff.core import InvdiffError
 from invdiff.files.pictures import read_photo
 from invdiff.noise import DiagonalGaussian
 from invdiff.operators.inpaint import Inpaint
+from invdiff.priors.base import Denoiser, Prior
 from invdiff.solvers.hqs import HQS
 from invdiff.tasks import TASKS, task_class
 from invdiff.tasks.auto import choose, estimator
 from invdiff.tasks.base import Measured
 from invdiff.tasks.photo import PhotoTask
 from invdiff.tasks.validity import has_gaps, has_hole
-from tests.test_photos import prior
 
 SIZE = (20, 24)
 RNG = np.random.default_rng(0)
@@ -32,6 +32,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "low-light": {"peak": 100.0},
 }
 PHOTO_TASKS = [name for name, cls in TASKS.items() if issubclass(cls, PhotoTask)]
+
+
+def prior() -> Prior:
+    """A prior that is asked for nothing but its shape and range."""
+    return Denoiser(lambda x, sigma: x, (3, None, None), (-1.0, 1.0))
 
 
 def saved(path: Path, alpha: np.ndarray, hidden: int, colours: np.ndarray = COLOUR) -> Path:
@@ -144,7 +149,8 @@ def test_solvers_of_pictures_with_holes(tmp_path: Path, alpha: np.ndarray) -> No
     holed = read("denoise", saved(tmp_path / "b.png", alpha, 0), noise="0.1").problem
     task: Any = task_class("denoise")
     assert not has_gaps(whole) and has_gaps(holed) and has_hole(holed)
-    for problem, data, best, top in ((whole, "start", "one-call", 0.2), (holed, "drawn", "hqs", 5.0)):
+    cases = ((whole, "start", "one-call", 0.2), (holed, "drawn", "hqs", 5.0))
+    for problem, data, best, top in cases:
         solver: Any = choose(task, problem)[0]
         assert solver.data == data and solver.path.sigma_max == pytest.approx(top)
         made = estimator(task, problem)

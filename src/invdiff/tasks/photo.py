@@ -46,8 +46,9 @@ from invdiff.tasks.pictures import (
     without_margin,
 )
 from invdiff.tasks.presets import EVERY_PHOTO
+from invdiff.tasks.span import Span
 from invdiff.tasks.validity import masked, valid_pixels, weighed, words_of
-from invdiff.tasks.values import NoiseLevel, Size, Span
+from invdiff.tasks.values import NoiseLevel, Size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,36 +41,6 @@ def _painted(image: Image.Image, what: str) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Span:
-    """The numbers of a file that stand for black and for white, BLACK,WHITE."""
-
-    metavar: ClassVar[str] = "BLACK,WHITE"
-
-    black: float
-    white: float
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        try:
-            black, white = (float(v) for v in text.split(","))
-        except ValueError:
-            black = white = 0.0
-        if not math.isfinite(black - white) or black == white:
-            raise InvdiffError(
-                f"--range is BLACK,WHITE, two different numbers, as 0,255 or -1,1, found {text}."
-            )
-        return cls(black, white)
-
-    @classmethod
-    def of(cls, value: Any) -> Self:
-        black, white = value
-        return cls.parse(f"{black},{white}")
-
-    def __str__(self) -> str:
-        return f"{self.black:.17g},{self.white:.17g}"
-
-
-@dataclass(frozen=True)
 class NoiseLevel:
     """A noise level: a number, as 0.1 or 25/255, or a word that says how it is found.
 
