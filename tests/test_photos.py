@@ -202,23 +202,29 @@ def test_bad_options(task: str, options: dict[str, Any], sentence: str) -> None:
 
 
 def test_the_result_may_not_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invdiff.files.pictures.MAX_PIXELS", 1000)
+    monkeypatch.setattr("invdiff.files.raster.MAX_PIXELS", 1000)
     with pytest.raises(InvdiffError, match="megapixels"):
         make(picture(), "super-resolution", {"scale": 4})
 
 
-def test_nan_is_found_unless_it_is_missing(tmp_path: Any) -> None:
+def test_nan_does_not_count_as_measured(tmp_path: Any) -> None:
+    """A pixel of NaN is masked, whatever the task; with the same noise as without it."""
     pixels = picture()
+    whole = make(pixels, noise="estimate").problem
     pixels[:, 3, 3] = torch.nan
-    with pytest.raises(InvdiffError, match="NaN"):
-        make(pixels)
-    with pytest.raises(InvdiffError, match="NaN"):
-        make(pixels, noise="estimate")
+    d = make(pixels, noise="estimate")
+    known = d.problem.A.restrict(torch.ones_like(d.problem.y))
+    assert not known[0, :, 3, 3].any() and int((known == 0).sum()) == 3
+    assert d.problem.y[0, :, 3, 3].tolist() == [0, 0, 0]
+    assert d.problem.noise.sigma == pytest.approx(whole.noise.sigma, rel=0.05)
+    assert "1 pixels hold NaN or infinities and do not count as measured" in d.notes
     mask = torch.zeros(1, 20, 24)
     mask[:, 2:5, 2:5] = 1
     save_picture(tmp_path / "m.png", mask)
     d = make(pixels, "inpaint", {"mask": str(tmp_path / "m.png")})
     assert bool(torch.isfinite(d.problem.y).all())
+    with pytest.raises(InvdiffError, match="NaN"):
+        make(torch.full_like(pixels, torch.nan))
 
 
 def test_auto_knows_every_task() -> None:

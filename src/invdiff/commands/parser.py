@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from invdiff import fields
 from invdiff.core import InvdiffError
 from invdiff.core.option import flag, span
-from invdiff.files.pictures import check_file
+from invdiff.files.arrays import check_file
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry, solver_class
 from invdiff.tasks import TASKS

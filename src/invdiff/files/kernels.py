@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.files.pictures import (
-    check_file,
-    check_real,
-    luma,
-    open_image,
-    picture_pixels,
-    read_array,
-    words,
-)
+from invdiff.files.advice import PNG, how_to_convert
+from invdiff.files.instruments import read_instrument
+from invdiff.files.raster import words
 from invdiff.operators.blur import check_kernel, gaussian_kernel, motion_kernel
 
-FORMS = "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file (.npy, .txt, .csv or a picture)"
+WARNING = "warning: "
+"""How a note begins that belongs beside the results too."""
+FORMS = "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file (.npy, .npz, .txt, .csv or a picture)"
 SHAPES: dict[str, tuple[Callable[..., Tensor], str]] = {
     "gaussian": (gaussian_kernel, "SIGMA"),
     "motion": (motion_kernel, "LENGTH,DEGREES"),
@@ -34,8 +28,8 @@ def read_kernel(spec: str, size: tuple[int, int]) -> Tensor:
     """The kernel of a spec or file, (h, w) float64, scaled so that its sum is 1.
 
     spec: `gaussian:SIGMA` (pixels), `motion:LENGTH,DEGREES` (pixels; counter-clockwise from the
-    horizontal), or a file: an array in .npy, rows of numbers in .txt or .csv, or a picture whose
-    brightness is the kernel. size: (height, width) of the image that is blurred.
+    horizontal), or a file: an array in .npy or .npz, rows of numbers in .txt or .csv, or a picture
+    whose brightness is the kernel. size: (height, width) of the image that is blurred.
     Raises InvdiffError when it is no kernel, or larger than the image.
     """
     check_spec(spec)
@@ -84,29 +78,44 @@ def _too_large(what: str, size: tuple[int, int]) -> InvdiffError:
 
 
 def _from_file(path: Path) -> Tensor:
-    check_file(path)
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        array = read_array(path)
-        check_real(array, str(path))
-        return torch.from_numpy(np.array(array, np.float64))
-    if suffix in (".txt", ".csv"):
-        return torch.from_numpy(_numbers(path))
     try:
-        image, _ = open_image(path)
+        found = read_instrument(path, "kernel")
     except InvdiffError as error:
-        raise InvdiffError(f"{path} is not a kernel; give {FORMS}.") from error
-    return luma(picture_pixels(image, str(path))[0])[0].double()
+        if "not an image" in str(error):
+            how = how_to_convert(path)
+            more = "" if how == PNG else f"; {how}"
+            raise InvdiffError(f"{path} is not a kernel; give {FORMS}{more}.") from error
+        raise
+    if found.inverted:
+        raise InvdiffError(
+            f"The kernel {path} is light all along its edge and dark inside, as one that is drawn "
+            "dark on white; invert it, so that it is white where light goes."
+        )
+    return found.strength
 
 
-def _numbers(path: Path) -> np.ndarray:
-    """Rows of numbers, separated by spaces, tabs, commas or semicolons."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [re.split(r"[,;\s]+", line.strip(" \t,;")) for line in lines if line.strip()]
-        array = np.array([[float(v) for v in row] for row in rows])
-    except ValueError:  # text, bytes that are no text, or rows of different lengths
-        array = np.zeros(0)
-    if array.ndim != 2:
-        raise InvdiffError(f"{path} is not a kernel; it should hold rows of numbers, all as long.")
-    return array
+def centre_of_mass(kernel: Tensor) -> tuple[float, float]:
+    """(rows down, columns across) of a kernel's centre of mass from the tap that stands for no
+    shift, [h // 2, w // 2], in pixels."""
+    weights = kernel.double() / kernel.double().sum()
+    down, across = (
+        float((weights.sum(1 - axis) * (torch.arange(n) - n // 2)).sum())
+        for axis, n in enumerate(weights.shape)
+    )
+    return down, across
+
+
+def centre_words(kernel: Tensor) -> str:
+    """Where the centre of mass of a kernel is, and what follows of it."""
+    down, across = centre_of_mass(kernel)
+    size = words((int(kernel.shape[0]), int(kernel.shape[1])))
+    said = f"the kernel has {size} taps, its centre of mass "
+    if max(abs(down), abs(across)) < 0.05:
+        return said + "on its middle tap"
+    said += f"{across:+.1f} pixels across and {down:+.1f} down from its middle tap"
+    if max(abs(down), abs(across)) < 0.75:
+        return said
+    return (
+        f"{WARNING}{said}: the result is moved by as much the other way against the photo; where "
+        "that is not meant, centre the kernel"
+    )

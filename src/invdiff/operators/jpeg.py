@@ -17,10 +17,11 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.algebra import PseudoInvertible
+from invdiff.operators.jpeg_sampling import by_planes, factors_of, sampling_of
 from invdiff.operators.separable import whole
 
-Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
-SAMPLINGS: tuple[Sampling, ...] = ("4:4:4", "4:2:2", "4:2:0")
+SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
+"""What Pillow writes; other samplings go through the codec plane by plane."""
 LONGEST = 65_535
 """Pixels along a side that the format can count."""
 
@@ -44,7 +45,9 @@ class JPEG(PseudoInvertible):
     quality: 1 to 95, libjpeg's scale of the standard tables. Or tables: the quantisation tables
     themselves, one for all channels or one each (the last serves the channels that are left),
     64 whole numbers from 1 to 32767 each, row by row; `JPEG.from_file` reads those of a file.
-    subsampling: of the colour differences (means over 2 x 1 or 2 x 2 pixels; grey has none).
+    subsampling: of the colour differences (means over 2 x 1 or 2 x 2 pixels; grey has none); 4:4:0,
+    4:1:1, 4:1:0 and sampling factors as 2x2,1x2,1x2 too. colours: "ycc" for brightness and colour
+    differences, "rgb" for files that store red, green and blue as they are (Adobe transform 0).
 
     Its generalised inverse is the identity, for encoding a decoded file gives nearly the same
     file; not quite, because pixels were rounded and clipped between, and because decoders
@@ -57,8 +60,9 @@ class JPEG(PseudoInvertible):
     """
 
     quality: int | None = None
-    subsampling: Sampling = "4:2:0"
+    subsampling: str = "4:2:0"
     tables: tuple[tuple[int, ...], ...] | None = None
+    colours: Literal["ycc", "rgb"] = "ycc"
 
     differentiable: ClassVar[bool] = False
     cells: ClassVar[bool] = True
@@ -70,10 +74,9 @@ class JPEG(PseudoInvertible):
             raise InvdiffError(
                 f"A JPEG's quality is a whole number from 1 to 95, found {self.quality}."
             )
-        if self.subsampling not in SAMPLINGS:
-            raise InvdiffError(
-                f"A JPEG's subsampling is one of {', '.join(SAMPLINGS)}, found {self.subsampling}."
-            )
+        factors_of(self.subsampling)
+        if self.colours not in ("ycc", "rgb"):
+            raise InvdiffError(f"A JPEG's colours are ycc or rgb, found {self.colours}.")
         if self.tables is not None:
             fits = 1 <= len(self.tables) <= 3 and all(len(t) == 64 for t in self.tables)
             if not (fits and all(whole(q) and q < 2**15 for t in self.tables for q in t)):
@@ -88,36 +91,55 @@ class JPEG(PseudoInvertible):
         """The operator that made a JPEG file: its tables and its sampling.
 
         The file's own pixels, not turned by an EXIF tag, are the measurement.
-        Raises InvdiffError when it is no JPEG file, or has CMYK or RGB channels, or a sampling
-        other than 4:4:4, 4:2:2 and 4:2:0.
+        Raises InvdiffError when it is no JPEG file, or has CMYK channels, or sampling factors that
+        do not divide the largest.
         """
         image = _opened(Path(path))
         layers = image.layer
-        names = bytes(layer[0] for layer in layers)
-        if len(layers) not in (1, 3) or names == b"RGB" or image.info.get("adobe_transform") == 0:
+        if len(layers) not in (1, 3):
             raise InvdiffError(
                 f"{path} stores its colours in another way than as brightness and colour "
-                "differences; save it as an ordinary JPEG."
-            )
-        number = 0 if len(layers) == 1 else JpegImagePlugin.get_sampling(image)
-        if number < 0:
-            factors = ", ".join(f"{layer[1]} x {layer[2]}" for layer in layers)
-            raise InvdiffError(
-                f"{path} has the sampling factors {factors}, but only {', '.join(SAMPLINGS)} are "
-                "known here."
+                "differences, as inks (CMYK); save it as a PNG and give it to another task."
             )
         tables = tuple(tuple(image.quantization[layer[3]]) for layer in layers)
-        return cls(None, SAMPLINGS[number], tables)
+        if len(layers) == 1:
+            return cls(None, "4:4:4", tables)
+        try:
+            sampling = sampling_of([(layer[1], layer[2]) for layer in layers])
+        except InvdiffError:
+            factors = ", ".join(f"{layer[1]} x {layer[2]}" for layer in layers)
+            raise InvdiffError(
+                f"{path} has the sampling factors {factors}, which do not divide the largest; save "
+                "it as an ordinary JPEG."
+            ) from None
+        return cls(None, sampling, tables, "rgb" if stores_rgb(image) else "ycc")
 
     def __call__(self, x: Tensor) -> Tensor:
         self.y_shape(tuple(x.shape[1:]))
         levels = ((x.detach().clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8)
-        files = [self.encode(image) for image in levels]
-        decoded = torch.stack([decode(file) for file in files]) if files else levels
-        return decoded.to(x.device, x.dtype) / 127.5 - 1
+        done = [self._coded(image) for image in levels]
+        return (torch.stack(done) if done else levels).to(x.device, x.dtype) / 127.5 - 1
+
+    def _coded(self, levels: Tensor) -> Tensor:
+        """(1 or 3, H, W) uint8, encoded and decoded."""
+        if len(levels) == 1 or (self.subsampling in SAMPLINGS and self.colours == "ycc"):
+            return decode(self.encode(levels))
+        planes = levels if self.colours == "rgb" else _rounded(to_ycc(levels))
+        steps = self.steps()
+        tables = [list(steps[min(k, len(steps) - 1)]) for k in range(3)]
+        coded = by_planes(planes, factors_of(self.subsampling), tables)
+        return coded if self.colours == "rgb" else _rounded(from_ycc(coded))
 
     def encode(self, levels: Tensor) -> bytes:
-        """The JPEG file of one image, (1 or 3, H, W) uint8."""
+        """The JPEG file of one image, (1 or 3, H, W) uint8.
+
+        Raises InvdiffError for a sampling, or colours, that Pillow does not write.
+        """
+        if len(levels) > 1 and (self.subsampling not in SAMPLINGS or self.colours != "ycc"):
+            raise InvdiffError(
+                f"JPEG files of {self.subsampling}, {self.colours}, are not written; these are: "
+                f"{', '.join(SAMPLINGS)}, ycc."
+            )
         array = levels.permute(1, 2, 0).contiguous().numpy()
         grey = array.shape[2] == 1
         how: dict[str, Any] = {"quality": self.quality}
@@ -125,7 +147,7 @@ class JPEG(PseudoInvertible):
             how = {"qtables": [list(t) for t in self.tables[: array.shape[2]]]}
         buffer = io.BytesIO()
         picture = Image.fromarray(array[:, :, 0] if grey else array)
-        picture.save(buffer, "JPEG", subsampling=self.subsampling, **how)
+        picture.save(buffer, "JPEG", subsampling="4:2:0" if grey else self.subsampling, **how)
         return buffer.getvalue()
 
     def pinv(self, y: Tensor) -> Tensor:
@@ -143,8 +165,9 @@ class JPEG(PseudoInvertible):
         """
         self.y_shape(tuple(x.shape[1:]))
         height, width = x.shape[2:]
-        planes, known = _planes(x), _planes(y)
-        seen = 3 if self.subsampling == "4:4:4" else 1
+        rgb = self.colours == "rgb"
+        planes, known = _planes(x, rgb), _planes(y, rgb)
+        seen = 3 if self.subsampling == "4:4:4" else 1 - (factors_of(self.subsampling)[0] != (1, 1))
         tables = torch.tensor(self.steps()).reshape(-1, 8, 8).to(x.device, x.dtype)
         for channel in range(min(seen, x.shape[1])):
             q = tables[min(channel, len(tables) - 1)]
@@ -152,7 +175,7 @@ class JPEG(PseudoInvertible):
             c = torch.minimum(torch.maximum(blocks(planes[:, channel]), (index - 0.5) * q),
                               (index + 0.5) * q)  # fmt: skip
             planes[:, channel] = image(c, height, width)
-        return _pixels(planes)
+        return _pixels(planes, rgb)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         fits = len(x_shape) == 3 and x_shape[0] in (1, 3)
@@ -167,7 +190,7 @@ class JPEG(PseudoInvertible):
         """The quantisation tables in use, read from a file where a quality stands for them."""
         if self.tables is not None:
             return self.tables
-        file = self.encode(torch.zeros(3, 8, 8, dtype=torch.uint8))
+        file = JPEG(self.quality).encode(torch.zeros(3, 8, 8, dtype=torch.uint8))
         with Image.open(io.BytesIO(file)) as image:
             assert isinstance(image, JpegImagePlugin.JpegImageFile)
             return tuple(tuple(image.quantization[layer[3]]) for layer in image.layer)
@@ -186,7 +209,7 @@ def _opened(path: Path) -> JpegImagePlugin.JpegImageFile:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                if isinstance(image, JpegImagePlugin.JpegImageFile) and image.quantization:
+                if isinstance(image, JpegImagePlugin.JpegImageFile) and _has_tables(image):
                     return image
     except OSError as error:
         if error.strerror:  # the system's, not Pillow's
@@ -198,6 +221,40 @@ def _opened(path: Path) -> JpegImagePlugin.JpegImageFile:
     raise InvdiffError(f"{path} is not a JPEG file; the tables of a JPEG are in the file alone.")
 
 
+def _has_tables(image: JpegImagePlugin.JpegImageFile) -> bool:
+    """Whether every plane has the quantisation table that it names."""
+    return (
+        bool(image.layer)
+        and all(len(layer) > 3 for layer in image.layer)
+        and all(layer[3] in image.quantization for layer in image.layer)
+    )
+
+
+def _rounded(planes: Tensor) -> Tensor:
+    return (planes + 0.5).floor().clamp(0, 255).to(torch.uint8)
+
+
+def to_ycc(levels: Tensor) -> Tensor:
+    """Y, Cb and Cr of (3, H, W) levels of red, green and blue, all on [0, 255] (JFIF 1.02)."""
+    offset = torch.tensor([0.0, 128, 128], dtype=torch.float64)[:, None, None]
+    return torch.einsum("ij,jhw->ihw", YCBCR, levels.double()) + offset
+
+
+def from_ycc(planes: Tensor) -> Tensor:
+    """The inverse of `to_ycc`."""
+    offset = torch.tensor([0.0, 128, 128], dtype=torch.float64)[:, None, None]
+    return torch.einsum("ij,jhw->ihw", YCBCR.inverse(), planes.double() - offset)
+
+
+def stores_rgb(image: JpegImagePlugin.JpegImageFile) -> bool:
+    """Whether three planes are red, green and blue, by the rules of libjpeg (jdapimin.c)."""
+    if "jfif" in image.info:
+        return False
+    if "adobe_transform" in image.info:
+        return bool(image.info["adobe_transform"] == 0)
+    return bytes(layer[0] for layer in image.layer) == b"RGB"
+
+
 def _dct() -> Tensor:
     """The orthonormal 8-point discrete cosine transform: row k is frequency k, float64."""
     k, n = torch.arange(8.0, dtype=torch.float64)[:, None], torch.arange(8.0, dtype=torch.float64)
@@ -206,16 +263,19 @@ def _dct() -> Tensor:
     return rows
 
 
-def _planes(x: Tensor) -> Tensor:
-    """(B, 1 or 3, H, W) on [-1, 1] as Y, Cb and Cr, centred at 0, in units of 1/255."""
-    if x.shape[1] == 1:
+def _planes(x: Tensor, rgb: bool = False) -> Tensor:
+    """(B, 1 or 3, H, W) on [-1, 1] as Y, Cb and Cr, or as they are, centred at 0, in units of
+    1/255."""
+    if x.shape[1] == 1 or rgb:
         return 127.5 * (x + 1) - 128
     planes = torch.einsum("ij,bjhw->bihw", YCBCR.to(x.device, x.dtype), 127.5 * (x + 1))
     return planes - torch.tensor([128.0, 0, 0]).to(planes)[:, None, None]
 
 
-def _pixels(planes: Tensor) -> Tensor:
+def _pixels(planes: Tensor, rgb: bool = False) -> Tensor:
     """The inverse of `_planes`."""
+    if rgb:
+        return (planes + 128) / 127.5 - 1
     planes = planes + torch.tensor([128.0, 0, 0]).to(planes)[: planes.shape[1], None, None]
     if planes.shape[1] == 3:
         planes = torch.einsum("ij,bjhw->bihw", YCBCR.inverse().to(planes), planes)

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from invdiff.operators.dct import dct2, dct_matrix, idct2
 from invdiff.operators.jpeg import JPEG, YCBCR, blocks, image
+from invdiff.operators.jpeg_sampling import INTERPOLATED, factors_of
 
-FACTORS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}
-"""Rows and columns of pixels that share a colour difference."""
 LEVELS = 127.5
 """Grey levels in a unit of an image on [-1, 1]."""
 
@@ -62,10 +61,11 @@ def planes(A: JPEG, y: Tensor) -> list[Plane]:
     clipped at black or white.
     """
     tables = torch.tensor(A.steps(), dtype=torch.float64).reshape(-1, 8, 8).to(y.device)
-    matrix = YCBCR if y.shape[1] == 3 else torch.ones(1, 1, dtype=torch.float64)
+    matrix = YCBCR if A.colours == "ycc" else torch.eye(3, dtype=torch.float64)
+    matrix = matrix if y.shape[1] == 3 else torch.ones(1, 1, dtype=torch.float64)
     found = []
     for k, row in enumerate(matrix):
-        factors = FACTORS[A.subsampling] if k and len(matrix) == 3 else (1, 1)
+        factors = factors_of(A.subsampling)[k] if len(matrix) == 3 else (1, 1)
         plane = Plane(row, tables[min(k, len(tables) - 1)], factors, torch.zeros(0))
         stored = _stored(_reduced(plane.values(y.double()), factors), factors)
         index = (blocks(stored) / plane.steps).round()
@@ -150,8 +150,9 @@ def _reduced(plane: Tensor, factors: tuple[int, int]) -> Tensor:
 
 
 def _stored(plane: Tensor, factors: tuple[int, int]) -> Tensor:
-    """The plane whose interpolation has these means: means are 1/8, 3/4, 1/8 of neighbours."""
-    if factors == (1, 1):
+    """The plane whose interpolation has these means: means are 1/8, 3/4, 1/8 of neighbours. What is
+    repeated and not interpolated is its own mean."""
+    if factors not in INTERPOLATED:
         return plane
     gains = [
         0.75 + 0.25 * torch.cos(math.pi * torch.arange(n).to(plane) / n)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from PIL import Image, JpegImagePlugin
 from torch import Tensor
 
 from invdiff.noise import Estimate
-from invdiff.operators.jpeg import YCBCR, blocks
+from invdiff.operators.jpeg import YCBCR, blocks, stores_rgb
 
 
 def quantisation_error(coefficients: Tensor, steps: Tensor) -> Tensor:
@@ -43,16 +45,10 @@ def noise_from_tables(path: str | Path, luma: bool = False) -> Estimate | None:
     too large on photographs, and on purpose: the error holds the signal's own frequencies. What
     subsampled colours lost beyond quantisation is not counted. None too for CMYK.
     """
-    with Image.open(path) as image:
-        if not isinstance(image, JpegImagePlugin.JpegImageFile) or len(image.layer) not in (1, 3):
-            return None
-        layers = image.layer
-        names = bytes(layer[0] for layer in layers)
-        plain = names == b"RGB" or image.info.get("adobe_transform") == 0 or len(layers) == 1
-        tables = [image.quantization[layer[3]] for layer in layers]
-        if not plain:
-            image.draft("YCbCr", image.size)
-        planes = torch.from_numpy(np.atleast_3d(np.array(image))).float() - 128
+    found = _planes(path)
+    if found is None:
+        return None
+    planes, layers, tables, plain = found
     largest = [max(layer[axis] for layer in layers) for axis in (1, 2)]
     errors = []
     for plane, layer, table in zip(planes.movedim(-1, 0), layers, tables, strict=True):
@@ -66,6 +62,28 @@ def noise_from_tables(path: str | Path, luma: bool = False) -> Estimate | None:
     sigma = math.sqrt(float(variance.mean())) / 255
     how = "error that the quantisation tables of the JPEG file make, for coefficients of Laplace"
     return Estimate(sigma, 0.0, how)
+
+
+def _planes(path: str | Path) -> tuple[Tensor, Any, list[list[int]], bool] | None:
+    """The planes of a JPEG file (H, W, C) about 128, its layers and tables, and whether these are
+    brightness alone or colours as they are; None of other files, and of broken ones."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                if not isinstance(image, JpegImagePlugin.JpegImageFile):
+                    return None
+                layers = image.layer
+                if len(layers) not in (1, 3):
+                    return None
+                plain = len(layers) == 1 or stores_rgb(image)
+                tables = [image.quantization[layer[3]] for layer in layers]
+                if not plain:
+                    image.draft("YCbCr", image.size)
+                planes = torch.from_numpy(np.atleast_3d(np.array(image))).float() - 128
+    except Exception:  # Pillow's plug-ins raise whatever a broken file makes them meet
+        return None
+    return planes, layers, tables, plain
 
 
 def _means(plane: Tensor, high: int, wide: int) -> Tensor:

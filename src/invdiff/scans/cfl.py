@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from invdiff.core import InvdiffError
-from invdiff.files.pictures import check_file
+from invdiff.files.arrays import check_file
 from invdiff.scans.files import check_size, guarded
 
 AXES = ("read", "phase 1", "phase 2", "coil", "maps", "echo", "coefficient", "coefficient 2",

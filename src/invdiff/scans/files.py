@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from invdiff.core import InvdiffError
-from invdiff.files.pictures import check_file
+from invdiff.files.arrays import check_file
 
 MAX_BYTES = 2**30
 """An array that is larger in memory is refused: a small file can claim any size."""

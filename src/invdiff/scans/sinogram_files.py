@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.files.pictures import check_file, read_array
+from invdiff.files.arrays import check_file, read_array
 from invdiff.scans.dicom_files import is_dicom
 from invdiff.scans.files import Npz, guarded
 from invdiff.scans.flatfield import SEARCHED, Corrected, corrected

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.files.pictures import check_file
+from invdiff.files.arrays import check_file
 from invdiff.scans.files import check_numbers, check_size, guarded
 
 

@@ -7,6 +7,7 @@ from invdiff.sampling.needs import Need, missing, offers
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import solver_class
 from invdiff.tasks.base import Choice, Task
+from invdiff.tasks.validity import has_gaps
 
 FALLBACK = Choice("dps", "it needs a gradient of the operator alone")
 """Where the task's own choice cannot, as where an operator is not linear."""
@@ -43,5 +44,6 @@ def estimator(task: Task | type[Task], problem: Problem) -> tuple[Solver, str] |
     """
     if task.best is None or Need.AUTOENCODER in offers(problem):
         return None
-    found = configured(task, task.best.solver, problem)
-    return None if missing(found, problem) else (found, task.best.reason)
+    best = task.best.gaps if task.best.gaps and has_gaps(problem) else task.best
+    found = configured(task, best.solver, problem)
+    return None if missing(found, problem) else (found, best.reason)

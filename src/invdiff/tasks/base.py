@@ -14,8 +14,10 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.option import check_ranges
+from invdiff.files.arrays import check_file
 from invdiff.files.figures import PHOTOGRAPH, Scale
-from invdiff.files.pictures import check_file, check_real
+from invdiff.files.kernels import WARNING as WARNING
+from invdiff.files.pictures import check_real
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling.solver import Solver
@@ -107,9 +109,6 @@ class Measured:
     notes: tuple[str, ...] = ()
 
 
-WARNING = "warning: "
-
-
 @dataclass(frozen=True, eq=False)
 class Made:
     """A measurement that was made of a clean image, and is ready to be written.
@@ -128,10 +127,11 @@ class Made:
 
 @dataclass(frozen=True)
 class Choice:
-    """A solver by its name, and why it."""
+    """A solver by its name, and why it; gaps: another, for photographs with unknown pixels."""
 
     solver: str
     reason: str
+    gaps: Choice | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core.option import option
+from invdiff.files.kernels import centre_words
 from invdiff.files.pictures import Photo
 from invdiff.operators.algebra import Operator
 from invdiff.operators.blur import blur, margins, wrapped
@@ -62,6 +63,9 @@ class Deblur(NoisyPhoto):
 
     def check(self, photo: Photo) -> None:
         self.kernel.at(photo.size)
+
+    def facts(self, photo: Photo) -> list[str]:
+        return [centre_words(self.kernel.at(photo.size))] if self.kernel.drawn else []
 
     def margin(self, size: Size) -> Margin:
         """What the kernel reads of an unknown boundary."""

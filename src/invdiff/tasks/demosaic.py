@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import torch
 
 from invdiff.core.option import option
+from invdiff.files.pictures import Photo
+from invdiff.files.raw import is_raw, read_mosaic
 from invdiff.operators.algebra import Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.solvers.ddrm import DDRM
@@ -39,11 +45,21 @@ class Demosaic(NoisyPhoto):
     )
 
     pattern: Literal["RGGB", "BGGR", "GRBG", "GBRG"] = option(
-        "colours of the upper left 2 x 2 pixels", "RGGB"
+        "colours of the upper left 2 x 2 pixels; camera raw tells its own", "RGGB"
     )
 
     def operator(self, size: Size) -> Operator:
         return Bayer(self.pattern)
+
+    def photo(self, file: Path) -> tuple[Self, Photo, int]:
+        """Of camera raw the numbers of its sensor, its own pattern and levels."""
+        if not is_raw(file):
+            return super().photo(file)
+        raw = read_mosaic(file)
+        pixels = torch.from_numpy(raw.values)[None]
+        photo = Photo(pixels, about=raw.about, depth=16)
+        colours: Any = raw.pattern
+        return dataclasses.replace(self, pattern=colours), photo, raw.orientation
 
     def texture(self, size: Size) -> float | None:
         return 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from invdiff.solvers.hqs import HQS
 from invdiff.solvers.spectral_ancestral import SpectralAncestral
 from invdiff.tasks.base import Choice, Made, Measured, Preset, Simulation, Task
 from invdiff.tasks.jpeg import decoded, levels
-from invdiff.tasks.pictures import PhotoView, clean_pixels, profile, upright
+from invdiff.tasks.pictures import PhotoView, clean_pixels, picture_view, upright
 from invdiff.tasks.presets import DRAWS, EVERY_PHOTO, INFLATION, SPLITS
 from invdiff.tasks.values import Size
 
@@ -134,9 +135,10 @@ class EnlargeJPEG(Task):
         A = SmallCoefficients(self.scale, size, channels, d.jpeg)
         y, sigmas = stored(planes(d.jpeg, d.y), d.y)
         problem = Problem(y, A, DiagonalGaussian(sigmas), (channels, *size))
-        icc, one = profile(d.photo, problem, d.grey), d.grey or channels == 1
+        one = d.grey or channels == 1
         shown = (d.y[0, : 1 if one else 3] + 1) / 2
-        view = DecodedView(prior.image_range, one, None, icc, d.turn, measured=shown)
+        view = picture_view(d.photo, problem, prior.image_range, one, d.turn, of=DecodedView)
+        view = dataclasses.replace(view, measured=shown)
         level = float(sigmas.square().mean().sqrt()) / 2
         noise = f"{level:.4f} where black is 0 and white is 1: the quantisation that the file tells"
         return Measured(problem, view, d.about, noise)

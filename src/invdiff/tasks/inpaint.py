@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from invdiff.core import InvdiffError
 from invdiff.core.option import option
 from invdiff.core.schedules import Karras
+from invdiff.files.instruments import Instrument
+from invdiff.files.masks import Marked, grown
 from invdiff.files.pictures import Photo
 from invdiff.noise import Gaussian
 from invdiff.operators.algebra import Operator
@@ -31,6 +33,8 @@ from invdiff.tasks.pictures import PhotoView, shown
 from invdiff.tasks.presets import (
     DRAWS,
     EVERY_PHOTO,
+    FEW,
+    HOLE,
     INFLATION,
     SPLITS,
     daps,
@@ -39,19 +43,8 @@ from invdiff.tasks.presets import (
     split,
     start,
 )
+from invdiff.tasks.validity import has_hole
 from invdiff.tasks.values import Mask, Size
-
-FEW, HOLE = (10, 1.0), (20, 5.0)
-"""Steps and first level of the sampler, and of masks with pixels far from all that are known."""
-REACH = 4
-"""Pixels from the nearest known one beyond which an unknown one lies in a hole."""
-
-
-def has_hole(problem: Problem) -> bool:
-    """Whether a mask leaves pixels that are far from all that are known."""
-    known = problem.A.restrict(torch.ones_like(problem.y[:1])).real.abs().amax(1, keepdim=True)
-    near = F.max_pool2d((known > 0).float(), 2 * REACH + 1, 1, REACH)
-    return bool((near == 0).any())
 
 
 def _sampler(problem: Problem) -> Solver:
@@ -84,18 +77,38 @@ class Inpainting(NoisyPhoto):
     )
 
     mask: Mask = option(
-        "a picture that is white where pixels are to be restored and black where they are kept; or "
+        "a picture that is black where pixels are kept: all others are restored; or "
         "box:TOP,LEFT,HEIGHT,WIDTH, or random:SHARE"
+    )
+    grow: int = option("pixels by which the mask is widened to each side", 0, min=0)
+    white: Literal["restore", "keep"] | None = option(
+        "what white means in a picture of a mask; restore without it", None
     )
 
     def operator(self, size: Size) -> Operator:
-        return Inpaint(self.mask.at(size))
+        return Inpaint(self.known(size))
 
     def check(self, photo: Photo) -> None:
-        self.mask.at(photo.size)
+        marked = self._marked(photo.size)
+        if marked.inverted and self.white is None:
+            share = float((~marked.known.bool()).double().mean())
+            raise InvdiffError(
+                f"The mask {self.mask} is white all along its edge, so that {100 * share:.0f} % of "
+                "the picture would be restored; if that is meant give --white restore, and if it "
+                "is drawn dark on white give --white keep."
+            )
+        self.known(photo.size)
 
-    def known(self, size: Size) -> Tensor | None:
-        return self.mask.at(size)
+    def known(self, size: Size) -> Tensor:
+        return grown(self._marked(size).known, self.grow)
+
+    def _marked(self, size: Size, seed: int = 0) -> Marked:
+        return self.mask.marked(size, seed, self.white)
+
+    def facts(self, photo: Photo) -> list[str]:
+        marked = self._marked(photo.size)
+        known = grown(marked.known, self.grow)
+        return [dataclasses.replace(marked, known=known).words(self.grow)]
 
     def texture(self, size: Size) -> float | None:
         return None
@@ -113,6 +126,9 @@ class Inpainting(NoisyPhoto):
 
     def beside(self, size: Size, out: Path, seed: int) -> tuple[Self, dict[str, Tensor]]:
         task, files = super().beside(size, out, seed)
-        known = self.mask.at(size, seed)
+        known = self._marked(size, seed).known
         files["mask.png"] = (known[0] == 0).float()
-        return dataclasses.replace(task, mask=Mask(str(out / "mask.png"))), files
+        inverted = Instrument(files["mask.png"][0].double(), True).inverted
+        white: Literal["restore"] | None = "restore" if inverted else None
+        mask = Mask(str(out / "mask.png"))
+        return dataclasses.replace(task, mask=mask, white=white), files

@@ -14,7 +14,9 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.option import option
 from invdiff.core.schedules import VE, Karras
-from invdiff.files.pictures import Photo, check_file, check_pixels, read_photo, save_picture, words
+from invdiff.files.arrays import check_file
+from invdiff.files.metadata import orientation_of
+from invdiff.files.pictures import Photo, check_pixels, read_photo, save_picture, words
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators.jpeg import JPEG, decode
 from invdiff.operators.jpeg_cells import coarse_error, planes
@@ -27,7 +29,7 @@ from invdiff.solvers.pigdm import PiGDM
 from invdiff.solvers.pocs import POCS
 from invdiff.solvers.spectral_jpeg import SpectralJPEG
 from invdiff.tasks.base import Choice, Made, Measured, Preset, Simulation, Task
-from invdiff.tasks.pictures import PhotoView, clean_pixels, prior_channels, profile
+from invdiff.tasks.pictures import clean_pixels, picture_view, prior_channels
 from invdiff.tasks.presets import EVERY_PHOTO, INFLATION, start
 from invdiff.tasks.values import Size
 
@@ -103,8 +105,7 @@ class RepairJPEG(Task):
         y, A, grey, photo = d.y, d.jpeg, d.grey, d.photo
         check_pixels(photo.size, str(file))
         problem = Problem(y, A, NOISELESS, tuple(y.shape[1:]))
-        icc = profile(photo, problem, grey)
-        view = PhotoView(prior.image_range, grey or y.shape[1] == 1, None, icc, d.turn)
+        view = picture_view(photo, problem, prior.image_range, grey or y.shape[1] == 1, d.turn)
         return Measured(problem, view, d.about, "none but quantisation, which the file tells")
 
     @classmethod
@@ -155,7 +156,7 @@ def decoded(file: Path, prior: Prior) -> DecodedFile:
 def orientation(path: Path) -> int:
     """The EXIF orientation of a file, 1 to 8."""
     with Image.open(path) as image:
-        return int(image.getexif().get(0x0112, 1))
+        return orientation_of(image)[0]
 
 
 def levels(pixels: Tensor) -> Tensor:

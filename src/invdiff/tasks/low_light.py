@@ -49,6 +49,10 @@ class LowLight(PhotoTask):
             return Poisson(peak, *value_range)
         return PoissonGaussian(peak, *value_range, read_sigma=self.readout / math.sqrt(repeats))
 
+    def spread(self) -> float:
+        """Of the photons in a white pixel, and of what is read out."""
+        return math.sqrt(self.peak + (self.readout or 0.0) ** 2) / max(self.peak, 1e-9)
+
     def check_noise(self, photo: Photo) -> None:
         dark = int((photo.pixels < 0).sum())
         if dark and self.readout is None:

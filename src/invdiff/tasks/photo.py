@@ -15,6 +15,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.option import option
 from invdiff.core.rng import Rng
+from invdiff.files.arrays import Told
 from invdiff.files.pictures import (
     Photo,
     Range,
@@ -38,13 +39,15 @@ from invdiff.tasks.pictures import (
     PhotoView,
     beyond,
     clean_pixels,
+    picture_view,
     prior_channels,
-    profile,
     takes,
     with_margin,
     without_margin,
 )
 from invdiff.tasks.presets import EVERY_PHOTO
+from invdiff.tasks.span import Span
+from invdiff.tasks.validity import masked, valid_pixels, weighed, words_of
 from invdiff.tasks.values import NoiseLevel, Size
 
 
@@ -69,6 +72,11 @@ class PhotoTask(Task):
     stride: ClassVar[int] = 1
     counts: ClassVar[bool] = False
 
+    range: Span | None = option(
+        "the file's numbers for black and white, as 0,255 or -1,1, where it does not tell them",
+        None,
+    )
+
     @property
     def factor(self) -> int:
         """By how much the unknown image is larger than the photograph, along each side."""
@@ -80,6 +88,24 @@ class PhotoTask(Task):
 
     def check(self, photo: Photo) -> None:
         """Raise InvdiffError where an option does not fit a photograph."""
+
+    def photo(self, file: Path) -> tuple[Self, Photo, int]:
+        """The photograph in a file, the task with what the file tells of it, and the EXIF
+        orientation by which results are turned."""
+        return self, read_photo(file, self.told()), 1
+
+    def told(self) -> Told:
+        """What is known of the numbers of a file."""
+        span = None if self.range is None else (self.range.black, self.range.white)
+        return Told(span, self.spread(), "--range")
+
+    def spread(self) -> float:
+        """Standard deviation of the noise of a white pixel, on [0, 1], as far as it is told."""
+        return 0.0 if self.level is None or self.level.word else self.level.sigma
+
+    def facts(self, photo: Photo) -> list[str]:
+        """What else is to be told of a photograph and its instruments."""
+        return []
 
     def image_size(self, size: Size) -> Size:
         """(H, W) of the unknown image for a photograph of size, both without the margin."""
@@ -122,13 +148,14 @@ class PhotoTask(Task):
         same in all of them, which counts as noise of sqrt(3) sigma that is different in each: for
         grey images the two have the same likelihood.
         """
-        photo = read_photo(file)
-        self.check(photo)
-        pixels, grey, repeats, notes = self._pixels(photo, prior)
-        task, size = self, self.image_size(photo.size)
-        margin = self.margin(photo.size)
+        task, photo, turn = self.photo(file)
+        task.check(photo)
+        pixels, grey, repeats, notes = task._pixels(photo, prior)
+        notes += [*words_of(photo), *task.facts(photo)]
+        size = task.image_size(photo.size)
+        margin = task.margin(photo.size)
         if any(margin) and not takes(prior, with_margin(size, margin)):
-            task, margin = self.without_margin(), NO_MARGIN
+            task, margin = task.without_margin(), NO_MARGIN
             notes.append(
                 f"the prior {prior.name} has no room for an unknown margin: the edge is reflected"
             )
@@ -144,9 +171,11 @@ class PhotoTask(Task):
         x_shape = (prior_channels(prior), *size)
         y = to_range(pixels, prior.image_range)[None].contiguous()
         task.check_noise(photo)
-        problem = Problem(y - beyond(A, x_shape, prior.image_range), A, noise, x_shape)
-        icc = profile(photo, problem, grey)
-        view = PhotoView(prior.image_range, grey, photo.alpha, icc, margin=margin)
+        y = y - beyond(A, x_shape, prior.image_range)
+        noise, counted = weighed(noise, photo)
+        A = masked(masked(A, valid_pixels(photo, len(pixels))), counted)
+        problem = Problem(y, A, noise, x_shape)
+        view = picture_view(photo, problem, prior.image_range, grey, turn, margin)
         view = task.view(view, problem)
         return Measured(problem, view, photo.about, task.noise_words(found), tuple(notes))
 
@@ -187,7 +216,7 @@ class PhotoTask(Task):
 
     def make(self, file: Path, out: Path, seed: int) -> Made:
         """The photograph damaged, on [0, 1]: measurement.png, .npy, and truth.png."""
-        photo, level = read_photo(file), told_level(self.level)
+        photo, level = read_photo(file, self.told()), told_level(self.level)
         truth, notes = clean_pixels(photo, self.factor)
         size = (int(truth.shape[1]), int(truth.shape[2]))
         task, more = self.beside(size, out, seed)
@@ -214,7 +243,7 @@ class PhotoTask(Task):
 
     def beside(self, size: Size, out: Path, seed: int) -> tuple[Self, dict[str, Tensor]]:
         """The task that restores a picture of size, and files that it takes, by their names."""
-        return self, {}
+        return dataclasses.replace(self, range=None), {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,4 +266,5 @@ class NoisyPhoto(PhotoTask):
 
     def beside(self, size: Size, out: Path, seed: int) -> tuple[Self, dict[str, Tensor]]:
         quiet = self.noise is not None and self.noise.sigma == 0
-        return dataclasses.replace(self, noise=None) if quiet else self, {}
+        task = dataclasses.replace(self, range=None)
+        return dataclasses.replace(task, noise=None) if quiet else task, {}

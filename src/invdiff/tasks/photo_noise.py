@@ -16,7 +16,6 @@ from invdiff.noise.bands import correlated_floors, noise_spectrum
 from invdiff.noise.flat import colour_axes, noise_floors, unclipped
 from invdiff.operators.jpeg_error import noise_from_tables
 from invdiff.tasks.base import WARNING
-from invdiff.tasks.values import Size
 
 if TYPE_CHECKING:
     from invdiff.tasks.photo import PhotoTask
@@ -57,18 +56,27 @@ def supposed(photo: Photo, pixels: Tensor, task: PhotoTask) -> Supposed:
     """
     told = task.level
     mask = task.known(photo.size)
-    known = None if mask is None else mask[0, 0]
+    known = None if mask is None else mask[0, 0].bool()
+    if photo.valid is not None:
+        valid = photo.valid.all(0)
+        known = valid if known is None else known & valid
     if told is not None and told.word == "correlated":
+        if photo.valid is not None:
+            raise InvdiffError(
+                f"{int((~valid).sum())} pixels of the picture are transparent or no numbers, and "
+                "correlated noise is told by pictures without gaps; give --noise with a level, or "
+                "crop them."
+            )
         return _correlated(pixels)
     if told is not None and not told.word:
         sigma = Gaussian(told.sigma).sigma
-        return Supposed(sigma, "as given", _louder(pixels, task, photo.size, sigma))
+        return Supposed(sigma, "as given", _louder(pixels, task, photo, sigma))
     terms = [_rounding(photo.pixels, known)]
     if told is not None:
         terms.append((estimate_sigma(pixels, known), "estimated from the photo's finest detail"))
     else:
         # the rounding of a flat part is a floor too, and no other noise
-        terms += [d for d in _detail(pixels, task, photo.size) if d[0] > 2 * terms[0][0]]
+        terms += [d for d in _detail(pixels, task, photo) if d[0] > 2 * terms[0][0]]
     tables = noise_from_tables(photo.path, len(pixels) == 1) if photo.path else None
     if tables is not None:
         terms.append((tables.sigma, "what the quantisation of the JPEG file lost"))
@@ -76,12 +84,13 @@ def supposed(photo: Photo, pixels: Tensor, task: PhotoTask) -> Supposed:
         terms.append((task.least, f"the least that is supposed for {task.name}, as no model fits"))
     terms.sort(key=lambda term: -term[0])
     others = "".join(f"; {how}: {sigma:.4f}" for sigma, how in terms[1:])
-    return Supposed(terms[0][0], terms[0][1] + others, _warned(pixels, task))
+    warned = _warned(pixels, task) if photo.valid is None else ()
+    return Supposed(terms[0][0], terms[0][1] + others, warned)
 
 
-def _louder(pixels: Tensor, task: PhotoTask, size: Size, sigma: float) -> tuple[str, ...]:
+def _louder(pixels: Tensor, task: PhotoTask, photo: Photo, sigma: float) -> tuple[str, ...]:
     """The note that the photo itself shows more than twice the noise that was told."""
-    found = [d for d in _detail(pixels, task, size) if d[0] > max(2 * sigma, 4 * ROUNDING)]
+    found = [d for d in _detail(pixels, task, photo) if d[0] > max(2 * sigma, 4 * ROUNDING)]
     if not found:
         return ()
     level, how = max(found)
@@ -123,19 +132,23 @@ def _rounding(pixels: Tensor, known: Tensor | None) -> tuple[float, str]:
     return FLOAT, "floating-point numbers, so no rounding to 8 bits"
 
 
-def _detail(pixels: Tensor, task: PhotoTask, size: Size) -> list[tuple[float, str]]:
+def _detail(pixels: Tensor, task: PhotoTask, photo: Photo) -> list[tuple[float, str]]:
     """(level, reason) of what the detail of a photograph says, as far as it can be trusted."""
-    kept = task.texture(size)
+    kept = task.texture(photo.size)
     if kept is None:
         return []
     step, found = task.stride, []
-    planes = [pixels[:, i::step, j::step] for i in range(step) for j in range(step)]
-    floors = [floor for plane in planes if (floor := noise_floor(plane)) > 0]
+    valid = None if photo.valid is None else photo.valid.all(0)
+    parts = [(i, j) for i in range(step) for j in range(step)]
+    planes = [pixels[:, i::step, j::step] for i, j in parts]
+    masks = [None if valid is None else valid[i::step, j::step] for i, j in parts]
+    pairs = list(zip(planes, masks, strict=True))
+    floors = [floor for plane, mask in pairs if (floor := noise_floor(plane, mask)) > 0]
     if 2 * len(floors) >= len(planes):
         level = math.sqrt(sum(f**2 for f in floors) / len(floors))
         found.append((level, "the noise of the photo's flattest parts"))
     try:
-        squares = [noise_from_detail(plane).sigma ** 2 for plane in planes]
+        squares = [noise_from_detail(plane, mask).sigma ** 2 for plane, mask in pairs]
     except InvdiffError:  # too few pixels
         return found
     excess = sum(squares) / len(squares) - (kept * SHARP) ** 2
@@ -144,15 +157,17 @@ def _detail(pixels: Tensor, task: PhotoTask, size: Size) -> list[tuple[float, st
     return found
 
 
-def noise_floor(pixels: Tensor) -> float:
+def noise_floor(pixels: Tensor, known: Tensor | None = None) -> float:
     """Level of the white noise in the flattest parts of (C, H, W); 0 where there is none.
 
+    known: (H, W), the measured pixels.
     In colours that of the colour differences, which noise has and texture hardly. White noise is
     as strong at the next scale; texture is two to five times as strong.
     """
     brightness, differences = colour_axes(pixels)
     image = brightness if differences is None else differences
-    floors = noise_floors(image, unclipped(pixels), 2)
+    usable = unclipped(pixels)
+    floors = noise_floors(image, usable if known is None else usable & known, 2)
     white = len(floors) == 2 and floors[0].found and floors[1].sigma < WHITE * floors[0].sigma
     return floors[0].sigma if white else 0.0
 

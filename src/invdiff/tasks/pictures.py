@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.files.metadata import Metadata
 from invdiff.files.pictures import Photo, Range, from_range, save_picture, words
 from invdiff.operators.algebra import Operator
 from invdiff.operators.inpaint import Inpaint
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.tasks.base import View
+from invdiff.tasks.validity import unmasked
 from invdiff.tasks.values import Size
 
 Margin = tuple[int, int, int, int]
@@ -29,7 +33,10 @@ class PhotoView(View):
     grey: without colour. alpha: transparency, (H, W) uint8. icc: the colour profile, bytes as
     uint8. turn: the EXIF orientation by which results are turned upright. margin: pixels around the
     photo that are restored with it and cut off. kept: pixels that are shown as they were measured,
-    (H, W) bool, and measured: their values on [0, 1], (C, H, W), before they are turned.
+    (H, W) bool, and measured: their values on [0, 1], (C, H, W), before they are turned. depth:
+    bits of the photo's numbers: 8 and 16 are written so, 32, floating point, with 16 and as an
+    array beside, whose black and white are those of span. exif and text: what the photo's file said
+    beside its pixels, bytes as uint8 (text: JSON in UTF-8).
     """
 
     value_range: Range = (-1.0, 1.0)
@@ -40,6 +47,16 @@ class PhotoView(View):
     margin: Margin = NO_MARGIN
     kept: Tensor | None = None
     measured: Tensor | None = None
+    depth: int = 8
+    span: Range = (0.0, 1.0)
+    exif: Tensor | None = None
+    text: Tensor | None = None
+
+    @property
+    def beside(self) -> str:
+        if self.depth != 32:
+            return ""
+        return "beside each picture lies a .npy of the same name, in the numbers of the file"
 
     def size(self, x_shape: tuple[int, ...]) -> Size:
         above, below, left, right = self.margin
@@ -58,16 +75,60 @@ class PhotoView(View):
     def measurement(self, problem: Problem) -> list[tuple[str, Tensor]]:
         """The photo; missing pixels are middle grey."""
         y, A = problem.y[0], problem.A
-        y = y + beyond(A, problem.x_shape, self.value_range)[0]
+        y = y + beyond(unmasked(A), problem.x_shape, self.value_range)[0]
         pixels = from_range(y, self.value_range)
         if isinstance(A, Inpaint):
             pixels = torch.where(A.mask[0].bool(), pixels, 0.5)
+        elif unmasked(A) is not A:
+            pixels = torch.where(A.restrict(torch.ones_like(problem.y[:1]))[0] > 0, pixels, 0.5)
         pixels = pixels.mean(0, keepdim=True) if self.grey else pixels
         return [("input", upright(pixels, self.turn))]
 
     def save(self, folder: Path, name: str, values: Tensor) -> None:
-        profile = None if self.icc is None else self.icc.numpy().tobytes()
-        save_picture(folder / f"{name}.png", values, self.alpha, profile)
+        path, metadata = folder / f"{name}.png", Metadata(_bytes(self.exif), self._texts())
+        save_picture(path, values, self.alpha, _bytes(self.icc), self.depth, metadata)
+        if self.depth == 32:
+            low, high = self.span
+            array = low + (high - low) * values.permute(1, 2, 0).squeeze(2).double()
+            np.save(folder / f"{name}.npy", array.float().numpy())
+
+    def _texts(self) -> dict[str, str]:
+        text = _bytes(self.text)
+        return {} if text is None else dict(json.loads(text.decode("utf-8")))
+
+
+def _bytes(value: Tensor | None) -> bytes | None:
+    return None if value is None else value.numpy().tobytes()
+
+
+def as_tensor(value: bytes | None) -> Tensor | None:
+    """Bytes as uint8, as views keep them."""
+    return torch.frombuffer(bytearray(value), dtype=torch.uint8) if value else None
+
+
+def picture_view(
+    photo: Photo,
+    problem: Problem,
+    value_range: Range,
+    grey: bool,
+    turn: int = 1,
+    margin: Margin = NO_MARGIN,
+    of: type[PhotoView] | None = None,
+) -> PhotoView:
+    """The view of a photograph's restoration, which keeps what its file says; of: its class."""
+    text = json.dumps(photo.metadata.text).encode() if photo.metadata.text else None
+    return (of or PhotoView)(
+        value_range,
+        grey,
+        photo.alpha,
+        profile(photo, problem, grey),
+        turn,
+        margin,
+        depth=photo.depth,
+        span=photo.span if photo.depth == 32 else (0.0, 1.0),
+        exif=as_tensor(photo.metadata.exif),
+        text=as_tensor(text),
+    )
 
 
 def upright(pixels: Tensor, turn: int) -> Tensor:
@@ -81,7 +142,7 @@ def upright(pixels: Tensor, turn: int) -> Tensor:
 def profile(photo: Photo, problem: Problem, grey: bool) -> Tensor | None:
     """The colour profile of the photo, where the results have the same channels."""
     if photo.icc and photo.grey == (grey or problem.x_shape[0] == 1):
-        return torch.frombuffer(bytearray(photo.icc), dtype=torch.uint8)
+        return as_tensor(photo.icc)
     return None
 
 
@@ -139,11 +200,14 @@ def clean_pixels(photo: Photo, scale: int = 1) -> tuple[Tensor, list[str]]:
     """Pixels of a clean photo, cut to multiples of the scale, and what was done to them."""
     check_scale(scale, photo)
     height, width = (side // scale * scale for side in photo.size)
-    notes = ["the transparency is left out"] if photo.alpha is not None else []
+    notes = []
+    if photo.alpha is not None:
+        notes.append("the transparency is left out, hidden pixels are filled")
     if (height, width) != photo.size:
         notes.append(f"cut to {words((height, width))}, a multiple of the scale")
     pixels = photo.pixels[:, :height, :width]
-    if not bool(torch.isfinite(pixels).all()):
+    numbers = photo.valid is None or photo.alpha is not None
+    if not (numbers and bool(torch.isfinite(pixels).all())):
         raise InvdiffError("The picture holds NaN or infinite values; replace them.")
     return pixels, notes
 

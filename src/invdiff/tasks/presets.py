@@ -14,6 +14,7 @@ from invdiff.core import nearest
 from invdiff.core.schedules import VE, VP, Karras, Path
 from invdiff.noise import Gaussian
 from invdiff.problem import Problem
+from invdiff.sampling.solver import Solver
 from invdiff.solvers.daps import DAPS
 from invdiff.solvers.dps import DPS
 from invdiff.solvers.hqs import HQS
@@ -22,6 +23,7 @@ from invdiff.solvers.replacement import Replacement
 from invdiff.solvers.snips import SNIPS
 from invdiff.solvers.spectral_ancestral import SpectralAncestral
 from invdiff.tasks.base import Preset, shorter
+from invdiff.tasks.validity import has_gaps, has_hole
 
 TYPICAL = 0.1
 """A noise level in the prior's range for problems whose noise is not Gaussian."""
@@ -63,21 +65,35 @@ def noise_path(problem: Problem, steps: int) -> Path:
     return Karras(steps, top, min(0.02, top / 4))
 
 
+FEW, HOLE = (10, 1.0), (20, 5.0)
+"""Steps and first level of the sampler for photographs with scattered unknown pixels, and with
+pixels far from all that are known."""
+FILLED = 1.0
+"""First level of `hqs` for photographs with unknown pixels."""
+
+
 def calibrated(steps: int, top: float) -> Preset:
-    """`spectral-ancestral` in so many steps from a level."""
+    """`spectral-ancestral` in so many steps from a level; from a higher one where the photo has a
+    hole."""
     path = Karras(steps, top, 0.01)
-    return Preset(
-        "spectral-ancestral",
-        lambda p: SpectralAncestral(inflation=INFLATION, path=path),
-        source="calibration.md",
-    )
+
+    def make(problem: Problem) -> Solver:
+        far = top < HOLE[1] and has_hole(problem)
+        return SpectralAncestral(inflation=INFLATION, path=Karras(*HOLE, 0.01) if far else path)
+
+    return Preset("spectral-ancestral", make, source="calibration.md")
 
 
 def split(steps: int, top: float, last: float) -> Preset:
-    """`hqs` in so many steps between two levels. The last level lies below the noise of y, else
-    the last data step follows that noise."""
-    path = VE(steps, top, last)
-    return Preset("hqs", lambda p: HQS(final="data", path=path), source="calibration.md")
+    """`hqs` in so many steps between two levels, more of them where pixels are unknown. The last
+    level lies below the noise of y, else the last data step follows that noise."""
+
+    def make(problem: Problem) -> Solver:
+        more = top < FILLED and has_gaps(problem)
+        path = VE(2 * steps, FILLED, last) if more else VE(steps, top, last)
+        return HQS(final="data", path=path)
+
+    return Preset("hqs", make, source="calibration.md")
 
 
 def daps(data_std: float, top: float) -> Preset:

@@ -14,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.files.kernels import check_spec, fitted, read_kernel
-from invdiff.files.pictures import luma, painted, picture_pixels, read_array, read_mask
+from invdiff.files.instruments import Instrument, painted
+from invdiff.files.kernels import SHAPES, check_spec, fitted, read_kernel
+from invdiff.files.masks import Marked, White, marked, read_marked
+from invdiff.files.pictures import picture_pixels, read_array
 from invdiff.operators.inpaint import Inpaint
 
 Size = tuple[int, int]
@@ -29,6 +31,13 @@ def _real(value: Any) -> Tensor:
     if array.dtype.kind not in "buif":
         raise TypeError(f"{array.dtype} is not real")
     return torch.as_tensor(array.astype(np.float64))
+
+
+def _painted(image: Image.Image, what: str) -> Tensor:
+    """How strongly a picture of an instrument is painted, (H, W)."""
+    pixels, alpha = picture_pixels(image, what)
+    opacity = None if alpha is None else alpha.double() / 255
+    return painted(pixels, opacity, f"The {what}")
 
 
 @dataclass(frozen=True)
@@ -124,9 +133,14 @@ class Kernel:
     @classmethod
     def of(cls, value: np.ndarray | Tensor | Image.Image) -> Self:
         if isinstance(value, Image.Image):
-            value = luma(picture_pixels(value, "kernel")[0])[0]
+            value = _painted(value, "kernel")
         found = _real(value)
         return cls(f"array {'x'.join(map(str, found.shape))}", found)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it is a file or an array, and no shape in words."""
+        return self.array is not None or self.spec.partition(":")[0] not in SHAPES
 
     def at(self, size: Size) -> Tensor:
         """The kernel (h, w), float64, of sum 1, for pictures of size. Raises InvdiffError."""
@@ -139,7 +153,7 @@ class Kernel:
 @dataclass(frozen=True)
 class Mask:
     """Pixels to restore: a picture that is white there, box:TOP,LEFT,HEIGHT,WIDTH, random:SHARE,
-    or an array (H, W) that is above 1/2 there."""
+    or an array (H, W) that is not 0 there."""
 
     metavar: ClassVar[str] = "MASK"
     FORMS: ClassVar[str] = "random:SHARE, box:TOP,LEFT,HEIGHT,WIDTH or a picture"
@@ -157,22 +171,26 @@ class Mask:
     @classmethod
     def of(cls, value: np.ndarray | Tensor | Image.Image) -> Self:
         if isinstance(value, Image.Image):
-            value = painted(*picture_pixels(value, "mask"))
-        found = _real(value) > 0.5
+            value = _painted(value, "mask")
+        found = _real(value)
         if found.ndim != 2:
             raise InvdiffError(f"A mask is (height, width), found shape {tuple(found.shape)}.")
         return cls(f"array {found.shape[0]}x{found.shape[1]}", found)
 
     def at(self, size: Size, seed: int = 0) -> Tensor:
         """The known pixels (1, 1, H, W) of a picture of size. seed: of random ones."""
+        return self.marked(size, seed).known
+
+    def marked(self, size: Size, seed: int = 0, white: White | None = None) -> Marked:
+        """What the mask says of a picture of size. white: what white means in a picture."""
         if self.array is not None:
-            return self._fitted(~self.array[None, None], size)
+            return marked(Instrument(self.array, False), size, "The mask", white)
         numbers = self.numbers()
         if numbers is None:
-            return read_mask(self.spec, size)
+            return read_marked(self.spec, size, white)
         if len(numbers) == 1:
-            return Inpaint.random(size, 1 - numbers[0], seed=seed).mask
-        return Inpaint.box(size, *map(int, numbers)).mask
+            return Marked(Inpaint.random(size, 1 - numbers[0], seed=seed).mask)
+        return Marked(Inpaint.box(size, *map(int, numbers)).mask)
 
     def numbers(self) -> list[float] | None:
         """SHARE, or TOP, LEFT, HEIGHT and WIDTH; None of a file. Raises InvdiffError for others."""
@@ -190,19 +208,6 @@ class Mask:
         raise InvdiffError(
             f"{self.spec} is not a mask; give {self.FORMS}, with a SHARE above 0 and below 1."
         )
-
-    def _fitted(self, known: Tensor, size: Size) -> Tensor:
-        if tuple(known.shape[-2:]) != size:
-            raise InvdiffError(
-                f"The mask has {known.shape[-1]} x {known.shape[-2]} pixels, but the photo has "
-                f"{size[1]} x {size[0]}; make them the same size."
-            )
-        if bool(known.all()) or not bool(known.any()):
-            raise InvdiffError(
-                "The mask is the same everywhere; it has to be 1 where pixels are to be restored, "
-                "and 0 where they are kept."
-            )
-        return known
 
     def __str__(self) -> str:
         return self.spec

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from invdiff.core import InvdiffError
-from invdiff.files.pictures import check_file
+from invdiff.files.arrays import check_file
 from invdiff.train.recipe import Recipe
 
 SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
