@@ -12,6 +12,7 @@ from invdiff.core import InvdiffError
 from invdiff.plugins import flags
 from invdiff.priors.load import BUILT_IN
 from invdiff.restoration.checkpoint import Checkpoints
+from invdiff.restoration.forecast import forecast
 from invdiff.restoration.job import Job
 from invdiff.restoration.perform import perform
 from invdiff.restoration.repeat import UNFIT, unfit
@@ -31,7 +32,10 @@ def execute(job: Job, kept: Checkpoints, command: list[str], how: RunOptions) ->
                 f"invdiff: warning: another process restores into {job.out}; these results go to "
                 f"{kept.out}"
             )
-        say(job.lines)
+        lines = list(job.lines)
+        if not kept.resumed:
+            lines.append(("forecast", str(forecast(job))))
+        say(lines)
         done = perform(
             job, before.samples, kept.watch, how.quiet, before.estimate, kept.watch_estimate
         )

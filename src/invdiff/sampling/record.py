@@ -143,6 +143,8 @@ def _json(folder: Path) -> dict[str, Any]:
 
 def check(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Raise InvdiffError, naming the field, unless these are the fields and tensors of a run."""
+    if "format" not in record and any(key in record for key in NEW):
+        raise InvdiffError("format is missing.")
     number = record.get("format", 2)
     check_form(number, int, "format", ())
     if not (number == FORMAT or (number == 2 and "format" not in record)):
