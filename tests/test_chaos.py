@@ -1,4 +1,4 @@
-"""A short form of benchmarks/chaos.py, which kills, interrupts, fills the disk, and lets runs meet."""
+"""A short form of benchmarks/chaos.py: runs are killed, interrupted, short of disk, and meet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from invdiff.restoration import restored
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-import chaos  # noqa: E402
+import chaos
 
 
 def test_a_few_trials_of_each_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

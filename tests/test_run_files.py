@@ -1,4 +1,4 @@
-"""run.json and run.safetensors as a format: every edit is refused in one sentence with its field."""
+"""run.json and run.safetensors as a format: an edit is refused in a sentence with its field."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import sentence
 from safetensors.torch import load_file, save_file
 
+from helpers import sentence
 from invdiff import restore
 from invdiff.core import InvdiffError, checksum
 from invdiff.restoration.repeat import repeated
