@@ -192,8 +192,8 @@ def _check_replaceable(folder: Path, marker: str) -> None:
     others = foreign(folder, marker)
     if others is None:
         raise TakenError(
-            f"{folder} holds other things than an earlier result (no {marker}), so it is not "
-            "overwritten; choose another folder."
+            f"{folder} holds other things than an earlier result (no {marker} of a run), so it is "
+            "not overwritten; choose another folder."
         )
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" * (len(others) > 3))
