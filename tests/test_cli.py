@@ -19,7 +19,7 @@ from invdiff.commands import restore as restore_command
 from invdiff.core.option import flag
 from invdiff.fields import options
 from invdiff.files.pictures import read_photo
-from invdiff.priors.photo import save_weights
+from invdiff.priors.photo import PhotoPrior, save_weights
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 from invdiff.restoration import perform as performing
 from invdiff.restoration import restored
@@ -343,7 +343,7 @@ def test_a_solver_within_a_solver(
     assert fields["path"]["fields"]["spacing"] == "trailing"
     assert "ccdf, 2 steps (as asked)" in capsys.readouterr().out
     again = ["restore", "--from", "out/run.json", "--out", "again", "--quiet"]
-    assert main(again) == 0
+    assert main([*again, "--prior", "tiny.safetensors"]) == 0
     assert np.array_equal(array(here / "out/mean.png"), array(here / "again/mean.png"))
     assert main(["restore", *base, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
@@ -431,7 +431,8 @@ def test_inpainting_leaves_known_pixels_as_they_are(
     args = ["restore", "inpaint", photo, "--mask", "hole.png", *QUICK]
     assert main([*args, "--out", "kept"]) == 0
     assert main([*args, "--noise", "0.1", "--out", "told"]) == 0
-    assert main(["restore", "--from", "kept/run.json", "--quiet", "--out", "again"]) == 0
+    again = ["restore", "--from", "kept/run.json", "--prior", "tiny.safetensors"]
+    assert main([*again, "--quiet", "--out", "again"]) == 0
     with Image.open(photo) as image:
         before = np.asarray(ImageOps.exif_transpose(image))
     for name in ("estimate.png", "sample-1.png", "mean.png"):
@@ -468,14 +469,32 @@ def test_a_place_that_takes_no_folder_is_told_before_the_run(
     assert names(here) == before
 
 
-def test_a_failure_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_after_sampling_loses_nothing(
+    here: Path,
+    quick_figures: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """There is no folder of results, and a checkpoint with the line that goes on from it."""
+    restore("--out", "whole")
+    capsys.readouterr()
+
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(restored, "overview", fail)
-    before = names(here)
-    restore(code=1)
-    assert names(here) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(restored, "overview", fail)
+        before = names(here)
+        restore(code=1)
+    assert set(names(here)) - set(before) == {"restored-photo.checkpoint"}
+    err = capsys.readouterr().err
+    assert err.startswith(
+        "invdiff: [Errno 28] No space left on device; go on with: invdiff restore"
+    )
+    assert err.endswith(" --resume\n") and err.count("\n") == 1
+    monkeypatch.setattr(PhotoPrior, "x0", lambda *_: pytest.fail("computed anew"))
+    restore("--resume")
+    assert same_pixels(here / "whole", here / "restored-photo")
 
 
 # -- again ----------------------------------------------------------------------------------------
@@ -494,9 +513,10 @@ def test_from_run_gives_the_same_pixels(
 ) -> None:
     restore("--out", "a", "--seed", "7", photo=photo, task=task)
     (here / photo).unlink()
-    assert main(["restore", "--from", "a/run.json", "--quiet"]) == 0
+    told = ["--quiet", "--prior", "tiny.safetensors"]
+    assert main(["restore", "--from", "a/run.json", *told]) == 0
     assert same_pixels(here / "a", here / "a-again")
-    assert main(["restore", "--from", "a-again", "--out", "b", "--quiet"]) == 0
+    assert main(["restore", "--from", "a-again", "--out", "b", *told]) == 0
     assert same_pixels(here / "a", here / "b")
 
 
@@ -677,7 +697,8 @@ def test_boundaries_of_a_blur(
     capsys.readouterr()
     assert main([*command[1:], *QUICK, "--out", "a"]) == 0
     assert "to 16 x 12 pixels" in capsys.readouterr().out
-    assert main(["restore", "--from", "a/run.json", "--out", "b", "--quiet"]) == 0
+    again = ["restore", "--from", "a/run.json", "--prior", "tiny.safetensors", "--quiet"]
+    assert main([*again, "--out", "b"]) == 0
     for name in ("mean.png", "sample-1.png"):
         assert array(here / "a" / name).shape == (12, 16, 3)
         assert (here / "a" / name).read_bytes() == (here / "b" / name).read_bytes()

@@ -138,19 +138,19 @@ def test_whole_folder(tmp_path: Path) -> None:
     """Appears when complete; a failure leaves nothing; only our own folders are replaced."""
     out = tmp_path / "deep" / "out"
     with whole_folder(out) as part:
-        (part / "run.json").write_text("1")
+        (part / "run.json").write_text('{"invdiff": "1"}')
         assert not out.exists()
     assert [p.name for p in out.parent.iterdir()] == ["out"]
     with pytest.raises(KeyboardInterrupt), whole_folder(out, True) as part:
         (part / "run.json").write_text("2")
         raise KeyboardInterrupt
     assert [p.name for p in out.parent.iterdir()] == ["out"]
-    assert (out / "run.json").read_text() == "1"
+    assert (out / "run.json").read_text() == '{"invdiff": "1"}'
     with pytest.raises(InvdiffError, match="exists"), whole_folder(out):
         pass
     with whole_folder(out, True) as part:
-        (part / "run.json").write_text("3")
-    assert (out / "run.json").read_text() == "3"
+        (part / "run.json").write_text('{"invdiff": "3"}')
+    assert (out / "run.json").read_text() == '{"invdiff": "3"}'
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "letter.txt").write_text("dear")

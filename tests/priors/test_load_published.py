@@ -143,7 +143,14 @@ def test_from_the_file_to_a_restored_picture(
         assert bool(config["prior_presumed"]) == (kind not in ("diffusers",))
     if kind not in AGAIN:
         return
-    again = ["restore", "--from", str(tmp_path / "DPS" / "run.json"), "--quiet"]
+    again = [
+        "restore",
+        "--from",
+        str(tmp_path / "DPS" / "run.json"),
+        "--prior",
+        str(path),
+        "--quiet",
+    ]
     assert main([*again, "--out", str(tmp_path / "again")]) == 0, capsys.readouterr().err
     for picture in sorted((tmp_path / "DPS").glob("*.png")):
         assert (tmp_path / "again" / picture.name).read_bytes() == picture.read_bytes(), picture

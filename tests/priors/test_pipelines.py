@@ -225,6 +225,7 @@ def test_restore_with_a_prompt_and_again(folders: dict[str, Path], tmp_path: Pat
         found.append(Result.load(tmp_path / f"{i}").samples)
     assert not torch.equal(*found)
     again = ["--from", str(tmp_path / "1" / "run.json"), "--out", str(tmp_path / "2"), "--quiet"]
+    again += ["--prior", str(folders["sd"])]
     assert main(["restore", *again]) == 0
     assert torch.equal(Result.load(tmp_path / "2").samples, found[1])
 

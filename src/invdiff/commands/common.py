@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from invdiff.core import InvdiffError, printable
 from invdiff.core.limits import in_words
 from invdiff.core.option import check_ranges, option
 from invdiff.core.schedules import LEVEL_BYTES
+from invdiff.core.signals import interrupts
 
 MOST = 100_000
 """Steps of a solver."""
@@ -80,6 +80,15 @@ class RunOptions:
     out: Path | None = option("folder for the results; restored-NAME of the file without it", None)
     overwrite: bool = option("replace the results of an earlier run", False)
     resume: bool = option("go on from the checkpoint of this command", False)
+    checkpoint_every: float = option(
+        "seconds between checkpoints, from which --resume goes on after whatever ended the run; 0 "
+        "writes one only when the run is interrupted",
+        60.0,
+        min=0,
+    )
+    checkpoint_steps: int | None = option(
+        "write one after so many steps too, whatever that costs", None, min=1
+    )
     quiet: bool = option("no progress bar", False)
 
     def __post_init__(self) -> None:
@@ -106,18 +115,15 @@ def say(lines: Any) -> None:
         print(printable(f"{label:<9}{text}"), flush=True)
 
 
+def tell(text: str) -> None:
+    """Print a line on stderr, if there is anybody to read it."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            print(text, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def terminations_as_interrupts() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as SIGINT does; only the main thread can arrange it."""
-    if threading.current_thread() is not threading.main_thread():
+    """SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does, once (`core.signals`)."""
+    with interrupts():
         yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +10,24 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from invdiff import fields
-from invdiff.cli import INTERRUPTED, OK
+from invdiff.cli import OK
 from invdiff.commands import asked
 from invdiff.commands.common import (
     FileOptions,
     PriorOptions,
     RunOptions,
-    say,
     terminations_as_interrupts,
 )
+from invdiff.commands.execute import execute
 from invdiff.commands.parser import Parser, add_knobs, wants_help, with_knobs
 from invdiff.core import InvdiffError
 from invdiff.core.folders import check_apart, check_folder
 from invdiff.core.option import flag
 from invdiff.plugins import flags, load_installed
 from invdiff.restoration import checkpoint
-from invdiff.restoration.job import Job, prepare, repeated
-from invdiff.restoration.perform import perform
-from invdiff.restoration.restored import MARKER, Restoration
-from invdiff.sampling.run import Snapshot
+from invdiff.restoration.job import Job, prepare
+from invdiff.restoration.repeat import repeated
+from invdiff.restoration.restored import MARKER
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import solver_class
 from invdiff.tasks import TASKS, task_class
@@ -61,14 +58,11 @@ def run(name: str, args: list[str]) -> int:
         job, how, inputs = want.job(), want.how, want.inputs()
     check_folder(job.out, how.overwrite, MARKER)
     check_apart(job.out, *inputs)
-    if how.resume:
-        start: Snapshot | None = checkpoint.load_checkpoint(job)
-    else:
-        checkpoint.check_checkpoint(job.out, how.overwrite)
-        checkpoint.remove_checkpoint(job.out)
-        start = None
-    say(job.lines)
-    return _execute(job, start, command, how)
+    with terminations_as_interrupts():
+        kept = checkpoint.begin(
+            job, how.checkpoint_every, how.checkpoint_steps, how.resume, how.overwrite
+        )
+        return execute(job, kept, command, how)
 
 
 @dataclass(frozen=True)
@@ -247,61 +241,3 @@ def overview(name: str) -> str:
             "measurements for trying, `invdiff tasks` tells what was measured of each task.",
         ]
     )
-
-
-def _execute(job: Job, start: Snapshot | None, command: list[str], how: RunOptions) -> int:
-    """Run the job and write its results, or a checkpoint when interrupted."""
-    last = start
-
-    def remember(snapshot: Snapshot) -> None:
-        nonlocal last
-        last = snapshot
-
-    try:
-        with terminations_as_interrupts():
-            done = perform(job, start, remember, how.quiet)
-            done.save(job.out, how.overwrite)
-    except KeyboardInterrupt:
-        if last is None:
-            raise
-        checkpoint.save_checkpoint(last, job)
-        resume = command if "--resume" in command else [*command, "--resume"]
-        total = job.chunks * job.solver.num_steps
-        print(
-            f"invdiff: interrupted after {last.steps_done} of {total} steps; go on with: "
-            f"{shlex.join(resume)}",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
-    checkpoint.remove_checkpoint(job.out)
-    say([("done", _cost(done)), *_written(done, job.out)])
-    for warning in done.warnings:
-        print(f"invdiff: warning: {warning}", file=sys.stderr)
-    return OK
-
-
-def _cost(done: Restoration) -> str:
-    """What was spent, in words."""
-    result, c = done.result, done.result.config
-    each = f"{result.nfe} evaluations" + (f" and {result.vjps} gradients" if result.vjps else "")
-    if result.estimate is None:
-        return f"{result.seconds:.1f} s, {each} for each sample"
-    if not done.drawn:
-        return f"{result.seconds:.1f} s, {each}"
-    first = f"{c['estimate_seconds']:.1f} s and {c['estimate_nfe']} evaluations for the estimate"
-    return f"{first}; {result.seconds:.1f} s, {each} for each sample"
-
-
-def _written(done: Restoration, out: Path) -> list[tuple[str, str]]:
-    """(label, text) lines on what was written."""
-    lines = [("check", done.agreement)] if done.agreement else []
-    lines.append(("results", f"{out}: {', '.join(done.files)}"))
-    if done.view.beside:
-        lines.append(("", done.view.beside))
-    one = done.drawn and done.want != "estimate" and done.result.samples.shape[1] == 1
-    if one and done.view.spread:
-        lines.append(("", "one sample shows no uncertainty; give --samples 2 or more"))
-    return [
-        *lines,
-        ("again", shlex.join(["invdiff", "restore", "--from", str(out / MARKER), *flags()])),
-    ]

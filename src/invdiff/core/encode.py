@@ -70,10 +70,35 @@ def encode(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
     )
 
 
+class UnknownClassError(InvdiffError):
+    """A file names a class that is not here."""
+
+
 def decode(form: Any, tensors: dict[str, Tensor]) -> Any:
     """The value of a JSON form made by encode. Raises InvdiffError when the form is not one."""
+    try:
+        return _decoded(form, tensors)
+    except InvdiffError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise _unfit(form, error) from error
+    except (RuntimeError, AssertionError) as error:  # of torch; and RecursionError
+        if "memory" in str(error):
+            raise
+        raise _unfit(form, error) from error
+
+
+def _unfit(form: Any, error: Exception) -> InvdiffError:
+    kind = form.get("type", "value") if isinstance(form, dict) else "value"
+    text = " ".join(str(error).split())[:120] or type(error).__name__
+    return InvdiffError(
+        f"The file holds no {str(kind)[:60]} as it was written ({text}); make it anew."
+    )
+
+
+def _decoded(form: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(form, list):
-        return tuple(decode(v, tensors) for v in form)
+        return tuple(_decoded(v, tensors) for v in form)
     if not isinstance(form, dict):
         return form
     if "tensor" in form:
@@ -81,17 +106,17 @@ def decode(form: Any, tensors: dict[str, Tensor]) -> Any:
     if "complex" in form:
         return torch.complex(*tensors[form["complex"]].unbind(-1))
     if "dict" in form:
-        return {k: decode(v, tensors) for k, v in form["dict"].items()}
+        return {k: _decoded(v, tensors) for k, v in form["dict"].items()}
     if "path" in form:
         return Path(form["path"])
-    cls = _stored_class(str(form.get("type", "")))
+    cls = stored_class(str(form.get("type", "")))
     now = RENAMED.get(cls.__name__, {})
     fields = {now.get(k, k): v for k, v in form["fields"].items()}
     fields = UPGRADES.get(cls.__name__, {}) | fields
-    return cls(**{k: decode(v, tensors) for k, v in fields.items()})
+    return cls(**{k: _decoded(v, tensors) for k, v in fields.items()})
 
 
-def _stored_class(kind: str) -> Any:
+def stored_class(kind: str) -> Any:
     """The dataclass of this package that a file names: `Name`, or `invdiff.module:Name` of old.
 
     It is looked for in the modules that were imported, then among the public names of invdiff; a
@@ -99,7 +124,8 @@ def _stored_class(kind: str) -> Any:
     """
     module, _, name = kind.rpartition(":")
     if (":" in kind and not module.startswith("invdiff.")) or not name:
-        raise InvdiffError(f"The file names {module or 'no type'}, which is not part of invdiff.")
+        module = module[:60] or "no type"
+        raise InvdiffError(f"The file names {module}, which is not part of invdiff.")
     if ":" not in kind and name in REGISTERED:
         return REGISTERED[name]
     loaded = [m for at, m in sorted(sys.modules.items()) if at.startswith("invdiff.")]
@@ -109,7 +135,7 @@ def _stored_class(kind: str) -> Any:
         own = isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__name__ == name
         if own and cls.__module__.startswith("invdiff."):
             return cls
-    raise InvdiffError(
-        f"This version of invdiff has no {name}; use the one that wrote the file, or give the "
+    raise UnknownClassError(
+        f"This version of invdiff has no {name[:60]}; use the one that wrote the file, or give the "
         "--plugin that brought it."
     )

@@ -1,11 +1,10 @@
-"""What a restoration is made of: from a file and its options, or from an earlier run."""
+"""What a restoration is made of, from a file and its options."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor
 
 from invdiff import measured
-from invdiff.core import InvdiffError
-from invdiff.core.encode import decode, encode
+from invdiff.core import InvdiffError, checksum
+from invdiff.core.encode import encode
 from invdiff.core.limits import in_words
 from invdiff.fields import changed, convert
 from invdiff.files.pictures import words
@@ -49,7 +48,7 @@ class Job:
     view: how the results are shown. facts: goes into run.json beside what `solve` writes; tensors:
     go beside them. lines: (label, text) that tell the user what will be done. want: which of the
     two outputs are made: the estimate by `estimator` (None: the mean of samples stands for it), and
-    samples by `solver`.
+    samples by `solver`. earlier: the run that this one repeats.
     """
 
     posed: Posed
@@ -66,6 +65,7 @@ class Job:
     portable: bool = False
     estimator: Solver | None = None
     want: Want = "both"
+    earlier: Result | None = None
 
     @property
     def problem(self) -> Problem:
@@ -82,17 +82,15 @@ class Job:
         """Batches that the samples are divided into."""
         return 1 if self.solver.coupled else -(-self.samples * self.problem.batch // self.batch)
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Hash of everything that the samples depend on."""
-        tensors: dict[str, Tensor] = {}
+        """Hash of all that the results depend on."""
+        tensors = dict(self.tensors)
         about = describe(self.problem, self.prior, self.solver, tensors)
         about |= {"seed": self.seed, "samples": self.samples, "batch": self.batch}
         about |= {"device": self.problem.y.device.type, "facts": self.facts, "want": self.want}
-        hashed = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-        for name in sorted(tensors):
-            hashed.update(tensors[name].numpy().tobytes())
-        return hashed.hexdigest()[:16]
+        about |= {"portable": self.portable, "estimator": repr(self.estimator)}
+        return checksum.of_json(about | {"tensors": checksum.of_tensors(tensors)})
 
 
 def prepare(
@@ -194,78 +192,6 @@ def _solver(task: Task, solver: str | Solver, problem: Problem) -> tuple[Solver,
         found, reason = choose(task, problem)
         return found, f"auto: {reason}"
     return configured(task, solver, problem), "as asked"
-
-
-def repeated(
-    source: str | Path, prior: str | None = None, device: str | None = None, out: Path | None = None
-) -> Job:
-    """The job of an earlier run, from its folder or run.json.
-
-    prior: where the weights are now; device: another than that of the run.
-    Raises InvdiffError when it cannot be done.
-    """
-    if not str(source).strip():
-        raise InvdiffError(f"--from needs the folder of a run, found {str(source)!r}.")
-    try:
-        return _repeated(Path(source), prior, device, out)
-    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise InvdiffError(
-            f"{source} is not the run.json of a restoration as it was written; make the run anew."
-        ) from error
-
-
-def _repeated(source: Path, prior: str | None, device: str | None, out: Path | None) -> Job:
-    folder = source if source.is_dir() else source.parent
-    if not source.exists():
-        raise InvdiffError(
-            f"There is no {source}, so no saved run; --from takes the folder of one."
-        )
-    if source.is_file() and source.name != "run.json":
-        raise InvdiffError(f"{source} is not the run.json of a restoration.")
-    result = Result.load(folder)
-    c = result.config
-    try:
-        facts = {k: c[k] for k in ("photo", "task", "view", "prior_spec", "precision")}
-        problem, solver = result.problem(), result.solver()
-        view = decode(facts["view"], result.tensors)
-        samples, seed, batch, portable = (c[k] for k in ("samples", "seed", "batch", "portable"))
-        if min(samples, batch) < 1 or not isinstance(seed, int) or not isinstance(view, View):
-            raise TypeError
-    except (LookupError, TypeError) as error:
-        raise InvdiffError(f"{source} is not the run.json of a restoration.") from error
-    except InvdiffError as error:
-        missing = [name for name in c.get("plugins", {}) if name not in LOADED]
-        if not missing:
-            raise
-        raise InvdiffError(
-            f"{source} was made with what is not part of invdiff; give --plugin {missing[0]}."
-        ) from error
-    usable = c["device"] == "cpu" or torch.cuda.is_available()
-    device = torch_device(device or (c["device"] if usable else "auto"))
-    spec = prior or facts["prior_spec"]
-    facts["prior_options"] = c.get("prior_options", {})  # runs before there were any have none
-    used = load_prior(spec, device, facts["precision"], check=False, **facts["prior_options"])
-    result.check_prior(used)
-    facts["want"] = want = c.get("want", "samples")
-    facts["plugins"] = c.get("plugins", {})
-    facts["prior_presumed"] = list(used.presumed)
-    facts["noise"] = c.get("noise", "")
-    lines = [
-        ("run", f"{source}: {facts['task']['name']} of {facts['photo']['name']}"),
-        ("solver", f"{solver.name}, {solver.num_steps} steps, seed {seed}"),
-        ("samples", f"{samples}, {batch} at a time, on {device}, prior {spec}"),
-        *presumed(used),
-    ]
-    if device.split(":")[0] != c["device"].split(":")[0]:
-        lines.append(("", f"made on {c['device']}: on {device} other noise is drawn"))
-    tensors = {k: v for k, v in result.tensors.items() if k.startswith(("view.", "task."))}
-    posed = pose(problem.to(device), used)
-    check_posed(posed, used, solver)
-    return Job(
-        posed, used, solver, samples, seed, batch,
-        out or folder.with_name(folder.resolve().name + "-again"), view,
-        facts, tensors, tuple(lines), portable, result.estimator(), want,
-    )  # fmt: skip
 
 
 def presumed(prior: Prior) -> list[tuple[str, str]]:

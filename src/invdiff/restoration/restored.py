@@ -13,9 +13,10 @@ from torch import Tensor
 from invdiff import measured
 from invdiff.core import InvdiffError
 from invdiff.core.encode import decode
-from invdiff.core.folders import whole_folder
+from invdiff.core.folders import write_folder
 from invdiff.files.figures import overview, uncertainty_picture
 from invdiff.problem import Problem
+from invdiff.sampling import record
 from invdiff.sampling.result import Result
 from invdiff.tasks.base import View
 
@@ -153,11 +154,10 @@ class Restoration:
         """Write pictures, figures and the run into a folder, which appears when it is complete.
 
         `invdiff restore --from FOLDER` makes the same images again, `load` reads them.
-        Raises InvdiffError when the folder exists and overwrite is False.
+        Where it is: FOLDER-2 and so on if another appeared meanwhile. Raises InvdiffError when the
+        folder exists and overwrite is False, or holds files that no run wrote.
         """
-        with whole_folder(Path(folder), overwrite, MARKER) as part:
-            _write(self, part)
-        return Path(folder)
+        return write_folder(Path(folder), lambda part: _write(self, part), overwrite, MARKER)
 
     @staticmethod
     def load(folder: str | Path) -> Restoration:
@@ -166,11 +166,13 @@ class Restoration:
         Raises InvdiffError when it holds none.
         """
         result = Result.load(folder)
-        try:
-            view = decode(result.config["view"], result.tensors)
-            config = {"warnings": [], "want": "samples"} | result.config
-        except (LookupError, TypeError) as error:
-            raise InvdiffError(f"{folder} is not the folder of a restoration.") from error
+        missing = [key for key in record.OF_RESTORATIONS if key not in result.config]
+        if missing:
+            raise InvdiffError(f"{folder} is not the folder of a restoration: no {missing[0]}.")
+        view = decode(result.config["view"], result.tensors)
+        if not isinstance(view, View):
+            raise InvdiffError(f"{folder} is not the folder of a restoration: view is no view.")
+        config = {"warnings": [], "want": "samples"} | result.config
         return Restoration(replace(result, config=config), view)
 
     def _values(self) -> Tensor:
@@ -211,9 +213,10 @@ def _write(done: Restoration, folder: Path) -> None:
 
     How samples are written, and whether a mean stands for them, is up to the view. Without a second
     sample there is no uncertainty. Of weighted samples the pictures are resampled ones;
-    run.safetensors holds all.
+    run.safetensors, which is written first, holds all.
     """
     view = done.view
+    done.result.write(folder)
     if done.result.estimate is not None:
         view.save(folder, "estimate", view.values(_stack(done.result.estimate[:, None]))[0])
     if done.drawn:
@@ -230,7 +233,7 @@ def _write(done: Restoration, folder: Path) -> None:
                 path = folder / "uncertainty.png"
                 uncertainty_picture(view.shown(std), len(values), path, view.scale)
     _sheet(done, folder / "overview.png")
-    done.result.write(folder)
+    record.add_files(folder)
 
 
 def _sheet(done: Restoration, path: Path) -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from invdiff import __version__
 from invdiff.core import InvdiffError, shown
 from invdiff.core.encode import decode, encode
-from invdiff.core.folders import whole_folder
+from invdiff.core.folders import write_folder
 from invdiff.core.rng import Rng
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
-from invdiff.sampling import importance
+from invdiff.sampling import importance, record
 from invdiff.sampling.checks import Check, check
 from invdiff.sampling.pose import Posed
 from invdiff.sampling.solver import Solver
@@ -127,39 +124,34 @@ class Result:
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Write run.json and run.safetensors; the folder appears when both are complete.
 
-        Raises InvdiffError when the folder exists and overwrite is False.
+        Where it is: FOLDER-2 and so on if another appeared meanwhile. Raises InvdiffError when the
+        folder exists and overwrite is False, or holds files that no run wrote.
         """
-        with whole_folder(Path(folder), overwrite, marker="run.json") as part:
-            self.write(part)
-        return Path(folder)
+        return write_folder(Path(folder), self.write, overwrite)
 
     def write(self, folder: Path) -> None:
-        """Write run.json and run.safetensors into a folder that exists."""
-        record = {**self.config, "nfe": self.nfe, "vjps": self.vjps, "seconds": self.seconds}
-        tensors = {**self.tensors, "samples": self.samples.contiguous()}
-        if self.latents is not None:
-            tensors["latents"] = self.latents.contiguous()
-        if self.log_weight is not None:
-            tensors["log_weight"] = self.log_weight.contiguous()
-        if self.estimate is not None:
-            tensors["estimate"] = self.estimate.contiguous()
-        save_file(tensors, folder / "run.safetensors")
-        (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n")
+        """Write run.safetensors and run.json into a folder that exists."""
+        spent = {"nfe": self.nfe, "vjps": self.vjps, "seconds": self.seconds}
+        own = {
+            "samples": self.samples,
+            "latents": self.latents,
+            "log_weight": self.log_weight,
+            "estimate": self.estimate,
+        }
+        tensors = self.tensors | {name: t for name, t in own.items() if t is not None}
+        record.write(folder, {**self.config, **spent}, tensors, ())
 
     @staticmethod
     def load(folder: str | Path) -> Result:
-        """A result from the folder that save wrote. Raises InvdiffError when it holds none."""
-        folder = Path(folder)
-        try:
-            config = json.loads((folder / "run.json").read_text())
-            tensors = load_file(folder / "run.safetensors")
-            samples, latents = tensors.pop("samples"), tensors.pop("latents", None)
-            log_weight, estimate = (tensors.pop(k, None) for k in ("log_weight", "estimate"))
-            nfe, vjps, seconds = (config.pop(k) for k in ("nfe", "vjps", "seconds"))
-        except (OSError, ValueError, LookupError, AttributeError, SafetensorError):
-            raise InvdiffError(
-                f"{folder} holds no saved run (a complete run.json and run.safetensors)."
-            ) from None
+        """A result from the folder that save wrote.
+
+        Raises InvdiffError when it holds none, and when a field or a tensor is not as it was
+        written.
+        """
+        config, tensors = record.read(Path(folder))
+        samples, latents = tensors.pop("samples"), tensors.pop("latents", None)
+        log_weight, estimate = (tensors.pop(k, None) for k in ("log_weight", "estimate"))
+        nfe, vjps, seconds = (config.pop(k) for k in ("nfe", "vjps", "seconds"))
         return Result(samples, nfe, vjps, seconds, config, tensors, latents, log_weight, estimate)
 
     def problem(self) -> Problem:

@@ -293,13 +293,14 @@ def one_picture(
     batch: int | None = None,
     portable: bool = False,
     watch: Callable[[Snapshot], None] | None = None,
+    start: Snapshot | None = None,
 ) -> Result:
-    """`estimate` of a problem that was posed, with a solver that can."""
+    """`estimate` of a problem that was posed, with a solver that can; from a snapshot of it."""
     if not estimator.estimates:
         raise InvdiffError(
             f"{estimator.name} draws samples and makes no estimate; take hqs or one-call."
         )
-    found = draw(posed, prior, estimator, 1, 0, batch, portable, watch)
+    found = draw(posed, prior, estimator, 1, 0, batch, portable, watch, start)
     config = found.config | {"want": "estimate", "estimator": found.config["solver"]}
     return replace(found, config=config, estimate=found.samples[:, 0].clone())
 
@@ -328,10 +329,20 @@ def _check_start(
     """Raise InvdiffError unless start is a snapshot of a run of these chunks."""
     if start is None:
         return
+    state, under_way = start.state, len(start.done)
     same = start.chunks == len(chunks) and start.steps == solver.num_steps
-    done = [(len(c), *problem.x_shape) for c in chunks[: len(start.done)]]
+    same = same and under_way < len(chunks) and 0 <= state.step <= solver.num_steps
+    done = [(len(c), *problem.x_shape) for c in chunks[:under_way]]
     if not same or [tuple(d.shape) for d in start.done] != done:
         raise InvdiffError("The snapshot is of another run; repeat the one that it was taken from.")
+    like, rows = problem.x_like, len(chunks[under_way])
+    parts = [state.x, state.x0, *state.extra.values(), *start.done, *start.weights]
+    fits = len(state.x) == rows and tuple(state.x0.shape) == (rows, *problem.x_shape)
+    fits = fits and {p.dtype for p in (state.x, state.x0, *start.done)} == {like.dtype}
+    if not fits or not all(bool(torch.isfinite(part).all()) for part in parts):
+        raise InvdiffError(
+            "The snapshot holds other numbers than a run does; begin anew, without it."
+        )
 
 
 @checked
