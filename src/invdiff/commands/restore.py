@@ -26,7 +26,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.folders import check_apart, check_folder
 from invdiff.core.option import flag
 from invdiff.plugins import flags, load_installed
-from invdiff.restoration import checkpoint
+from invdiff.restoration import checkpoint, series
 from invdiff.restoration.job import Job, prepare, repeated
 from invdiff.restoration.perform import perform
 from invdiff.restoration.restored import MARKER, Restoration
@@ -35,7 +35,7 @@ from invdiff.sampling.solver import Solver
 from invdiff.solvers import solver_class
 from invdiff.tasks import TASKS, task_class
 from invdiff.tasks.auto import configured
-from invdiff.tasks.base import Task
+from invdiff.tasks.base import Parts, Task
 from invdiff.tasks.values import Kernel, Mask, Numbers
 
 ABOUT = """Restore an image from one measurement: its best estimate, and samples of what it may
@@ -58,6 +58,9 @@ def run(name: str, args: list[str]) -> int:
         if want.print_config:
             print(want.yaml(), end="")
             return OK
+        parts = want.task.parts(want.file)
+        if parts is not None:
+            return _series(want, parts, command)
         job, how, inputs = want.job(), want.how, want.inputs()
     check_folder(job.out, how.overwrite, MARKER)
     check_apart(job.out, *inputs)
@@ -82,8 +85,9 @@ class Wanted:
     knobs: Mapping[str, str]
     print_config: bool = False
 
-    def job(self) -> Job:
-        """The job. Raises InvdiffError for whatever does not fit."""
+    def job(self, task: Task | None = None, out: Path | None = None) -> Job:
+        """The job, of another task than that asked for, as one of its parts. Raises InvdiffError
+        for whatever does not fit."""
         how, knobs = self.how, self.knobs
         if how.solver == "auto" and knobs:
             name = next(iter(knobs))
@@ -98,7 +102,7 @@ class Wanted:
             return solver if how.steps is None else solver.with_steps(how.steps)
 
         return prepare(
-            self.task,
+            self.task if task is None else task,
             self.file,
             prior=self.prior.prior,
             prior_options=self.prior.told(),
@@ -111,7 +115,7 @@ class Wanted:
             batch=how.batch,
             want=how.want,
             device=how.device,
-            out=how.out,
+            out=out or how.out,
         )
 
     def inputs(self) -> list[str]:
@@ -191,6 +195,33 @@ def _repeated(name: str, args: Sequence[str]) -> tuple[Job, RunOptions]:
     how = fields.build(RunOptions, to.of(RunOptions, given), name)
     device = how.device if "device" in given.options else None
     return repeated(given.options["source"], given.options.get("prior"), device, how.out), how
+
+
+def _series(want: Wanted, parts: Parts, command: list[str]) -> int:
+    """Restore several images of a file one by one, and put them together; the exit code."""
+    how, out = want.how, want.how.out or Path(f"restored-{want.file.stem}")
+    check_apart(out, *want.inputs())
+    done = series.begin(out, how.overwrite, how.resume)
+    try:
+        with terminations_as_interrupts():
+            jobs = series.each(parts, out, done, want.job)
+            for k, (name, job) in enumerate(jobs, 1):
+                if job is None:
+                    continue
+                say(job.lines if k == 1 else [])
+                say([("image", f"{name}, {k} of {len(parts.names)}")])
+                perform(job, quiet=how.quiet).save(out / name, overwrite=True)
+            images = tuple(Restoration.load(out / name) for name in parts.names)
+            written = series.finish(out, parts, images)
+    except KeyboardInterrupt:
+        resume = [a for a in command if a != "--overwrite"]
+        resume = resume if "--resume" in resume else [*resume, "--resume"]
+        print(f"invdiff: interrupted; go on with: {shlex.join(resume)}", file=sys.stderr)
+        return INTERRUPTED
+    say([("results", f"{out}: {', '.join(written)}, and a folder for each image")])
+    for warning in dict.fromkeys(w for r in images for w in r.warnings):
+        print(f"invdiff: warning: {warning}", file=sys.stderr)
+    return OK
 
 
 def help_on(name: str, args: Sequence[str]) -> str:

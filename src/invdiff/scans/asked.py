@@ -13,8 +13,8 @@ Origin = Literal["centre", "corner"]
 COUNTERS = ("slice", "echo", "time", "phase", "set")
 """Names of what a file may hold several images by."""
 NAMES = ("y", "x", "z", "coils", "slices", "echoes", "times", "phases", "sets", "averages")
-"""Names of the axes of an array, as `--axes` takes them: y are the rows of k-space; z makes it one of
-three dimensions."""
+"""Names of the axes of an array, as `--axes` takes them: y are the rows of k-space; z makes it one
+of three dimensions."""
 
 
 @dataclass(frozen=True)

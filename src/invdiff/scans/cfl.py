@@ -10,7 +10,7 @@ from invdiff.core import InvdiffError
 from invdiff.files.pictures import check_file
 from invdiff.scans.asked import Asked
 from invdiff.scans.files import check_size, guarded
-from invdiff.scans.layout import image_of
+from invdiff.scans.layout import Counts, image_of
 
 AXES = ("read", "phase 1", "phase 2", "coil", "maps", "echo", "coefficient", "coefficient 2",
         "iteration", "chemical shift", "time", "time 2", "level", "slice", "average",
@@ -51,8 +51,8 @@ MEANT = {3: "coils", 5: "echoes", 10: "times", 11: "phases", 13: "slices", 14: "
 
 def bart_image(
     array: np.ndarray, asked: Asked, path: Path
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """One image (coils, H, W) of k-space, and what was chosen.
+) -> tuple[np.ndarray, tuple[str, ...], Counts]:
+    """One image (coils, H, W) of k-space, what was chosen, and which images there are.
 
     H and W are the two of the first three axes that are longer than 1: the readout may be
     transformed away. Where all three are, it is transformed along one that is fully sampled.
@@ -73,15 +73,12 @@ def bart_image(
     kept = [*space, *(k for k in MEANT if array.shape[k] > 1 or k == 3)]
     shape = [array.shape[k] for k in kept]
     order = [*kept, *rest, *(k for k in range(len(AXES)) if k not in (*kept, *rest))]
-    k = array.transpose(order).reshape(*shape, -1, order="F") if len(rest) > 1 else None
-    if k is None:  # without a copy
-        k = array.transpose(order)[(..., *[0] * (len(order) - len(kept) - len(rest)))]
-        k = k if rest else k[..., None]
+    k = array.transpose(order).reshape(*shape, -1, order="F")
     told = [names.get(n, MEANT.get(n, "")) for n in kept]
-    found, facts = image_of(k, (*told, "sets"), asked, str(path), told=True)
+    found, facts, counts = image_of(k, (*told, "sets"), asked, str(path), told=True)
     used = [AXES[n] for n in space]
     facts = (*facts, f"rows {used[0]}, columns {used[1]}") if used[:2] != list(AXES[:2]) else facts
-    return found, facts
+    return found, facts, counts
 
 
 def write_cfl(path: Path, array: np.ndarray) -> None:

@@ -9,15 +9,15 @@ CONVERTERS = {
     ".7": "GE raw data (P files, .7): pfile_to_ismrmrd or ge_to_ismrmrd, to .h5",
     ".raw": "Philips raw data (.raw with .lab): philips_to_ismrmrd -f FILE -o FILE.h5",
     ".lab": "Philips raw data (.raw with .lab): philips_to_ismrmrd -f FILE -o FILE.h5",
-    ".list": "Philips raw data (.data with .list): philips_to_ismrmrd, or read it in Python and save "
-    "a complex array with numpy.save",
-    ".data": "Philips raw data (.data with .list): philips_to_ismrmrd, or read it in Python and save "
-    "a complex array with numpy.save",
-    ".nii": "NIfTI holds images, not k-space: give the raw data of the scanner, or simulate k-space "
-    "of a complex image (.npy) with invdiff degrade mri",
+    ".list": "Philips raw data (.data with .list): philips_to_ismrmrd, or read it in Python and "
+    "save a complex array with numpy.save",
+    ".data": "Philips raw data (.data with .list): philips_to_ismrmrd, or read it in Python and "
+    "save a complex array with numpy.save",
+    ".nii": "NIfTI holds images, not k-space: give the raw data of the scanner, or simulate "
+    "k-space of a complex image (.npy) with invdiff degrade mri",
     ".dcm": "DICOM holds images, not k-space: give the raw data of the scanner",
-    ".fid": "Varian or Agilent raw data (fid): read it with nmrglue and save a complex array (coils, "
-    "H, W) with numpy.save",
+    ".fid": "Varian or Agilent raw data (fid): read it with nmrglue and save a complex array "
+    "(coils, H, W) with numpy.save",
     ".ra": "RawArray: read it in Python and save it with numpy.save",
     ".seq": "a Pulseq file holds a sequence and no samples: give the raw data of the scanner",
 }

@@ -22,8 +22,8 @@ def finished(
     facts: tuple[str, ...],
     origin: Origin | None = None,
 ) -> KSpace:
-    """Checked and masked k-space (coils, H, W). origin: corner moves the zero frequency, of the mask
-    too, to the middle."""
+    """Checked and masked k-space (coils, H, W). origin: corner moves the zero frequency, of the
+    mask too, to the middle."""
     k = torch.from_numpy(np.array(data, np.complex64, order="C"))
     size = int(k.shape[-2]), int(k.shape[-1])
     soft = 0

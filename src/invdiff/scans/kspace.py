@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -24,10 +24,11 @@ class KSpace:
     scans in the file, as `CorrelatedGaussian` takes it: E[n n^H] / 2, that of the real parts; None
     without such scans. noise_level: whether its level holds, or its shape alone, where a file tells
     no dwell times.
-    calibration: samples for the coil maps alone, (coils, H, W) as data, of a scan of their own; None
-    where data holds the calibration lines. placement: where the image lies in the scanner. dwell:
-    time of one sample in us, 0 where it is not told; averaged: mean of 1 / how often a sample was
-    measured: the share of the power of noise that is left.
+    calibration: samples for the coil maps alone, (coils, H, W) as data, of a scan of their own;
+    None where data holds the calibration lines. placement: where the image lies in the scanner.
+    dwell: time of one sample in us, 0 where it is not told; averaged: mean of 1 / how often a
+    sample was measured: the share of the power of noise that is left. counts: by what the file
+    holds several images (slice, echo, time, phase, set), and the numbers of these images.
     """
 
     data: Tensor
@@ -40,6 +41,7 @@ class KSpace:
     placement: Placement | None = None
     dwell: float = 0.0
     averaged: float = 1.0
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def y(self) -> Tensor:

@@ -61,19 +61,17 @@ def read_kspace(
     what BART has along axes of no other name. encoding: of raw data. mask: (H, W) or (W,), in place
     of the file's. first: what the first of three axes is; by default coils, in HDF5 slices. axes:
     names of all axes, as "slices,y,x,coils"; y are the rows; z makes three dimensions, which are
-    transformed along one that is fully sampled. origin: where the zero frequency is, centre or corner.
-    crop: remove the oversampling of the readout (H) where a header tells of it, by its fields of
-    view, and all rows are sampled alike: transform, keep the middle, transform back. Noise keeps its
-    level, for the transform is orthonormal.
+    transformed along one that is fully sampled. origin: where the zero frequency is, centre or
+    corner. crop: remove the oversampling of the readout (H) where a header tells of it, by its
+    fields of view, and all rows are sampled alike: transform, keep the middle, transform back.
+    Noise keeps its level, for the transform is orthonormal.
     Without a mask, what is 0 in all coils counts as not sampled. Facts tell what was done.
     Raises InvdiffError, one sentence with the name of the file, when it is broken or unknown, and
     where its axes or its origin are more likely others than those that are taken.
     """
     path = Path(path)
     names = axes_of(axes)
-    asked = Asked(
-        key, slice, echo, time, phase, set, encoding, first, names, origin, crop
-    )
+    asked = Asked(key, slice, echo, time, phase, set, encoding, first, names, origin, crop)
     with guarded(path, "k-space"):
         return _read(path, asked, mask)
 
@@ -95,15 +93,19 @@ def _read(path: Path, asked: Asked, mask: Tensor | None) -> KSpace:
     if ending == ".npy":
         array = read_array(path)
         names = named_axes(array, asked, str(path), FRONT)
-        data, told = image_of(array, names, asked, str(path))
-        return finished(path, data, mask, ("numpy array", *told), asked.origin)
+        data, told, counts = image_of(array, names, asked, str(path))
+        return replace(
+            finished(path, data, mask, ("numpy array", *told), asked.origin), counts=counts
+        )
     if ending == ".npz":
         return _npz(path, asked, mask)
     if ending in (".h5", ".hdf5", ".mrd"):
         return _hdf5(path, asked, mask)
     if ending in (".cfl", ".hdr"):
-        data, told = bart_image(read_cfl(path), asked, path)
-        return finished(path, data, mask, ("BART array", *told), asked.origin)
+        data, told, counts = bart_image(read_cfl(path), asked, path)
+        return replace(
+            finished(path, data, mask, ("BART array", *told), asked.origin), counts=counts
+        )
     if ending == ".mat":
         return _mat(path, asked, mask)
     raise InvdiffError(
@@ -126,10 +128,12 @@ def _npz(path: Path, asked: Asked, mask: Tensor | None) -> KSpace:
             )
         (found,) = complex_
     array, what = file[found], f"{found} in {path}"
-    data, told = image_of(array, named_axes(array, asked, what, FRONT), asked, what)
+    data, told, counts = image_of(array, named_axes(array, asked, what, FRONT), asked, what)
     if mask is None and "mask" in file.names:
         mask = torch.from_numpy(_plain(file["mask"]))
-    return finished(path, data, mask, (f"array {found}", *told), asked.origin)
+    return replace(
+        finished(path, data, mask, (f"array {found}", *told), asked.origin), counts=counts
+    )
 
 
 def _packed(file: Npz) -> tuple[np.ndarray, Tensor]:
@@ -149,13 +153,13 @@ def _mat(path: Path, asked: Asked, mask: Tensor | None) -> KSpace:
         what = f"{name} in {path}"
         plain = _Forward(array) if file.reversed_ else array
         names = named_axes(plain, asked, what, BACK)
-        data, told = image_of(plain, names, asked, what)
+        data, told, counts = image_of(plain, names, asked, what)
         if mask is None and "mask" in file.shapes and name != "mask":
             found = file["mask"]
             m = taken(found, (), tuple(found.shape), f"mask in {path}")
             mask = torch.from_numpy(_plain(m.T if file.reversed_ else m))
     fact = f"array {name} of a MATLAB file, axes {', '.join(n for n in names)}"
-    return finished(path, data, mask, (fact, *told), asked.origin)
+    return replace(finished(path, data, mask, (fact, *told), asked.origin), counts=counts)
 
 
 class _Forward:
@@ -180,11 +184,12 @@ def _hdf5(path: Path, asked: Asked, mask: Tensor | None) -> KSpace:
         what = f"{asked.key or 'kspace'} in {path}"
         fastmri = bool({"ismrmrd_header", "reconstruction_rss", "reconstruction_esc"} & {*file})
         names = named_axes(array, asked, what, FRONT, "slices")
-        data, told = image_of(array, names, asked, what, fastmri)
+        data, told, counts = image_of(array, names, asked, what, fastmri)
         if mask is None and "mask" in file:
             m = _dataset(file, "mask", path)
             mask = torch.from_numpy(_plain(taken(m, (), m.shape, f"mask in {path}")))
         k = finished(path, data, mask, ("HDF5 of fastMRI's layout", *told), asked.origin)
+        k = replace(k, counts=counts)
         header = _header(file, path)
     if header is None:
         return k
@@ -207,13 +212,13 @@ def _raw(path: Path, group: Any, asked: Asked, mask: Tensor | None) -> KSpace:
     """ISMRMRD raw data."""
     if asked.axes is not None or asked.origin is not None or asked.first is not None:
         raise InvdiffError(
-            f"{path} is ISMRMRD raw data, which tells its axes and its origin itself; leave --axes, "
-            "--first and --origin out."
+            f"{path} is ISMRMRD raw data, which tells its axes and its origin itself; leave "
+            "--axes, --first and --origin out."
         )
     raw = read_raw(path, group, asked)
     k = finished(path, raw.data, raw.mask if mask is None else mask, raw.facts)
     k = replace(k, recon=raw.recon, placement=raw.placement)
-    k = replace(k, dwell=raw.dwell, averaged=raw.averaged)
+    k = replace(k, dwell=raw.dwell, averaged=raw.averaged, counts=raw.counts)
     if raw.noise is not None:
         k = replace(k, noise=raw.noise.covariance, noise_level=raw.noise.told)
     if raw.calibration is not None and math.prod(raw.calibration.shape):

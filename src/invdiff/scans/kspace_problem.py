@@ -23,6 +23,8 @@ COIL_ITERATIONS = 10
 """Bound on the conjugate gradients of a multi-coil problem; enough for samplers."""
 CROP = 0.0
 """Eigenvalue of ESPIRiT below which maps are 0."""
+WHITENED = "coils whitened by the noise scan, with their intensity restored"
+"""What is told of noise scans that are used."""
 DOUBT = 0.7
 """Share of the level of a noise scan below which what the rim of k-space shows contradicts it."""
 
@@ -32,7 +34,9 @@ class MRI:
     """A problem for a prior of magnitudes of about 0 to 1, real and imaginary part as channels.
 
     scale: x times scale is in the units of the file. sigma: noise per real part in these units.
-    how: where sigma comes from. notes: what was done beyond, and what is in doubt.
+    how: where sigma comes from. notes: what was done beyond, and what is in doubt. support: (H, W),
+    False where the coils see nothing, so that nothing was measured and the image is 0; None where
+    they see all.
     """
 
     problem: Problem
@@ -40,6 +44,15 @@ class MRI:
     sigma: float
     how: str
     notes: tuple[str, ...] = ()
+    support: Tensor | None = None
+
+
+def support_of(maps: Tensor | None) -> Tensor | None:
+    """(H, W), False where maps (coils, H, W) are 0; None where they are nowhere 0."""
+    if maps is None:
+        return None
+    seen = (maps != 0).any(0)
+    return None if bool(seen.all()) else seen
 
 
 def mri_problem(
@@ -55,13 +68,13 @@ def mri_problem(
 
     maps: coil sensitivities (coils, H, W), complex; None estimates those of several coils by
     ESPIRiT, from the calibration samples of k where it has such, and with support: 0 where the
-    eigenvalue is below crop. sigma: noise per real part in the units of the file; None takes that of
-    the noise scan, else the smaller of two upper bounds: `noise_from_kspace` of the outermost
+    eigenvalue is below crop. sigma: noise per real part in the units of the file; None takes that
+    of the noise scan, else the smaller of two upper bounds: `noise_from_kspace` of the outermost
     samples of all k-space, and for several coils `noise_from_coils`. estimate: take these in any
-    case. rows: only the middle of k-space, so many rows and columns in proportion: larger voxels, and
-    the same noise. whiten: use the covariance of a noise scan, k.noise, where there is one; the
-    image keeps the intensity of the coils as they are, and sigma is the root of their mean variance.
-    The scale is that of Jalal et al. 2021 (`mvue_scale`).
+    case. rows: only the middle of k-space, so many rows and columns in proportion: larger voxels,
+    and the same noise. whiten: use the covariance of a noise scan, k.noise, where there is one; the
+    image keeps the intensity of the coils as they are, and sigma is the root of their mean
+    variance. The scale is that of Jalal et al. 2021 (`mvue_scale`).
     Raises InvdiffError when maps do not fit, or they or the noise cannot be estimated.
     """
     if rows is not None:
@@ -87,7 +100,8 @@ def mri_problem(
     A: Linear = Fourier(k.sampling)
     if maps is not None:
         A = Sense(maps[None].to(k.data.dtype), k.sampling, cg_iterations=COIL_ITERATIONS)
-    return MRI(Problem(k.y / scale, A, Gaussian(level / scale), (2, *size)), scale, level, how)
+    problem = Problem(k.y / scale, A, Gaussian(level / scale), (2, *size))
+    return MRI(problem, scale, level, how, (), support_of(maps))
 
 
 def _whitened(
@@ -108,14 +122,17 @@ def _whitened(
     # the image of all coils: sum conj(S) y / sum |S|^2
     image = root_sum_of_squares(mvue(white.y, seen[None]))[0, 0]
     there = power > 0.05 * top
-    scale = float(torch.where(there, image / power.clamp_min(0.05 * top), 0).flatten().quantile(0.99))
+    scale = float(
+        torch.where(there, image / power.clamp_min(0.05 * top), 0).flatten().quantile(0.99)
+    )
     level, how, notes = _level(w, white, whole, seen, sigma, estimate or not k.noise_level)
     A: Linear = Fourier(k.sampling)
     if len(k.data) > 1:
         A = Sense(weights.to(k.data.dtype), k.sampling, cg_iterations=COIL_ITERATIONS)
     problem = Problem(y / scale, A, Gaussian(level / float(top) / scale), (2, *k.mask.shape))
-    notes = ("coils whitened by the noise scan, with their intensity restored", *notes)
-    return MRI(problem, scale, level * w.mean, how, notes)
+    notes = (WHITENED, *notes)
+    support = support_of(found) if len(k.data) > 1 else None
+    return MRI(problem, scale, level * w.mean, how, notes, support)
 
 
 def _level(

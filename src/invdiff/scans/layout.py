@@ -11,10 +11,18 @@ from invdiff.scans.asked import Asked, chosen_of
 from invdiff.scans.files import check_size
 from invdiff.scans.plausible import check_channels, check_domain, check_lengths
 
-COUNTER_OF = {"slices": "slice", "echoes": "echo", "times": "time", "phases": "phase", "sets": "set"}
+COUNTER_OF = {
+    "slices": "slice",
+    "echoes": "echo",
+    "times": "time",
+    "phases": "phase",
+    "sets": "set",
+}
 """Axes along which there are several images, and what one of them is asked for by."""
 PARTS = "real and imaginary"
 """Name of a last axis of two, the parts of complex numbers."""
+Counts = dict[str, tuple[int, ...]]
+"""What a file holds several images by, and the numbers of these images."""
 FRONT = {2: ("y", "x"), 3: ("coils", "y", "x"), 4: ("slices", "coils", "y", "x")}
 """Axes of numpy arrays and HDF5 files, by their number."""
 BACK = {
@@ -64,8 +72,9 @@ def named_axes(
 
 def image_of(
     array: Any, names: tuple[str, ...], asked: Asked, what: str, told: bool = False
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """One image (coils, H, W), complex, of an array with these axes, and what was chosen.
+) -> tuple[np.ndarray, tuple[str, ...], Counts]:
+    """One image (coils, H, W), complex, of an array with these axes, what was chosen, and which
+    images there are.
 
     Only what is asked for is read. told: whether something else than sizes and values, as a header,
     says what the axes are; then they are not questioned.
@@ -76,7 +85,8 @@ def image_of(
     open_ = asked.axes is None and not told
     if open_:
         check_lengths(shape, names, what)
-    index, facts = [], list[str]()
+    index, facts = list[Any](), list[str]()
+    counts: Counts = {}
     if "z" in names and "slices" in names:
         raise InvdiffError(f"{what} has slices and three dimensions; cut out one slab.")
     there = {COUNTER_OF.get(name, "slice" if name == "z" else "") for name in names}
@@ -88,6 +98,7 @@ def image_of(
             chosen, fact = chosen_of(COUNTER_OF[name], n, asked.index(COUNTER_OF[name]), what)
             index.append(chosen)
             facts += [fact] * (n > 1)
+            counts[COUNTER_OF[name]] = tuple(range(n))
         else:
             index.append(np.s_[:])
     if open_ and asked.first is None:
@@ -102,12 +113,13 @@ def image_of(
     if "coils" not in left:
         k, left = k[None], ("coils", *left)
     if "z" in left:
-        k, left, fact = _deep(k, left, asked, what)
+        k, left, fact, n = _deep(k, left, asked, what)
         facts.append(fact)
+        counts["slice"] = tuple(range(n))
     k = k.transpose([left.index(name) for name in ("coils", "y", "x")])
     if asked.origin is None:
         check_domain(k, what)
-    return k, tuple(facts)
+    return k, tuple(facts), counts
 
 
 def is_complex(dtype: np.dtype[Any]) -> bool:
@@ -133,7 +145,7 @@ def _averaged(k: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
 
 def _deep(
     k: np.ndarray, names: tuple[str, ...], asked: Asked, what: str
-) -> tuple[np.ndarray, tuple[str, ...], str]:
+) -> tuple[np.ndarray, tuple[str, ...], str, int]:
     """k-space at one position of three dimensions, along the first axis of them that is sampled all
     or not at all: a centred, orthonormal inverse transform along it."""
     space = [name for name in names if name in ("z", "y", "x")]
@@ -159,7 +171,7 @@ def _deep(
     rows, columns = (name for name in space if name != along)
     left = [{rows: "y", columns: "x"}.get(name, name) for name in left]
     told = f"3-D, transformed along axis {along}, of {n}: {fact}"
-    return k, tuple(left), told
+    return k, tuple(left), told, n
 
 
 def _sizes(shape: tuple[int, ...]) -> str:

@@ -56,7 +56,9 @@ class Matlab:
 
         check_size(self.shapes[name], 8, f"{name} in {self.path}")
         with guarded(self.path, "a MATLAB file"):
-            found = scipy.io.loadmat(self.path, variable_names=[name], verify_compressed_data_integrity=True)
+            found = scipy.io.loadmat(
+                self.path, variable_names=[name], verify_compressed_data_integrity=True
+            )
             array = np.asarray(found[name])
         if array.dtype.kind not in "buifc":
             raise InvdiffError(f"{name} in {self.path} holds {array.dtype} and not numbers.")
@@ -74,8 +76,8 @@ class Matlab:
             found = [n for n in found if is_complex(self[n].dtype)]
         if len(found) != 1:
             raise InvdiffError(
-                f"{self.path} holds {len(found)} complex arrays and none called kspace; name one of "
-                f"{', '.join(self.shapes) or 'none'} by key."
+                f"{self.path} holds {len(found)} complex arrays and none called kspace; name one "
+                f"of {', '.join(self.shapes) or 'none'} by key."
             )
         return found[0], self[found[0]]
 

@@ -6,7 +6,7 @@ where the encoded matrix does, at half a cycle per pixel, and that is another nu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, nearest
-from invdiff.scans.files import check_size, guarded, hdf5
 from invdiff.scans.asked import Asked
+from invdiff.scans.files import check_size, guarded, hdf5
+from invdiff.scans.placement import Placement, of_head
 from invdiff.scans.raw import Readouts, readouts
 from invdiff.scans.raw_header import Header, read_header
 
@@ -34,7 +35,7 @@ class NonCartesianKSpace:
     view, u along columns (y of the file) and v along rows (x), as `NonCartesian` takes them.
     size: (H, W) of the image, pixels of the encoded resolution over the field of view that the
     scanner shows. facts: what was found and done, one short phrase each. noise, noise_level:
-    covariance of the coils' noise, as in `KSpace`.
+    covariance of the coils' noise, as in `KSpace`; so are counts, placement and dwell.
     """
 
     data: Tensor
@@ -43,6 +44,9 @@ class NonCartesianKSpace:
     facts: tuple[str, ...] = ()
     noise: Tensor | None = None
     noise_level: bool = True
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    placement: Placement | None = None
+    dwell: float = 0.0
 
     @property
     def y(self) -> Tensor:
@@ -50,9 +54,7 @@ class NonCartesianKSpace:
         return self.data[None]
 
 
-def is_noncartesian(
-    path: str | Path, key: str | None = None, encoding: int | None = None
-) -> bool:
+def is_noncartesian(path: str | Path, key: str | None = None, encoding: int | None = None) -> bool:
     """Whether a file is ISMRMRD raw data with another trajectory than a Cartesian one."""
     path = Path(path)
     if path.suffix.lower() not in (".h5", ".hdf5", ".mrd") or not path.exists():
@@ -206,9 +208,23 @@ def _finished(r: Readouts, data: np.ndarray, cycles: np.ndarray, told: str) -> N
         f"{coils} coil{'s' * (coils > 1)}, image of {h} x {w}",
         told,
     )
-    return NonCartesianKSpace(torch.from_numpy(data), uv, (h, w), facts, *_noise(r))
+    return NonCartesianKSpace(
+        torch.from_numpy(data), uv, (h, w), facts, *_noise(r), r.counts, _placement(r), _dwell(r)
+    )
 
 
 def _noise(r: Readouts) -> tuple[Tensor | None, bool]:
     """Covariance of the coils' noise, and whether its level holds."""
     return (None, True) if r.noise is None else (r.noise.covariance, r.noise.told)
+
+
+def _placement(r: Readouts) -> Placement | None:
+    """Of the image, with pixels of the encoded resolution."""
+    x, y, _ = (mm / n for mm, n in zip(r.header.encoded_mm, r.header.encoded, strict=True))
+    return of_head(r.heads[r.lines[0]], (x, y, r.header.recon_mm[2]))
+
+
+def _dwell(r: Readouts) -> float:
+    """Time of a sample in us, 0 where it is not told."""
+    found = float(r.heads[r.lines[0]]["sample_time_us"])
+    return found if 0 < found < np.inf else 0.0

@@ -15,9 +15,9 @@ Vector = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Placement:
-    """voxel: mm along rows (H), columns (W) and the normal, 0 where it is not told. directions: unit
-    vectors of patient coordinates (left, posterior, head) along these three; centre: of the pixel
-    (H // 2, W // 2) in mm; None where a file tells no position."""
+    """voxel: mm along rows (H), columns (W) and the normal, 0 where it is not told. directions:
+    unit vectors of patient coordinates (left, posterior, head) along these three; centre: of the
+    pixel (H // 2, W // 2) in mm; None where a file tells no position."""
 
     voxel: Vector
     directions: tuple[Vector, Vector, Vector] | None = None
@@ -47,8 +47,8 @@ class Placement:
 def of_head(head: Any, voxel: Vector, deep: int | None = None) -> Placement | None:
     """Of the head of a readout of raw data; None where no pixel size is told.
 
-    voxel: along readout, phase encoding and slice. deep: of three dimensions, the position along the
-    readout from the middle: the image's rows are then phase encodings, its columns partitions.
+    voxel: along readout, phase encoding and slice. deep: of three dimensions, the position along
+    the readout from the middle: the image's rows are then phase encodings, its columns partitions.
     """
     vectors = [np.asarray(head[f"{name}_dir"], float) for name in ("read", "phase", "slice")]
     middle = np.asarray(head["position"], float)

@@ -20,11 +20,11 @@ NEAR = 0.3
 AREA = 0.1
 """Share of all samples above which "around the strongest" says nothing."""
 FLAT = 0.1
-"""Share of energy around the strongest sample below which an array is no k-space of an image, if its
-transform is."""
+"""Share of energy around the strongest sample below which an array is no k-space of an image, if
+its transform is."""
 CHANNELS = (0.02, 0.1)
-"""What is left of a sample of one channel, that its neighbours do not tell, by the neighbours of all
-channels: below for coils (0.001 to 0.02 of a measured brain and of simulated coils), above for
+"""What is left of a sample of one channel, that its neighbours do not tell, by the neighbours of
+all channels: below for coils (0.001 to 0.02 of a measured brain and of simulated coils), above for
 images of their own (0.19 to 0.5 of heads)."""
 MOST = 8
 """Channels that are looked at."""
@@ -57,8 +57,8 @@ def check_lengths(shape: tuple[int, ...], names: tuple[str, ...], what: str) -> 
 
 
 def check_domain(k: np.ndarray, what: str) -> None:
-    """Raise InvdiffError where the strongest samples of k-space (coils, H, W) are not in the middle,
-    or where it looks like an image."""
+    """Raise InvdiffError where the strongest samples of k-space (coils, H, W) are not in the
+    middle, or where it looks like an image."""
     power = np.square(np.abs(np.nan_to_num(k, posinf=0, neginf=0))).sum(0, dtype=np.float64)
     at, share = _peak(power)
     if share is None:
@@ -71,13 +71,13 @@ def check_domain(k: np.ndarray, what: str) -> None:
             "is the zero frequency in the corner, as numpy.fft.fft2 leaves it? Then give --origin "
             "corner"
             if corner
-            else "was k-space cut or shifted? Then pad it with zeros, or shift it, so that the zero "
-            "frequency is in the middle"
+            else "was k-space cut or shifted? Then pad it with zeros, or shift it, so that the "
+            "zero frequency is in the middle"
         )
         raise InvdiffError(
-            f"The strongest sample of {what} is at ({at[0]}, {at[1]}) of {size[0]} x {size[1]}, not "
-            f"in the middle, ({size[0] // 2}, {size[1] // 2}): {answer}; --origin centre takes it "
-            "as it is."
+            f"The strongest sample of {what} is at ({at[0]}, {at[1]}) of {size[0]} x {size[1]}, "
+            f"not in the middle, ({size[0] // 2}, {size[1] // 2}): {answer}; --origin centre takes "
+            "it as it is."
         )
     if share < FLAT and (power > 0).mean() > 0.5:
         image = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(k, axes=(-2, -1))), axes=(-2, -1))
@@ -85,9 +85,9 @@ def check_domain(k: np.ndarray, what: str) -> None:
         middle = all(_apart(p, n // 2, n) <= 2 for p, n in zip(turned, size, strict=True))
         if theirs is not None and theirs >= 0.5 and middle:
             raise InvdiffError(
-                f"{what} looks like an image and not like its k-space, for its energy is spread and "
-                "that of its Fourier transform is in the middle; transform it first (centred, as "
-                "invdiff.operators.fft2c), or give --origin centre if it is k-space."
+                f"{what} looks like an image and not like its k-space, for its energy is spread "
+                "and that of its Fourier transform is in the middle; transform it first (centred, "
+                "as invdiff.operators.fft2c), or give --origin centre if it is k-space."
             )
 
 

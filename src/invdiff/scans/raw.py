@@ -34,7 +34,8 @@ from invdiff.scans.raw_sieve import (
 @dataclass(frozen=True, eq=False)
 class NoiseScan:
     """covariance: of the coils' noise in one readout of the image, as `KSpace.noise`. told: whether
-    the dwell times of noise and image are known, so that its level is right, not its shape alone."""
+    the dwell times of noise and image are known, so that its level is right, not
+    its shape alone."""
 
     covariance: Tensor
     told: bool
@@ -56,6 +57,7 @@ class Readouts:
     calibration_header: Header
     noise: NoiseScan | None
     facts: tuple[str, ...]
+    counts: dict[str, tuple[int, ...]]
 
     def samples(self, k: int) -> np.ndarray:
         """Those of the readout k that count, (coils, samples) complex64."""
@@ -85,7 +87,7 @@ def readouts(path: Path, group: Any, header: Header, asked: Asked, grid: bool = 
     records = inside(group["data"], path)
     check_size(records.shape, records.dtype["head"].itemsize, f"data in {path}")
     heads = records.fields("head")[:]
-    lines, told = image_lines(heads, header, asked, path, grid)
+    lines, told, counts = image_lines(heads, header, asked, path, grid)
     if flagged(heads, REVERSE)[lines].any():
         raise InvdiffError(
             f"{path} holds readouts that run backwards (EPI), which need a phase correction; "
@@ -114,7 +116,7 @@ def readouts(path: Path, group: Any, header: Header, asked: Asked, grid: bool = 
     if len(calibration) and heads["encoding_space_ref"][calibration[0]] != header.number:
         own = read_header(group, path, int(heads["encoding_space_ref"][calibration[0]]))
     return Readouts(
-        path, header, records, heads, lines, calibration, own, noise, tuple(facts)
+        path, header, records, heads, lines, calibration, own, noise, tuple(facts), counts
     )
 
 
@@ -172,15 +174,13 @@ def scaled_noise(
     """The covariance for readouts of another dwell time: the power of noise is proportional to the
     bandwidth, 1 / dwell time.
 
-    bandwidth: the noise of a scan lacks what the receiver filters at its edges, so that its power is
-    this share of the power in the middle of the band, where the image is.
+    bandwidth: the noise of a scan lacks what the receiver filters at its edges, so that its power
+    is this share of the power in the middle of the band, where the image is.
     """
-    known = noise_us > 0 and image_us > 0 and np.isfinite([noise_us, image_us]).all()
+    known = 0 < noise_us < np.inf and 0 < image_us < np.inf
     factor = (noise_us / image_us if known else 1.0) / bandwidth
     fact = f"noise covariance of the coils from {where}"
-    fact += (
-        f", dwell times {noise_us:g} and {image_us:g} us" if known else ", dwell times not told"
-    )
+    fact += f", dwell times {noise_us:g} and {image_us:g} us" if known else ", dwell times not told"
     return NoiseScan(covariance * factor, known, fact)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Raw:
     readout: bool = True
     dwell: float = 0.0
     averaged: float = 1.0
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def read_raw(path: Path, group: Any, asked: Asked) -> Raw:
@@ -110,6 +111,7 @@ def _deep(r: Readouts, wanted: int | None) -> Raw:
             f"0; there is no slice {wanted}."
         )
     offset = position - shown // 2
+    r.counts["slice"] = tuple(range(shown))
     cells, calibration, told = _joined(r, lambda lines, of: _partitions(r, lines, of, offset))
     middle = ", the middle one" if wanted is None else ""
     told = (
@@ -172,7 +174,7 @@ def _finished(
     dwell = float(r.heads[r.lines[0]]["sample_time_us"])
     return Raw(
         data, mask, (*told, *again), recon, noise, calibration, placement, readout,
-        dwell if 0 < dwell < math.inf else 0.0, share,
+        dwell if 0 < dwell < math.inf else 0.0, share, r.counts,
     )  # fmt: skip
 
 
@@ -197,9 +199,7 @@ def _placed(r: Readouts, lines: np.ndarray, calibration: Header | None) -> Cells
     return data / np.maximum(counts, 1), counts
 
 
-def _partitions(
-    r: Readouts, lines: np.ndarray, calibration: Header | None, offset: int
-) -> Cells:
+def _partitions(r: Readouts, lines: np.ndarray, calibration: Header | None, offset: int) -> Cells:
     """k-space (coils, y, z) at a position of the readout, from the middle, and counts (y, z)."""
     width, height, depth = r.header.encoded
     check_size((r.coils, height, depth), 8, f"k-space of {r.path}")

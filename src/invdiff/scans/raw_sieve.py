@@ -34,6 +34,7 @@ class Sieve:
     def __init__(self, heads: np.ndarray, lines: np.ndarray, what: str = "readouts") -> None:
         self.heads, self.lines, self.what = heads, lines, what
         self.told: list[str] = []
+        self.counts: dict[str, tuple[int, ...]] = {}
 
     @property
     def left(self) -> np.ndarray:
@@ -72,8 +73,8 @@ def flagged(heads: np.ndarray, *bits: int) -> np.ndarray:
 
 def image_lines(
     heads: np.ndarray, header: Header, asked: Asked, path: Path, grid: bool
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The readouts of one image, and what was chosen and left out.
+) -> tuple[np.ndarray, tuple[str, ...], dict[str, tuple[int, ...]]]:
+    """The readouts of one image, what was chosen and left out, and which images there are.
 
     grid: whether they are lines of a Cartesian grid, whose spans have to fit each other.
     Raises InvdiffError where none is left, and for an image that is not there.
@@ -97,7 +98,7 @@ def image_lines(
     _same(s, deep)
     if grid:
         _spans(s)
-    return s.lines, tuple(s.told)
+    return s.lines, tuple(s.told), s.counts
 
 
 def _one_slice(s: Sieve, wanted: int | None, deep: bool, path: Path) -> None:
@@ -113,6 +114,7 @@ def _one_slice(s: Sieve, wanted: int | None, deep: bool, path: Path) -> None:
     if not deep:
         middle = ", the middle one" if wanted is None else ""
         s.told.append(f"slice {chosen} of {len(found)}{middle}")
+        s.counts["slice"] = tuple(map(int, found))
     s.lines = s.lines[s.left["idx"]["slice"] == chosen]
 
 
@@ -125,6 +127,7 @@ def _one_of(s: Sieve, counter: str, name: str, wanted: int | None, path: Path) -
             f"{wanted}."
         )
     chosen = found[wanted or 0]
+    s.counts[name] = tuple(range(len(found)))
     if len(found) > 1:
         s.told.append(f"{counter} {chosen} of {len(found)}")
         s.lines = s.lines[s.left["idx"][counter] == chosen]
@@ -149,7 +152,9 @@ def _same(s: Sieve, deep: bool) -> None:
         along = np.asarray(s.left[name], np.float64)
         size = np.linalg.norm(along, axis=1)
         if (size > 0).any():
-            unit = np.divide(along, size[:, None], where=size[:, None] > 0, out=np.zeros_like(along))
+            unit = np.divide(
+                along, size[:, None], where=size[:, None] > 0, out=np.zeros_like(along)
+            )
             most = unit[size > 0][usual(np.round(unit[size > 0], 2))][0]
             s.keep((size == 0) | (unit @ most >= TURNED), "of another orientation")
 

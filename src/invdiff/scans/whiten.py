@@ -1,4 +1,5 @@
-"""Noise scans used: k-space of coils whose noise is alike, and maps that keep the image's intensity.
+"""Noise scans used: k-space of coils whose noise is alike, and maps that keep the image's
+intensity.
 
 With C = L L^H the covariance of the coils' noise, L^-1 y has white noise of level 1 in every coil
 (Pruessmann et al. 2001, "Advances in sensitivity encoding with arbitrary k-space trajectories").
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from invdiff.operators.coils import normalised
 from invdiff.scans.cfl import read_cfl
 from invdiff.scans.files import hdf5, inside
 from invdiff.scans.kspace import KSpace
+from invdiff.scans.noncartesian import NonCartesianKSpace
 from invdiff.scans.raw import noise_of, scaled_noise
 from invdiff.scans.raw_sieve import NOISE, flagged
 
@@ -65,18 +68,27 @@ class Whitening:
         return float((self.factor @ self.factor.mH).diagonal().real.mean().sqrt())
 
 
-def with_noise_scan(k: KSpace, path: Path) -> KSpace:
+K = TypeVar("K", bound=KSpace | NonCartesianKSpace)
+
+
+def with_noise_scan(k: K, path: Path, array: np.ndarray | None = None) -> K:
     """k with the noise of a scan in another file: its covariance in place of that of k.
 
     .npy (coils, n) or (n, coils), .cfl with BART's axis of coils, or ISMRMRD raw data, of which the
     noise scans count, and all readouts where none is marked so. Dwell times are accounted for where
-    both files tell them. Raises InvdiffError where the coils are not those of k.
+    both files tell them. array: in place of what the file holds. Raises InvdiffError where the
+    coils are not those of k.
     """
-    covariance, dwell, what = _covariance(path, len(k.data))
+    coils = len(k.data)
+    if array is not None:
+        covariance, dwell, what = _of_array(array, coils, str(path))
+    else:
+        covariance, dwell, what = _covariance(path, coils)
     found = scaled_noise(covariance, dwell, k.dwell, 1.0, what)
     told = found.told or not dwell  # a plain array is in the units of k-space
+    share = k.averaged if isinstance(k, KSpace) else 1.0
     return replace(
-        k, noise=found.covariance * k.averaged, noise_level=told, facts=(*k.facts, found.fact)
+        k, noise=found.covariance * share, noise_level=told, facts=(*k.facts, found.fact)
     )
 
 
@@ -101,31 +113,34 @@ def _covariance(path: Path, coils: int) -> tuple[Tensor, float, str]:
         array = np.asarray(read_cfl(path))
         if array.shape[3] != coils:
             raise InvdiffError(_other(path, str(array.shape[3]), coils))
-        scan = np.moveaxis(array, 3, 0).reshape(coils, -1)
-    elif ending == ".npy":
-        array = read_array(path)
-        axes = [k for k, n in enumerate(array.shape) if n == coils]
-        if not axes or array.dtype.kind != "c":
-            raise InvdiffError(
-                _other(path, f"shape {array.shape} of {array.dtype}, no axis of", coils)
-            )
-        if len(axes) > 1:
-            raise InvdiffError(
-                f"{path} has shape {array.shape}, and more than one axis could be its {coils} coils; "
-                "save a noise scan as (coils, samples)."
-            )
-        scan = np.moveaxis(np.asarray(array), axes[0], 0).reshape(coils, -1)
-    else:
+        return _of_array(np.moveaxis(array, 3, 0).reshape(coils, -1), coils, str(path))
+    if ending == ".npy":
+        return _of_array(read_array(path), coils, str(path))
+    raise InvdiffError(
+        f"{path} is none of the files of noise scans: .npy (coils, samples), .cfl or ISMRMRD "
+        "(.h5, .mrd)."
+    )
+
+
+def _of_array(array: np.ndarray, coils: int, what: str) -> tuple[Tensor, float, str]:
+    """The same of samples with an axis of coils, whose dwell time is not told."""
+    axes = [k for k, n in enumerate(array.shape) if n == coils]
+    if not axes or array.dtype.kind != "c":
         raise InvdiffError(
-            f"{path} is none of the files of noise scans: .npy (coils, samples), .cfl or ISMRMRD "
-            "(.h5, .mrd)."
+            f"The noise scan {what} has shape {array.shape} of {array.dtype}; complex samples "
+            f"(coils, samples) of {coils} coils are needed."
         )
-    scan = torch.from_numpy(np.array(scan, np.complex64))
+    if len(axes) > 1:
+        raise InvdiffError(
+            f"The noise scan {what} has shape {array.shape}, and more than one axis could be its "
+            f"{coils} coils; save it as (coils, samples)."
+        )
+    scan = torch.from_numpy(np.array(np.moveaxis(array, axes[0], 0), np.complex64))
     if not bool(torch.isfinite(torch.view_as_real(scan)).all()):
-        raise InvdiffError(f"{path} holds NaN or infinite values, so no noise scan.")
-    found = noise_from_scan(scan).value
+        raise InvdiffError(f"{what} holds NaN or infinite values, so no noise scan.")
+    found = noise_from_scan(scan.reshape(coils, -1)).value
     assert isinstance(found, Tensor)
-    return found.to(torch.complex64), 0.0, str(path)
+    return found.to(torch.complex64), 0.0, what
 
 
 def _other(path: Path, found: str, coils: int) -> str:
