@@ -132,7 +132,8 @@ def _whitened(
     problem = Problem(y / scale, A, Gaussian(level / float(top) / scale), (2, *k.mask.shape))
     notes = (WHITENED, *notes)
     support = support_of(found) if len(k.data) > 1 else None
-    return MRI(problem, scale, level * w.mean, how, notes, support)
+    told = level * w.mean if sigma is not None else level / float(power[there].median())
+    return MRI(problem, scale, told, how, notes, support)
 
 
 def _level(
@@ -144,8 +145,8 @@ def _level(
     if estimate:
         own = maps if len(maps) > 1 else None
         level, how = level_of(white, own, w.white(whole))
-        return level, f"{how}, of whitened coils, on average over them", ()
-    how = "from the noise scan, on average over the coils"
+        return level, f"{how}, of whitened coils, together", ()
+    how = "from the noise scan, of the coils together"
     try:
         rim = noise_from_kspace(w.white(whole)).sigma
     except InvdiffError:  # too few samples to tell

@@ -79,8 +79,10 @@ def noncartesian_problem(
     unit = 1 / _norm(A)
     scaled = dataclasses.replace(A, maps=A._as("maps", k.y) * unit, density=density / unit**2)
     problem = Problem(k.y * (unit / scale), scaled, Gaussian(level * unit / scale), (2, *k.size))
-    mean = 1.0 if w is None else w.mean
-    return MRI(problem, scale, level * mean, how, notes, support)
+    told = level
+    if w is not None:
+        told = level * w.mean if sigma is not None else level / float(power[power > least].median())
+    return MRI(problem, scale, told, how, notes, support)
 
 
 def _level(
@@ -91,7 +93,7 @@ def _level(
     if sigma is not None:
         return Gaussian(sigma).sigma / (1.0 if w is None else w.mean), "as given", notes
     if w is not None and k.noise_level and not estimate:
-        return 1.0, "from the noise scan, on average over the coils", notes
+        return 1.0, "from the noise scan, of the coils together", notes
     return _noise(k), "from the outermost samples, an upper bound", notes
 
 
