@@ -26,6 +26,9 @@ CHANNELS = (0.02, 0.1)
 """What is left of a sample of one channel, that its neighbours do not tell, by the neighbours of
 all channels: below for coils (0.001 to 0.02 of a measured brain and of simulated coils), above for
 images of their own (0.19 to 0.5 of heads)."""
+CLEAR = 0.8
+"""Share of all energy in the middle of k-space, below which noise would pass for images of their
+own."""
 MOST = 8
 """Channels that are looked at."""
 
@@ -180,7 +183,7 @@ def _unexplained(k: np.ndarray) -> float | None:
     c = np.asarray(k[:, top : top + rows, left : left + columns], np.complex128)
     total = np.square(np.abs(k)).sum()
     inside = np.square(np.abs(c)).sum()
-    if not np.isfinite(total) or rows * columns > 0.5 * h * w or inside < 0.5 * total:
+    if not np.isfinite(total) or rows * columns > 0.5 * h * w or inside < CLEAR * total:
         return None
     flat = c.reshape(len(c), -1)
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
