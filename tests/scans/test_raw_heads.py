@@ -94,7 +94,13 @@ def test_counters_choose_an_image(tmp_path: Path) -> None:
              for t in range(3) for e in range(2) for s in range(Y)]  # fmt: skip
     k = read(tmp_path / "r.h5", SQUARE, found, echo=1, time=2)
     np.testing.assert_array_equal(k.data.numpy(), (22 * FULL).astype(np.complex64))
-    assert k.counts == {"slice": (0,), "echo": (0, 1), "time": (0, 1, 2), "phase": (0,), "set": (0,)}
+    assert k.counts == {
+        "slice": (0,),
+        "echo": (0, 1),
+        "time": (0, 1, 2),
+        "phase": (0,),
+        "set": (0,),
+    }
     with pytest.raises(InvdiffError, match="there is no time 3"):
         read_kspace(tmp_path / "r.h5", time=3)
 
@@ -139,8 +145,8 @@ def test_fields_of_view_decide_what_is_cropped(tmp_path: Path, shown: int) -> No
 
 
 def test_samples_of_twice_the_encoded_matrix(tmp_path: Path) -> None:
-    """Denser samples are of a larger field of view; where the pixels that are shown are those of all
-    samples, the matrix alone was wrong."""
+    """Denser samples are of a larger field of view; where the pixels that are shown are those of
+    all samples, the matrix alone was wrong."""
     image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(FULL, axes=1), axis=1), axes=1)
     half = SQUARE.replace(b"<x>16</x>", b"<x>8</x>")
     k = read(tmp_path / "r.h5", half, lines())
@@ -152,10 +158,9 @@ def test_samples_of_twice_the_encoded_matrix(tmp_path: Path) -> None:
 
 
 def test_phase_oversampling_is_told(tmp_path: Path) -> None:
-    xml = SQUARE.replace(b"<reconSpace>", b"<reconSpace>")
-    head, tail = xml.split(b"<reconSpace>")
-    k = read(tmp_path / "r.h5", head + b"<reconSpace>" + tail.replace(b"<y>200</y>", b"<y>100</y>", 1),
-             lines())  # fmt: skip
+    head, tail = SQUARE.split(b"<reconSpace>")
+    xml = head + b"<reconSpace>" + tail.replace(b"<y>200</y>", b"<y>100</y>", 1)
+    k = read(tmp_path / "r.h5", xml, lines())
     assert k.data.shape == (2, X, Y) and k.recon == (X, Y // 2)
 
 
