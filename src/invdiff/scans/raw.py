@@ -165,7 +165,15 @@ def noise_of(
         raise InvdiffError(f"The noise scans of {path} are too short, or hold NaN.")
     cov = noise_from_scan(torch.from_numpy(n)).value
     assert isinstance(cov, Tensor)
+    check_covariance(cov, str(path))
     return cov.to(torch.complex64), float(heads["sample_time_us"][lines[0]])
+
+
+def check_covariance(cov: Tensor, what: str) -> None:
+    """Raise InvdiffError for a covariance that no noise has: 0, or beyond what float32 holds."""
+    top = float(cov.abs().amax())
+    if not 1e-30 < top < 1e30:
+        raise InvdiffError(f"The noise scan of {what} has a power of {top:.3g}; it is no noise.")
 
 
 def scaled_noise(
@@ -178,6 +186,7 @@ def scaled_noise(
     is this share of the power in the middle of the band, where the image is.
     """
     known = 0 < noise_us < np.inf and 0 < image_us < np.inf
+    known = known and 1e-4 < noise_us / image_us < 1e4  # else a field holds something else
     factor = (noise_us / image_us if known else 1.0) / bandwidth
     fact = f"noise covariance of the coils from {where}"
     fact += f", dwell times {noise_us:g} and {image_us:g} us" if known else ", dwell times not told"

@@ -26,7 +26,7 @@ from invdiff.scans.cfl import read_cfl
 from invdiff.scans.files import hdf5, inside
 from invdiff.scans.kspace import KSpace
 from invdiff.scans.noncartesian import NonCartesianKSpace
-from invdiff.scans.raw import noise_of, scaled_noise
+from invdiff.scans.raw import check_covariance, noise_of, scaled_noise
 from invdiff.scans.raw_sieve import NOISE, flagged
 
 LEAST = 1e-6
@@ -140,6 +140,7 @@ def _of_array(array: np.ndarray, coils: int, what: str) -> tuple[Tensor, float, 
         raise InvdiffError(f"{what} holds NaN or infinite values, so no noise scan.")
     found = noise_from_scan(scan.reshape(coils, -1)).value
     assert isinstance(found, Tensor)
+    check_covariance(found, what)
     return found.to(torch.complex64), 0.0, what
 
 
