@@ -140,7 +140,7 @@ def barts(s: Undersampled, m: MRI) -> Iterator[tuple[str, Tensor, str]]:
         def run(*args: str) -> None:
             subprocess.run(["bart", *args], cwd=folder, check=True, capture_output=True)
 
-        # noise and support as in ours: with its own (-t 0.001 -c 0.8) it is 1 to 5 dB lower here
+        # noise and support as in ours: with its own it is 2 to 5 dB lower here
         run("ecalib", "-t", "0.02", "-c", "0", "-r", str(MIDDLE), "-m1", "k", "maps")
         for title, kind in (("L1-wavelet", "W:7:0"), ("TV", "T:7:0")):
             found = []
