@@ -691,7 +691,7 @@ def priors_page() -> str:
         "",
         *table(["SPEC", "what it is"], ([f"`{s.spec}`", escaped(s.summary)] for s in SOURCES)),
         "",
-        "Only `OWNER/NAME` that is no local path reaches the internet. What loading costs was",
+        "Nothing but a name that begins with `hf:` reaches the internet. What loading costs was",
         "measured: [loading.md](loading.md).",
         "",
         "## Our own, measured",
@@ -752,6 +752,8 @@ def priors_page() -> str:
         "",
         f"Converted weights are kept in `~/.cache/invdiff` (`XDG_CACHE_HOME`, `{CACHE}`) under the",
         f"hash of their source, and take as much disk as it. `{CACHE}=off` turns that off.",
+        "Together with matrices of scans they take 4 GB at most; `invdiff cache` shows them, and",
+        "`invdiff cache --clear` deletes them, which is safe: they are made again.",
     ]
     return "\n".join(lines) + "\n"
 

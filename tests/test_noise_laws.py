@@ -321,13 +321,18 @@ def test_sigmas_are_positive(bad):
         (torch.tensor([[1.0, 0.5], [0.2, 1.0]]), "Hermitian"),
         (-torch.eye(2), "positive definite"),
         (torch.eye(2).int(), "int32"),
-        (np.eye(2), "found ndarray"),
-        ([[1.0]], "found list"),
+        ("text", "an array of numbers"),
+        ([["a"]], "an array of numbers"),
     ],
 )
 def test_a_covariance_is_one(cov, word):
     with pytest.raises(InvdiffError, match=word):
         CorrelatedGaussian(cov)
+
+
+def test_arrays_and_lists_are_tensors_too():
+    assert torch.equal(CorrelatedGaussian(np.eye(2)).cov, torch.eye(2).double())
+    assert torch.equal(DiagonalGaussian([[1.0, math.inf]]).sigmas, torch.tensor([[1.0, math.inf]]))
 
 
 @pytest.mark.parametrize("level", [-1.0, math.nan, math.inf])

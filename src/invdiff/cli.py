@@ -26,6 +26,7 @@ COMMANDS = {
     "priors": ("tables", "which models of clean images there are"),
     "train": ("train", "train a prior on images of your own"),
     "completion": ("completion", "print a script that completes commands in bash or zsh"),
+    "cache": ("cache", "what is kept between runs, to make them faster, and how to clear it"),
     "cite": ("cite", "what to cite for a run, or for a solver and a prior"),
 }
 """Name to (module in invdiff.commands, summary)."""
@@ -36,6 +37,7 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 0 done, 2 bad input, 130 interrupted, 1 otherwise."""
     args = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
     try:
@@ -54,9 +56,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        from invdiff.core import printable
+
         sentence, code = explain(error)
-        print(f"invdiff: {sentence}", file=sys.stderr)
+        print(printable(f"invdiff: {sentence}"), file=sys.stderr)
         return code
+
+
+def _open_streams() -> None:
+    """Let any name be printed, and nothing be lost where stdout or stderr is closed.
+
+    A closed one is opened on nothing, else the first file that is opened would take its place.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):  # of ASCII terminals; backslashes are read by all
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(args: list[str]) -> int:

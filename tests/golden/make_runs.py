@@ -35,6 +35,7 @@ TASKS: dict[str, tuple[str, list[str], list[str]]] = {
     "compressed-sensing": ("photo.png", ["--ratio", "0.3"], []),
     "mri": ("grey.png", ["--accel", "4"], []),
     "ct": ("grey.png", ["--views", "20"], []),
+    "low-dose-ct": ("grey.png", ["--noise", "40"], []),
 }
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from invdiff.operators.algebra.krylov import conjugate_gradients, gmres
+from invdiff.operators.algebra.krylov import Bounds, conjugate_gradients, gmres, watched_bounds
 
 N, ROWS = 9, 4
 
@@ -59,3 +59,39 @@ def test_conjugate_gradients_goes_wrong_without_symmetry() -> None:
     matrix, b = system(symmetric=False)
     x = conjugate_gradients(apply(matrix), b, N)
     assert not torch.allclose(x, torch.linalg.solve(matrix, b), atol=1e-3)
+
+
+def test_a_preconditioner_changes_the_way_and_not_the_end() -> None:
+    """With the inverse itself one iteration is enough; with any other the end is the same."""
+    matrix, b = system(symmetric=True)
+    exact = torch.linalg.solve(matrix, b)
+    one = conjugate_gradients(apply(matrix), b, 1, precondition=apply(torch.linalg.inv(matrix)))
+    assert torch.allclose(one, exact, atol=1e-12)
+    scale = torch.linspace(0.5, 2, N, dtype=torch.float64)
+    any_ = conjugate_gradients(apply(matrix), b, 3 * N, precondition=lambda r: scale * r)
+    assert torch.allclose(any_, exact, atol=1e-11)
+
+
+def test_a_tolerance_is_kept_for_every_row() -> None:
+    """The residual is below it, and a row does not depend on the rows beside it."""
+    matrix, b = system(symmetric=True)
+    x = conjugate_gradients(apply(matrix), b, 50, tol=1e-2)
+    left = (apply(matrix)(x) - b).norm(dim=1) / b.norm(dim=1)
+    assert bool((left <= 1e-2).all()) and float(left.max()) > 1e-8
+    for k in range(ROWS):
+        alone = conjugate_gradients(apply(matrix[k : k + 1]), b[k : k + 1], 50, tol=1e-2)
+        assert torch.equal(alone[0], x[k])
+
+
+def test_a_bound_that_is_reached_is_noted() -> None:
+    """How many systems, and what the worst of them left; nothing where the tolerance was met."""
+    matrix, b = system(symmetric=True)
+    with watched_bounds(Bounds()) as found:
+        x = conjugate_gradients(apply(matrix), b, 2, tol=1e-6)
+    left = (apply(matrix)(x) - b).norm(dim=1) / b.norm(dim=1)
+    assert found.systems == ROWS and found.iterations == 2
+    assert abs(found.residual - float(left.max())) < 1e-12
+    with watched_bounds(Bounds()) as found:
+        conjugate_gradients(apply(matrix), b, 3 * N, tol=1e-6)
+        conjugate_gradients(apply(matrix), b, 2)  # a number of iterations, and no tolerance
+    assert found.systems == 0

@@ -29,7 +29,10 @@ from invdiff.operators import (
     sparse_view,
     transmit,
 )
+from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
+from invdiff.sampling.run import solve
+from invdiff.solvers.diffpir import DiffPIR
 from invdiff.solvers.dps import DPS
 
 CASES = {
@@ -292,9 +295,23 @@ def test_iterations_are_bounded_by_the_field() -> None:
     ]
     for use in uses:
         for bound in (3, 7):
-            A = Watched(sparse_view(12), (16, 16), cg_iterations=bound)
+            A = Watched(sparse_view(12), (16, 16), cg_iterations=bound, cg_tol=0.0)
+            A.preconditioner(random(1, 1, 16, 16), 1.0)
+            A.__dict__["calls"] = 0
             use(A)
             assert A.__dict__["calls"] == bound
+
+
+def test_a_run_tells_of_data_steps_that_reached_their_bound() -> None:
+    """Two steps of two samples, each stopped after one iteration; none with enough of them."""
+    x = random(1, 1, 12, 12).float()
+    for bound, systems in ((1, 4), (200, None)):
+        A = Radon(sparse_view(9), (12, 12), cg_iterations=bound)
+        p = Problem(A(x), A, Gaussian(0.1), (1, 12, 12))
+        r = solve(p, Denoiser(lambda x, s: x / (1 + s**2)), DiffPIR().with_steps(2), samples=2)
+        told = r.config.get("unsolved")
+        assert (told and told["systems"]) == systems
+        assert told is None or (told["iterations"] == 1 and told["residual"] > A.cg_tol)
 
 
 def test_a_run_record_holds_the_geometry_and_no_matrix() -> None:

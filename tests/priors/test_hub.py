@@ -627,7 +627,12 @@ def test_folders_are_loaded_without_the_network(
     load_diffusers(model)
     monkeypatch.chdir(model.parent.parent)
     load_diffusers(f"{model.parent.name}/{model.name}")  # a local path that looks like a hub name
-    sentence(lambda: load_diffusers(Path("google/ddpm-cat-256")), "is no folder")
+    for spec in (
+        "google/ddpm-cat-256",
+        Path("google/ddpm-cat-256"),
+        Path("hf:google/ddpm-cat-256"),
+    ):
+        sentence(lambda spec=spec: load_diffusers(spec), "There is no file or folder")
 
 
 @pytest.mark.parametrize("layout", ["pipeline", "flat", "bin"])
@@ -652,8 +657,8 @@ def test_a_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layo
         return str(cache)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    prior = load_diffusers("owner/a-model.v1")
-    assert prior.name == "owner/a-model.v1" and prior.shape == (3, 16, 16)
+    prior = load_diffusers("hf:owner/a-model.v1")
+    assert prior.name == "hf:owner/a-model.v1" and prior.shape == (3, 16, 16)
     at = {"pipeline": ("unet/", "scheduler/"), "flat": ("", ""), "bin": ("", "")}[layout]
     want = {f"{at[0]}config.json", f"{at[1]}scheduler_config.json"}
     want |= {f"{at[0]}{BIN if layout == 'bin' else SAFE}"}
@@ -665,7 +670,7 @@ def test_a_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layo
 def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    name = "google/ddpm-cat-256"
+    name = "hf:google/ddpm-cat-256"
     sentence(lambda: load_diffusers(name), name, "did not answer", "network", "folder")
 
 
@@ -678,4 +683,4 @@ def test_a_hub_without_that_model(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Gone()
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    sentence(lambda: load_diffusers("owner/none"), "no such model", "hf auth login")
+    sentence(lambda: load_diffusers("hf:owner/none"), "no such model", "hf auth login")

@@ -253,8 +253,8 @@ def test_a_name_on_the_hub(
         return str(cache)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    prior = load_prior("owner/latents")
-    assert prior.name == "owner/latents"
+    prior = load_prior("hf:owner/latents")
+    assert prior.name == "hf:owner/latents"
     assert prior.fingerprint == load_diffusers(folders["sd"]).fingerprint
     assert not any((cache / name).exists() for name in unwanted)
 

@@ -195,7 +195,7 @@ def test_a_series_in_several_files_of_frames(tmp_path: Path) -> None:
         ([position(0), SPACING], groups(orientation(), rescale(1, 0)), "Frame 2 of .* its positi"),
         ([position(0), position(1)], orientation(), "Frame 1 of .* has no RescaleSlope"),
         ([position(0), groups(position(1), rescale(1, 0, "US"))], groups(orientation(),
-         rescale(1, 0)), "Frame 2 of .* values of type US, which are not Hounsfield"),
+         rescale(1, 0)), "Frame 2 of .* values of an unspecified type .US.*--unit hu"),
         ([position(1), position(1)], groups(orientation(), rescale(1, 0)), "same position"),
         ([position(1)], groups(orientation(), rescale(1, 0)), "2 frames, but .* groups of 1"),
         ([groups(position(1), orientation()), groups(position(2), orientation(0, 1, 0, 0, 0, 1))],
@@ -222,7 +222,8 @@ def test_a_folder_is_sorted_by_position(tmp_path: Path) -> None:
     for row, k in enumerate((1, 3, 2, 0, 4)):
         np.testing.assert_array_equal(s.hu[row, 0].numpy(), hu_image(k))
     told = "; ".join(s.facts)
-    assert "slices are missing" in told and "1 other files" in told
+    assert "slices are missing: between 7.5 and 20 mm (the usual distance is 3.75 mm)" in told
+    assert "left out: 1 x file that is no DICOM (notes.txt)" in told
 
 
 @pytest.mark.parametrize(
@@ -231,6 +232,8 @@ def test_a_folder_is_sorted_by_position(tmp_path: Path) -> None:
         ({"SamplesPerPixel": 3}, "colours"),
         ({"Modality": "MR"}, "modality MR; Hounsfield units are those of CT"),
         ({"RescaleSlope": None}, "no RescaleSlope"),
+        ({"RescaleSlope": 0}, "RescaleSlope of 0"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "colours"),
         ({"NumberOfFrames": 2}, "several frames"),
         ({"Rows": 60000, "Columns": 60000}, "claims 13.4 GiB"),
         ({"Rows": 7}, "not a DICOM image that can be read"),

@@ -70,8 +70,7 @@ def test_a_file_that_tells_of_a_fan(tmp_path: Path) -> None:
     assert mirrored.max() > 0.05
     joined = read_sinogram(tmp_path / "fan.npz", join=2)
     assert joined.source == source / 2 and joined.radon((32, 32), pitch=2.0).source == source
-    with pytest.raises(InvdiffError, match="only parallel rays allow"):
-        centre_of_rotation(s)
+    assert abs(centre_of_rotation(s)) < 0.05
     for bad in (0.0, -5.0, np.nan, np.ones(2), 1j):
         np.savez(tmp_path / "bad.npz", sinogram=z, theta=angles, source=bad)
         with pytest.raises(InvdiffError, match=r"source in .*bad\.npz is no distance"):
@@ -108,7 +107,7 @@ def test_without_enough_white_fields_a_count_is_a_photon(tmp_path: Path) -> None
     s = read_sinogram(tmp_path / "s.npz")
     assert "a count is taken for a photon" in told(s) and s.variance is not None
     torch.testing.assert_close(s.variance, torch.from_numpy(1 / data[:, 0]).float())
-    assert "0 dark fields" in told(s) and "some are above 7" in told(s)
+    assert "0 dark fields" in told(s) and "more than two turns" in told(s)
 
 
 @pytest.mark.parametrize(
@@ -117,10 +116,12 @@ def test_without_enough_white_fields_a_count_is_a_photon(tmp_path: Path) -> None
         (ANGLES, "degrees", None, ANGLES, "as the file says"),
         (ANGLES, b"deg", None, ANGLES, "as the file says"),
         (np.radians(ANGLES), "radians", None, ANGLES, "as the file says"),
-        (np.radians(ANGLES), None, None, ANGLES, "none is above 7"),
-        (ANGLES, None, None, ANGLES, "some are above 7"),
+        (np.radians(ANGLES), None, None, ANGLES, "half a turn or a turn in equal steps"),
+        (2 * np.radians(ANGLES), None, None, 2 * ANGLES, "half a turn or a turn in equal steps"),
+        (ANGLES, None, None, ANGLES, "radians would be more than two turns"),
         (ANGLES / 40, None, "degrees", ANGLES / 40, "as asked"),
-        (np.radians(ANGLES), "furlongs", None, ANGLES, "none is above 7"),
+        (np.radians(ANGLES), "furlongs", None, ANGLES, "half a turn or a turn in equal steps"),
+        (np.radians(ANGLES) / 2, None, "radians", ANGLES / 2, "as asked"),
     ],
 )
 def test_units_of_angles(tmp_path: Path, theta, units, unit, degrees, how) -> None:
@@ -308,7 +309,7 @@ def test_what_is_no_sinogram_is_said(tmp_path: Path) -> None:
     refused("does not exceed its dark", white=np.zeros((3, 1, 64)))
     refused("no array called exchange/other", key="exchange/other")
     np.save(tmp_path / "s.npy", (1000 * z).astype(np.int32))
-    with pytest.raises(InvdiffError, match="does not say what its numbers are"):
+    with pytest.raises(InvdiffError, match="say what its numbers are"):
         read_sinogram(tmp_path / "s.npy", angles=angles)
     np.savez(tmp_path / "s.npz", something=z)
     with pytest.raises(InvdiffError, match="no counts, sinogram or data; name one of something"):

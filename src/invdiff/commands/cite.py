@@ -91,11 +91,12 @@ def run(name: str, args: list[str]) -> int:
 
 
 def _prior(name: str) -> str:
-    """The name; InvdiffError where it is neither a prior of ours, nor a path, nor OWNER/NAME."""
+    """The name; InvdiffError where it is neither a prior of ours, nor a path, nor hf:OWNER/NAME."""
     from invdiff.core import nearest
+    from invdiff.priors.hub import local
     from invdiff.priors.load import BUILT_IN
 
-    if name in BUILT_IN or Path(name).exists() or re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if name in BUILT_IN or re.fullmatch(r"(hf:)?[\w.-]+/[\w.-]+", name) or local(name):
         return name
     raise nearest(name, BUILT_IN, "prior")
 

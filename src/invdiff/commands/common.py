@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from invdiff.core import InvdiffError
+from invdiff.core import InvdiffError, printable
+from invdiff.core.limits import in_words
 from invdiff.core.option import check_ranges, option
+from invdiff.core.schedules import LEVEL_BYTES
 
 MOST = 100_000
 """Steps of a solver."""
@@ -24,7 +26,7 @@ class PriorOptions:
 
     prior: str | None = option(
         "a name of `invdiff priors`, a file of weights, a folder with a diffusers model, or its "
-        "OWNER/NAME on the Hugging Face hub; without it the task's",
+        "hf:OWNER/NAME on the Hugging Face hub; without it the task's",
         None,
     )
     label: int | None = option("class from 0, of a class-conditional prior", None)
@@ -83,7 +85,11 @@ class RunOptions:
     def __post_init__(self) -> None:
         check_ranges(self)
         if self.steps is not None and self.steps > MOST:
-            raise InvdiffError(f"--steps is at most {MOST}, found {self.steps}.")
+            size = in_words(self.steps * LEVEL_BYTES)
+            raise InvdiffError(
+                f"--steps is at most {MOST}, found {self.steps}, whose levels alone would take "
+                f"{size} of memory."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +103,7 @@ class FileOptions:
 def say(lines: Any) -> None:
     """Print (label, text) lines, aligned."""
     for label, text in lines:
-        print(f"{label:<9}{text}", flush=True)
+        print(printable(f"{label:<9}{text}"), flush=True)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from invdiff import fields
 from invdiff.core import InvdiffError
 from invdiff.core.option import flag, span
+from invdiff.files.pictures import check_file
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry, solver_class
 from invdiff.tasks import TASKS
@@ -26,6 +27,8 @@ WIDTH, COLUMN = 100, 26
 """Characters of a line of help, and where the meaning of an option begins."""
 NO_NUMBERS = ("-inf", "-nan")
 """What else begins as an option and is a value, if a wrong one."""
+LONGEST, DEEPEST = 1_000_000, 20
+"""Bytes of a YAML file of options at most, and its levels."""
 BEFORE = {"sigma": "noise", "photo": "file"}
 """Entries of YAML files of before, and what they are called now."""
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
@@ -219,15 +222,32 @@ def wants_help(args: Sequence[str]) -> bool:
 def read_config(path: str) -> dict[str, Any]:
     """The options in a YAML file. Raises InvdiffError when it holds none."""
     file = Path(path)
-    if not file.is_file():
-        raise InvdiffError(f"There is no file {path}; --config takes a YAML file.")
+    check_file(file)
+    if file.stat().st_size > LONGEST:
+        raise InvdiffError(f"{path} is longer than a file of options can be ({LONGEST} bytes).")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvdiffError(f"{path} is not a YAML file.") from error
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Plain)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        if isinstance(error, InvdiffError):
+            raise InvdiffError(f"{path} {error}") from None
+        raise InvdiffError(f"{path} is not a YAML file of `name: value` lines.") from error
     if not isinstance(content, dict):
         raise InvdiffError(f"{path} holds no options; it is a YAML file of `name: value` lines.")
     return content
+
+
+class _Plain(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML without aliases, of which a few lines can stand for more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise InvdiffError("refers to a part of itself (*NAME), which no options need.")
+        self.depth = getattr(self, "depth", 0) + 1
+        if self.depth > DEEPEST:
+            raise InvdiffError(f"is nested more than {DEEPEST} levels deep, which no options are.")
+        found = super().compose_node(parent, index)
+        self.depth -= 1
+        return found
 
 
 def with_knobs(solver: Solver, knobs: Mapping[str, Any]) -> Solver:

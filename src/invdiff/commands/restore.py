@@ -95,7 +95,8 @@ class Wanted:
                 f"--solver.{name} is a knob of a solver; name it too, with --solver NAME."
             )
         if how.solver != "auto":  # before anything is read
-            with_knobs(solver_class(how.solver)(), knobs)
+            own = {k: v for k, v in knobs.items() if not k.startswith("path.")}
+            with_knobs(solver_class(how.solver)(), own)  # the path is that of the preset
 
         def configure(solver: Solver) -> Solver:
             solver = with_knobs(solver, knobs) if knobs else solver

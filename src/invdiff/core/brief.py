@@ -43,3 +43,8 @@ def shown(value: Any) -> str:
         return f"{{{len(value)} in all}}"
     text = repr(value)
     return text if dataclasses.is_dataclass(value) or len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters, which it would obey, as \\x1b."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

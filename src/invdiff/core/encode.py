@@ -12,7 +12,13 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 
-UPGRADES: dict[str, dict[str, Any]] = {"PiGDM": {"guidance": "paper"}}
+UPGRADES: dict[str, dict[str, Any]] = {
+    "Blur": {"cg_tol": 0.0},
+    "NonCartesian": {"cg_tol": 0.0},
+    "PiGDM": {"guidance": "paper"},
+    "Radon": {"cg_tol": 0.0},
+    "Sense": {"cg_tol": 0.0},
+}
 """By class, fields that older files lack, where the default has changed: what it was."""
 
 RENAMED: dict[str, dict[str, str]] = {

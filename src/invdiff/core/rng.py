@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import numbers
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import admit, admitted_as
 
 _KEPT = threading.local()
 MAX_COUNT = 9e18
@@ -36,11 +38,20 @@ class Rng:
     step: int = -1
     portable: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise InvdiffError for seeds that are no whole numbers; a step's own are not looked at
+        again."""
+        plain = type(self.seeds) is tuple and all(type(s) is int for s in self.seeds)
+        if not plain or type(self.step) is not int or type(self.portable) is not bool:
+            admit(self)
+
     @staticmethod
     def of(seeds: Sequence[int] | int, portable: bool = False) -> Rng:
-        """Rng of a list of seeds, or of one seed."""
-        seeds = (seeds,) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
-        return Rng(seeds, portable=portable)
+        """Rng of a list of seeds, or of one seed. Raises InvdiffError for any but whole numbers."""
+        given: Any = (seeds,) if isinstance(seeds, numbers.Number) else seeds
+        if not isinstance(given, tuple) or not all(type(s) is int for s in given):
+            given = admitted_as(tuple[int, ...], given, "Seeds")
+        return Rng(given, portable=portable)
 
     def at(self, step: int) -> Rng:
         """The same seeds at another step."""

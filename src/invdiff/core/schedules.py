@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from invdiff.core import CLEAN, InvdiffError, Level
+from invdiff.core.arguments import admit, admitting
+from invdiff.core.limits import limited
+
+MOST_STEPS, LEVEL_BYTES = 10**6, 150
+"""Steps of a path and entries of a table at most; what a level takes in memory, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +23,48 @@ class Path:
 
     steps: number of moves, so levels() has steps + 1 entries. (`VP` has two options for official
     codes that break these two rules: spacing "strided" and end "first".)
+    Raises InvdiffError for options of another type, and for levels that do not fall from noise to
+    image.
     """
+
+    made_by: ClassVar[str] = "invdiff.VP(STEPS)"
 
     steps: int = field(default=100, metadata={"help": "moves from noise to image", "min": 1})
 
     def __post_init__(self) -> None:
+        admit(self)
         if self.steps < 1:
             raise InvdiffError(f"A path needs at least 1 step, but {self.steps} were asked for.")
+        limited("A path", self.steps, "steps", MOST_STEPS, LEVEL_BYTES)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        admitting(cls)
+
+    def _between(self, low: str, high: str) -> None:
+        """Raise InvdiffError unless 0 < low <= high, two of the fields."""
+        a, b = getattr(self, low), getattr(self, high)
+        if not 0 < a <= b:
+            raise InvdiffError(
+                f"{type(self).__name__}: {low} is above 0 and at most {high}, found {low} = {a:g} "
+                f"and {high} = {b:g}."
+            )
+
+    def _at_least(self, name: str, low: float) -> None:
+        """Raise InvdiffError where a field is below low."""
+        value = getattr(self, name)
+        if not value >= low:
+            raise InvdiffError(
+                f"{type(self).__name__}: {name} is at least {low:g}, found {value:g}."
+            )
+
+    def _below_one(self, name: str) -> None:
+        """Raise InvdiffError unless 0 < field < 1."""
+        value = getattr(self, name)
+        if not 0 < value < 1:
+            raise InvdiffError(
+                f"{type(self).__name__}: {name} lies between 0 and 1, found {value:g}."
+            )
 
     def levels(self) -> list[Level]:
         """All levels, first the noisiest, last (1, 0)."""
@@ -65,6 +105,15 @@ class VP(Path):
     shift: int = 0
     end: Literal["clean", "first"] = "clean"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least("train_steps", 1)
+        limited("VP", self.train_steps, "train_steps", MOST_STEPS, LEVEL_BYTES)
+        self._between("beta_min", "beta_max")
+        self._below_one("beta_max")
+        if self.top is not None and not 1 <= self.top <= self.train_steps:
+            raise InvdiffError(f"top lies between 1 and {self.train_steps}, found {self.top}.")
+
     def alpha_bars(self) -> np.ndarray:
         """The cumulative products of 1 - beta, float64, shape (train_steps,)."""
         T = self.train_steps
@@ -80,8 +129,6 @@ class VP(Path):
     def indices(self) -> list[int]:
         """Table indices, first the noisiest."""
         T, n = self.train_steps if self.top is None else self.top, self.steps
-        if not 1 <= T <= self.train_steps:
-            raise InvdiffError(f"top lies between 1 and {self.train_steps}, found {self.top}.")
         if n > T:
             raise InvdiffError(f"{n} steps do not fit a table of {T}; ask for at most {T}.")
         grid = self._grid(T, n)
@@ -123,6 +170,16 @@ class VPSDE(Path):
     beta1: float = 20.0
     eps: float = 1e-3
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least("beta0", 0)
+        if not self.beta0 <= self.beta1 or self.beta1 == 0:
+            raise InvdiffError(
+                f"{type(self).__name__}: beta1 is above 0 and at least beta0, found beta0 = "
+                f"{self.beta0:g} and beta1 = {self.beta1:g}."
+            )
+        self._below_one("eps")
+
     def levels(self) -> list[Level]:
         t = np.linspace(1, self.eps, self.steps)
         a = np.exp(-(t**2) * (self.beta1 - self.beta0) / 4 - t * self.beta0 / 2)
@@ -152,6 +209,10 @@ class VE(Path):
 
     sigma_max: float = 100.0
     sigma_min: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._between("sigma_min", "sigma_max")
 
     @classmethod
     def published(
@@ -192,6 +253,11 @@ class Stairs(VE):
     late_hold: int = 3
     late_sigma: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low in (("hold", 1), ("late_hold", 1), ("late_sigma", 0)):
+            self._at_least(name, low)
+
     def levels(self) -> list[Level]:
         def stairs(n: int) -> list[float]:
             grid = _geometric(self.sigma_max, self.sigma_min, n)
@@ -219,6 +285,12 @@ class Karras(Path):
     rho: float = 7.0
     open_end: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._between("sigma_min", "sigma_max")
+        if not self.rho > 0:
+            raise InvdiffError(f"Karras: rho is above 0, found {self.rho:g}.")
+
     def levels(self) -> list[Level]:
         n, r = self.steps + self.open_end, self.rho
         hi, lo = self.sigma_max ** (1 / r), self.sigma_min ** (1 / r)
@@ -232,6 +304,10 @@ class Flow(Path):
     """Rectified flow: x_t = (1 - t) x0 + t eps, t uniform from t_max to 0 (Liu et al. 2022)."""
 
     t_max: float = 0.999
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._below_one("t_max")
 
     def levels(self) -> list[Level]:
         t = np.linspace(self.t_max, 0, self.steps + 1)[:-1]

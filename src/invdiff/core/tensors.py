@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 
@@ -22,3 +25,41 @@ def log_normal(r: Tensor, variance: float) -> Tensor:
     """log N(r; 0, variance I) of every sample, shape (B,)."""
     n = r[0].numel()
     return -0.5 * (r.flatten(1).square().sum(1) / variance + n * math.log(2 * math.pi * variance))
+
+
+def leaf(x: Tensor) -> Tensor:
+    """x, detached, with a gradient of its own; also where it was made in inference mode."""
+    return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+
+
+@contextlib.contextmanager
+def with_gradients() -> Iterator[None]:
+    """Where gradients are recorded, whatever the caller has switched off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextlib.contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Without gradients, and the same if the caller is in inference mode or autocast."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for kind in {"cpu", device.type} - {"meta"}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextlib.contextmanager
+def as_usual() -> Iterator[None]:
+    """Where tensors are made as they usually are: float32 by default, with gradients if wanted.
+
+    For what is loaded under another default, or in inference mode.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False):
+            yield
+    finally:
+        torch.set_default_dtype(before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +127,11 @@ def open_image(path: Path) -> tuple[Image.Image, str]:
     except Image.DecompressionBombError:
         raise _too_large(str(path)) from None
     except UnidentifiedImageError:
+        if _is_dicom(path):
+            raise InvdiffError(
+                f"{path} is a DICOM file, whose Hounsfield units a picture would lose; to take the "
+                f"noise of CT slices away, run invdiff restore low-dose-ct {path}."
+            ) from None
         raise InvdiffError(
             f"{path} is not an image that can be read; save it as PNG or JPEG."
         ) from None
@@ -137,12 +144,27 @@ def open_image(path: Path) -> tuple[Image.Image, str]:
     return image, ", ".join(about)
 
 
+def _is_dicom(path: Path) -> bool:
+    """Whether a file has the mark of DICOM after its preamble."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
 def check_file(path: Path) -> None:
-    """Raise InvdiffError unless path is a file."""
-    if path.is_dir():
-        raise InvdiffError(f"{path} is a folder; give a file.")
-    if not path.exists():
-        raise InvdiffError(f"There is no file {path}; give the path of one.")
+    """Raise InvdiffError unless path is a file that can be read: no folder, no pipe, no device."""
+    shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}..."
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a null byte is a ValueError
+        raise InvdiffError(f"There is no file {shown}; give the path of one.") from None
+    except OSError as error:
+        raise InvdiffError(f"{shown} cannot be read ({error.strerror}).") from None
+    if stat.S_ISDIR(mode):
+        raise InvdiffError(f"{shown} is a folder; give a file.")
+    if not stat.S_ISREG(mode):
+        raise InvdiffError(f"{shown} is a pipe or a device and no file; save its content first.")
+    if not os.access(path, os.R_OK):
+        raise InvdiffError(f"{shown} cannot be read (Permission denied); change its permissions.")
 
 
 def check_pixels(size: tuple[int, int], what: str) -> None:

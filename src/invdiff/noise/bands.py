@@ -72,6 +72,18 @@ def noise_spectrum(pixels: Tensor) -> StationaryGaussian:
     return StationaryGaussian(tuple(0.5**k for k in range(count, 0, -1)), fitted)
 
 
+def spectrum_of_levels(levels: list[float]) -> StationaryGaussian:
+    """The spectrum of one channel whose diagonal Haar bands at scales 1, 2, ... have these levels.
+
+    Raises InvdiffError where none is above 0.
+    """
+    least = max(levels, default=0.0) / SPAN
+    if not 0 < least < math.inf:
+        raise InvdiffError(f"Levels of noise are finite, and one is above 0, found {levels}.")
+    nodes = tuple(0.5**k for k in range(len(levels), 0, -1))
+    return StationaryGaussian(nodes, (tuple(_fitted([max(v, least) for v in levels], least)),))
+
+
 def _fitted(measured: list[float], least: float) -> list[float]:
     """sigmas at frequencies 2^-K to 1/2 that give the measured levels of the bands 1 to K."""
     count = len(measured)

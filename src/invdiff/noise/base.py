@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, brief
+from invdiff.core.arguments import admit, admitting
 from invdiff.core.rng import Rng
 
 
@@ -19,12 +20,17 @@ class Noise:
     additive: whether the law of y - z does not depend on z.
     """
 
+    made_by: ClassVar[str] = "invdiff.GaussianNoise(SIGMA)"
     additive: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        admit(self)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__repr__" not in cls.__dict__:  # else every dataclass prints all of its numbers
             cls.__repr__ = Noise.__repr__  # type: ignore[method-assign]
+        admitting(cls)
 
     def __repr__(self) -> str:
         """Its fields, arrays by their shapes."""

@@ -81,7 +81,7 @@ class DiagonalGaussian(Coloured):
     Raises InvdiffError for sigmas that are 0, negative or NaN, and where a measurement has none.
     """
 
-    sigmas: Tensor
+    sigmas: Tensor = field(metadata={"infinite": True})
 
     def __post_init__(self) -> None:
         s = self.sigmas

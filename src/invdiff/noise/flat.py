@@ -20,6 +20,8 @@ SIDE = 4
 """Coefficients along the side of a patch: 8 pixels at the finest scale, 16 at the next."""
 FEWEST_PATCHES = 16
 """Patches below which the lower tenth is no estimate."""
+WINDOW, FEW_WINDOWS = 2, 16
+"""Coefficients along the side of an overlapping window, and the fewest of them for a median."""
 CLIPPED = 0.004
 """Pixels nearer to 0 or 1 than one of 255 levels may be clipped, which hides noise."""
 COLOURS = torch.linalg.qr(torch.tensor([[1.0, 1, 1], [1, -1, 0], [1, 1, -2]]).double().T)[0].T
@@ -67,6 +69,31 @@ def noise_floors(image: Tensor, usable: Tensor, scales: int = 1) -> list[Floor]:
         if len(energies) < FEWEST_PATCHES:
             break
         found.append(_floor(energies, len(image) * SIDE**2))
+    return found
+
+
+def typical_levels(image: Tensor, usable: Tensor, scales: int) -> list[float]:
+    """Levels of the diagonal Haar details at scales 1, 2, ... of `image` (C, H, W), by the median
+    of overlapping windows: for an image that is mostly flat where it is usable, (H, W).
+
+    As `noise_floors` else, which takes the lower tenth of patches that are twice as wide: less
+    than the typical noise, where that varies from place to place. The list ends where fewer than
+    FEW_WINDOWS are left.
+    """
+    low, found = torch.nan_to_num(image.double()), []
+    unusable = (~usable).double()[None]
+    for k in range(1, scales + 1):
+        if min(low.shape[1:]) < 2 * WINDOW:
+            break
+        low, detail = haar(low)
+        rows, columns = (int(n) for n in detail.shape[1:])
+        bad = F.max_pool2d(unusable, 2**k)[:, :rows, :columns]
+        bad = F.max_pool2d(bad, WINDOW, 1)[0]
+        energies = F.avg_pool2d(detail.square().mean(0)[None], WINDOW, 1)[0][bad == 0]
+        if len(energies) < FEW_WINDOWS:
+            break
+        n = len(image) * WINDOW**2
+        found.append(math.sqrt(float(energies.median()) / _chi_square(n, 0.0)))
     return found
 
 

@@ -61,14 +61,31 @@ class Bayer(Spectral):
         """(1, 0, 0), shape (3, 1, 1), float64."""
         return self._s
 
+    def _seen(self, like: Tensor) -> Tensor:
+        """1 where the filter of a pixel lets a channel pass, else 0: (3, H, W), or (3, 1, H, W) for
+        videos, in the precision and on the device of like."""
+        size = (like.shape[-2], like.shape[-1])
+
+        def mask() -> Tensor:
+            seen = torch.stack([self.colours(size) == c for c in range(3)]).to(like)
+            return seen if like.ndim == 4 else seen[:, None]
+
+        return self._once(f"seen {size} {like.ndim}", like, mask)
+
     def __call__(self, x: Tensor) -> Tensor:
-        return self.U(self.Vt(x))
+        return (x * self._seen(x)).sum(1, keepdim=True)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self.V(self.Ut(y))
+        return y * self._seen(y)
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.adjoint(y)
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        return b / (self._seen(b) + shift)
+
+    def ridge(self, y: Tensor, shift: float) -> Tensor:
+        return self.adjoint(y / (1 + shift))
 
     def V(self, c: Tensor) -> Tensor:
         return self._turned(c, -1).movedim(-3, 1)

@@ -24,6 +24,7 @@ batch, (M or 1, C or 1, h, w). Kernels of their own take images (C, H, W), and n
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,13 +33,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Linear, Spectral
-from invdiff.operators.algebra.arguments import checked
+from invdiff.operators.algebra.circulant import circulant
 from invdiff.operators.separable import (
     SeparableBlur,
     check_boundary,
     check_channels,
     check_image,
+    check_iterations,
     check_kernel,
     check_kernels,
     check_reach,
@@ -235,14 +238,17 @@ class Blur(Linear):
     C or 1, h, w). size: (H, W) of the image. boundary: "reflect", "mirror", "replicate", "zero", or
     "unknown" and "valid", with which y holds the pixels only that read nothing beyond the edge.
     The image is continued onto a periodic grid just large enough, convolved there by FFT and
-    cropped; the adjoint undoes these steps in reverse, so it is exact.
+    cropped; the adjoint undoes these steps in reverse, so it is exact. cg_tol: residual at which
+    solve stops, over the right side.
     """
 
     kernel: Tensor
     size: tuple[int, int]
     boundary: str = "reflect"
+    cg_tol: float = 1e-3
 
     def __post_init__(self) -> None:
+        check_iterations(self.cg_iterations, self.cg_tol)
         check_kernels(self.kernel)
         known = ("reflect", "mirror", "zero", "unknown", "replicate", "valid")
         check_boundary(self.boundary, known)
@@ -362,6 +368,9 @@ class Blur(Linear):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self._folded(self.periodic.adjoint(self._spread(y)))
+
+    def preconditioner(self, like: Tensor, shift: float) -> Callable[[Tensor], Tensor]:
+        return circulant(self, like, shift)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         check_image(type(self).__name__, self.size, x_shape)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Identity, Linear, Operator, PseudoInvertible
-from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.algebra.compose import Affine
 from invdiff.operators.algebra.scaling import scaled
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.algebra.arguments import checked
+from invdiff.core.arguments import checked
 from invdiff.operators.mri import as_channels, as_complex, ifft2c
 from invdiff.operators.separable import check_count, checked_size
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Spectral
-from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.separable import checked_size, times, whole
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, brief
-from invdiff.operators.algebra.arguments import admit
+from invdiff.core.arguments import admit
 from invdiff.operators.separable import LONGEST_SIDE, checked_size, whole
 
 

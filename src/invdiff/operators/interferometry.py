@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Linear
-from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.separable import check_count, checked_size
 from invdiff.operators.stations import check_radius
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.algebra import Linear, Operator, Spectral
+from invdiff.operators.sense_lines import Lines, lines
 from invdiff.operators.separable import check_iterations
 
 AXES = (-2, -1)
@@ -195,20 +196,22 @@ class Sense(_Sampled, Linear):
     maps: sensitivities S_j, complex, (M or 1, coils, H, W); `normalised` maps have
     sum |S_j|^2 = 1, and then |A| <= 1. mask: as for Fourier, the same for all coils.
     Images (B, 2, H, W) to k-space (B, coils, H, W); A^H y = sum_j conj(S_j) F^H y_j.
-    solve and pinv are closed-form where all of k-space was sampled, elsewhere conjugate gradients
-    and CGLS of at most cg_iterations; a few are enough for samplers that correct an estimate.
+    solve is exact where all of k-space or whole lines of it were sampled (`sense_lines`), elsewhere
+    conjugate gradients until a residual of cg_tol; pinv is exact where all was sampled, elsewhere
+    CGLS; both take at most cg_iterations.
     Pruessmann, Weiger, Scheidegger, Boesiger 1999 (SENSE).
     """
 
     maps: Tensor
     mask: Tensor
     cg_iterations: int = 200
+    cg_tol: float = 1e-3
 
     batched: ClassVar[tuple[str, ...]] = ("maps", "mask")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_iterations(self.cg_iterations)
+        check_iterations(self.cg_iterations, self.cg_tol)
         if not self.maps.is_complex() or self.maps.ndim != self.mask.ndim:
             raise InvdiffError(
                 "Coil sensitivities are complex, (batch or 1, coils, height, width), found "
@@ -232,8 +235,26 @@ class Sense(_Sampled, Linear):
         """Whether every frequency was sampled, so that A^H A multiplies by `power`."""
         return bool(self.mask.bool().all())
 
+    def _lines(self, like: Tensor) -> Lines | None:
+        """A^H A by lines, in the precision and on the device of like; None where there are none."""
+        return self._once(
+            "lines", like, lambda: lines(self._as("maps", like), self._as("mask", like))
+        )
+
     def solve(self, b: Tensor, shift: float) -> Tensor:
-        return b / (self._as("power", b) + shift) if self.full else super().solve(b, shift)
+        if self.full:
+            return b / (self._as("power", b) + shift)
+        found = self._lines(b)
+        if found is None:
+            return super().solve(b, shift)
+        return as_channels(found.solve(as_complex(b)[:, 0], shift)[:, None])
+
+    def ridge(self, y: Tensor, shift: float) -> Tensor:
+        b = self.adjoint(y)
+        found = None if self.full else self._lines(b)
+        if found is None:
+            return self.solve(b, shift)
+        return as_channels(found.ridge(as_complex(b)[:, 0], shift)[:, None])
 
     def pinv(self, y: Tensor) -> Tensor:
         if not self.full:

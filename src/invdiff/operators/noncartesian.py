@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Linear
-from invdiff.operators.algebra.arguments import checked
-from invdiff.operators.algebra.krylov import least_squares
+from invdiff.operators.algebra.krylov import conjugate_gradients, least_squares
 from invdiff.operators.mri import as_channels, as_complex
 from invdiff.operators.separable import check_count, check_iterations, checked_size
 
@@ -40,7 +40,8 @@ class NonCartesian(Linear):
     eps: relative error of the transform, by finufft (extra `mri`): Barnett, Magland, af Klinteberg
     2019, arXiv:1808.06736. adjoint is the transpose of what is computed up to round-off, whatever
     eps. In float32, phases are as accurate as pixels times the round-off. It runs on the CPU:
-    tensors elsewhere are moved there and back. cg_iterations: bound for solve and pinv.
+    tensors elsewhere are moved there and back. cg_iterations: bound for solve and pinv;
+    cg_tol: residual at which solve stops, over the right side.
     Raises InvdiffError for other shapes, and when finufft is absent.
     """
 
@@ -50,6 +51,7 @@ class NonCartesian(Linear):
     density: Tensor | None = None
     eps: float = 1e-6
     cg_iterations: int = 200
+    cg_tol: float = 1e-3
 
     batched: ClassVar[tuple[str, ...]] = ("uv", "maps", "density")
 
@@ -73,7 +75,7 @@ class NonCartesian(Linear):
                 f"Coil sensitivities are complex, (batch or 1, coils, {self.size[0]}, "
                 f"{self.size[1]}), found {tuple(maps.shape)} of {maps.dtype}."
             )
-        check_iterations(self.cg_iterations)
+        check_iterations(self.cg_iterations, self.cg_tol)
         if density is not None and (
             tuple(density.shape[1:]) != (uv.shape[1],) or not len(density) or density.is_complex()
         ):
@@ -102,6 +104,36 @@ class NonCartesian(Linear):
         # in the row space of A, as is all that CGLS adds: the shortest solution still
         start = self.gridded(y)
         return start + least_squares(self, y - self(start), self.cg_iterations)
+
+    def solve(self, b: Tensor, shift: float) -> Tensor:
+        return conjugate_gradients(
+            lambda x: self.normal(x) + shift * x, b, self.cg_iterations, self.cg_tol
+        )
+
+    def normal(self, x: Tensor) -> Tensor:
+        """A^H A x, to eps: a convolution with the transform of the samples, by FFT on a grid of
+        twice the side (Fessler, Lee, Olafsson, Shi, Noll 2005, IEEE Trans. Signal Processing 53,
+        3393)."""
+        z, (height, width) = as_complex(x), self.size
+        if self.maps is not None:
+            z = self._as("maps", z) * z
+        gain = self._once("gain", z, lambda: self._gain(z))
+        grid = (2 * height, 2 * width)
+        z = torch.fft.ifft2(torch.fft.fft2(z, s=grid) * gain)[..., :height, :width]
+        if self.maps is not None:
+            z = (self._as("maps", z).conj() * z).sum(1, keepdim=True)
+        return as_channels(z)
+
+    def _gain(self, like: Tensor) -> Tensor:
+        """The filter of `normal`, (1 or B, 1, 2 H, 2 W), real: the transform of sum_m exp(2 pi i
+        (u_m p / W + v_m q / H)) / (H W), |p| < W and |q| < H."""
+        height, width = self.size
+        ones = torch.ones(len(self.uv), 1, self.uv.shape[1], dtype=like.dtype, device=like.device)
+        grid = (2 * height, 2 * width)
+        spread = _Nufft.apply(ones, 2 * self.uv, grid, self.eps, True)  # type: ignore[no-untyped-call]
+        spread = torch.fft.ifftshift(spread, dim=(-2, -1)) * (2 / math.sqrt(height * width))
+        gain: Tensor = torch.fft.fft2(spread).real
+        return gain
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         one = self.maps is not None

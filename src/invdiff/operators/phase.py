@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.core.rng import Rng
 from invdiff.operators.algebra import Operator
-from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.separable import checked_size, whole
 
 

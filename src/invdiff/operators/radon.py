@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.core.cache import kept
 from invdiff.operators.algebra import Linear
-from invdiff.operators.algebra.arguments import checked
+from invdiff.operators.algebra.circulant import circulant
 from invdiff.operators.algebra.sparse import (
     Csr,
     Map,
@@ -75,8 +77,10 @@ class Radon(Linear):
     ceil(hypot(H, W)), which see the whole image in parallel rays of pitch 1. A source lies outside
     of the image. size: (H, W) of the image. pixel: side of a pixel in the unit of length of the
     sinogram, so that y is a sum of values times lengths.
-    cg_iterations: bound for solve and pinv. pinv is CGLS: with noisy data, fewer iterations are
-    the usual regularisation, and far from convergence A pinv(y) is not the projection of y.
+    cg_iterations: bound for solve and pinv. cg_tol: residual at which solve stops, over the right
+    side; 0.01 with its preconditioner changes samples less than their own error
+    (`benchmarks/overhead.py --problems`). pinv is CGLS: with noisy data, fewer iterations are the
+    usual regularisation, and far from convergence A pinv(y) is not the projection of y.
 
     Along each ray the image is interpolated linearly, once in each row it crosses (in each column
     where the ray is flatter than 45 degrees): Joseph 1982, IEEE Trans. Medical Imaging 1, 192. The
@@ -96,6 +100,7 @@ class Radon(Linear):
     source: float | None = None
     cg_iterations: int = 200
     mode: Mode = "auto"
+    cg_tol: float = 1e-2
 
     def __post_init__(self) -> None:
         size = checked_size(self.size)
@@ -114,7 +119,7 @@ class Radon(Linear):
                 f"The source is {self.source} pixels from the axis, inside an image of {size[0]} x "
                 f"{size[1]} pixels; move it out, or give none for parallel rays."
             )
-        check_iterations(self.cg_iterations)
+        check_iterations(self.cg_iterations, self.cg_tol)
         if self.mode == "matrix" and self.nonzeros >= INDICES:
             raise InvdiffError(
                 f"{len(self.angles)} views of {bins} bins on {size[0]} x {size[1]} pixels need a "
@@ -130,12 +135,12 @@ class Radon(Linear):
         pixel: float = 1.0,
         cg_iterations: int = 200,
         mode: Mode = "auto",
+        cg_tol: float = 1e-2,
     ) -> Radon:
         """The projection of images of `size` along the rays of a geometry."""
         g = geometry
-        return cls(
-            g.angles, size, g.detectors, g.pitch, g.shift, pixel, g.source, cg_iterations, mode
-        )
+        rays = g.angles, size, g.detectors, g.pitch, g.shift, pixel, g.source
+        return cls(*rays, cg_iterations, mode, cg_tol)
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -153,6 +158,9 @@ class Radon(Linear):
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         check_image(type(self).__name__, self.size, x_shape)
         return (*x_shape[:-2], *self._y)
+
+    def preconditioner(self, like: Tensor, shift: float) -> Callable[[Tensor], Tensor]:
+        return circulant(self, like, shift)
 
     @property
     def _y(self) -> tuple[int, int]:

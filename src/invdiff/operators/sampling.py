@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.core.rng import Rng
-from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.separable import check_count, checked_size
 
 

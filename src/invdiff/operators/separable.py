@@ -39,10 +39,12 @@ def check_count(what: str, n: Any, most: int = 100_000) -> None:
         raise InvdiffError(f"A number of {what} is a whole number from 1 to {most}, found {n}.")
 
 
-def check_iterations(n: int) -> None:
-    """Raise InvdiffError unless n, a bound on iterations, is a whole number above 0."""
+def check_iterations(n: int, tol: float) -> None:
+    """Raise InvdiffError unless n bounds iterations, and tol is a relative residual below 1."""
     if not whole(n):
         raise InvdiffError(f"cg_iterations is a whole number above 0, found {n}.")
+    if isinstance(tol, bool) or not isinstance(tol, int | float) or not 0 <= tol < 1:
+        raise InvdiffError(f"cg_tol is a number from 0, for round-off, to below 1, found {tol}.")
 
 
 def check_image(name: str, size: tuple[int, int], x_shape: tuple[int, ...]) -> None:

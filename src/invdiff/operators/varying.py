@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.core.rng import Rng
 from invdiff.operators.algebra import Linear
-from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.blur import WIDEST, Blur, CircularBlur, gaussian_kernel, margins
 from invdiff.operators.separable import (
     check_boundary,

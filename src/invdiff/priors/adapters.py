@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import admitted_as
 from invdiff.priors.base import Denoiser
 from invdiff.priors.precond import NetworkPrior, predicts_eps
 
@@ -29,7 +31,7 @@ def from_deepinv(
             "Operator.from_deepinv takes a Physics."
         )
     _freeze(denoiser)
-    return Denoiser(lambda x, s: 2 * denoiser((x + 1) / 2, s / 2) - 1, shape, name=name)
+    return Denoiser(_OnUnitRange(denoiser), shape, name=name)
 
 
 def from_k_diffusion(
@@ -39,8 +41,9 @@ def from_k_diffusion(
 
     x = x0 + sigma eps is (B, ...) on [-1, 1]; frozen, in place. shape: as in Prior.
     """
+    admitted_as(Callable, model, "from_k_diffusion: model")
     _freeze(model)
-    return Denoiser(lambda x, s: model(x, x.new_full((len(x),), s)), shape, name=name)
+    return Denoiser(_Batched(model), shape, name=name)
 
 
 def from_eps_model(
@@ -59,6 +62,40 @@ def from_eps_model(
         alphas_cumprod.cpu() if isinstance(alphas_cumprod, Tensor) else alphas_cumprod
     )
     return NetworkPrior(_Indexed(model), predicts_eps(bars, "nearest"), shape, name=name)
+
+
+class _OnUnitRange:
+    """A denoiser of images on [0, 1], for images on [-1, 1]."""
+
+    def __init__(self, denoiser: Callable[[Tensor, float], Tensor]) -> None:
+        self.denoiser = denoiser
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        inside = ((x + 1) / 2).to(_dtype(self.denoiser, x))
+        return _like(2 * self.denoiser(inside, sigma / 2) - 1, x)
+
+
+class _Batched:
+    """A denoiser that takes a noise level for each row."""
+
+    def __init__(self, model: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.model = model
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        inside = x.to(_dtype(self.model, x))
+        return _like(self.model(inside, inside.new_full((len(x),), sigma)), x)
+
+
+def _dtype(model: object, x: Tensor) -> torch.dtype:
+    """The floating type of a network's weights; that of x for anything else."""
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((w.dtype for w in weights if w.is_floating_point()), x.dtype)
+
+
+def _like(found: Tensor, x: Tensor) -> Tensor:
+    """A result of the network's floating type in that of x; anything else is looked at later."""
+    floating = isinstance(found, Tensor) and found.is_floating_point()
+    return found.to(x.dtype) if floating else found
 
 
 class _Indexed(nn.Module):

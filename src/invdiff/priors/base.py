@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from invdiff.core import Level
+from invdiff.core import InvdiffError, Level, leaf, with_gradients
+from invdiff.core.arguments import admitted_as
 from invdiff.operators.algebra.decoded import Autoencoder
 from invdiff.priors.spectrum import ErrorSpectrum
 
@@ -27,6 +29,7 @@ class Prior:
     presumed: how it was trained, in words, as far as neither its file nor an option told it.
     """
 
+    made_by: ClassVar[str] = 'invdiff.load_prior("photo")'
     name: str = "prior"
     shape: tuple[int | None, ...] | None = None
     value_range: tuple[float, float] = (-1.0, 1.0)
@@ -54,16 +57,17 @@ class Prior:
         """E[x0 | x_t] for x_t = a x0 + s eps, in any frame."""
         if level.s == 0:
             return xt / level.a
-        return self.denoise(xt if level.a == 1 else xt / level.a, level.sigma)
+        return self.denoise(xt / level.a, level.sigma)  # a copy, into which it may write
 
     def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """x0(xt) and pull(v) = (d x0 / d xt)^T v: the only place where gradients pass a network.
 
         pull may be called several times. It keeps the activations alive until it is dropped.
         """
-        with torch.enable_grad():
-            x = xt.detach().requires_grad_()
+        with with_gradients():
+            x = leaf(xt)
             x0 = self.x0(x, level)
+        _check_graph(x0, self.name)
 
         def pull(v: Tensor) -> Tensor:
             return torch.autograd.grad(x0, x, v, retain_graph=True)[0]
@@ -72,15 +76,16 @@ class Prior:
 
     def x0_v(self, xt: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """x0(xt) and v of `denoise_v`, in one evaluation."""
-        return self.denoise_v(xt if level.a == 1 else xt / level.a, level.sigma)
+        return self.denoise_v(xt / level.a, level.sigma)
 
     def x0_v_vjp(
         self, xt: Tensor, level: Level
     ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """x0(xt), v of `denoise_v` and pull of `x0_vjp`, in one evaluation."""
-        with torch.enable_grad():
-            x = xt.detach().requires_grad_()
+        with with_gradients():
+            x = leaf(xt)
             x0, v = self.x0_v(x, level)
+        _check_graph(x0, self.name)
 
         def pull(u: Tensor) -> Tensor:
             return torch.autograd.grad(x0, x, u, retain_graph=True)[0]
@@ -120,8 +125,47 @@ def eps_from(xt: Tensor, x0: Tensor, level: Level) -> Tensor:
     return (xt - level.a * x0) / level.s
 
 
+def answered(found: Any, x: Tensor, name: str) -> Tensor:
+    """What a denoiser made of x. Raises InvdiffError where it is no image like x.
+
+    name: of the denoiser. NaN and infinities are looked for on the CPU, where nothing waits.
+    """
+    wrong = ""
+    if not isinstance(found, Tensor):
+        wrong = f"a {type(found).__name__}" if found is not None else "None"
+    elif found.shape != x.shape:
+        wrong = f"the shape {tuple(found.shape)}"
+    elif found.dtype != x.dtype:
+        wrong = f"{str(found.dtype).removeprefix('torch.')}"
+    elif found.device != x.device:
+        wrong = f"a tensor on {found.device}"
+    elif found.device.type == "cpu" and not bool(found.detach().sum().isfinite()):
+        broken = not bool(found.detach().isfinite().all())
+        if broken and bool(x.detach().isfinite().all()):
+            wrong = "values that are NaN or infinite"
+    if wrong:
+        kind = str(x.dtype).removeprefix("torch.")
+        raise InvdiffError(
+            f"The prior {name} returned {wrong} for an image {tuple(x.shape)} of {kind} on "
+            f"{x.device}; a denoiser returns a finite tensor of the shape, type and device of x."
+        )
+    return cast(Tensor, found)
+
+
+def _check_graph(x0: Tensor, name: str) -> None:
+    """Raise InvdiffError where no gradient leads from x0 to what it was made of."""
+    if isinstance(x0, Tensor) and not x0.requires_grad:
+        raise InvdiffError(
+            f"The prior {name} returned a result without a gradient, which this solver needs; "
+            "compute it without detach, no_grad and NumPy, or take a solver that needs none."
+        )
+
+
 class Counted(Prior):
-    """A prior that counts its evaluations (one per call, whatever the batch) and its pulls."""
+    """A prior in a run: what it returns is looked at, and its evaluations and pulls are counted.
+
+    An evaluation is one call, whatever the batch.
+    """
 
     def __init__(self, prior: Prior) -> None:
         self.prior = prior
@@ -135,31 +179,33 @@ class Counted(Prior):
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         self.nfe += 1
-        return self.prior.denoise(x, sigma)
+        return answered(self.prior.denoise(x.clone(), sigma), x, self.name)
 
     def x0(self, xt: Tensor, level: Level) -> Tensor:
         self.nfe += 1
-        return self.prior.x0(xt, level)
+        return answered(self.prior.x0(xt, level), xt, self.name)
 
     def denoise_v(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         self.nfe += 1
-        return self.prior.denoise_v(x, sigma)
+        x0, v = self.prior.denoise_v(x.clone(), sigma)
+        return answered(x0, x, self.name), answered(v, x, self.name)
 
     def x0_v(self, xt: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         self.nfe += 1
-        return self.prior.x0_v(xt, level)
+        x0, v = self.prior.x0_v(xt, level)
+        return answered(x0, xt, self.name), answered(v, xt, self.name)
 
     def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         self.nfe += 1
         x0, pull = self.prior.x0_vjp(xt, level)
-        return x0, self._counted(pull)
+        return answered(x0, xt, self.name), self._counted(pull)
 
     def x0_v_vjp(
         self, xt: Tensor, level: Level
     ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         self.nfe += 1
         x0, v, pull = self.prior.x0_v_vjp(xt, level)
-        return x0, v, self._counted(pull)
+        return answered(x0, xt, self.name), answered(v, xt, self.name), self._counted(pull)
 
     def _counted(self, pull: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def counted(v: Tensor) -> Tensor:
@@ -182,7 +228,13 @@ class Counted(Prior):
 
 
 class Denoiser(Prior):
-    """Any callable denoiser(x, sigma) -> x0 as a prior, in one line."""
+    """Any callable denoiser(x, sigma) -> x0 as a prior, in one line.
+
+    x is a tensor (B, ...) in value_range plus noise, which it may overwrite; sigma a float. The
+    result has the shape, dtype and device of x; with solvers that need gradients it is made by
+    torch from x. shape: of an image, None for free sizes.
+    Raises InvdiffError, here or when it is called, for what is not so.
+    """
 
     def __init__(
         self,
@@ -191,7 +243,14 @@ class Denoiser(Prior):
         value_range: tuple[float, float] = (-1.0, 1.0),
         name: str = "denoiser",
     ) -> None:
-        self.denoiser, self.shape, self.value_range, self.name = denoiser, shape, value_range, name
+        self.denoiser = admitted_as(Callable, denoiser, "Denoiser: denoiser")
+        self.shape = admitted_as(tuple[int | None, ...] | None, shape, "Denoiser: shape")
+        self.value_range = admitted_as(tuple[float, float], value_range, "Denoiser: value_range")
+        if not self.value_range[0] < self.value_range[1]:
+            raise InvdiffError(
+                f"Denoiser: value_range is (low, high) with low < high, found {self.value_range}."
+            )
+        self.name = admitted_as(str, name, "Denoiser: name")
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        return self.denoiser(x, sigma)
+        return answered(self.denoiser(x.clone(), sigma), x, self.name)

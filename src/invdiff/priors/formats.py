@@ -71,7 +71,7 @@ FORMATS = (
     ),
     Format(
         "diffusers",
-        "google/ddpm-celebahq-256, or a folder",
+        "hf:google/ddpm-celebahq-256, or a folder",
         "everything, from config.json and scheduler_config.json",
         "DDPM's betas where there is no scheduler",
         "any_size, null_label; without a scheduler prediction, schedule and train_steps",

@@ -13,19 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from invdiff.core import InvdiffError
+from invdiff.core import InvdiffError, as_usual
+from invdiff.core.arguments import checked
 from invdiff.priors.base import Prior
 from invdiff.priors.guidance import Guided
 from invdiff.priors.precond import NetworkPrior, Precond
 from invdiff.priors.quiet import quiet
 from invdiff.priors.schedules import Prediction, require, training
 
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+HUB, HUB_NAME = "hf:", re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""What names of models on the Hugging Face hub begin with, and the rest of them."""
 CONFIGS = ["config.json", "unet/config.json", "model_index.json"]
 SCHEDULES = ["scheduler_config.json", "scheduler/scheduler_config.json"]
 WEIGHTS, PARTS = "diffusion_pytorch_model", ("", "-*-of-*")
 
 
+@checked
+@as_usual()
 def load_diffusers(
     spec: str | Path,
     device: torch.device | str = "cpu",
@@ -43,9 +47,9 @@ def load_diffusers(
     """The prior of a model that diffusers, or a tool that writes its format, has saved.
 
     spec: a folder with config.json and weights (.safetensors or .bin) of a UNet2DModel, a pipeline
-    folder with model_index.json (of such a network, or of latents: see `pipelines.py`), or a hub
-    name such as "google/ddpm-cat-256". Only a str of the form owner/name that is no local path
-    reaches the internet; a Path is always local.
+    folder with model_index.json (of such a network, or of latents: see `pipelines.py`), or the name
+    of one on the Hugging Face hub, such as "hf:google/ddpm-cat-256". Only a str that begins with
+    hf: reaches the internet.
     device, dtype: where, and in which floating type, the network runs.
     prediction: what the network predicts; None reads it from scheduler_config.json. A bare network
     without that file needs it; where both are given, this one counts.
@@ -64,11 +68,12 @@ def load_diffusers(
     16 digits of fingerprint are those of the weight file's sha256, the others tell how it is used.
     Raises InvdiffError, in one sentence, for whatever is missing, broken or not supported.
     """
-    name, diffusers = str(spec), import_diffusers()
-    folder = Path(spec).expanduser()
-    remote = isinstance(spec, str) and not folder.exists() and HUB_NAME.fullmatch(spec) is not None
-    folder = _download(name, CONFIGS + SCHEDULES) if remote else folder
-    require(folder.is_dir(), f"{name} is no folder; give the folder of a diffusers model.")
+    name, remote = str(spec), isinstance(spec, str) and spec.startswith(HUB)
+    if remote:
+        _checked_name(name)
+    folder = None if remote else _local(name)
+    diffusers = import_diffusers()
+    folder = folder or _download(name, CONFIGS + SCHEDULES)
     if _components(folder) & {"vae", "vqvae", "movq"}:
         from invdiff.priors.pipelines import NEEDED, load_latent
 
@@ -109,6 +114,36 @@ def load_diffusers(
         return prior
 
     return of(class_label) if guidance == 1 else Guided(of(class_label), of(null_label), guidance)
+
+
+def local(spec: str | Path) -> Path | None:
+    """The file or folder that spec names; None where there is none, whatever it is."""
+    try:
+        path = Path(spec).expanduser()
+        return path if str(spec).strip() and path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a null byte
+        return None
+
+
+def _checked_name(name: str) -> None:
+    """Raise InvdiffError unless name is hf:OWNER/NAME."""
+    why = f"A model of the hub is {HUB}OWNER/NAME, found {name[:100]}"
+    require(HUB_NAME.fullmatch(name.removeprefix(HUB)), f"{why}.")
+
+
+def _local(name: str) -> Path:
+    """The folder of a model. Raises InvdiffError, before anything is imported, where it is none."""
+    folder = local(name)
+    shown = name if len(name) <= 100 else f"{name[:100]}..."
+    on_hub = HUB_NAME.fullmatch(name) and len(name) <= 100
+    hint = f"; a model of the Hugging Face hub is {HUB}{name}" if on_hub else ""
+    why = f"There is no file or folder {shown!r}; give the folder of a diffusers model{hint}."
+    if folder is None:
+        raise InvdiffError(why)
+    require(folder.is_dir(), f"{shown} is no folder; give the folder of a diffusers model.")
+    why = f"{shown} holds no model of diffusers, which has a config.json or a model_index.json"
+    require(any((folder / c).is_file() for c in CONFIGS), f"{why}; give the folder of one.")
+    return folder
 
 
 class Labelled(nn.Module):
@@ -156,12 +191,12 @@ def _download(name: str, patterns: list[str]) -> Path:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name.removeprefix(HUB), allow_patterns=patterns))
     except Exception as error:
         why = f"did not answer ({type(error).__name__}); check the network, or give a folder"
         if isinstance(error, RepositoryNotFoundError):
             why = "shows no such model; check the name, or run `hf auth login` for a private one"
-        raise InvdiffError(f"{name} is no folder, and the hub {why}.") from error
+        raise InvdiffError(f"{name}: the hub {why}.") from error
 
 
 def _layout(folder: Path, name: str) -> tuple[Path, Path | None]:
@@ -186,7 +221,9 @@ def read_config(path: Path) -> dict[str, Any]:
     require(path.is_file(), f"{path} is missing; give the folder of a diffusers model.")
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
+    except OSError as error:
+        raise InvdiffError(f"{path} cannot be read ({error.strerror}).") from error
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvdiffError(f"{path} is not a JSON configuration; fetch the model again.") from error
 
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from invdiff.core import InvdiffError, nearest
+from invdiff.core import InvdiffError, as_usual, nearest
+from invdiff.core.arguments import checked
 from invdiff.priors.base import Prior
 from invdiff.priors.denoises import check_denoises
 from invdiff.priors.guidance import Guided
-from invdiff.priors.photo import PhotoPrior, load_embedded, load_weights
+from invdiff.priors.hub import HUB, local
+from invdiff.priors.photo import PhotoPrior, Precision, load_embedded, load_weights
 from invdiff.priors.spectrum import beside
 from invdiff.priors.spectrum import load as load_spectrum
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,15 @@ SOURCES = (
     PriorSource(
         "FOLDER", "a model of diffusers: UNet2DModel, Stable Diffusion 1 to 3, XL, Flux, LDM, DiT"
     ),
-    PriorSource("OWNER/NAME", "the same from the Hugging Face hub, downloaded when first used"),
+    PriorSource("hf:OWNER/NAME", "the same from the Hugging Face hub, downloaded when first used"),
 )
 """Everything that load_prior understands, for tables."""
 
 BUILT_IN = {source.spec: source.load for source in SOURCES if source.load is not None}
 
 
+@checked
+@as_usual()
 def load_prior(
     spec: str | Path,
     device: torch.device | str = "cpu",
@@ -73,7 +73,8 @@ def load_prior(
     """The prior called spec, on a device.
 
     spec: a name in BUILT_IN, such as "photo"; the path of a file of weights, of a folder with a
-    diffusers model, or its name OWNER/NAME on the Hugging Face hub, which alone is downloaded.
+    diffusers model, or hf:OWNER/NAME, its name on the Hugging Face hub. Nothing but a name that
+    begins with hf: reaches the internet.
     precision: of the network; the state of a sampler stays in float32.
     label: class from 0, of a class-conditional network. prompt: what the image shows, for a prior
     that reads text; guidance: w of classifier-free guidance towards either,
@@ -90,13 +91,16 @@ def load_prior(
         if name not in known:
             raise nearest(name, known, "option of priors")
     told = Options(**options)
-    if guidance is not None and not math.isfinite(guidance):
-        raise InvdiffError(f"guidance is a finite number, found {guidance}.")
-    path, name = Path(spec).expanduser(), str(spec)
-    from invdiff.priors.published.files import SUFFIXES
+    _check_device(device)
+    from invdiff.priors.published.files import SUFFIXES, check_file
 
-    ours = name in BUILT_IN or (path.suffix == ".safetensors" and _is_photo(path))
-    file = path.is_file() or path.suffix in SUFFIXES
+    name, remote = str(spec), isinstance(spec, str) and spec.startswith(HUB)
+    found = None if remote or name in BUILT_IN else local(spec)
+    path = found or Path(spec)
+    file = not remote and (path.suffix in SUFFIXES or (found is not None and not found.is_dir()))
+    if file:
+        check_file(path)
+    ours = name in BUILT_IN or (file and path.suffix == ".safetensors" and _is_photo(path))
     if prompt is not None and (ours or file):
         raise InvdiffError(f"{name} reads no text; leave the prompt out.")
     if ours:
@@ -115,11 +119,18 @@ def load_prior(
         if guidance is not None and label is None:
             raise InvdiffError("guidance needs label: the class that it leads to.")
         return _sound(_published(path, device, dtype, label, guidance, told), check, path)
-    if not path.exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        hint = str(nearest(name, BUILT_IN, "prior")).removesuffix(".")
+    if found is None and not remote and "/" not in name:
+        hint = str(nearest(name[:100], BUILT_IN, "prior")).removesuffix(".")
         ways = ", ".join(source.spec for source in SOURCES if source.load is None)
         raise InvdiffError(f"{hint} (or a path or name of the form {ways}).")
     return _sound(_diffusers(spec, device, dtype, label, prompt, guidance, told), check, path)
+
+
+def _check_device(device: torch.device | str) -> None:
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise InvdiffError(f"There is no device {device!r}; give cpu or cuda.") from error
 
 
 def _sound(prior: Prior, check: bool, path: Path) -> Prior:
@@ -135,9 +146,8 @@ def _sound(prior: Prior, check: bool, path: Path) -> Prior:
 
 def _is_photo(path: Path) -> bool:
     """Whether a .safetensors file is one of `invdiff train`; a broken one is nobody's."""
-    from invdiff.priors.published.files import check_file, safetensors_metadata
+    from invdiff.priors.published.files import safetensors_metadata
 
-    check_file(path)
     return {"config", "facts"} <= safetensors_metadata(path).keys()
 
 
@@ -182,8 +192,8 @@ def _diffusers(
     from invdiff.priors.hub import SCHEDULES, load_diffusers
     from invdiff.priors.published.rows import bars as eps_bars
 
-    told = ["any_size", "null_label"]
-    if not any((Path(spec).expanduser() / name).is_file() for name in SCHEDULES):
+    told, found = ["any_size", "null_label"], local(spec)
+    if found is None or not any((found / name).is_file() for name in SCHEDULES):
         told += ["prediction", "schedule", "train_steps"]
     for field in dataclasses.fields(options):
         if field.name not in told and getattr(options, field.name) is not None:

@@ -18,10 +18,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import admitted_as
 from invdiff.priors.base import Prior
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig, channels_last, coordinates
 from invdiff.priors.precond import predicts_edm
 from invdiff.priors.spectrum import beside, load
+
+Precision = Literal["float32", "bfloat16"]
+"""Floating types that networks run in."""
 
 
 class PhotoPrior(Prior):
@@ -43,13 +47,13 @@ class PhotoPrior(Prior):
         net: PhotoNet,
         tile: int = 768,
         overlap: int = 64,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
         shape: tuple[int | None, ...] | None = None,
     ) -> None:
         self.net = channels_last(net.eval().requires_grad_(False))
         self.shape = shape or (net.config.channels, None, None)
         self.precond = predicts_edm(net.config.sigma_data)
-        self.precision = precision
+        self.precision = admitted_as(Precision, precision, "precision")
         if tile % net.stride or overlap % net.stride or tile <= 0 or overlap < 0:
             raise InvdiffError(
                 f"Tiles of {tile} with an overlap of {overlap} do not fit this network; "
@@ -80,7 +84,7 @@ class PhotoPrior(Prior):
         x_in = torch.cat([p.c_in(sigma) * x, place.expand(len(x), -1, -1, -1)], dim=1)
         x_in = _pad(x_in, self.net.stride)
         x_in = x_in.contiguous(memory_format=torch.channels_last)
-        c_noise = torch.full((1,), p.c_noise(sigma_in), device=x.device)
+        c_noise = torch.full((1,), p.c_noise(sigma_in), dtype=x.dtype, device=x.device)
         low = torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         with low:
             out = self.net(x_in, c_noise)[..., :h, :w]

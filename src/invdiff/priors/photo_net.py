@@ -42,7 +42,7 @@ def coordinates(h: int, w: int) -> Tensor:
     (v, u) is the pixel's centre, downwards and to the right, where the whole image is [0, 1]^2: the
     same place has the same coordinates at every resolution.
     """
-    v, u = (math.pi * (torch.arange(n) + 0.5) / n for n in (h, w))
+    v, u = (math.pi * (torch.arange(n, dtype=torch.float32) + 0.5) / n for n in (h, w))
     rows, cols = v[:, None].expand(h, w), u[None].expand(h, w)
     return torch.stack([rows.cos(), rows.sin(), cols.cos(), cols.sin()])[None]
 
@@ -63,7 +63,9 @@ class NoiseCode(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.frequencies: Tensor
-        frequencies = torch.exp(torch.linspace(math.log(0.25), math.log(16.0), width // 2))
+        frequencies = torch.exp(
+            torch.linspace(math.log(0.25), math.log(16.0), width // 2, dtype=torch.float32)
+        )
         self.register_buffer("frequencies", frequencies * math.pi)
         self.layer = nn.Linear(width, width)
 

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from invdiff.core import InvdiffError
+from invdiff.core.alike import alike
 from invdiff.priors.base import Prior
 
 Scalar = Callable[[float], float]
@@ -28,6 +30,7 @@ class Precond:
     """The four coefficients, each a function of sigma > 0, and the noise levels that were trained.
 
     c_noise: the time that F is given, in the unit in which F was trained.
+    Those made here are functions of a module with their numbers bound, so that they pickle.
     """
 
     c_in: Scalar
@@ -38,16 +41,43 @@ class Precond:
     sigma_max: float = math.inf
 
 
+def constant(sigma: float, value: float) -> float:
+    """value, at any sigma."""
+    return value
+
+
+def times(sigma: float, of: Scalar, factor: float) -> float:
+    """factor * of(sigma)."""
+    return factor * of(sigma)
+
+
+def _power(sigma: float, exponent: int, factor: float = 1.0) -> float:
+    return factor * sigma**exponent
+
+
+def _log(sigma: float, over: float = 1.0) -> float:
+    return math.log(sigma) / over
+
+
+def _preserving(sigma: float) -> float:
+    """a of a variance-preserving level."""
+    return 1 / math.hypot(1, sigma)
+
+
+ZERO, ONE = partial(constant, value=0.0), partial(constant, value=1.0)
+MINUS_SIGMA = partial(_power, exponent=1, factor=-1.0)
+
+
 def predicts_x0(alpha_bars: Sequence[float] | np.ndarray, match: Match = "interpolated") -> Precond:
     """F(x_t, t) predicts x0, on a variance-preserving table of alpha_bars."""
-    return _vp(alpha_bars, match, lambda s: 0.0, lambda s: 1.0)
+    return _vp(alpha_bars, match, ZERO, ONE)
 
 
 def predicts_eps(
     alpha_bars: Sequence[float] | np.ndarray, match: Match = "interpolated"
 ) -> Precond:
     """F(x_t, t) predicts the noise eps: DDPM (Ho et al. 2020, arXiv 2006.11239)."""
-    return _vp(alpha_bars, match, lambda s: 1.0, lambda s: -s)
+    return _vp(alpha_bars, match, ONE, MINUS_SIGMA)
 
 
 def predicts_eps_sde(sub: bool = False, beta0: float = 0.1, beta1: float = 20.0) -> Precond:
@@ -57,27 +87,40 @@ def predicts_eps_sde(sub: bool = False, beta0: float = 0.1, beta1: float = 20.0)
     s = 1 - a^2 on the sub-VP one (sub). Trained for t from 1e-5 to 1.
     """
 
-    def a(sigma: float) -> float:  # sigma = s / a, solved for a
-        if sub:  # (1 - a^2) / a = sigma, written without cancellation
-            return 2 / (sigma + math.sqrt(sigma**2 + 4))
-        return 1 / math.hypot(1, sigma)
+    ends = _sde_sigma(1e-5, sub, beta0, beta1), _sde_sigma(1.0, sub, beta0, beta1)
+    t = partial(_sde_time, sub=sub, beta0=beta0, beta1=beta1)
+    return Precond(partial(_sde_a, sub=sub), ONE, MINUS_SIGMA, t, *ends)
 
-    def t(sigma: float) -> float:
-        slope, log_a = beta1 - beta0, math.log(a(sigma))
-        return -4 * log_a / (beta0 + math.sqrt(beta0**2 - 4 * slope * log_a))
 
-    def sigma_at(t: float) -> float:
-        log_a = -(t**2) * (beta1 - beta0) / 4 - t * beta0 / 2
-        s2 = -math.expm1(2 * log_a)
-        return (s2 if sub else math.sqrt(s2)) / math.exp(log_a)
+def _sde_a(sigma: float, sub: bool) -> float:
+    """a at sigma = s / a."""
+    if sub:  # (1 - a^2) / a = sigma, written without cancellation
+        return 2 / (sigma + math.sqrt(sigma**2 + 4))
+    return _preserving(sigma)
 
-    ends = sigma_at(1e-5), sigma_at(1.0)
-    return Precond(a, lambda s: 1.0, lambda s: -s, t, *ends)
+
+def _sde_time(sigma: float, sub: bool, beta0: float, beta1: float) -> float:
+    slope, log_a = beta1 - beta0, math.log(_sde_a(sigma, sub))
+    return -4 * log_a / (beta0 + math.sqrt(beta0**2 - 4 * slope * log_a))
+
+
+def _sde_sigma(t: float, sub: bool, beta0: float, beta1: float) -> float:
+    log_a = -(t**2) * (beta1 - beta0) / 4 - t * beta0 / 2
+    s2 = -math.expm1(2 * log_a)
+    return (s2 if sub else math.sqrt(s2)) / math.exp(log_a)
 
 
 def predicts_v(alpha_bars: Sequence[float] | np.ndarray, match: Match = "interpolated") -> Precond:
     """F(x_t, t) predicts v = a eps - s x0 (Salimans and Ho 2022, arXiv 2202.00512)."""
-    return _vp(alpha_bars, match, lambda s: 1 / (1 + s * s), lambda s: -s / math.hypot(1, s))
+    return _vp(alpha_bars, match, _v_skip, _v_out)
+
+
+def _v_skip(sigma: float) -> float:
+    return 1 / (1 + sigma * sigma)
+
+
+def _v_out(sigma: float) -> float:
+    return -sigma / math.hypot(1, sigma)
 
 
 def predicts_score(times_sigma: bool = False) -> Precond:
@@ -86,31 +129,50 @@ def predicts_score(times_sigma: bool = False) -> Precond:
     times_sigma: True when F is sigma times the score, as in NCSN++ before its last division.
     """
     return Precond(
-        c_in=lambda s: 1.0,
-        c_skip=lambda s: 1.0,
-        c_out=(lambda s: s) if times_sigma else (lambda s: s * s),
-        c_noise=math.log,
+        c_in=ONE,
+        c_skip=ONE,
+        c_out=partial(_power, exponent=1 if times_sigma else 2),
+        c_noise=_log,
     )
 
 
 def predicts_flow() -> Precond:
     """F(x_t, t) predicts eps - x0 at x_t = (1 - t) x0 + t eps (Liu 2022, arXiv 2209.03003)."""
-    return Precond(
-        c_in=lambda s: 1 / (1 + s),
-        c_skip=lambda s: 1 / (1 + s),
-        c_out=lambda s: -s / (1 + s),
-        c_noise=lambda s: s / (1 + s),
-    )
+    return Precond(_flow_a, _flow_a, _flow_out, _flow_time)
+
+
+def _flow_a(sigma: float) -> float:
+    return 1 / (1 + sigma)
+
+
+def _flow_out(sigma: float) -> float:
+    return -sigma / (1 + sigma)
+
+
+def _flow_time(sigma: float) -> float:
+    return sigma / (1 + sigma)
 
 
 def predicts_edm(sigma_data: float = 0.5) -> Precond:
     """F of Karras et al. 2022 (arXiv 2206.00364), table 1; sigma_data: rms of the training set."""
     return Precond(
-        c_in=lambda s: 1 / math.hypot(s, sigma_data),
-        c_skip=lambda s: (sigma_data / math.hypot(s, sigma_data)) ** 2,
-        c_out=lambda s: s * sigma_data / math.hypot(s, sigma_data),
-        c_noise=lambda s: math.log(s) / 4,
+        c_in=partial(_edm_in, data=sigma_data),
+        c_skip=partial(_edm_skip, data=sigma_data),
+        c_out=partial(_edm_out, data=sigma_data),
+        c_noise=partial(_log, over=4.0),
     )
+
+
+def _edm_in(sigma: float, data: float) -> float:
+    return 1 / math.hypot(sigma, data)
+
+
+def _edm_skip(sigma: float, data: float) -> float:
+    return (data / math.hypot(sigma, data)) ** 2
+
+
+def _edm_out(sigma: float, data: float) -> float:
+    return sigma * data / math.hypot(sigma, data)
 
 
 TINY = 1e-4
@@ -137,14 +199,17 @@ def _vp(
             "A table of alpha_bars falls strictly, between 1 and 0; this one does not."
         )
     log_sigmas = 0.5 * (np.log1p(-bars) - np.log(bars))
-
-    def t(sigma: float) -> float:
-        if match == "nearest":
-            return float(np.abs(log_sigmas - math.log(sigma)).argmin())
-        return float(np.interp(math.log(sigma), log_sigmas, np.arange(len(bars))))
-
+    t = partial(_nearest if match == "nearest" else _interpolated, log_sigmas=log_sigmas)
     ends = [float(s) for s in np.exp(log_sigmas[[0, -1]])]
-    return Precond(lambda s: 1 / math.hypot(1, s), c_skip, c_out, t, *ends)
+    return Precond(_preserving, c_skip, c_out, t, *ends)
+
+
+def _nearest(sigma: float, log_sigmas: np.ndarray) -> float:
+    return float(np.abs(log_sigmas - math.log(sigma)).argmin())
+
+
+def _interpolated(sigma: float, log_sigmas: np.ndarray) -> float:
+    return float(np.interp(math.log(sigma), log_sigmas, np.arange(len(log_sigmas))))
 
 
 class NetworkPrior(Prior):
@@ -195,7 +260,8 @@ class NetworkPrior(Prior):
         inside = (p.c_in(sigma) * x).to(self._dtype(x))
         exact = torch.float64 if inside.dtype == torch.float64 else torch.float32
         time = torch.full((len(x),), p.c_noise(sigma), dtype=exact, device=x.device)
-        out = self.net(inside, time)
+        with alike(len(x), x.device, linear=True):
+            out = self.net(inside, time)
         rest = out[:, channels:]
         if out.shape[1] == 2 * channels:
             out = out[:, :channels]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from invdiff.core import InvdiffError
+from invdiff.core.limits import limited
+from invdiff.core.schedules import MOST_STEPS
 from invdiff.priors import precond as table
 from invdiff.priors.precond import Precond
 
@@ -46,7 +49,9 @@ def training(
     advice = f"or give prediction ({kinds}), with DDPM's betas unless others are told"
     require(schedule or prediction, f"{name} {why}, {advice}.")
     config = config or {"_class_name": "DDPMScheduler"}
-    kind = str(config.get("_class_name"))
+    kind, table_of = str(config.get("_class_name")), config.get("num_train_timesteps")
+    if isinstance(table_of, int | float):
+        limited(str(schedule), int(min(table_of, 1e18)), "num_train_timesteps", MOST_STEPS, 100)
     try:
         scheduler = getattr(diffusers, kind).from_config(config)
         c = scheduler.config
@@ -67,7 +72,7 @@ def training(
         given = prediction is not None or betas is not None
         require(not given, f"{name} has no table ({kind}); leave prediction and betas out.")
         p, steps = table.predicts_flow(), c.num_train_timesteps
-        return replace(p, c_noise=lambda s: steps * s / (1 + s)), (-1.0, 1.0)
+        return replace(p, c_noise=partial(table.times, of=p.c_noise, factor=steps)), (-1.0, 1.0)
     if kind in BY_SIGMA:
         given = prediction is not None or betas is not None
         require(not given, f"{name} has no table ({kind}); leave prediction and betas out.")
@@ -77,8 +82,9 @@ def training(
         if known in ("epsilon", "v_prediction") and not fourier:
             p = table.predicts_edm(c.sigma_data)
             p = replace(p, sigma_min=c.sigma_min, sigma_max=c.sigma_max)
-            c_out, minus = p.c_out, known == "v_prediction"  # diffusers' name for the other sign
-            return (replace(p, c_out=lambda s: -c_out(s)) if minus else p), (-1.0, 1.0)
+            if known == "v_prediction":  # diffusers' name for the other sign
+                p = replace(p, c_out=partial(table.times, of=p.c_out, factor=-1.0))
+            return p, (-1.0, 1.0)
     why = f"{kind}, prediction {known}{', fourier times' if fourier else ''}"
     advice = f"take a model of DDPMScheduler that predicts {kinds}"
     raise InvdiffError(f"{name} was made for {why}, which is not supported; {advice}.")

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, brief
+from invdiff.core.arguments import admit
+from invdiff.noise.base import Noise
+from invdiff.operators.algebra import Operator
 
 if TYPE_CHECKING:
-    from invdiff.noise import Noise, Poisson
-    from invdiff.operators.algebra import Linear, Operator, PseudoInvertible, Spectral
+    from invdiff.noise import Poisson
+    from invdiff.operators.algebra import Linear, PseudoInvertible, Spectral
     from invdiff.operators.algebra.decoded import Decoded
     from invdiff.operators.jpeg import JPEG
+
+KNOWN = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+"""Numbers that measurements are made of."""
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """A measurement y = A(x0) + noise. It never holds the truth.
 
-    y: measurement, batch first, shape (M, ...), in the units of A's output.
+    y: measurement, batch first, shape (M, ...), M >= 1, in the units of A's output; float32 or
+    float64, complex where A's output is. NumPy arrays and nested lists are taken too.
     A: operator that maps images (M, *x_shape) to the shape of y.
     noise: what was added to A(x0).
     x_shape: shape of one image without the batch axis, for example (3, 256, 256).
-    Raises InvdiffError when y holds NaN or infinities, or does not have the shape of A(x).
+    Raises InvdiffError for anything else: y that holds NaN or infinities, or does not have the
+    shape of A(x), and parts that are no operator, noise or shape.
     """
 
-    y: Tensor
+    y: Tensor = field(metadata={"infinite": True})  # NaN may stand where nothing was measured
     A: Operator
     noise: Noise
     x_shape: tuple[int, ...]
@@ -37,7 +45,8 @@ class Problem:
         return brief(self)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "x_shape", tuple(self.x_shape))
+        admit(self)
+        self._check_numbers()
         expected = self.A.y_shape(self.x_shape)
         if tuple(self.y.shape[1:]) != tuple(expected):
             raise InvdiffError(
@@ -53,6 +62,32 @@ class Problem:
                 "replace them, or mark them as unknown with a mask."
             )
         object.__setattr__(self, "y", y)
+
+    def _check_numbers(self) -> None:
+        """Raise InvdiffError for a batch of none, and for numbers that no operator gives."""
+        if self.y.ndim < 1 or len(self.y) == 0:
+            raise InvdiffError(
+                f"A problem needs at least 1 measurement, batch first, found y of shape "
+                f"{tuple(self.y.shape)}."
+            )
+        if self.y.dtype not in KNOWN:
+            kind = str(self.y.dtype).removeprefix("torch.")
+            raise InvdiffError(
+                f"A measurement holds floating or complex numbers of 32 or 64 bits a part, found "
+                f"{kind}; give y.float(), in the units of the operator's output."
+            )
+        if self.y.is_complex() and not self._complex():
+            raise InvdiffError(
+                f"{type(self.A).__name__} measures real numbers, but y is complex; give y.real."
+            )
+
+    def _complex(self) -> bool:
+        """Whether A measures complex numbers, which it is asked once."""
+        known = vars(self.A)
+        if "_complex" not in known:
+            zeros = torch.zeros(1, *self.x_shape, dtype=torch.float32, device=self.y.device)
+            known["_complex"] = self.A(zeros).is_complex()
+        return bool(known["_complex"])
 
     @property
     def batch(self) -> int:

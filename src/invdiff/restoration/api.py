@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from invdiff import fields
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import admitted_as
 from invdiff.priors.base import Prior
 from invdiff.restoration.job import Precision, Want, prepare
 from invdiff.restoration.perform import Watch, perform
@@ -59,6 +60,8 @@ def restore(
     watch(snapshot): called after every step. progress: whether a bar is shown.
     Raises InvdiffError, in one sentence, for whatever does not fit; nothing is written.
     """
+    _check_kinds(prior, solver, watch, prior_options)
+    progress = fields.convert(bool, progress, "progress")
     if steps is not None:
         steps = fields.convert(int, steps, "steps")
     if isinstance(task, type) and issubclass(task, Task):
@@ -86,6 +89,14 @@ def restore(
             device=device,
         )
     return perform(job, watch=watch, quiet=not progress)
+
+
+def _check_kinds(prior: Any, solver: Any, watch: Any, prior_options: Any) -> None:
+    """Raise InvdiffError for arguments of kinds that no option of the command line has."""
+    admitted_as(str | Path | Prior | None, prior, "prior")
+    admitted_as(str | Solver, solver, "solver")
+    admitted_as(Callable[..., None] | None, watch, "watch")
+    admitted_as(Mapping[str, Any] | None, prior_options, "prior_options")
 
 
 def _in_file(value: Source, folder: Path) -> Path:

@@ -15,10 +15,12 @@ from torch import Tensor
 from invdiff import measured
 from invdiff.core import InvdiffError
 from invdiff.core.encode import decode, encode
+from invdiff.core.limits import in_words
 from invdiff.fields import changed, convert
-from invdiff.files.pictures import check_file, words
+from invdiff.files.pictures import words
 from invdiff.plugins import LOADED
 from invdiff.priors.base import Prior
+from invdiff.priors.hub import local
 from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
@@ -36,6 +38,8 @@ MEGAPIXELS = {False: 1.0, True: 0.3}
 """Pixels that are restored together by default, without and with gradients through the prior."""
 MOST = 100_000
 """Samples of one measurement."""
+PIXELS = 3 * 256 * 256
+"""Numbers of a picture of common size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +80,7 @@ class Job:
     @property
     def chunks(self) -> int:
         """Batches that the samples are divided into."""
-        return 1 if self.solver.coupled else -(-self.samples // self.batch)
+        return 1 if self.solver.coupled else -(-self.samples * self.problem.batch // self.batch)
 
     @property
     def digest(self) -> str:
@@ -119,15 +123,19 @@ def prepare(
     want, precision = convert(Want, want, "want"), convert(Precision, precision, "precision")
     for key, number in (("samples", samples), ("batch", 1 if batch is None else batch)):
         if not 1 <= number <= MOST:
-            bound = "at least 1" if number < 1 else f"at most {MOST}"
-            raise InvdiffError(f"--{key} is {bound}, found {number}.")
-    check_file(Path(file))
+            if number < 1:
+                raise InvdiffError(f"--{key} is at least 1, found {number}.")
+            raise InvdiffError(
+                f"--{key} is at most {MOST}, found {number}; colour pictures of 256 x 256 would "
+                f"take {in_words(number * 4 * PIXELS)} of memory."
+            )
+    task.check_input(Path(file))
     device, more = torch_device(device), dict(prior_options or {})
     if isinstance(prior, Prior):
         spec, used = prior.name, prior
     else:
         named = prior or task.prior
-        is_path = named not in BUILT_IN and Path(named).exists()
+        is_path = named not in BUILT_IN and local(named) is not None
         spec = str(Path(named).resolve()) if is_path else named
         used = load_prior(spec, device, precision, check=check_prior, **more)
     m = task.read(Path(file), used)
@@ -137,7 +145,8 @@ def prepare(
     best = None if want == "samples" else estimator(task, posed.problem)
     check_posed(posed, used, chosen)
     stem = Path(file).stem
-    batch = min(samples, default_batch(chosen, m.problem)) if batch is None else batch
+    rows = samples * m.problem.batch
+    batch = min(rows, default_batch(chosen, m.problem)) if batch is None else batch
     coverage = measured.words(task.name, spec, chosen)
     drawn = [
         ("solver", f"{chosen.name}, {chosen.num_steps} steps ({why})"),

@@ -26,8 +26,11 @@ def perform(
     """
     best, result = None, None
     if job.estimator is not None:
-        with _bar(job.estimator, job.estimator.num_steps, None, quiet) as moved:
-            best = one_picture(job.posed, job.prior, job.estimator, None, False, moved)
+        rows = job.problem.batch
+        size = None if rows == 1 or job.estimator.coupled else job.batch
+        steps = job.estimator.num_steps * (1 if size is None else -(-rows // size))
+        with _bar(job.estimator, steps, None, quiet) as moved:
+            best = one_picture(job.posed, job.prior, job.estimator, size, False, moved)
         result = best
     if job.draws:
         with _bar(job.solver, job.chunks * job.solver.num_steps, start, quiet) as moved:
@@ -48,6 +51,7 @@ def perform(
     result = replace(result, config=config, tensors=tensors)
     checks = result.check(job.prior, job.posed)
     found = [w for c in checks.values() for w in c.warnings]
+    found += job.view.warnings(result.samples.flatten(0, 1)) if result.samples.shape[1] else []
     config["warnings"] = list(dict.fromkeys((*job.facts["photo"].get("warnings", ()), *found)))
     config["checks"] = {name: c.as_dict() for name, c in checks.items()}
     return Restoration(result, job.view)

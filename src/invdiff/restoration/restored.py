@@ -29,7 +29,7 @@ class Restoration:
     """Estimate and samples of one file, as arrays in the units and the layout of the file.
 
     Pictures are (H, W) or (H, W, 3) on [0, 1]; MR images complex (H, W) in the units of the
-    k-space; CT slices (H, W) in Hounsfield units or attenuation.
+    k-space; CT slices (H, W) in Hounsfield units or attenuation, (slices, H, W) of a stack.
     result: the same in the units of the prior, with all that repeats the run. view: how images are
     shown.
     """
@@ -45,7 +45,7 @@ class Restoration:
         mean. Raises InvdiffError when samples alone were asked for.
         """
         if self.result.estimate is not None:
-            return self._array(self.view.values(self.result.estimate))[0]
+            return self._array(self.view.values(_stack(self.result.estimate[:, None])))[0]
         if self.want == "samples":
             raise InvdiffError("Samples alone were asked for; the estimate takes want both.")
         return self._array(self._stands()[None])[0]
@@ -65,8 +65,7 @@ class Restoration:
         """The uncertainty: deviation of the samples, (H, W[, C]). Raises InvdiffError for one."""
         if not self.spread:
             raise InvdiffError("One sample has no deviation; draw two or more.")
-        found = self.view.std(self._values()).permute(1, 2, 0).squeeze(2)
-        return np.asarray(found.numpy())
+        return self.view.deviation(self.view.std(self._values()))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -177,10 +176,10 @@ class Restoration:
     def _values(self) -> Tensor:
         if not self.drawn:
             raise InvdiffError("The estimate alone was asked for; samples take want both.")
-        return self.view.values(self.result.resampled()[0])
+        return self.view.values(_stack(self.result.resampled()))
 
     def _stands(self) -> Tensor:
-        return self.view.summary(self._values(), self.result.resampled()[0], self.problem)[1]
+        return self.view.summary(self._values(), _stack(self.result.resampled()), self.problem)[1]
 
     def _array(self, values: Tensor) -> np.ndarray:
         """(K, C, H, W) as numpy, channels last; a single channel has no axis."""
@@ -202,6 +201,11 @@ class Restoration:
         return f"Restoration({self.task}, {size}, {count} samples, by {made}{said})"
 
 
+def _stack(x: Tensor) -> Tensor:
+    """(measurements, samples, C, H, W) as (samples, measurements C, H, W): slices of a stack."""
+    return x.transpose(0, 1).flatten(1, 2)
+
+
 def _write(done: Restoration, folder: Path) -> None:
     """Write estimate, sample-K, mean, uncertainty.png, overview.png, run.json, run.safetensors.
 
@@ -211,10 +215,10 @@ def _write(done: Restoration, folder: Path) -> None:
     """
     view = done.view
     if done.result.estimate is not None:
-        view.save(folder, "estimate", view.values(done.result.estimate)[0])
+        view.save(folder, "estimate", view.values(_stack(done.result.estimate[:, None]))[0])
     if done.drawn:
-        values = view.values(done.result.resampled()[0])
-        title, stands = view.summary(values, done.result.resampled()[0], done.problem)
+        values = view.values(_stack(done.result.resampled()))
+        title, stands = view.summary(values, _stack(done.result.resampled()), done.problem)
         if done.result.estimate is None and done.want != "samples":
             view.save(folder, "estimate", stands)
         if done.want != "estimate":
@@ -223,7 +227,8 @@ def _write(done: Restoration, folder: Path) -> None:
             view.save(folder, view.stands, stands)
             if done.spread:
                 std = view.std(values)
-                uncertainty_picture(std, len(values), folder / "uncertainty.png", view.scale)
+                path = folder / "uncertainty.png"
+                uncertainty_picture(view.shown(std), len(values), path, view.scale)
     _sheet(done, folder / "overview.png")
     done.result.write(folder)
 
@@ -232,10 +237,11 @@ def _sheet(done: Restoration, path: Path) -> None:
     """Everything on one sheet, with what was measured of such samples and what is wrong."""
     view, panels, std = done.view, done.view.measurement(done.problem), None
     if done.result.estimate is not None:
-        panels.append((ESTIMATE, view.picture(view.values(done.result.estimate)[0])))
+        best = view.values(_stack(done.result.estimate[:, None]))[0]
+        panels.append((ESTIMATE, view.picture(best)))
     if done.drawn:
-        values = view.values(done.result.resampled()[0])
-        title, stands = view.summary(values, done.result.resampled()[0], done.problem)
+        values = view.values(_stack(done.result.resampled()))
+        title, stands = view.summary(values, _stack(done.result.resampled()), done.problem)
         picture = view.picture(stands)
         if done.want == "estimate":
             panels.append((f"estimate: {title}", picture))
@@ -243,7 +249,7 @@ def _sheet(done: Restoration, path: Path) -> None:
             shown = 3 if done.result.estimate is not None else 4
             panels += [(title, picture)] if len(values) > 1 else []
             panels += [(SAMPLE.format(i), view.picture(v)) for i, v in enumerate(values[:shown], 1)]
-            std = view.std(values) if done.spread else None
+            std = view.shown(view.std(values)) if done.spread else None
     lines = [f"{done.task}: {' and '.join(done.solvers)}"]
     coverage = measured.words(done.task, done.result.config["prior_spec"], done.result.solver())
     lines += [coverage] if coverage and std is not None else []

@@ -31,7 +31,8 @@ class Result:
 
     samples: (measurements, samples, *x_shape), in the prior's range, on the CPU.
     nfe: evaluations of the prior per image; vjps: vector-Jacobian products per image.
-    seconds: wall-clock time. config: problem, prior, solver, seeds and versions, as JSON values.
+    seconds: wall-clock time. config: problem, prior, solver, seeds and versions, as JSON values;
+    "unsolved" where data steps reached their bound of iterations: how many, and what was left.
     tensors: the tensors that config refers to. latents: of a prior of latents, what the samples
     were decoded from, (measurements, samples, *z_shape); None for a prior of images.
     log_weight: of every sample, (measurements, samples), of a solver that weighs them; else None.

@@ -6,14 +6,18 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError
+from invdiff.core import InvdiffError, undisturbed
+from invdiff.core.alike import alike
+from invdiff.core.arguments import checked
+from invdiff.core.limits import limited
 from invdiff.core.rng import Rng
 from invdiff.operators.algebra import Operator
+from invdiff.operators.algebra.krylov import Bounds, watched_bounds
 from invdiff.priors.base import Counted, Prior
 from invdiff.priors.latent import in_latent_space
 from invdiff.problem import Problem
@@ -25,6 +29,8 @@ from invdiff.sampling.result import Result, describe
 from invdiff.sampling.solver import Solver, registry
 from invdiff.sampling.state import State
 
+MOST_ROWS, ROW_BYTES = 10**6, 200
+"""Samples of a run at most, all measurements together; what a row takes beside its image."""
 FAR = 1e5
 """No clean estimate is as many times larger than the prior's range, or than 100 where that has no
 end: a state that holds one has diverged, though it is finite."""
@@ -34,12 +40,21 @@ class DivergedError(InvdiffError):
     """A sampler left all bounds; the message names the step and what to turn down."""
 
 
+def posed_for(problem: Problem, prior: Prior, solver: Solver) -> Posed:
+    """The problem as solvers see it. Raises IncompatibleError when this one cannot solve it."""
+    with undisturbed(problem.y.device):
+        posed = pose(problem, prior)
+        check_posed(posed, prior, solver)
+    return posed
+
+
 def check_posed(posed: Posed, prior: Prior, solver: Solver) -> None:
     """Raise IncompatibleError when the solver cannot, naming the operator and noise as given."""
     told = in_latent_space(centred(posed.asked), prior)
     check(solver, told, prior, [cls() for cls in registry().values()], posed.problem)
 
 
+@checked
 def stream(
     problem: Problem,
     prior: Prior,
@@ -55,9 +70,8 @@ def stream(
     With a prior of latents, states are of latents, and the prior's decoder makes images of them.
     Raises IncompatibleError before any network call, DivergedError when a state is not finite.
     """
-    posed = pose(problem, prior)
-    check_posed(posed, prior, solver)
-    yield from _stream(posed.problem, prior, solver, seeds, start, portable)
+    posed = posed_for(problem, prior, solver)
+    return _stream(posed.problem, Counted(prior), solver, seeds, start, portable)
 
 
 def _stream(
@@ -72,17 +86,19 @@ def _stream(
     if len(seeds) != problem.batch:
         raise InvdiffError(f"{problem.batch} measurements need as many seeds, found {len(seeds)}.")
     rng = Rng.of(seeds, portable)
-    with torch.no_grad():
+    device = problem.y.device
+    with undisturbed(device), alike(problem.batch, device):
         state = start or solver.init(problem, prior, rng.at(-1))
     yield state
     while state.step < solver.num_steps:
-        with torch.no_grad():
+        with undisturbed(device), alike(problem.batch, device):
             state = solver.step(state, problem, prior, rng.at(state.step))
         if state.x.device.type == "cpu" or state.step == solver.num_steps:
             _check_finite(state, prior, solver)
         yield state
 
 
+@checked
 def finish(
     state: State,
     problem: Problem,
@@ -92,7 +108,9 @@ def finish(
     portable: bool = False,
 ) -> Tensor:
     """The samples of the last state of a stream, (B, *x_shape); latents of a prior of latents."""
-    return _finish(state, pose(problem, prior).problem, prior, solver, seeds, portable)
+    with undisturbed(problem.y.device):
+        posed = pose(problem, prior)
+    return _finish(state, posed.problem, Counted(prior), solver, seeds, portable)
 
 
 def _finish(
@@ -103,7 +121,8 @@ def _finish(
     seeds: Sequence[int],
     portable: bool,
 ) -> Tensor:
-    with torch.no_grad():
+    device = problem.y.device
+    with undisturbed(device), alike(problem.batch, device):
         rng = Rng.of(seeds, portable).at(state.step)
         return solver.finish(state, problem, prior, rng)
 
@@ -152,6 +171,7 @@ class Snapshot:
         return len(self.done) * self.steps + self.state.step
 
 
+@checked
 def solve(
     problem: Problem,
     prior: Prior,
@@ -179,8 +199,7 @@ def solve(
         best = estimate(problem, prior, estimator, batch, portable)
         drawn = solve(problem, prior, solver, samples, seed, batch, portable, watch, start)
         return with_estimate(drawn, best)
-    posed = pose(problem, prior)
-    check_posed(posed, prior, solver)
+    posed = posed_for(problem, prior, solver)
     return draw(posed, prior, solver, samples, seed, batch, portable, watch, start)
 
 
@@ -198,6 +217,8 @@ def draw(
     """`solve` of a problem that was posed, with a solver that can."""
     if samples < 1:
         raise InvdiffError(f"At least 1 sample is needed, but {samples} were asked for.")
+    each = ROW_BYTES + posed.asked.x_like[0].nbytes
+    limited("A run", samples * posed.asked.batch, "samples", MOST_ROWS, each)
     if batch is not None and batch < 1:
         raise InvdiffError(f"A batch holds at least 1 sample, but {batch} were asked for.")
     asked, problem = posed.asked, posed.problem
@@ -207,7 +228,7 @@ def draw(
     _check_start(start, chunks, solver, problem)
     counted = Counted(prior)
     began, outputs = time.perf_counter(), list(start.done) if start else []
-    weights = list(start.weights) if start else []
+    weights, unsolved = list(start.weights) if start else [], Bounds()
     if start is not None:
         began -= start.seconds
         counted.nfe, counted.vjps = start.nfe, start.vjps
@@ -215,11 +236,12 @@ def draw(
         part = problem.rows(torch.tensor([m for m, _ in chunks[i]], device=problem.y.device))
         seeds = [row_seed(seed, m, k) for m, k in chunks[i]]
         first = start.state if start and i == len(start.done) else None
-        for state in _stream(part, counted, solver, seeds, first, portable):
-            if watch is not None:
-                spent = (counted.nfe, counted.vjps, time.perf_counter() - began)
-                kept = tuple(weights)
-                watch(Snapshot(tuple(outputs), state, solver.num_steps, len(chunks), *spent, kept))
+        with watched_bounds(unsolved):
+            for state in _stream(part, counted, solver, seeds, first, portable):
+                if watch is not None:
+                    spent = (counted.nfe, counted.vjps, time.perf_counter() - began)
+                    done, kept = tuple(outputs), tuple(weights)
+                    watch(Snapshot(done, state, solver.num_steps, len(chunks), *spent, kept))
         weights += [state.extra[k].cpu() for k in state.extra if k == importance.KEY]
         outputs.append(_finish(state, part, counted, solver, seeds, portable).cpu())
     tensors: dict[str, Tensor] = {}
@@ -230,6 +252,8 @@ def draw(
         "portable": portable,
         "device": str(problem.y.device),
     }
+    if unsolved.systems:
+        config["unsolved"] = asdict(unsolved)
     found = torch.cat(outputs)
     decoder = None if prior.autoencoder is None else prior.autoencoder.decoder
     images = found if decoder is None else _decode(decoder, found, size, problem.y.device)
@@ -245,6 +269,7 @@ def draw(
     )
 
 
+@checked
 def estimate(
     problem: Problem,
     prior: Prior,
@@ -257,8 +282,7 @@ def estimate(
 
     Its `estimate` is that sample. Raises InvdiffError for a solver that draws noise.
     """
-    posed = pose(problem, prior)
-    check_posed(posed, prior, estimator)
+    posed = posed_for(problem, prior, estimator)
     return one_picture(posed, prior, estimator, batch, portable, watch)
 
 
@@ -293,7 +317,7 @@ def with_estimate(samples: Result, best: Result) -> Result:
 
 def _decode(decoder: Operator, latents: Tensor, size: int, device: torch.device) -> Tensor:
     """The images of latents, `size` rows at a time on the device, on the CPU."""
-    with torch.no_grad():
+    with undisturbed(device):
         parts = [decoder(z.to(device)).cpu() for z in torch.split(latents, size)]
     return torch.cat(parts)
 
@@ -310,6 +334,7 @@ def _check_start(
         raise InvdiffError("The snapshot is of another run; repeat the one that it was taken from.")
 
 
+@checked
 def again(result: Result, prior: Prior) -> Result:
     """Run once more what made result: the same samples, on the same kind of device.
 

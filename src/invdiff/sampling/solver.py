@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Level, nearest
+from invdiff.core.arguments import admit, admitting
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP, Path
 from invdiff.priors.base import Prior
@@ -22,9 +23,19 @@ UNIT: Range = (-1.0, 1.0)
 """The range of the images of most priors."""
 
 
-def knob(default: Any, help: str, min: float | None = None, max: float | None = None) -> Any:
-    """A dataclass field with its help text and range: read by the command line and by tables."""
-    return dataclasses.field(default=default, metadata={"help": help, "min": min, "max": max})
+def knob(
+    default: Any,
+    help: str,
+    min: float | None = None,
+    max: float | None = None,
+    infinite: bool = False,
+) -> Any:
+    """A dataclass field with its help text and range: read by the command line and by tables.
+
+    infinite: whether infinity is a value.
+    """
+    about = {"help": help, "min": min, "max": max, "infinite": infinite}
+    return dataclasses.field(default=default, metadata=about)
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Solver:
     path: the levels along which it travels.
     """
 
+    made_by: ClassVar[str] = "invdiff.DDRM()"
     name: ClassVar[str]
     paper: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -55,8 +67,13 @@ class Solver:
 
     path: Path = dataclasses.field(default_factory=lambda: VP(100), kw_only=True)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        admitting(cls)
+
     def __post_init__(self) -> None:
-        """Raise InvdiffError when a knob is outside its range."""
+        """Raise InvdiffError for a knob of another type, or outside its range."""
+        admit(self)
         for f in dataclasses.fields(self):
             low, high = f.metadata.get("min"), f.metadata.get("max")
             value = getattr(self, f.name)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.scans.fan import axis_of_fan
 from invdiff.scans.sinogram import Sinogram
 
 Method = Literal["opposite", "mass"]
@@ -17,7 +18,10 @@ NEAR = 3
 
 
 def centre_of_rotation(sinogram: Sinogram, method: Method = "opposite") -> float:
-    """`Radon.shift`, in bins: the axis falls on bin (bins - 1) / 2 + shift. Parallel rays.
+    """`Radon.shift`, in bins: the axis falls on bin (bins - 1) / 2 + shift.
+
+    Of a fan it is found by rays that were measured from both sides (`scans.fan.axis_of_fan`); of
+    parallel rays by a method:
 
     opposite: a view and the mirrored one of half a turn later are the same but for a translation by
     2 shift, found at the peak of their cross-correlation to a fraction of a bin (Guizar-Sicairos,
@@ -26,13 +30,11 @@ def centre_of_rotation(sinogram: Sinogram, method: Method = "opposite") -> float
     half a turn counts.
     mass: the centre of mass of a view is shift + a cos + b sin of its angle; needs views that show
     the whole object, and no half turn.
-    Raises InvdiffError for a fan, and when no two views are half a turn apart, within one step.
+    Raises InvdiffError when no two views are half a turn apart, within one step, and for a fan
+    whose rays were measured once.
     """
     if sinogram.source is not None:
-        raise InvdiffError(
-            "A centre is found by views half a turn apart, as only parallel rays allow; that of a "
-            "fan is to be told."
-        )
+        return axis_of_fan(sinogram)
     z = sinogram.integrals.double()
     theta = torch.tensor(sinogram.angles, dtype=torch.float64)
     if method == "mass":

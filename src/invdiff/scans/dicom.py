@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,9 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.scans.dicom_files import find_images, is_localizer, modality_of
+from invdiff.scans.dicom_values import LOWEST, Frame, Values, hounsfield
 from invdiff.scans.files import check_size, guarded
-
-AIR = -1024.0
-"""Hounsfield units given to padding outside the field of view."""
-
 
 SINGLE = (
     "ImagePositionPatient",
@@ -23,8 +23,10 @@ SINGLE = (
     "RescaleSlope",
     "RescaleIntercept",
     "PixelSpacing",
+    "RescaleType",
 )
 """What a single slice tells of itself, in the order of `Frame`."""
+WARNING = "warning: "
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,116 +36,121 @@ class Slices:
     hu: (slices, 1, H, W) float32, Hounsfield units; `hu_to_x` makes them x of the prior `ct`.
     spacing: mm between rows and between columns; None where the file does not tell.
     positions: mm along the normal of the slices, rising; None for a single slice without one.
-    facts: what was found and done, one short phrase each.
+    facts: what was found and done, one short phrase each; those that begin with "warning: " tell
+    what may be wrong. padding: which pixels the file declares to be none, as hu; they are air.
+    raw: hu before that. frames: what each slice was read from.
     """
 
     hu: Tensor
     spacing: tuple[float, float] | None
     positions: tuple[float, ...] | None
     facts: tuple[str, ...] = ()
+    padding: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool), repr=False)
+    raw: Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
+    frames: tuple[Frame, ...] = field(default=(), repr=False)
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One slice of a data set, and what the file tells of it. what: its name in sentences."""
-
-    file: Path
-    d: Any
-    index: int
-    what: str
-    position: Any
-    turn: Any
-    slope: Any
-    intercept: Any
-    spacing: Any
-
-
-def read_dicom(path: str | Path) -> Slices:
-    """CT slices of a DICOM file, or of all in a folder, sorted by their position.
+def read_dicom(path: str | Path, series: str | int | None = None, hu: bool = False) -> Slices:
+    """CT slices of a DICOM file, of all in a folder and below it, or of a DICOMDIR, by position.
 
     A file holds one slice, or frames whose functional groups tell the position and the rescaling of
-    each (enhanced CT). Hounsfield units are stored values * RescaleSlope + RescaleIntercept.
-    MONOCHROME1 only says that a display shows high values dark: they are not inverted. Padding
-    becomes -1024.
-    Raises InvdiffError, one sentence that names the file, when it is broken, no CT image, lacks the
-    rescaling, or when there are several series, sizes or orientations.
+    each (enhanced CT); it may lack preamble, group 2 and ending. Hounsfield units are stored values
+    * RescaleSlope + RescaleIntercept, or those of a modality lookup table. MONOCHROME1 only says
+    that a display shows high values dark: they are not inverted. Padding, a value or a range in the
+    type of the pixels, becomes -1024. Localizers, reports and images of other kinds are left out,
+    and the facts name them; so they do of slices that are missing.
+    series: number or UID of the series, where there are several. hu: values whose type a file calls
+    unspecified (US) are Hounsfield units.
+    Raises InvdiffError, one sentence that names the file, when it is broken, no CT image, not in
+    Hounsfield units, compressed in a way that nothing installed decodes, or when there are several
+    series, sizes or orientations.
     """
     path = Path(path)
     if not path.exists():
         raise InvdiffError(f"There is no file or folder {path}.")
     with guarded(path, "a DICOM image"):
-        return _slices(path)
+        return _slices(path, None if series is None else str(series), hu)
 
 
-def _slices(path: Path) -> Slices:
+def _slices(path: Path, series: str | None, hu_meant: bool) -> Slices:
     """The slices of an existing file or folder."""
-    found, passed = _files(path)
-    series = sorted({str(d.get("SeriesInstanceUID", "")) for _, d in found})
-    if len(series) > 1:
-        raise InvdiffError(f"{path} holds {len(series)} series; give a folder with one of them.")
+    images = find_images(path, series)
+    frames = [frame for file, d in images.sets for frame in _frames(file, d)]
+    if hu_meant:
+        frames = [dataclasses.replace(f, unit="HU") if f.unit == "US" else f for f in frames]
     sizes = set()
-    for file, d in found:
+    for file, d in images.sets:
         with guarded(file, "a DICOM image"):
             sizes.add((int(d.Rows), int(d.Columns)))
     if len(sizes) > 1:
         raise InvdiffError(f"{path} holds slices of different sizes: {sorted(sizes)}.")
     ((h, w),) = sizes
-    frames = [frame for file, d in found for frame in _frames(file, d)]
     ordered, positions = _sorted(frames, path)
     check_size((len(ordered), h, w), 4, str(path))
-    slices = [_hounsfield(frame) for frame in ordered]
-    hu = torch.from_numpy(np.stack([values for values, _ in slices]))[:, None]
-    facts = [f"DICOM, {len(slices)} slice{'s' * (len(slices) > 1)} of {h} x {w}"]
-    facts += ["frames of one file"] * (len(found) < len(frames))
-    facts += sorted({told for _, all_ in slices for told in all_})
-    facts += [f"{passed} other files in the folder passed over"] * (passed > 0)
+    values = [hounsfield(frame) for frame in ordered]
+    facts = [f"DICOM, {len(values)} slice{'s' * (len(values) > 1)} of {h} x {w}"]
+    facts += ["frames of one file"] * (len(images.sets) < len(frames))
+    facts += sorted({told for v in values for told in v.facts})
+    facts += [*images.facts, *_holes(ordered, positions), *_too_low(values)]
+    hu = torch.from_numpy(np.stack([v.hu for v in values]))[:, None]
+    padding = torch.from_numpy(np.stack([v.padding for v in values]))[:, None]
+    raw = torch.from_numpy(np.stack([v.raw for v in values]))[:, None] if padding.any() else hu
+    told = tuple(facts)
+    return Slices(hu, _spacing(ordered[0]), positions, told, padding, raw, tuple(ordered))
+
+
+def _holes(frames: list[Frame], positions: tuple[float, ...] | None) -> list[str]:
+    """Where slices are missing, by distances and by the numbers of instances."""
+    told = []
     if positions is not None and len(positions) > 2:
         gaps = np.diff(positions)
-        if gaps.max() > 1.5 * np.median(gaps):
-            facts.append("slices are missing: the distances between them differ")
-    return Slices(hu, _spacing(ordered[0]), positions, tuple(facts))
+        usual = float(np.median(gaps))
+        wide = np.flatnonzero(gaps > 1.5 * usual)
+        where = ", ".join(f"{positions[k]:g} and {positions[k + 1]:g} mm" for k in wide[:4])
+        told += [
+            f"{WARNING}slices are missing: between {where}"
+            + (", ..." if len(wide) > 4 else "")
+            + f" (the usual distance is {usual:g} mm)"
+        ] * bool(len(wide))
+    numbers = [f.d.get("InstanceNumber") for f in frames]
+    if len({id(f.d) for f in frames}) == len(frames) > 1 and all(n is not None for n in numbers):
+        have = sorted(int(n) for n in numbers)
+        if have[-1] - have[0] > 10 * len(have):  # numbers that do not count the slices
+            return told
+        steps = Counter(np.diff(have).tolist())
+        step = max(1, int(steps.most_common(1)[0][0]) if len(have) > 2 else 1)
+        absent = sorted(set(range(have[0], have[-1] + 1, step)) - set(have))
+        some = ", ".join(map(str, absent[:6])) + (", ..." if len(absent) > 6 else "")
+        told += [f"{WARNING}the series lacks instances {some}"] * bool(absent)
+    return told
 
 
-def _files(path: Path) -> tuple[list[tuple[Path, Any]], int]:
-    """The DICOM data sets of a file or folder, and how many files were none."""
-    try:
-        import pydicom
-    except ImportError:
-        raise InvdiffError(
-            f"Reading {path} needs pydicom, which is not installed; run pip install 'invdiff[io]'."
-        ) from None
-    if path.is_file():
-        with guarded(path, "a DICOM file"):
-            return [(path, pydicom.dcmread(path))], 0
-    found, passed = [], 0
-    for file in sorted(p for p in path.iterdir() if p.is_file()):
-        try:
-            head = pydicom.dcmread(file, stop_before_pixels=True)
-        except pydicom.errors.InvalidDicomError:
-            passed += 1
-            continue
-        except Exception as error:
-            raise InvdiffError(
-                f"{file} is a broken DICOM file; remove it or copy it again."
-            ) from error
-        if head.get("Rows") is None:
-            passed += 1
-            continue
-        with guarded(file, "a DICOM file"):
-            found.append((file, pydicom.dcmread(file)))
-    if not found:
-        raise InvdiffError(f"{path} holds no DICOM images.")
-    return found, passed
+def _too_low(values: list[Values]) -> list[str]:
+    """Pixels that lie below air, and are not declared to be padding."""
+    count = sum(int((v.hu < LOWEST).sum()) for v in values)
+    if not count:
+        return []
+    least = min(float(v.hu.min()) for v in values)
+    return [
+        f"{WARNING}{count} pixels lie below {LOWEST:g} HU, down to {least:g}, where no tissue and "
+        "no air lies: padding that the file does not declare, or another rescaling"
+    ]
 
 
 def _frames(file: Path, d: Any) -> list[Frame]:
     """The slices of a data set: itself, or its frames by their functional groups."""
-    if str(d.get("Modality", "unknown")) != "CT":
+    if d.get("Rows") is None and "PixelData" not in d:
         raise InvdiffError(
-            f"{file} is an image of modality {d.get('Modality', 'unknown')}; Hounsfield units are "
-            "those of CT."
+            f"{file} is a DICOM file without an image ({modality_of(d)}); give CT slices."
         )
-    if int(d.get("SamplesPerPixel", 1)) != 1:
+    if modality_of(d) != "CT":
+        raise InvdiffError(
+            f"{file} is an image of modality {modality_of(d)}; Hounsfield units are those of CT."
+        )
+    if is_localizer(d):
+        raise InvdiffError(f"{file} is a localizer, a survey view through the body, and no slice.")
+    palette = str(d.get("PhotometricInterpretation", "")).startswith("PALETTE")
+    if palette or int(d.get("SamplesPerPixel", 1) or 1) != 1:
         raise InvdiffError(f"{file} holds colours; give slices in grey.")
     count = int(d.get("NumberOfFrames", 1) or 1)
     groups = d.get("PerFrameFunctionalGroupsSequence")
@@ -172,20 +179,17 @@ def _frame(file: Path, d: Any, k: int, groups: list[Any]) -> Frame:
                 return items[0].get(name)
         return None
 
-    what = f"Frame {k + 1} of {file}"
-    unit = told("PixelValueTransformationSequence", "RescaleType")
-    if unit not in (None, "", "HU"):
-        raise InvdiffError(f"{what} has values of type {unit}, which are not Hounsfield units.")
     return Frame(
         file,
         d,
         k,
-        what,
+        f"Frame {k + 1} of {file}",
         told("PlanePositionSequence", "ImagePositionPatient"),
         told("PlaneOrientationSequence", "ImageOrientationPatient"),
         told("PixelValueTransformationSequence", "RescaleSlope"),
         told("PixelValueTransformationSequence", "RescaleIntercept"),
         told("PixelMeasuresSequence", "PixelSpacing"),
+        told("PixelValueTransformationSequence", "RescaleType"),
     )
 
 
@@ -212,31 +216,6 @@ def _sorted(frames: list[Frame], path: Path) -> tuple[list[Frame], tuple[float, 
     if len(set(positions)) < len(positions):
         raise InvdiffError(f"{path} holds two slices at the same position; keep one of them.")
     return [frames[k] for k in order], positions
-
-
-def _hounsfield(frame: Frame) -> tuple[np.ndarray, list[str]]:
-    """(H, W) float32 of one slice, and what was done."""
-    d = frame.d
-    if frame.slope is None or frame.intercept is None:
-        raise InvdiffError(
-            f"{frame.what} has no RescaleSlope and RescaleIntercept, so its values are not in HU."
-        )
-    told = []
-    with guarded(frame.file, "a DICOM image"):
-        h, w = int(d.Rows), int(d.Columns)
-        check_size((int(d.get("NumberOfFrames", 1) or 1), h, w), 4, str(frame.file))
-        stored = np.asarray(d.pixel_array).reshape(-1, h, w)[frame.index]
-        hu = stored.astype(np.float32) * np.float32(frame.slope) + np.float32(frame.intercept)
-        padding = d.get("PixelPaddingValue")
-        if padding is not None:
-            outside = stored == int(padding)
-            hu[outside] = AIR
-            told += [f"padding set to {AIR:g} HU"] * bool(outside.any())
-        if not np.isfinite(hu).all():
-            raise InvdiffError(f"{frame.what} holds values that are not finite.")
-    if str(d.get("PhotometricInterpretation", "")) == "MONOCHROME1":
-        told.append("MONOCHROME1: shown inverted by viewers, values are not")
-    return hu, told
 
 
 def _spacing(frame: Frame) -> tuple[float, float] | None:

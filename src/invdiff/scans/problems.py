@@ -22,6 +22,7 @@ from invdiff.problem.whiten import whitened
 from invdiff.scans.kspace_problem import MRI as MRI
 from invdiff.scans.kspace_problem import middle as middle
 from invdiff.scans.kspace_problem import mri_problem as mri_problem
+from invdiff.scans.scale import top_of_scale
 from invdiff.scans.sinogram import Sinogram
 
 ITERATIONS = 20
@@ -36,6 +37,7 @@ class CT:
 
     low, high: values of x = -1 and x = 1, in `units`. first: filtered back-projection in these
     units, (1, H, W). sigma: the typical noise of a line integral. how: where it comes from.
+    scale: where `high` comes from.
     """
 
     problem: Problem
@@ -45,6 +47,7 @@ class CT:
     first: Tensor
     sigma: float
     how: str
+    scale: str = ""
 
     def to_x(self, values: Tensor) -> Tensor:
         """Values in `units` to x."""
@@ -59,12 +62,14 @@ def ct_problem(
     views: int | None = None,
     iterations: int | None = None,
     equal: bool = False,
+    top: float | None = None,
 ) -> CT:
     """The problem of reconstructing a slice from a sinogram.
 
     A: the geometry, of all views, for images of attenuation; `pixel` is its unit of length.
     water: attenuation of water per unit of length: then values are Hounsfield units. Without it
-    they are attenuation, from 0 to just above the brightest of the back-projection.
+    they are attenuation, from 0 to `top`: just above the brightest of the slice (`top_of_scale`),
+    unless it is told.
     sigma: noise of the line integrals, the same for all; None takes for each ray that of its
     photons, or where there are no counts what the finest differences along the detector show, an
     upper bound. equal: without sigma, all rays have the noise that they have on average.
@@ -75,15 +80,9 @@ def ct_problem(
     reference = fbp(s.y, A)[0]
     if water is not None and not 0 < water < math.inf:
         raise InvdiffError(f"The attenuation of water is a number above 0, found {water}.")
-    if water is None:
-        bottom, top = 0.0, 1.1 * float(reference.flatten().quantile(0.995))
-        if top <= 0:
-            raise InvdiffError("The sinogram shows nothing that attenuates; check its kind.")
-        low, high, units = bottom, top, "attenuation per length"
-    else:
-        low, high = HU_WINDOW
-        bottom, top = (water * (1 + hu / 1000) for hu in HU_WINDOW)
-        units = "HU"
+    bottom, top, scale = _scale(s, A, reference, water, top)
+    low, high = (bottom, top) if water is None else HU_WINDOW
+    units = "attenuation per length" if water is None else "HU"
     if views is not None:
         count = len(A.angles)
         if not 0 < views <= count:
@@ -99,7 +98,26 @@ def ct_problem(
     if rays:
         problem, how = _weighted(problem, s), f"on average; {_spread(s)}, from its photons"
     first = low + (reference - bottom) * ((high - low) / (top - bottom))
-    return CT(problem, low, high, units, first, level, how)
+    return CT(problem, low, high, units, first, level, how, scale)
+
+
+def _scale(
+    s: Sinogram, A: Radon, reference: Tensor, water: float | None, top: float | None
+) -> tuple[float, float, str]:
+    """Attenuation at x = -1 and at x = 1, and how it was found."""
+    if water is not None:
+        if top is not None:
+            raise InvdiffError(
+                "With the attenuation of water the scale is that of Hounsfield units; leave "
+                "--water or --top out."
+            )
+        low, high = (water * (1 + hu / 1000) for hu in HU_WINDOW)
+        return low, high, "by the attenuation of water"
+    if top is None:
+        return 0.0, *top_of_scale(s.y, A, reference)
+    if not 0 < top < math.inf:
+        raise InvdiffError(f"The top of the scale is an attenuation above 0, found {top}.")
+    return 0.0, top, "as given"
 
 
 def on_unit_norm(

@@ -1,12 +1,11 @@
-"""CT measurements in files: HDF5 data exchange and numpy archives, made into line integrals."""
+"""CT measurements in files of many formats, made into line integrals."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +13,47 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.files.pictures import check_file, read_array
-from invdiff.scans.files import Npz, dataset, guarded, hdf5, taken
+from invdiff.scans.dicom_files import is_dicom
+from invdiff.scans.files import Npz, guarded
 from invdiff.scans.flatfield import SEARCHED, Corrected, corrected
 from invdiff.scans.sinogram import Sinogram
+from invdiff.scans.sinogram_angles import (
+    Angles,
+    First,
+    Unit,
+    check_order,
+    check_rows,
+    in_degrees,
+    ordered_axes,
+)
+from invdiff.scans.sinogram_hdf5 import read_hdf5
+from invdiff.scans.sinogram_kinds import Kind, check_counts, decided
+from invdiff.scans.sinogram_rows import Found, row_of, told_row
+from invdiff.scans.tiff import read_stack
 
-Kind = Literal["counts", "transmission", "integrals"]
-Unit = Literal["degrees", "radians"]
-Angles = Tensor | tuple[float, float]
+PLAIN = "numpy.save of the array, (views, bins)"
+HOW = {
+    ".mat": "in Python, numpy.savez(FILE, sinogram=..., theta=...) of scipy.io.loadmat(FILE), or "
+    "of h5py.File(FILE) for version 7.3, whose axes come reversed",
+    ".xrm": "export it as TIFF, or numpy.save of what dxchange.read_xrm reads",
+    ".txrm": "export it as TIFF, or numpy.save of what dxchange.read_txrm reads",
+    ".nii": "it holds an image, no sinogram",
+    ".gz": "unpack it first",
+    ".zip": "unpack it first",
+    ".edf": "numpy.save of fabio.open(FILE).data",
+    ".csv": "numpy.save of numpy.loadtxt(FILE, delimiter=',')",
+    ".txt": "numpy.save of numpy.loadtxt(FILE)",
+    ".pt": "numpy.save of torch.load(FILE)",
+    ".mha": "it holds an image, no sinogram",
+    ".mrd": "raw data of MRI are for restore mri",
+    ".cfl": "raw data of MRI are for restore mri",
+}
+RAW = "numpy.save of numpy.fromfile(FILE, dtype).reshape(views, bins), with the dtype of its maker"
+for _ending in (".dat", ".raw", ".vol", ".bin", ".img", ".sin", ".prj", ".sino", ".his", ".seq"):
+    HOW[_ending] = RAW
+for _ending in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"):
+    HOW[_ending] = "a picture holds 8 bits; export the numbers as TIFF of 16 bits or float"
+ENDINGS = ".h5, .hdf5, .nxs, .nx, .npz, .npy, .tif, .tiff"
 
 
 def read_sinogram(
@@ -32,113 +65,80 @@ def read_sinogram(
     kind: Kind | None = None,
     join: int = 1,
     zingers: bool | None = None,
+    first: First | None = None,
 ) -> Sinogram:
     """The sinogram of one detector row from a file; the format is told by its ending.
 
     .h5 .hdf5  data exchange (De Carlo et al. 2014): `exchange/data` (views, rows, bins),
-               `data_white`, `data_dark` (repeats, rows, bins) and `theta`
+    .nxs .nx   `data_white`, `data_dark` (repeats, rows, bins) and `theta`; or NXtomo, whose entry
+               is found: frames by their `image_key`, `rotation_angle`
     .npz       `key`, or `counts`, `sinogram` or `data` (views, bins) or (views, rows, bins);
                `white`, `dark` where there are any; `theta` or `angles`; `source` of a fan: the
                distance from the source to the axis of rotation, in bins on the axis
-    .npy       (views, bins) or (views, rows, bins), with `angles`
+    .npy .tif  (views, bins) or (views, rows, bins), pages of a TIFF being views, with `angles`
 
     row: from 0; by default the middle one. angles: of the views, in place of the file's; or (start,
-    stop) in degrees, for equal steps without the stop. unit: of the angles; by default what the
-    file says, else radians where all lie within 7, degrees elsewhere.
+    stop) in degrees, for equal steps without the stop; they count counter-clockwise (`Geometry`).
+    unit: of the angles, where the file names none and they may be degrees or radians.
     kind: `counts` need white fields and become -log((counts - dark) / (white - dark));
-    `transmission` becomes its -log, `integrals` are taken as they are. By default counts where
-    there are white fields; in numpy files without, integrals unless they are whole numbers.
+    `transmission` becomes its -log, `percent` is 100 times that, `integrals` are taken as they are.
+    By default counts where there are white fields; in arrays without, integrals unless they are
+    whole numbers. first: which axis stands first where it is not the views; by default the views
+    are the axis that has as many entries as there are angles.
     join: so many bins become one: counts are added, and all else is averaged. zingers: whether
     bright outliers of counts are replaced, by default where neighbouring views are near enough to
     compare: a point half way between the axis and the rim moves by at most the SEARCHED bins.
     Facts tell what was done.
-    Raises InvdiffError, one sentence that names the file.
+    Raises InvdiffError, one sentence that names the file: when it is broken, and where units, kinds
+    or axes are open, with both readings and what answers.
     """
     path = Path(path)
     check_file(path)
-    ending = path.suffix.lower()
-    readers = {".h5": _exchange, ".hdf5": _exchange, ".nxs": _exchange, ".npz": _npz, ".npy": _npy}
-    if ending not in readers:
-        raise InvdiffError(
-            f"{path} has none of the endings of sinograms: .h5, .hdf5, .nxs, .npz, .npy."
-        )
+    reader = _reader(path)
+    count = None if angles is None or isinstance(angles, tuple) else int(angles.numel())
     with guarded(path, "a sinogram"):
-        found = readers[ending](path, key, row)
-        degrees, told = _degrees(path, found, angles, unit)
-        kind, how = _kind(path, found, kind)
+        found, axes = reader(path, key, row, count, first)
+        degrees, told = in_degrees(path, len(found.data), found.theta, found.unit, unit, angles)
+        kind, how = decided(path, found.data, found.white, found.plain, kind)
         result = _integrals(path, found, kind, join, zingers, _step(degrees))
+        if not bool(torch.isfinite(result.integrals).all()):
+            raise InvdiffError(f"{path} holds values beyond single precision; check its numbers.")
+        check_order(path, result.integrals, first)
     views, bins = result.integrals.shape
-    facts = (*found.facts, f"{views} views of {bins} bins", how, told, *result.facts)
+    facts = (*found.facts, *axes, f"{views} views of {bins} bins", how, told, *result.facts)
     source = None if found.source is None else found.source / join
     return Sinogram(result.integrals, degrees, result.variance, result.trusted, facts, source)
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What a file holds of one row: data (views, bins), fields (repeats, bins), angles, and how
-    far a fan's source is, in bins."""
-
-    data: np.ndarray
-    white: np.ndarray | None
-    dark: np.ndarray | None
-    theta: np.ndarray | None
-    unit: str | None
-    facts: tuple[str, ...]
-    numpy: bool = True
-    source: float | None = None
-
-
-def _row(array: Any, row: int | None, what: str) -> tuple[np.ndarray, int | None, int]:
-    """One detector row of (views, bins) or (views, rows, bins): it, its number, and of how many."""
-    shape = tuple(array.shape)
-    if array.dtype.kind == "c" or len(shape) not in (2, 3):
+def _reader(path: Path) -> Any:
+    """What reads a file, by its ending. Raises InvdiffError, with how to convert all others."""
+    ending = path.suffix.lower()
+    readers = {".npz": _npz, ".npy": _npy, ".tif": _tiff, ".tiff": _tiff}
+    readers |= dict.fromkeys((".h5", ".hdf5", ".nxs", ".nx"), _hdf5)
+    if ending in readers:
+        return readers[ending]
+    if ending in (".dcm", ".ima") or is_dicom(path):
         raise InvdiffError(
-            f"{what} has shape {shape} of {array.dtype}; a sinogram holds real numbers, "
-            "(views, bins) or (views, rows, bins)."
+            f"{path} is a DICOM file: it holds slices that are reconstructed already, and no "
+            "sinogram; to take their noise away, run invdiff restore low-dose-ct on it."
         )
-    if len(shape) == 2:
-        if row not in (None, 0):
-            raise InvdiffError(f"{what} has one detector row, 0; there is no row {row}.")
-        return taken(array, (), shape, what), None, 1
-    rows = shape[1]
-    if rows < 1 or (row is not None and not 0 <= row < rows):
-        raise InvdiffError(f"{what} has {rows} rows, counted from 0; there is no row {row}.")
-    chosen = rows // 2 if row is None else row
-    part = taken(array, (slice(None), chosen), (shape[0], shape[2]), what)
-    return part, chosen, rows
+    raise InvdiffError(
+        f"{path} has none of the endings of sinograms: {ENDINGS}; to convert it: "
+        f"{HOW.get(ending, PLAIN)}."
+    )
 
 
-def _chosen_row(row: int | None, rows: int, asked: int | None) -> tuple[str, ...]:
-    if row is None:
-        return ()
-    return (f"detector row {row} of {rows}" + (", the middle one" if asked is None else ""),)
+def _hdf5(
+    path: Path, key: str | None, row: int | None, count: int | None, first: First | None
+) -> tuple[Found, tuple[str, ...]]:
+    if first not in (None, "views"):
+        raise InvdiffError(f"The layout of {path} has its views first; leave --first out.")
+    return read_hdf5(path, key, row), ()
 
 
-def _exchange(path: Path, key: str | None, row: int | None) -> Found:
-    with hdf5(path) as file:
-        name = key or "exchange/data"
-        group = name.rpartition("/")[0]
-        data, chosen, rows = _row(dataset(file, name, path), row, f"{name} in {path}")
-
-        def field(name: str) -> np.ndarray | None:
-            if f"{group}/{name}" not in file:
-                return None
-            array = dataset(file, f"{group}/{name}", path)
-            return _row(array, chosen, f"{name} in {path}")[0]
-
-        white, dark = field("data_white"), field("data_dark")
-        theta, unit = None, None
-        if f"{group}/theta" in file:
-            array = dataset(file, f"{group}/theta", path)
-            theta = taken(array, (), array.shape, f"theta in {path}")
-            unit = array.attrs.get("units")
-            unit = unit.decode(errors="replace") if isinstance(unit, bytes) else unit
-    facts = ("HDF5 data exchange", *_chosen_row(chosen, rows, row))
-    told = None if unit is None else str(unit)
-    return Found(data, white, dark, theta, told, facts, numpy=False)
-
-
-def _npz(path: Path, key: str | None, row: int | None) -> Found:
+def _npz(
+    path: Path, key: str | None, row: int | None, count: int | None, first: First | None
+) -> tuple[Found, tuple[str, ...]]:
     file = Npz(path)
     name = key or file.first("counts", "sinogram", "data")
     if name is None:
@@ -146,19 +146,24 @@ def _npz(path: Path, key: str | None, row: int | None) -> Found:
             f"{path} holds no counts, sinogram or data; name one of "
             f"{', '.join(file.names) or 'none'} by key."
         )
-    data, chosen, rows = _row(file[name], row, f"{name} in {path}")
+    angles = file.first("theta", "angles")
+    theta = None if angles is None else file[angles]
+    count = theta.size if count is None and theta is not None else count
+    whole, axes = ordered_axes(path, file[name], count, first)
+    data, chosen, rows = row_of(whole, row, f"{name} in {path}")
 
     def field(name: str) -> np.ndarray | None:
         if name not in file.names:
             return None
-        return _row(file[name], chosen, f"{name} in {path}")[0]
+        fields = file[name]
+        fields = fields[None] if fields.ndim == data.ndim - 1 else fields  # one field
+        return row_of(fields, chosen, f"{name} in {path}")[0]
 
-    angles = file.first("theta", "angles")
-    theta = None if angles is None else file[angles]
-    facts = (f"numpy archive, array {name}", *_chosen_row(chosen, rows, row))
+    facts = (f"numpy archive, array {name}", *told_row(chosen, rows, row))
     source = _source(file)
     facts += ("a fan, for there is a source",) * (source is not None)
-    return Found(data, field("white"), field("dark"), theta, None, facts, source=source)
+    found = Found(data, field("white"), field("dark"), theta, None, facts, source=source)
+    return found, (axes,) * bool(axes)
 
 
 def _source(file: Npz) -> float | None:
@@ -174,68 +179,33 @@ def _source(file: Npz) -> float | None:
     return float(value.item())
 
 
-def _npy(path: Path, key: str | None, row: int | None) -> Found:
+def _npy(
+    path: Path, key: str | None, row: int | None, count: int | None, first: First | None
+) -> tuple[Found, tuple[str, ...]]:
     if key is not None:
         raise InvdiffError(f"{path} holds a single array without a name; leave the key out.")
-    data, chosen, rows = _row(read_array(path), row, str(path))
-    facts = ("numpy array", *_chosen_row(chosen, rows, row))
-    return Found(data, None, None, None, None, facts)
+    return _plain(path, read_array(path), "numpy array", row, count, first)
 
 
-def _degrees(
-    path: Path, found: Found, angles: Angles | None, unit: Unit | None
-) -> tuple[tuple[float, ...], str]:
-    """The angles in degrees, and how their unit was told."""
-    views = len(found.data)
-    if isinstance(angles, tuple):
-        (start, stop), unit = angles, "degrees"
-        angles = start + (stop - start) * torch.arange(views, dtype=torch.float64) / views
-    theta = found.theta if angles is None else angles.double().numpy()
-    if theta is None:
-        raise InvdiffError(f"{path} holds no angles; give the angle of each of its {views} views.")
-    theta = np.asarray(theta, np.float64).squeeze()
-    if theta.shape != (views,) or not np.isfinite(theta).all():
-        raise InvdiffError(
-            f"{path} has {views} views, but its angles are of shape {theta.shape}, or not finite."
-        )
-    told = (found.unit or "").strip().lower() if angles is None else ""
-    short = {"deg": "degrees", "degree": "degrees", "rad": "radians", "radian": "radians"}
-    told = short.get(told, told)
-    span = float(np.abs(theta).max())
-    if unit is not None:
-        used, how = str(unit), "as asked"
-    elif told in ("degrees", "radians"):
-        used, how = told, "as the file says"
-    else:
-        used, how = ("radians", "none is above 7") if span <= 7 else ("degrees", "some are above 7")
-    if used == "radians" and span > 4 * math.pi + 1e-6:
-        raise InvdiffError(
-            f"The angles of {path} are called radians but reach {span:.4g}; give unit='degrees'."
-        )
-    if used == "radians":
-        theta = np.degrees(theta)
-    if views > 1 and np.ptp(theta) < 1e-9:
-        raise InvdiffError(
-            f"All {views} views of {path} have the same angle, {theta[0]:g} degrees."
-        )
-    reach = f"angles from {theta.min():g} to {theta.max():g} degrees"
-    return tuple(theta.tolist()), f"{reach} (read as {used}: {how})"
+def _tiff(
+    path: Path, key: str | None, row: int | None, count: int | None, first: First | None
+) -> tuple[Found, tuple[str, ...]]:
+    if key is not None:
+        raise InvdiffError(f"{path} holds pages without names; leave the key out.")
+    return _plain(path, read_stack(path), "TIFF", row, count, first)
 
 
-def _kind(path: Path, found: Found, kind: Kind | None) -> tuple[Kind, str]:
-    """What the numbers are, and how that was told."""
-    if kind == "counts" and found.white is None:
-        raise InvdiffError(f"{path} holds no white field, without which counts say nothing.")
-    if kind is not None:
-        return kind, f"taken as {kind}, as asked"
-    if found.white is not None:
-        return "counts", "counts, for there are white fields"
-    if found.numpy and found.data.dtype.kind == "f":
-        return "integrals", "taken as line integrals, for there is no white field"
-    raise InvdiffError(
-        f"{path} holds no white field, and does not say what its numbers are; give "
-        "its kind, transmission or integrals."
-    )
+def _plain(
+    path: Path, array: np.ndarray, what: str, row: int | None, count: int | None,
+    first: First | None,
+) -> tuple[Found, tuple[str, ...]]:  # fmt: skip
+    """A row of an array that comes without angles."""
+    whole, axes = ordered_axes(path, array, count, first)
+    if count is None and first is None:
+        check_rows(path, whole)
+    data, chosen, rows = row_of(whole, row, str(path))
+    facts = (what, *told_row(chosen, rows, row))
+    return Found(data, None, None, None, None, facts), (axes,) * bool(axes)
 
 
 def _step(degrees: tuple[float, ...]) -> float:
@@ -277,13 +247,16 @@ def _integrals(
     if kind == "counts":
         white = joined(found.white, "white")
         assert white is not None
+        dark = joined(found.dark, "dark")
+        _check_share(path, values, white, dark)
         if zingers is None:
             zingers = math.radians(step) * values.shape[1] / 4 <= SEARCHED
             apart = f"zingers kept: views {step:.3g} degrees apart are too different to tell them"
             told += (apart,) * (not zingers)
-        result = corrected(values, white, joined(found.dark, "dark"), zingers, str(path))
+        result = corrected(values, white, dark, zingers, str(path))
         return dataclasses.replace(result, facts=(*told, *result.facts))
-    if kind == "transmission":
+    if kind in ("transmission", "percent"):
+        values = values / 100 if kind == "percent" else values
         if not bool((values > 0).all()):
             raise InvdiffError(
                 f"{path} holds transmissions of 0 or below, which have no logarithm."
@@ -291,3 +264,13 @@ def _integrals(
         values = -values.log()
     all_ = torch.ones_like(values, dtype=torch.bool)
     return Corrected(values.float(), None, all_, (*told, "no noise level: there are no counts"))
+
+
+def _check_share(path: Path, counts: Tensor, white: Tensor, dark: Tensor | None) -> None:
+    """Raise InvdiffError where counts over their white field are no transmission."""
+    offset = 0 if dark is None else dark.mean(0)
+    beam = white.mean(0) - offset
+    seen = beam > 0.05 * beam.median()
+    share = torch.where(seen, (counts - offset) / torch.where(seen, beam, 1.0), math.nan)
+    if bool(seen.any()):
+        check_counts(path, share.numpy())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,17 @@ def _tifffile(path: Path) -> Any:
     return tifffile
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """tifffile logs what it meets in a broken file, which is told in one sentence instead."""
+    logger = logging.getLogger("tifffile")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def read_tiff(path: str | Path) -> Tensor:
     """The first image (C, H, W) float32 of a TIFF, or its stack of pages as channels.
 
@@ -33,7 +47,7 @@ def read_tiff(path: str | Path) -> Tensor:
     path = Path(path)
     check_file(path)
     tifffile = _tifffile(path)
-    with guarded(path, "a TIFF"), tifffile.TiffFile(path) as file:
+    with _silent(), guarded(path, "a TIFF"), tifffile.TiffFile(path) as file:
         series = file.series[0]
         check_numbers(series.dtype, str(path))
         check_size(tuple(series.shape), max(series.dtype.itemsize, 4), str(path))
@@ -46,6 +60,26 @@ def read_tiff(path: str | Path) -> Tensor:
             "or pages of these, of real numbers."
         )
     return torch.from_numpy(np.array(array, np.float32)).reshape(-1, *array.shape[-2:])
+
+
+def read_stack(path: Path) -> np.ndarray:
+    """The pages of a TIFF of data, (pages, H, W), or (H, W) of a single one, in their own type.
+
+    Raises InvdiffError when it is no TIFF, or holds colours.
+    """
+    check_file(path)
+    tifffile = _tifffile(path)
+    with _silent(), guarded(path, "a TIFF"), tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        check_numbers(series.dtype, str(path))
+        check_size(tuple(series.shape), max(series.dtype.itemsize, 4), str(path))
+        array = np.asarray(series.asarray()).squeeze()
+        if series.axes[-1] == "S" or array.ndim not in (2, 3) or array.dtype.kind not in "iuf":
+            raise InvdiffError(
+                f"{path} has shape {series.shape} of {series.dtype}; a TIFF of data is read as "
+                "pages (height, width) of real numbers."
+            )
+    return array
 
 
 def write_tiff(path: str | Path, image: Tensor, description: str | None = None) -> None:

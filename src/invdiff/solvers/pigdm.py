@@ -58,7 +58,9 @@ class PiGDM(Solver):
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
     guidance: Literal["score", "paper"] = knob("score", "a score, or the algorithm as printed")
     data_std: float = knob(1.0, "standard deviation of images, for r^2", 1e-6)
-    reach: float = knob(1.0, "longest step by the score, in units of one that fits y; inf: any", 0)
+    reach: float = knob(
+        1.0, "longest step by the score, in units of one that fits y; inf: any", 0, infinite=True
+    )
     weights: bool = knob(False, "weigh the samples by the prior and the likelihood")
 
     @classmethod

@@ -14,6 +14,7 @@ from invdiff.tasks.enlarge_jpeg import EnlargeJPEG
 from invdiff.tasks.hdr import HighDynamicRange
 from invdiff.tasks.inpaint import Inpainting
 from invdiff.tasks.jpeg import RepairJPEG
+from invdiff.tasks.low_dose_ct import LowDoseCt
 from invdiff.tasks.low_light import LowLight
 from invdiff.tasks.mri import Mri
 from invdiff.tasks.phase_retrieval import RetrievePhase
@@ -38,6 +39,7 @@ TASKS: dict[str, type[Task]] = {
         CompressedSensing,
         Mri,
         Ct,
+        LowDoseCt,
     )
 }
 
@@ -61,7 +63,7 @@ def simulation(name: str) -> type[Task] | type[Simulation]:
 __all__ = [
     "TASKS", "Angles", "Centre", "Choice", "Colorize", "CompressedSensing", "Ct", "Deblur",
     "Demosaic", "Denoise", "EnlargeJPEG", "HighDynamicRange", "ImageSize", "Inpainting", "Kernel",
-    "LowLight",
+    "LowDoseCt", "LowLight",
     "Made", "Mask", "Measured", "Mri", "NoiseLevel", "NoisyPhoto", "Numbers", "PhotoTask",
     "Preset", "RepairJPEG", "RetrievePhase", "Simulation", "SuperResolution", "Task", "View",
     "simulation", "task_class",

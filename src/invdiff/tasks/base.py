@@ -15,10 +15,11 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.option import check_ranges
 from invdiff.files.figures import PHOTOGRAPH, Scale
-from invdiff.files.pictures import check_real
+from invdiff.files.pictures import check_file, check_real
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling.solver import Solver
+from invdiff.scans.dicom_files import is_dicom
 from invdiff.tasks.values import NoiseLevel, Size
 
 
@@ -48,7 +49,10 @@ class View:
         return x_shape[-2], x_shape[-1]
 
     def values(self, x: Tensor) -> Tensor:
-        """Samples (K, C, H, W) in the units that are saved, (K, C', H', W')."""
+        """Samples (K, C, H, W) in the units that are saved, (K, C', H', W').
+
+        Of several measurements, the slices of a stack, C counts the slices too.
+        """
         raise NotImplementedError
 
     def array(self, values: Tensor) -> np.ndarray:
@@ -58,6 +62,18 @@ class View:
     def picture(self, values: Tensor) -> Tensor:
         """One of `values`, (C', H', W'), as pixels (1 or 3, H', W') on [0, 1]."""
         raise NotImplementedError
+
+    def deviation(self, std: Tensor) -> np.ndarray:
+        """What `std` gave as numpy, in the layout of `array`."""
+        return np.asarray(std.permute(1, 2, 0).squeeze(2).numpy())
+
+    def shown(self, values: Tensor) -> Tensor:
+        """The channels of (C, H', W') that pictures show: of a stack of slices, the middle one."""
+        return values
+
+    def warnings(self, x: Tensor) -> list[str]:
+        """Sentences on what is wrong with samples x (K, C, H, W), beside what `check` says."""
+        return []
 
     def std(self, values: Tensor) -> Tensor:
         """Standard deviation over the samples, (C, H', W'), in the units of the scale."""
@@ -156,7 +172,8 @@ class Task:
     prior: the one that is taken without another. auto: the solver of choice, best: what makes the
     one picture that stands for a task (None: the mean of samples). presets: configurations of
     solvers; others have the defaults of their papers. scale_1: whether noise levels are on the
-    scale where black is 0 and white is 1, so that none is above 1.
+    scale where black is 0 and white is 1, so that none is above 1. folders: whether the measurement
+    may be a folder of files.
     """
 
     name: ClassVar[str]
@@ -165,6 +182,7 @@ class Task:
     auto: ClassVar[Choice]
     best: ClassVar[Choice | None] = None
     presets: ClassVar[tuple[Preset, ...]] = ()
+    folders: ClassVar[bool] = False
     scale_1: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -187,6 +205,17 @@ class Task:
         """The noise level that was told, of tasks that have one."""
         found: NoiseLevel | None = getattr(self, "noise", None)
         return found
+
+    def check_input(self, file: Path) -> None:
+        """Raise InvdiffError unless there is such a file, or a folder where the task takes one."""
+        if self.folders and file.is_dir():
+            return
+        if file.is_dir() and any(is_dicom(f) for f in list(file.glob("*"))[:20] if f.is_file()):
+            raise InvdiffError(
+                f"{file} is a folder of DICOM files, and {self.name} takes a single file; to take "
+                f"the noise of CT slices away, run invdiff restore low-dose-ct {file}."
+            )
+        check_file(file)
 
     def read(self, file: Path, prior: Prior) -> Measured:
         """The problem that a file poses. Raises InvdiffError for what does not fit."""

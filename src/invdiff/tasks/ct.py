@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.limits import in_words
 from invdiff.core.option import option
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
@@ -29,7 +30,9 @@ from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
 from invdiff.sampling.solver import Solver
 from invdiff.scans import centre_of_rotation, read_dicom, read_sinogram, read_tiff, write_tiff
+from invdiff.scans.dicom_files import is_dicom
 from invdiff.scans.drift import without_drift, without_rings
+from invdiff.scans.fan import direction_hint
 from invdiff.scans.files import Npz
 from invdiff.scans.problems import ct_problem
 from invdiff.scans.sinogram import Sinogram
@@ -43,6 +46,7 @@ from invdiff.solvers.pigdm import PiGDM
 from invdiff.solvers.reddiff import REDDiff
 from invdiff.solvers.score_medical import ScoreMedical
 from invdiff.tasks.base import (
+    WARNING,
     Choice,
     Made,
     Measured,
@@ -57,6 +61,9 @@ from invdiff.tasks.values import Angles, Centre, NoiseLevel, Size
 
 WINDOW = (-1024.0, 500.0)
 """Hounsfield units that are shown as black and white."""
+BEYOND, MOST_BEYOND = 0.1, 0.02
+"""How far above x = 1, and which share of the pixels, a slice may be before its scale is wrong. By
+design a half percent lies above 1 / 1.1 of the scale."""
 FIELDS = 20
 """White fields that a simulated scan has."""
 
@@ -96,6 +103,17 @@ class FloatView(View):
     def picture(self, values: Tensor) -> Tensor:
         return (values - self.black) / (self.white - self.black)
 
+    def warnings(self, x: Tensor) -> list[str]:
+        """Where attenuation has a scale that was found, and the slice leaves it."""
+        share = float((x > 1 + BEYOND).float().mean())
+        if self.units == "HU" or share <= MOST_BEYOND:
+            return []
+        return [
+            f"{100 * share:.0f} % of the pixels are brighter than the scale of the prior, which "
+            f"ends at {self.high:.3g}: give a larger --top (the brightest samples reach "
+            f"{float(self.values(x).max()):.3g})"
+        ]
+
     def measurement(self, problem: Problem) -> list[tuple[str, Tensor]]:
         return [("filtered back-projection", self.picture(self.first))]
 
@@ -132,7 +150,11 @@ class MakeCt(Simulation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.views > MOST_VIEWS:
-            raise InvdiffError(f"--views is at most {MOST_VIEWS}, found {self.views}.")
+            size = in_words(4 * 512 * self.views)
+            raise InvdiffError(
+                f"--views is at most {MOST_VIEWS}, found {self.views}, which would take {size} of "
+                "memory with 512 bins each."
+            )
         for name in ("pixel", "water", "photons"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -144,7 +166,7 @@ class MakeCt(Simulation):
         Rays are traced through pixels of half the size, so that data and reconstruction do not
         share their discretisation.
         """
-        hu, about, notes = _clean(str(file))
+        hu, about, notes = clean_slice(str(file))
         side = int(hu.shape[-1])
         mm = 360.0 / side if self.pixel is None else self.pixel
         source = _source(self.geometry, self.source)
@@ -178,7 +200,7 @@ class MakeCt(Simulation):
 
 @dataclass(frozen=True, kw_only=True)
 class Ct(Task):
-    """Reconstruct a slice from a sinogram (.h5, .npz, .npy)."""
+    """Reconstruct a slice from a sinogram (.h5, .nxs, .npz, .npy, .tif)."""
 
     name: ClassVar[str] = "ct"
     example: ClassVar[str] = "sinogram.h5 --center estimate"
@@ -219,7 +241,20 @@ class Ct(Task):
         "of a fan: distance from the source to the axis of rotation, in bins", None
     )
     angles: Angles | None = option(
-        "file (.npy), or START,STOP in degrees; without it, those of the file", None
+        "file (.npy), or START,STOP in degrees; without it, those of the file; they count "
+        "counter-clockwise",
+        None,
+    )
+    angle_unit: Literal["degrees", "radians"] | None = option(
+        "of angles in a file that does not tell", None
+    )
+    direction: Literal["counter-clockwise", "clockwise"] = option(
+        "in which the angles count: the object stands still, and the source turns",
+        "counter-clockwise",
+    )
+    first: Literal["views", "bins", "rows"] | None = option(
+        "the first axis of an array; by default the views, or what has as many as there are angles",
+        None,
     )
     center: Centre = option("axis of rotation, in bins from the middle, or `estimate`", Centre(0.0))
     views: int | None = option("use so many of the views, in equal steps", None)
@@ -230,7 +265,10 @@ class Ct(Task):
     water: float | None = option(
         "attenuation of water per unit of length: then results are in HU", None
     )
-    kind: Literal["counts", "transmission", "integrals"] | None = option(
+    top: float | None = option(
+        "largest attenuation per unit of length that the prior is to know, without --water", None
+    )
+    kind: Literal["counts", "transmission", "percent", "integrals"] | None = option(
         "of numbers, where the file does not tell", None
     )
     weights: Literal["photons", "equal"] | None = option(
@@ -270,14 +308,19 @@ class Ct(Task):
         A = Radon.of(s.geometry.shifted(shift), (side, side), self.pixel)
         sigma = None if self.noise is None or self.noise.word else self.noise.sigma
         equal = self._equal(sigma, s)
-        c = ct_problem(s, A, self.water, sigma, self.views, equal=equal)
+        c = ct_problem(s, A, self.water, sigma, self.views, equal=equal, top=self.top)
         black, white = WINDOW if c.units == "HU" else (c.low, c.high)
         view = FloatView(c.first, c.low, c.high, c.units, black, white)
         notes = [*s.facts, told, rays]
+        hint = direction_hint(s, shift)
+        notes += [WARNING + hint] * bool(hint)
         if self.views is not None:
             notes.append(f"{self.views} of {len(s.angles)} views are used")
         if c.units != "HU":
-            notes.append("values are attenuation; --water MU makes them Hounsfield units")
+            notes.append(
+                f"values are attenuation, up to {c.high:.4g} {c.scale}; --water MU makes them "
+                "Hounsfield units"
+            )
         line = f"{c.sigma:.4g} of the line integrals: {c.how}"
         views, bins = s.integrals.shape
         about = f"sinogram, {views} views of {bins} bins"
@@ -302,17 +345,23 @@ class Ct(Task):
         found: Any = None if self.angles is None else self.angles.read()
         if isinstance(found, np.ndarray):
             found = real_numbers(found, str(self.angles))
-        return read_sinogram(
+        s = read_sinogram(
             str(file),
             key=self.key,
             row=self.slice,
             angles=real_numbers(found, str(self.angles))
             if isinstance(found, np.ndarray)
             else found,
+            unit=None if isinstance(found, tuple) else self.angle_unit,
             kind=self.kind,
             join=self.join,
             zingers=self.outliers == "replace",
+            first=self.first,
         )
+        if self.direction == "counter-clockwise":
+            return s
+        facts = (*s.facts, "angles taken as clockwise")
+        return dataclasses.replace(s, angles=tuple(-a for a in s.angles), facts=facts)
 
     def _rays(self, s: Sinogram) -> tuple[Sinogram, str]:
         """s with the geometry that was told, else with the file's, and what it is in words."""
@@ -329,11 +378,6 @@ class Ct(Task):
         """`Radon.shift`, and where it comes from."""
         bins = s.integrals.shape[1]
         if self.center.estimated:
-            if s.source is not None:
-                raise InvdiffError(
-                    "--center estimate compares views half a turn apart, as only parallel rays "
-                    "allow; give --center of a fan as a number."
-                )
             shift = centre_of_rotation(s)
             told = f"axis of rotation {shift:+.2f} bins from the middle, found from the views"
             return shift, told
@@ -368,11 +412,11 @@ def _source(geometry: str | None, told: float | None, found: float | None = None
     return source
 
 
-def _clean(path: str) -> tuple[Tensor, str, tuple[str, ...]]:
+def clean_slice(path: str) -> tuple[Tensor, str, tuple[str, ...]]:
     """A clean square slice in HU (1, 1, N, N), what it is, and what was made up."""
     file, notes = Path(path), list[str]()
     ending = file.suffix.lower()
-    if ending in (".dcm", ".ima"):
+    if ending in (".dcm", ".ima") or (file.is_file() and is_dicom(file)):
         slices = read_dicom(file).hu
         hu, about = slices[len(slices) // 2, 0], "DICOM slice"
         if len(slices) > 1:

@@ -29,14 +29,14 @@ SHARE = 0.02
 class ComplexView(View):
     """Samples as magnitude and phase. unit: x times unit is in the units of the file.
 
-    shown: (H, W) of the middle of the image that the scanner shows; None for all of it. support:
+    cut: (H, W) of the middle of the image that the scanner shows; None for all of it. support:
     (H, W), False where the coils see nothing and the image is 0; None without it. save_as: a name
     in the folder of results, for the estimate. affine: (4, 4), from (row, column, 0) of what is
     shown to mm; placed: whether it tells a position in the scanner.
     """
 
     unit: float = 1.0
-    shown: tuple[int, int] | None = None
+    cut: tuple[int, int] | None = None
     support: Tensor | None = None
     save_as: str = ""
     affine: Tensor | None = None
@@ -52,7 +52,7 @@ class ComplexView(View):
         return f"{told}; the estimate in {self.save_as}" if self.save_as else told
 
     def size(self, x_shape: tuple[int, ...]) -> Size:
-        h, w = self.shown or x_shape[-2:]
+        h, w = self.cut or x_shape[-2:]
         return min(h, x_shape[-2]), min(w, x_shape[-1])
 
     def values(self, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from invdiff.core import InvdiffError
+from invdiff.files.pictures import check_file
 from invdiff.train.recipe import Recipe
 
 SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
@@ -27,10 +28,11 @@ def read(path: Path, recipe: Recipe) -> tuple[Images, Images]:
     (N, H, W) or (N, H, W, C). Of identical images only the first is kept, and training comes first.
     Raises InvdiffError when there are no usable images.
     """
+    check_data(path)
     if path.suffix.lower() in ARRAYS:
         train, valid = _read_array(path, recipe)
     elif path.is_dir():
-        train, valid = _decode({p.name: p for p in path.iterdir()}, path, recipe)
+        train, valid = _decode(_inside(path), path, recipe)
     else:
         train, valid = _decode(_members(path), path, recipe)
     train, valid = _distinct(train, valid)
@@ -42,6 +44,21 @@ def read(path: Path, recipe: Recipe) -> tuple[Images, Images]:
             "give larger images, or more."
         )
     return train, valid
+
+
+def check_data(path: Path, key: str | None = None) -> None:
+    """Raise InvdiffError for what is no data, before any of it is read. key: as users gave it."""
+    if key is not None and path.suffix.lower() != ".npz":
+        raise InvdiffError(
+            f"--key chooses an array of an .npz file, and {path} is none; leave it out."
+        )
+    if not path.is_dir():
+        if not path.exists():
+            raise InvdiffError(
+                f"There is no {path}; give a folder of images, a tar archive of images or an "
+                "array file with --data."
+            )
+        check_file(path)
 
 
 def _distinct(*parts: Images) -> list[Images]:
@@ -57,13 +74,13 @@ def _distinct(*parts: Images) -> list[Images]:
     return [[im for im in part if first(im)] for part in parts]
 
 
+def _inside(path: Path) -> dict[str, Path | io.BytesIO]:
+    """The files of a folder by name; pipes and folders are none."""
+    return {p.name: p for p in path.iterdir() if p.is_file()}
+
+
 def _members(path: Path) -> dict[str, Path | io.BytesIO]:
     """The files of a tar archive by name."""
-    if not path.exists():
-        raise InvdiffError(
-            f"There is no {path}; give a folder of images, a tar archive of images or an array "
-            "file with --data."
-        )
     try:
         with tarfile.open(path) as archive:
             files = [m for m in archive.getmembers() if m.isfile()]

@@ -7,29 +7,34 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from invdiff.core import InvdiffError
+from invdiff.core.limits import limited
 from invdiff.priors.photo import PhotoPrior, load_weights, psnr_by_sigma, save_weights
 from invdiff.priors.spectrum import beside, save
 from invdiff.train.card import write_card
 from invdiff.train.data import PatchSampler, centre_crops
 from invdiff.train.drawings import draw_curve, draw_samples, read_log
-from invdiff.train.files import read
+from invdiff.train.files import check_data, read
 from invdiff.train.processes import Processes, launched
 from invdiff.train.recipe import Recipe
 from invdiff.train.spectrum import measured, patches
 from invdiff.train.trainer import Trainer
 from invdiff.train.validation import VALIDATION_SIGMAS, some_of
 from invdiff.train.wiener import Wiener
+
+MOST_BYTES = 10**10
+"""Of the pixels in the patches of a step."""
 
 
 def fit(
@@ -77,18 +82,43 @@ def fit(
         raise InvdiffError(
             f"{checkpoint} exists; continue it with --resume, or choose another folder."
         )
+    if resume and not checkpoint.exists():
+        raise InvdiffError(
+            f"There is no {checkpoint} to go on from; leave --resume out to begin, or give the "
+            "--out of the training that was interrupted."
+        )
+    if out.exists() and not out.is_dir():
+        raise InvdiffError(f"{out} is a file; give a folder with --out.")
+    check_data(Path(data), key)
     processes = launched(device)
     device = processes.device
-    train, valid = read(Path(data), recipe)
     torch.backends.cudnn.benchmark = True
     run = Trainer(recipe, device, compile, mixed, processes)
     _check_batch(recipe, run)
-    out.mkdir(parents=True, exist_ok=True)
     earlier = None if start is None else load_weights(start)
     if checkpoint.exists():
         run.load(checkpoint)
     elif earlier is not None:
         run.start_from(earlier)
+    train, valid = read(Path(data), recipe)
+    with _unless_it_fails(out, checkpoint):
+        return _train(run, train, valid, out, checkpoint, earlier, minutes, save_every, progress)
+
+
+def _train(
+    run: Trainer,
+    train: list[np.ndarray],
+    valid: list[np.ndarray],
+    out: Path,
+    checkpoint: Path,
+    earlier: PhotoPrior | None,
+    minutes: float,
+    save_every: float,
+    progress: bool,
+) -> bool:
+    """`fit` of what was read and checked."""
+    recipe, processes = run.recipe, run.processes
+    device = processes.device
     processes.check_equal(len(train), "numbers of images")
     processes.check_equal(int(run.prior().fingerprint[:12], 16), "weights")
     if processes.main:
@@ -146,12 +176,30 @@ def _check_batch(recipe: Recipe, run: Trainer) -> None:
         raise InvdiffError(
             f"Patches of {recipe.patch} pixels do not fit this network; give a multiple of {step}."
         )
+    each = 4 * recipe.net.channels * recipe.patch**2
+    limited("A step", recipe.batch, "patches of this size", max(1, MOST_BYTES // each), each)
     share = count * (2 if clips and count > 1 else 1)
     if recipe.batch % share:
         raise InvdiffError(
             f"A batch of {recipe.batch} cannot be shared equally by {count} processes; give a "
             f"--batch that is a multiple of {share}."
         )
+
+
+@contextmanager
+def _unless_it_fails(out: Path, checkpoint: Path) -> Iterator[None]:
+    """The folder out, which is removed again where a first training fails before its checkpoint."""
+    missing = [p for p in (out, *out.parents) if not p.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if missing and not checkpoint.exists():
+            (out / "log.jsonl").unlink(missing_ok=True)
+            with suppress(OSError):  # with other files in it
+                for folder in missing:
+                    folder.rmdir()
+        raise
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Linear, Operator, PseudoInvertible
-from invdiff.operators.algebra.arguments import checked
 from invdiff.operators.algebra.scaling import Scaled, ScaledSpectral, scaled
 
 __all__ = [
@@ -109,6 +109,10 @@ class ComposedLinear(Linear):
     @property
     def cg_iterations(self) -> int:
         return min(self.outer.cg_iterations, self.inner.cg_iterations)
+
+    @property
+    def cg_tol(self) -> float:
+        return min(self.outer.cg_tol, self.inner.cg_tol)
 
     __call__ = Composed.__call__
     y_shape = Composed.y_shape

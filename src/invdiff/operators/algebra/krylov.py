@@ -1,17 +1,20 @@
-"""Krylov solvers over batches: every sample is its own system, nothing waits for a device."""
+"""Krylov solvers over batches: every sample is its own system."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, batch_dot
+from invdiff.core.arguments import admitted_as
 from invdiff.core.rng import Rng
-from invdiff.operators.algebra.arguments import admitted_as
 
 
 class Adjointable(Protocol):
@@ -22,6 +25,32 @@ class Adjointable(Protocol):
     def adjoint(self, y: Tensor) -> Tensor: ...
 
 
+@dataclass
+class Bounds:
+    """Systems that reached their bound of iterations before their tolerance, while watched.
+
+    systems: how many; iterations: the bound of the worst of them, and residual: what it left of its
+    right side.
+    """
+
+    systems: int = 0
+    iterations: int = 0
+    residual: float = 0.0
+
+
+_WATCHED: ContextVar[Bounds | None] = ContextVar("bounds", default=None)
+
+
+@contextmanager
+def watched_bounds(found: Bounds) -> Iterator[Bounds]:
+    """Count what `conjugate_gradients` leaves unsolved within the block, of its tolerance."""
+    token = _WATCHED.set(found)
+    try:
+        yield found
+    finally:
+        _WATCHED.reset(token)
+
+
 def conjugate_gradients(
     apply: Callable[[Tensor], Tensor],
     b: Tensor,
@@ -29,37 +58,65 @@ def conjugate_gradients(
     tol: float = 0.0,
     start: Tensor | None = None,
     enough: float = 0.0,
+    precondition: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Solve apply(x) = b for every sample, apply symmetric and positive semidefinite.
 
     b: (B, ...), real or complex. A sample stops changing once its residual is below
     tol * |b| (or the round-off of its dtype), or below `enough` in root mean square over its
-    numbers; scalars are float64. Nothing waits for a device:
-    the loop ends early only on the CPU.
+    numbers; scalars are float64. precondition(r): an approximation of apply^-1 r, symmetric and
+    positive definite. Off the CPU only every tenth iteration asks the device whether to go on.
     """
     x = torch.zeros_like(b) if start is None else start
     r = b if start is None else b - apply(x)
-    p = r
+    p = z = r if precondition is None else precondition(r)
     bb = batch_dot(b, b).double()
     rr = bb if start is None else batch_dot(r, r).double()
+    rz = rr if precondition is None else batch_dot(r, z).double()
     floor = (max(tol, torch.finfo(b.dtype).eps) ** 2 * bb).clamp_min(enough**2 * b[0].numel())
+    every = 1 if b.device.type == "cpu" else PATIENCE
     for k in range(iterations):
         active = rr > floor
-        if b.device.type == "cpu" and not bool(active.any()):
+        if k % every == 0 and b.device.type != "meta" and not bool(active.any()):
             break
         q = apply(p)
         pq = batch_dot(p, q).double()
         go = active & (pq > 0)
-        step = torch.where(go, rr / torch.where(go, pq, 1.0), 0.0).to(b.dtype)
+        step = torch.where(go, rz / torch.where(go, pq, 1.0), 0.0).to(b.dtype)
         x = torch.addcmul(x, step, p)
-        if k == iterations - 1:
+        if k == iterations - 1 and _WATCHED.get() is None:
             break
         r = torch.addcmul(r, step, q, value=-1)
-        new = batch_dot(r, r).double()
-        ratio = torch.where(go, new / torch.where(go, rr, 1.0), 0.0).to(b.dtype)
-        p = torch.addcmul(r, ratio, p)
-        rr = torch.where(go, new, 0.0)
+        left = batch_dot(r, r).double()
+        rr = torch.where(go, left, 0.0)
+        if k == iterations - 1:
+            break
+        z = r if precondition is None else precondition(r)
+        new = left if precondition is None else batch_dot(r, z).double()
+        ratio = torch.where(go, new / torch.where(go, rz, 1.0), 0.0).to(b.dtype)
+        p = torch.addcmul(z, ratio, p)
+        rz = torch.where(go, new, 0.0)
+    if tol > 0 or enough > 0:
+        _note_bound(rr, floor, bb, iterations)
     return x
+
+
+PATIENCE = 10
+"""Iterations between two questions to a device that computes beside the program."""
+
+
+def _note_bound(rr: Tensor, floor: Tensor, bb: Tensor, iterations: int) -> None:
+    """Count the systems whose residual is still above its floor, where they are watched."""
+    found = _WATCHED.get()
+    if found is None or rr.device.type == "meta":
+        return
+    open_ = rr > floor
+    count = int(open_.sum())
+    if count:
+        found.systems += count
+        worst = float((rr / bb.clamp_min(torch.finfo(bb.dtype).tiny))[open_].max().sqrt())
+        if worst >= found.residual:
+            found.residual, found.iterations = worst, iterations
 
 
 def gmres(apply: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:

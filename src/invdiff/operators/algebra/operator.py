@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
@@ -11,8 +10,8 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, brief
-from invdiff.operators.algebra.arguments import admit, narrower
+from invdiff.core import InvdiffError, brief, leaf, with_gradients
+from invdiff.core.arguments import admit, admitting
 
 T = TypeVar("T")
 
@@ -28,6 +27,7 @@ class Operator:
     guesses: whether `guess` works.
     """
 
+    made_by: ClassVar[str] = "Operator.from_function(FUNCTION)"
     batched: ClassVar[tuple[str, ...]] = ()
     differentiable: ClassVar[bool] = True
     cells: ClassVar[bool] = False
@@ -42,18 +42,7 @@ class Operator:
         super().__init_subclass__(**kwargs)
         if "__repr__" not in cls.__dict__:  # else every dataclass prints all of its numbers
             cls.__repr__ = Operator.__repr__  # type: ignore[method-assign]
-        own = cls.__dict__.get("__post_init__")
-        if own is not None:
-
-            @functools.wraps(own)
-            def admitting(self: Operator) -> None:
-                try:
-                    admit(self)
-                except InvdiffError as error:
-                    raise narrower(error, lambda: own(self)) from None
-                own(self)
-
-            cls.__post_init__ = admitting  # type: ignore[method-assign]
+        admitting(cls)
 
     def __repr__(self) -> str:
         """Its fields, arrays by their shapes."""
@@ -105,8 +94,8 @@ class Operator:
             raise InvdiffError(
                 f"No gradient passes through {type(self).__name__}; take a solver that needs none."
             )
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
+        with with_gradients():
+            x = leaf(x)
             return torch.autograd.grad(self(x), x, v)[0]
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:

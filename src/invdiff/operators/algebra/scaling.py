@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.arguments import admitted_as, checked
 from invdiff.operators.algebra import Linear, Operator, PseudoInvertible, Spectral
-from invdiff.operators.algebra.arguments import admitted_as, checked
 
 
 def _check_scale(scale: float) -> None:
@@ -101,6 +101,10 @@ class Scaled(Linear):
     @property
     def cg_iterations(self) -> int:
         return self.base.cg_iterations
+
+    @property
+    def cg_tol(self) -> float:
+        return self.base.cg_tol
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.scale * self.base(x)

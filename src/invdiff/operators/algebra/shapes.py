@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.algebra.arguments import admitted_as
+from invdiff.core.arguments import admitted_as
 from invdiff.operators.algebra.operator import Operator
 
 CHANNELS = (1, 2, 3)

@@ -81,6 +81,10 @@ class SummedLinear(Linear):
     def cg_iterations(self) -> int:
         return min(A.cg_iterations for A in self.terms)
 
+    @property
+    def cg_tol(self) -> float:
+        return min(A.cg_tol for A in self.terms)
+
     __call__ = Summed.__call__
     y_shape = Summed.y_shape
     restrict = Summed.restrict

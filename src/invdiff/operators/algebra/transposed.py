@@ -30,6 +30,10 @@ class Transposed(Linear):
         return self.base.cg_iterations
 
     @property
+    def cg_tol(self) -> float:
+        return self.base.cg_tol
+
+    @property
     def T(self) -> Linear:
         return self.base
 

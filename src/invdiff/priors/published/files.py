@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import re
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.priors.published import pickles
+from invdiff.priors.published import archives, pickles
 from invdiff.priors.published.score_sde import with_average
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".pkl", ".bin")
@@ -41,10 +40,13 @@ def check_file(path: Path) -> None:
     """InvdiffError unless path is a file that may hold weights."""
     if path.is_dir():
         raise InvdiffError(f"{path} is a folder; give the file of weights in it.")
-    if not path.is_file():
-        raise InvdiffError(f"There is no file {path}; give the path of a file of weights.")
-    with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
+    try:
+        if not path.is_file():
+            raise InvdiffError(f"There is no file {path}; give the path of a file of weights.")
+        with path.open("rb") as file:
+            start = file.read(512).lstrip().lower()
+    except OSError as error:
+        raise InvdiffError(f"{path} cannot be read ({error.strerror}).") from error
     if not start:
         raise InvdiffError(f"{path} is empty; fetch the file again.")
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
@@ -105,7 +107,7 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
         try:
             header = json.loads(file.read(length))
             metadata = dict(header.get("__metadata__") or {})
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:
             raise InvdiffError(
                 f"{path} has no header that can be read; it is no .safetensors file."
             ) from error
@@ -138,21 +140,12 @@ def _harmless() -> list[Any]:
 
 def _check_zip(path: Path) -> None:
     """torch stores its records as they are, so that they cannot be larger than their file."""
-    size = path.stat().st_size
-    try:
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-    except Exception as error:
-        raise InvdiffError(
-            f"{path} is a truncated or broken archive ({type(error).__name__}); fetch it again."
-        ) from error
+    records = archives.records(path, path.stat().st_size, str(path))
     if any(r.filename.endswith("constants.pkl") for r in records):
         raise InvdiffError(
             f"{path} is a TorchScript program, and no code of a file is run; load it in Python and "
             "wrap it (invdiff.Denoiser, from_eps_model), or save its state_dict() alone."
         )
-    if sum(r.file_size for r in records) > size or any(r.compress_type for r in records):
-        raise InvdiffError(f"{path} claims more data than it has bytes; fetch the file again.")
 
 
 def _unwrapped(found: Any, path: Path, metadata: dict[str, str] | None = None) -> Content:

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -49,7 +48,8 @@ def load(path: Path, options: Options, dtype: torch.dtype = torch.float32) -> Ch
     Raises InvdiffError, in one sentence, for whatever is missing, broken or not known.
     """
     files.check_file(path)
-    source, cached = files.sha256(path), None
+    source, cached, built = files.sha256(path), None, None
+    converted: Converted | None
     if path.suffix == ".safetensors" and FORMAT in files.safetensors_metadata(path):
         content = files.read(path)
         converted = _restored(content.tensors, content.metadata)
@@ -58,16 +58,15 @@ def load(path: Path, options: Options, dtype: torch.dtype = torch.float32) -> Ch
         source = content.metadata["source"]
     else:
         cached = cache_file(source, options)
-        found = _cached(cached) if cached else None
-        name = str(path)
-        converted = _denoiser(found, name) if found else convert(files.read(path), options, name)
-        whole = not any(v.is_meta for v in converted.tensors.values())
-        if cached and not found and whole:
-            # A cache that cannot be written is no cache.
-            with contextlib.suppress(OSError, SafetensorError):
-                save(converted, source, cached)
+        converted, built = _kept(cached) if cached else (None, None)
+        if converted is None:
+            converted = convert(files.read(path), options, str(path))
+            if cached and not any(v.is_meta for v in converted.tensors.values()):
+                kept.write(cached, *_form(converted, source))
+        else:
+            converted = _denoiser(converted, str(path))
     try:
-        built = network.build(converted)
+        built = built or network.build(converted)
     except InvdiffError as error:
         raise InvdiffError(f"{path}: {error}") from error
     net = nn.Module.to(built, dtype)  # diffusers' own `to` prints advice
@@ -121,8 +120,7 @@ def _denoiser(c: Converted, name: str) -> Converted:
 def save(converted: Converted, source: str, path: Path) -> None:
     """Write a converted network to a .safetensors file, in one move. source: hash of its origin."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().contiguous().clone() for k, v in converted.tensors.items()}
-    metadata = {FORMAT: json.dumps(converted.facts()), "source": source}
+    tensors, metadata = _form(converted, source)
     handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
     try:
@@ -134,6 +132,12 @@ def save(converted: Converted, source: str, path: Path) -> None:
             os.unlink(part)
 
 
+def _form(converted: Converted, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What a file of a converted network holds: tensors and metadata."""
+    tensors = {k: v.detach().contiguous().clone() for k, v in converted.tensors.items()}
+    return tensors, {FORMAT: json.dumps(converted.facts()), "source": source}
+
+
 def cache_file(source: str, options: Options) -> Path | None:
     """Where the converted weights of a file with these options are kept; None without a cache."""
     folder = kept.folder()
@@ -142,16 +146,17 @@ def cache_file(source: str, options: Options) -> Path | None:
     told = dataclasses.replace(options, any_size=False)
     text = json.dumps(dataclasses.asdict(told), sort_keys=True)
     tag = hashlib.sha256(f"{FORMAT} {text}".encode()).hexdigest()[:8]
-    return folder / "converted" / f"{source[:32]}-{tag}.safetensors"
+    return folder / kept.CONVERTED / f"{source[:32]}-{tag}.safetensors"
 
 
-def _cached(path: Path) -> Converted | None:
-    """What was kept; None where nothing was, or where it is broken."""
+def _kept(path: Path) -> tuple[Converted | None, nn.Module | None]:
+    """What was kept, with its network; None where nothing was, or where it is broken."""
+    found = kept.read(path)
     try:
-        content = files.read(path)
-        return _restored(content.tensors, content.metadata)
+        converted = None if found is None else _restored(*found)
+        return converted, None if converted is None else network.build(converted)
     except InvdiffError:
-        return None
+        return None, None
 
 
 def _restored(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Converted:
@@ -159,7 +164,7 @@ def _restored(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Converted
         converted = Converted(**network.facts(metadata[FORMAT]), tensors=tensors)
         row(converted.trained)
         _ = metadata["source"]
-    except (AttributeError, LookupError, TypeError, ValueError, InvdiffError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise InvdiffError(
             f"A converted file does not tell what its network is ({type(error).__name__}); give "
             "the file that it was made from."

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.priors.published import archives
 
 
 class Bag:
@@ -88,6 +89,8 @@ def _persistent(meta: Any) -> Bag:
 
 def _storage(data: bytes) -> Any:
     """A tensor's memory, which is a file of torch inside of the pickle."""
+    if data[:4] == b"PK\x03\x04":
+        archives.records(io.BytesIO(data), len(data), "An archive inside of the pickle")
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 

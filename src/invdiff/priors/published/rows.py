@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from invdiff.core.schedules import VP
+from invdiff.core.limits import limited
+from invdiff.core.schedules import MOST_STEPS, VP
 from invdiff.priors import precond as table
 from invdiff.priors.precond import Precond
 
@@ -63,11 +65,12 @@ def score_discrete(
         math.log(sigma_max),
     )
 
-    def index(sigma: float) -> float:
-        place = (high - math.log(sigma)) / (high - low)
-        return (steps - 1) * min(max(place, 0.0), 1.0)
+    return replace(p, c_noise=partial(_index, low=low, high=high, steps=steps))
 
-    return replace(p, c_noise=index)
+
+def _index(sigma: float, low: float, high: float, steps: int) -> float:
+    place = (high - math.log(sigma)) / (high - low)
+    return (steps - 1) * min(max(place, 0.0), 1.0)
 
 
 def edm(
@@ -83,28 +86,36 @@ def iddpm(levels: int = 1000, c1: float = 0.001, c2: float = 0.008) -> Precond:
 
     u_j falls from j = 0 to u_levels = 0; the network is given levels - 1 - j of the nearest u_j.
     """
+    limited("iDDPM", levels, "levels", MOST_STEPS, 16)
     angles = np.sin(0.5 * math.pi * np.arange(levels + 1) / (levels * (c2 + 1))) ** 2
     u = np.zeros(levels + 1)
     for j in range(levels, 0, -1):
         ratio = max(angles[j - 1] / angles[j], c1)
         u[j - 1] = math.sqrt((u[j] ** 2 + 1) / ratio - 1)
 
-    def time(sigma: float) -> float:
-        return float(levels - 1 - np.abs(u - sigma).argmin())
-
     p = table.predicts_eps([0.5])  # c_in, c_skip and c_out; the times are those above
+    time = partial(_level, u=u, levels=levels)
     return replace(p, c_noise=time, sigma_min=float(u[levels - 1]), sigma_max=float(u[0]))
+
+
+def _level(sigma: float, u: np.ndarray[Any, Any], levels: int) -> float:
+    return float(levels - 1 - np.abs(u - sigma).argmin())
 
 
 def edm_ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Precond:
     """The exploding row of Karras et al. 2022, table 1: sigma * score at ln(sigma / 2)."""
     p = score(sigma_min, sigma_max)
-    return replace(p, c_noise=lambda s: math.log(0.5 * s))
+    return replace(p, c_noise=_log_half)
+
+
+def _log_half(sigma: float) -> float:
+    return math.log(0.5 * sigma)
 
 
 def _rescaled(p: Precond, scale: float) -> Precond:
-    c_noise = p.c_noise
-    return p if scale == 1 else replace(p, c_noise=lambda s: scale * c_noise(s))
+    if scale == 1:
+        return p
+    return replace(p, c_noise=partial(table.times, of=p.c_noise, factor=scale))
 
 
 ROWS: dict[str, Callable[..., Precond]] = {

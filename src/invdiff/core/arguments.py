@@ -1,7 +1,9 @@
-"""What operators are given, as what they ask for: one sentence where it is something else.
+"""What public nouns are given, as what they ask for: one sentence where it is something else.
 
 The annotations of a class or function say what it asks for. Arrays are tensors, NumPy arrays or
-nested lists of numbers; tuples may come as any sequence or array with one axis; numbers are finite.
+nested lists of numbers; tuples may come as any sequence or array with one axis; numbers are finite,
+but in fields whose metadata says `infinite`. Operators, noises, solvers, paths and problems admit
+what they are made of, and the functions that run them what they are called with.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError
+from invdiff.core.errors import InvdiffError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,6 +37,8 @@ DTYPES = frozenset(
 KEPT = (np.float16, np.float32, np.complex64)
 """NumPy's types of numbers that are not widened."""
 
+DONE = "_admitted"
+"""In an object while its `__post_init__` runs, after its fields were looked at."""
 LONGEST = 60
 """Characters of a wrong value that a message shows."""
 
@@ -42,17 +46,50 @@ LONGEST = 60
 def admit(given: Any) -> None:
     """Replace the fields of a frozen dataclass by what its annotations ask for.
 
+    A default is taken as its author wrote it. Fields whose metadata says `infinite` may be so.
     Raises InvdiffError, naming the field, for a value that is nothing of that kind, and for numbers
     that are NaN or infinite.
     """
+    if DONE in vars(given):
+        return
     hints = _hints(given.__class__)
     for field in dataclasses.fields(given):
-        if field.init and field.name in hints:
-            value = getattr(given, field.name)
+        value = getattr(given, field.name)
+        if field.init and field.name in hints and value is not field.default:
             what = f"{type(given).__name__}: {field.name}"
-            admitted = admitted_as(hints[field.name], value, what)
+            endless = bool(field.metadata.get("infinite"))
+            admitted = admitted_as(hints[field.name], value, what, endless)
             if admitted is not value:
                 object.__setattr__(given, field.name, admitted)
+
+
+def admitting(cls: type) -> None:
+    """Let `__post_init__` of a subclass find fields that are what they are annotated as.
+
+    For `__init_subclass__` of a base whose own `__post_init__` admits.
+    """
+    own = cls.__dict__.get("__post_init__")
+    if own is None:
+        return
+
+    @functools.wraps(own)
+    def first(self: Any) -> None:
+        if DONE in vars(self):  # called by the `__post_init__` of a subclass
+            return own(self)
+        error = None
+        try:
+            admit(self)
+        except InvdiffError as found:
+            error = found
+        vars(self)[DONE] = True
+        try:
+            if error is not None:
+                raise narrower(error, lambda: own(self)) from None
+            own(self)
+        finally:
+            del vars(self)[DONE]
+
+    cls.__post_init__ = first  # type: ignore[attr-defined]
 
 
 def narrower(error: InvdiffError, check: Callable[[], None]) -> InvdiffError:
@@ -89,13 +126,16 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def admitted_as(hint: Any, value: Any, what: str) -> Any:
-    """value as the type `hint`; `what` names it in the InvdiffError that says what was found."""
+def admitted_as(hint: Any, value: Any, what: str, infinite: bool = False) -> Any:
+    """value as the type `hint`; `what` names it in the InvdiffError that says what was found.
+
+    infinite: numbers may be infinite, and arrays may hold NaN too.
+    """
     kind, inside = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or isinstance(hint, TypeVar):
         return value
     if kind in (typing.Union, types.UnionType):
-        return _one_of(inside, value, what)
+        return _one_of(inside, value, what, infinite)
     if kind is typing.Literal:
         if not (isinstance(value, type(inside[0])) and value in inside):
             *first, last = map(str, inside)
@@ -108,14 +148,27 @@ def admitted_as(hint: Any, value: Any, what: str) -> Any:
             raise _refused(what, "a mapping of names", value)
         return {key: admitted_as(inside[1], v, f"{what}[{key}]") for key, v in value.items()}
     if hint is Tensor:
-        return _tensor(value, what)
+        return _tensor(value, what, infinite)
     if hint in (int, float, bool):
-        return _number(hint, value, what)
+        return _number(hint, value, what, infinite)
     expected = kind or hint
     if not isinstance(value, expected):
-        name = "a function" if expected is collections.abc.Callable else f"a {expected.__name__}"
-        raise _refused(what, "text" if expected is str else name, value)
+        raise _refused(what, _called(expected, value), value)
     return value
+
+
+def _called(expected: type, value: Any) -> str:
+    """A class in words, with what makes one of it where the class tells that (`made_by`)."""
+    if expected is str:
+        return "text"
+    if expected.__name__ == "Callable":
+        return "a function"
+    name = expected.__name__
+    article = "an" if name[0] in "AEIOU" else "a"
+    if isinstance(value, type) and issubclass(value, expected):
+        return f"{article} {name} and not the class; write {value.__name__}(...)"
+    made_by = getattr(expected, "made_by", "")
+    return f"{article} {name}" + (f" ({made_by} makes one)" if made_by else "")
 
 
 @functools.cache
@@ -135,17 +188,20 @@ def _refused(what: str, expected: str, found: Any) -> InvdiffError:
     return InvdiffError(f"{what} must be {expected}, found {shown} ({type(found).__name__}).")
 
 
-def _one_of(hints: tuple[Any, ...], value: Any, what: str) -> Any:
+def _one_of(hints: tuple[Any, ...], value: Any, what: str, infinite: bool) -> Any:
     """value as the first of several types that takes it."""
     if value is None and type(None) in hints:
         return None
     rest = [hint for hint in hints if hint is not type(None)]
     for hint in rest[:-1]:
         try:
-            return admitted_as(hint, value, what)
+            return admitted_as(hint, value, what, infinite)
         except InvdiffError:
             continue
-    return admitted_as(rest[-1], value, what)
+    plain = [h for h in rest if isinstance(h, type) and not issubclass(h, Tensor | int | float)]
+    if len(plain) == len(rest) > 1 and not isinstance(value, tuple(plain)):
+        raise _refused(what, " or ".join(_called(hint, value) for hint in plain), value)
+    return admitted_as(rest[-1], value, what, infinite)
 
 
 def _tuple(inside: tuple[Any, ...], value: Any, what: str) -> tuple[Any, ...]:
@@ -164,7 +220,7 @@ def _tuple(inside: tuple[Any, ...], value: Any, what: str) -> tuple[Any, ...]:
     return value if same else parts
 
 
-def _tensor(value: Any, what: str) -> Tensor:
+def _tensor(value: Any, what: str, infinite: bool) -> Tensor:
     expected = "an array of numbers (a tensor, a NumPy array or nested lists)"
     if not isinstance(value, Tensor):
         if not isinstance(value, np.ndarray | np.generic | list | tuple | numbers.Number):
@@ -184,13 +240,17 @@ def _tensor(value: Any, what: str) -> Tensor:
             f"{what} must be a dense tensor of plain numbers, found {value.dtype} in the layout "
             f"{value.layout}; convert it by to_dense() or to(torch.float32)."
         )
+    if value.is_inference():  # no gradient could pass what was made of it
+        with torch.inference_mode(False):
+            value = value.clone()
     real = value.is_floating_point() or value.is_complex()
-    if real and not value.is_meta and not bool(torch.isfinite(value.detach()).all()):
+    looked_at = real and not infinite and not value.is_meta
+    if looked_at and not bool(torch.isfinite(value.detach()).all()):
         raise InvdiffError(f"{what} holds NaN or infinite numbers; replace them.")
     return typing.cast(Tensor, value)
 
 
-def _number(kind: type, value: Any, what: str) -> Any:
+def _number(kind: type, value: Any, what: str, infinite: bool) -> Any:
     if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool | np.bool_):
@@ -205,7 +265,7 @@ def _number(kind: type, value: Any, what: str) -> Any:
             number = float(value)
         except OverflowError:
             number = math.inf
-        if not math.isfinite(number):
+        if math.isnan(number) or (math.isinf(number) and not infinite):
             raise _refused(what, "a finite number", value)
         return number
     expected = {bool: "True or False", int: "a whole number", float: "a number"}[kind]

@@ -1,0 +1,66 @@
+"""A row alone becomes the same bits as among others, in float32 on a CPU.
+
+For one row of at most `FEW` numbers torch takes its own convolution in place of oneDNN's, which
+rounds otherwise (`use_mkldnn` of aten/src/ATen/native/Convolution.cpp); and a product with one
+vector rounds otherwise than one with a matrix. So a single row is calculated as one of two there.
+What is doubled is small: the layers of a network that are large anyway are left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+FEW = 20480
+"""Numbers of a row up to which torch takes another convolution for it alone."""
+CONVOLUTIONS = {
+    torch.conv1d,
+    torch.conv2d,
+    torch.conv3d,
+    torch.conv_transpose1d,
+    torch.conv_transpose2d,
+    torch.conv_transpose3d,
+}
+
+
+class Alike(TorchFunctionMode):
+    """Within it, convolutions see two equal rows where there is one; `linear`: so do linear layers.
+
+    linear: for networks whose every array has a row for each image. Where something is shared by
+    the rows, as one noise level is, its single row is one among others too.
+    """
+
+    def __init__(self, linear: bool = False) -> None:
+        super().__init__()
+        self.doubled = CONVOLUTIONS | ({F.linear} if linear else set())
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if args and func in self.doubled and _alone(args[0]):
+            return func(torch.cat([args[0], args[0]]), *args[1:], **kwargs)[:1]
+        return func(*args, **kwargs)
+
+
+def _alone(x: Any) -> bool:
+    single = isinstance(x, Tensor) and x.ndim >= 2 and len(x) == 1 and x.device.type == "cpu"
+    return bool(single and x.dtype == torch.float32 and x.numel() <= FEW)
+
+
+def alike(
+    rows: int, device: torch.device, linear: bool = False
+) -> contextlib.AbstractContextManager[object]:
+    """Where a row is the same alone as among others: needed for one row, on a CPU."""
+    needed = rows == 1 and device.type == "cpu" and not torch.compiler.is_compiling()
+    return Alike(linear) if needed else contextlib.nullcontext()
