@@ -16,6 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -83,11 +84,35 @@ def _frames(path: Path) -> None:
     write_frames(path, np.stack([hu_image()] * 2) + 1024, own, orientation())
 
 
+def _flagged(path: Path) -> None:
+    """Noise scans, calibration lines and another encoding beside the image."""
+    full = rough(2, 6, 4)
+    lines = [readout(full[:, :, k], k, sample_time_us=5.0) for k in range(4)]
+    lines += [readout(full[:, :, k], k, [20]) for k in (1, 2)]
+    lines += [readout(full[:, :, 1], 1, encoding_space_ref=1)]
+    scan = readout(rough(2, 40), 0, [19], sample_time_us=5.0)
+    write_raw(path, header(6, 4, 6, 4), [scan, *lines])
+
+
+def _matlab(path: Path) -> None:
+    scipy.io.savemat(path, {"kspace": np.moveaxis(rough(2, 6, 5), 0, -1)})
+
+
+def _matlab_hdf5(path: Path) -> None:
+    pairs = np.zeros((2, 5, 6), [("real", "<f4"), ("imag", "<f4")])
+    pairs["real"] = rough(2, 5, 6).real
+    with h5py.File(path, "w") as file:
+        file["kspace"] = pairs
+
+
 FORMATS: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], Tensor]]] = {
     "npy": ("f.npy", _npy, lambda p: read_kspace(p).data),
     "npz": ("f.npz", _npz, lambda p: read_kspace(p).data),
     "fastmri": ("f.h5", _fastmri, lambda p: read_kspace(p).data),
     "raw": ("f.mrd", _raw, lambda p: read_kspace(p).data),
+    "flagged": ("f.mrd", _flagged, lambda p: read_kspace(p).data),
+    "matlab": ("f.mat", _matlab, lambda p: read_kspace(p).data),
+    "matlab-7.3": ("f.mat", _matlab_hdf5, lambda p: read_kspace(p).data),
     "radial": ("f.mrd", _radial, lambda p: read_noncartesian(p).data),
     "deep": ("f.mrd", _deep, lambda p: read_kspace(p).data),
     "bart": ("f.cfl", lambda p: write_cfl(p, rough(6, 5)), lambda p: read_kspace(p).data),

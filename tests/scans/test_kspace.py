@@ -166,7 +166,7 @@ def test_ismrmrd_3d(tmp_path: Path) -> None:
     write_raw(tmp_path / "r.h5", header(x, y, 8, y, z=z), lines)
     for wanted, position in ((0, 4), (7, 11), (None, 8)):
         k = read_kspace(tmp_path / "r.h5", slice=wanted)
-        assert k.data.shape == (2, y, z) and k.recon == (y, 1)
+        assert k.data.shape == (2, y, z) and k.recon == (y, z)  # by fields of view
         want = image[:, position] * k.mask.numpy()
         np.testing.assert_allclose(k.data.numpy(), want, atol=1e-5)
         assert sorted(map(tuple, np.argwhere(k.mask.numpy()))) == sorted(kept)

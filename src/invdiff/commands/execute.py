@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from invdiff.cli import INTERRUPTED, OK, explain
-from invdiff.commands.common import RunOptions, say, tell
+from invdiff.commands.common import RunOptions, say, tell, terminations_as_interrupts
 from invdiff.core import InvdiffError
+from invdiff.core.folders import check_apart
 from invdiff.plugins import flags
 from invdiff.priors.load import BUILT_IN
+from invdiff.restoration import series
 from invdiff.restoration.checkpoint import Checkpoints
 from invdiff.restoration.forecast import forecast
 from invdiff.restoration.job import Job
 from invdiff.restoration.perform import perform
 from invdiff.restoration.repeat import UNFIT, unfit
 from invdiff.restoration.restored import MARKER, Restoration
+from invdiff.tasks.base import Parts, Task
 
 
 def execute(job: Job, kept: Checkpoints, command: list[str], how: RunOptions) -> int:
@@ -47,6 +51,43 @@ def execute(job: Job, kept: Checkpoints, command: list[str], how: RunOptions) ->
         tell(f"invdiff: warning: {kept.out} came into being meanwhile; the results are in {out}")
     say([("done", _cost(done)), *_written(done, out), *_compared(job, done)])
     for warning in (*done.warnings, *_differs(job, done)):
+        tell(f"invdiff: warning: {warning}")
+    return OK
+
+
+def execute_parts(
+    job_of: Callable[[Task, Path], Job], parts: Parts, out: Path, inputs: list[str],
+    command: list[str], how: RunOptions,
+) -> int:  # fmt: skip
+    """Restore several images of a file one by one, and put them together; the exit code.
+
+    What ends it leaves the images that were done, and --resume goes on after them.
+    """
+    check_apart(out, *inputs)
+    done = series.begin(out, how.overwrite, how.resume)
+    try:
+        with terminations_as_interrupts():
+            for k, (name, job) in enumerate(series.each(parts, out, done, job_of), 1):
+                if job is None:
+                    continue
+                say(job.lines if k == 1 else [])
+                say([("image", f"{name}, {k} of {len(parts.names)}")])
+                perform(job, quiet=how.quiet).save(out / name, overwrite=True)
+            images = tuple(Restoration.load(out / name) for name in parts.names)
+            written = series.finish(out, parts, images)
+    except (KeyboardInterrupt, Exception) as error:
+        words = [word for word in command if word != "--overwrite"]
+        words = words if "--resume" in words else [*words, "--resume"]
+        said, code = ("interrupted", INTERRUPTED)
+        if isinstance(error, Exception):
+            if not done:
+                series.abandon(out)
+                raise
+            said, code = explain(error)
+        tell(f"invdiff: {said.rstrip('.')}; go on with: {shlex.join(words)}")
+        return code
+    say([("results", f"{out}: {', '.join(written)}, and a folder for each image")])
+    for warning in dict.fromkeys(w for r in images for w in r.warnings):
         tell(f"invdiff: warning: {warning}")
     return OK
 

@@ -18,7 +18,7 @@ from invdiff.commands.common import (
     RunOptions,
     terminations_as_interrupts,
 )
-from invdiff.commands.execute import execute
+from invdiff.commands.execute import execute, execute_parts
 from invdiff.commands.parser import Parser, add_knobs, wants_help, with_knobs
 from invdiff.core import InvdiffError
 from invdiff.core.folders import check_apart, check_folder
@@ -55,6 +55,9 @@ def run(name: str, args: list[str]) -> int:
         if want.print_config:
             print(want.yaml(), end="")
             return OK
+        parts = want.task.parts(want.file)
+        if parts is not None:
+            return execute_parts(want.job, parts, want.place, want.inputs(), command, want.how)
         job, how, inputs = want.job(), want.how, want.inputs()
     check_folder(job.out, how.overwrite, MARKER)
     check_apart(job.out, *inputs)
@@ -76,8 +79,9 @@ class Wanted:
     knobs: Mapping[str, str]
     print_config: bool = False
 
-    def job(self) -> Job:
-        """The job. Raises InvdiffError for whatever does not fit."""
+    def job(self, task: Task | None = None, out: Path | None = None) -> Job:
+        """The job, of another task than that asked for, as one of its parts. Raises InvdiffError
+        for whatever does not fit."""
         how, knobs = self.how, self.knobs
         if how.solver == "auto" and knobs:
             name = next(iter(knobs))
@@ -93,7 +97,7 @@ class Wanted:
             return solver if how.steps is None else solver.with_steps(how.steps)
 
         return prepare(
-            self.task,
+            self.task if task is None else task,
             self.file,
             prior=self.prior.prior,
             prior_options=self.prior.told(),
@@ -106,8 +110,13 @@ class Wanted:
             batch=how.batch,
             want=how.want,
             device=how.device,
-            out=how.out,
+            out=out or how.out,
         )
+
+    @property
+    def place(self) -> Path:
+        """The folder of the results."""
+        return self.how.out or Path(f"restored-{self.file.stem}")
 
     def inputs(self) -> list[str]:
         """Files that are read."""

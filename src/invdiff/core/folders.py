@@ -137,7 +137,8 @@ def _place(part: Path, folder: Path, overwrite: bool, marker: str) -> None:
         else:
             _check_replaceable(folder, marker)
             old = swap(part, folder)
-            ours, names = _written(old, marker, os.listdir(old)) or [], os.listdir(old)
+            names = listing(old)
+            ours = _written(old, marker, names) or []
             if set(names) - set(ours):  # they came within the last moment
                 shutil.rmtree(swap(old, folder), ignore_errors=True)
                 _check_replaceable(folder, marker)
@@ -150,7 +151,19 @@ def _discard(old: Path, names: list[str]) -> None:
     with contextlib.suppress(OSError):
         for name in names:
             (old / name).unlink(missing_ok=True)
-        old.rmdir()
+        inner = {old / parent for name in names for parent in Path(name).parents}
+        for folder in sorted(inner | {old}, key=lambda f: len(f.parts), reverse=True):
+            folder.rmdir()
+
+
+def remove_results(folder: Path, marker: str) -> None:
+    """Delete a folder of results. Raises InvdiffError where it holds anything else."""
+    _check_replaceable(folder, marker)
+    with held():
+        _discard(folder, _written(folder, marker, listing(folder)) or [])
+    if folder.exists():
+        _check_replaceable(folder, marker)
+        raise TakenError(f"{folder} cannot be deleted; choose another folder.")
 
 
 def _check_name(folder: Path) -> None:
@@ -207,9 +220,21 @@ def _check_replaceable(folder: Path, marker: str) -> None:
         )
 
 
+def listing(folder: Path) -> list[str]:
+    """All that is in a folder, as names from there: files, links, and folders that are empty."""
+    found = []
+    for place, inner, files in os.walk(folder):
+        links = [name for name in inner if (Path(place) / name).is_symlink()]
+        for name in (*files, *links):
+            found.append((Path(place) / name).relative_to(folder).as_posix())
+        if not inner and not files and Path(place) != folder:
+            found.append(Path(place).relative_to(folder).as_posix())
+    return sorted(found)
+
+
 def foreign(folder: Path, marker: str) -> list[str] | None:
     """Names in a folder that were not written with its marker; None where there is no marker."""
-    names = sorted(os.listdir(folder))
+    names = listing(folder)
     ours = _written(folder, marker, names)
     if names and ours is None:
         return None

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, checksum
 from invdiff.core.encode import UnknownClassError
+from invdiff.core.folders import listing
 from invdiff.core.forms import check_form, shown
 from invdiff.problem import Problem
 from invdiff.sampling.solver import Solver
@@ -75,7 +76,7 @@ def write(
 def add_files(folder: Path) -> None:
     """Tell in the run.json of a folder, before others see it, which files lie there."""
     record = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
-    record["files"] = sorted(path.name for path in folder.iterdir())
+    record["files"] = listing(folder)
     del record["checksums"]
     _write(folder, record)
 

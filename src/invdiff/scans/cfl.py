@@ -8,10 +8,12 @@ import numpy as np
 
 from invdiff.core import InvdiffError
 from invdiff.files.arrays import check_file
+from invdiff.scans.asked import Asked
 from invdiff.scans.files import check_size, guarded
+from invdiff.scans.layout import Counts, image_of
 
 AXES = ("read", "phase 1", "phase 2", "coil", "maps", "echo", "coefficient", "coefficient 2",
-        "iteration", "cardiac phase", "time", "time 2", "level", "slice", "average",
+        "iteration", "chemical shift", "time", "time 2", "level", "slice", "average",
         "batch")  # fmt: skip
 """What BART calls its axes."""
 
@@ -41,6 +43,42 @@ def read_cfl(path: Path) -> np.ndarray:
         )
     with guarded(data, "a BART array"):
         return np.memmap(data, np.dtype("<c8"), "r", shape=shape, order="F")
+
+
+MEANT = {3: "coils", 5: "echoes", 10: "times", 11: "phases", 13: "slices", 14: "averages"}
+"""What the axes of AXES are called elsewhere; those that are neither these nor space are sets."""
+
+
+def bart_image(
+    array: np.ndarray, asked: Asked, path: Path
+) -> tuple[np.ndarray, tuple[str, ...], Counts]:
+    """One image (coils, H, W) of k-space, what was chosen, and which images there are.
+
+    H and W are the two of the first three axes that are longer than 1: the readout may be
+    transformed away. Where all three are, it is transformed along one that is fully sampled.
+    Averages are averaged. Raises InvdiffError for several sets of maps.
+    """
+    if asked.axes is not None or asked.first is not None:
+        raise InvdiffError(f"{path} is BART's, whose axes have fixed meanings; leave --axes out.")
+    if array.shape[4] > 1:
+        raise InvdiffError(
+            f"{path} has more axes than k-space has: maps {array.shape[4]}; cut out one with bart "
+            "slice."
+        )
+    space = [k for k in range(3) if array.shape[k] > 1]
+    space += [k for k in range(3) if k not in space][: max(0, 2 - len(space))]
+    space.sort()
+    names = dict(zip(space, ("y", "x") if len(space) == 2 else ("y", "x", "z"), strict=True))
+    rest = [k for k in range(4, len(AXES)) if k not in MEANT and array.shape[k] > 1]
+    kept = [*space, *(k for k in MEANT if array.shape[k] > 1 or k == 3)]
+    shape = [array.shape[k] for k in kept]
+    order = [*kept, *rest, *(k for k in range(len(AXES)) if k not in (*kept, *rest))]
+    k = array.transpose(order).reshape(*shape, -1, order="F")
+    told = [names.get(n, MEANT.get(n, "")) for n in kept]
+    found, facts, counts = image_of(k, (*told, "sets"), asked, str(path), told=True)
+    used = [AXES[n] for n in space]
+    facts = (*facts, f"rows {used[0]}, columns {used[1]}") if used[:2] != list(AXES[:2]) else facts
+    return found, facts, counts
 
 
 def write_cfl(path: Path, array: np.ndarray) -> None:

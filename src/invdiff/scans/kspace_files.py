@@ -1,11 +1,11 @@
-"""k-space as scanners and other programs store it: numpy, fastMRI, ISMRMRD and BART files."""
+"""k-space as scanners and other programs store it: numpy, fastMRI, ISMRMRD, BART, MATLAB files."""
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +13,20 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.files.pictures import read_array
-from invdiff.operators.coils import calibration_region
-from invdiff.operators.sampling import acceleration
-from invdiff.scans.cfl import AXES, read_cfl
-from invdiff.scans.files import Npz, dataset, guarded, hdf5, inside, taken
+from invdiff.scans.asked import Asked, First, Origin, parse_axes
+from invdiff.scans.cfl import bart_image, read_cfl
+from invdiff.scans.convert import how_to_convert
+from invdiff.scans.files import Npz, check_numbers, dataset, guarded, hdf5, inside, taken
+from invdiff.scans.finish import finished
 from invdiff.scans.kspace import KSpace, without_oversampling
+from invdiff.scans.layout import BACK, FRONT, image_of, is_complex, named_axes
+from invdiff.scans.matlab import matlab
+from invdiff.scans.placement import Placement
 from invdiff.scans.raw_grid import read_raw
+from invdiff.scans.raw_header import Header, parse_header
 
-First = Literal["slices", "coils"]
+ENDINGS = (".npy", ".npz", ".h5", ".hdf5", ".mrd", ".cfl", ".mat")
+"""Of files of k-space; .hdr of BART beside .cfl."""
 
 
 def read_kspace(
@@ -30,64 +36,89 @@ def read_kspace(
     mask: Tensor | None = None,
     first: First | None = None,
     crop: bool = True,
+    *,
+    axes: str | tuple[str, ...] | None = None,
+    origin: Origin | None = None,
+    echo: int | None = None,
+    time: int | None = None,
+    phase: int | None = None,
+    set: int | None = None,
+    encoding: int | None = None,
 ) -> KSpace:
-    """Cartesian k-space of one slice from a file; the format is told by its ending.
+    """Cartesian k-space of one image from a file; the format is told by its ending.
 
     .npy       complex, (H, W), (coils, H, W) or (slices, coils, H, W)
     .npz       the same as `key`, `kspace`, or the only complex array; `mask` where there is one;
                or `samples` (coils, n), `mask` (packed bits) and `shape` (H, W)
     .h5 .hdf5  fastMRI: `kspace` (slices, coils, H, W) or (slices, H, W), `mask` (W,), and
                `ismrmrd_header`; or ISMRMRD raw data: `dataset/data` and `dataset/xml`
-    .cfl .hdr  BART: read and first phase axis are H and W
+    .cfl .hdr  BART: the two of its first three axes that are longer than 1 are H and W
+    .mat       MATLAB 5 and 7.3: (H, W), (H, W, coils), (.., slices), (.., times), as MATLAB counts
 
-    key: name of the array in .npz and HDF5 (in ISMRMRD of the group). slice: from 0; by default the
-    one in the middle. mask: (H, W) or (W,), in place of the file's. first: what the first of three
-    axes is; by default coils, in HDF5 slices. crop: remove the oversampling of the readout (H)
-    where a header tells of it and all rows are sampled alike: transform, keep the middle,
-    transform back. Noise keeps its level, for the transform is orthonormal.
+    Real arrays whose last axis is 2 hold real and imaginary parts.
+    key: name of the array in .npz, .mat and HDF5 (in ISMRMRD of the group). slice, echo, time,
+    phase, set: from 0; by default the slice in the middle and the first of the others; `set` counts
+    what BART has along axes of no other name. encoding: of raw data. mask: (H, W) or (W,), in place
+    of the file's. first: what the first of three axes is; by default coils, in HDF5 slices. axes:
+    names of all axes, as "slices,y,x,coils"; y are the rows; z makes three dimensions, which are
+    transformed along one that is fully sampled. origin: where the zero frequency is, centre or
+    corner. crop: remove the oversampling of the readout (H) where a header tells of it, by its
+    fields of view, and all rows are sampled alike: transform, keep the middle, transform back.
+    Noise keeps its level, for the transform is orthonormal.
     Without a mask, what is 0 in all coils counts as not sampled. Facts tell what was done.
-    Raises InvdiffError, one sentence with the name of the file, when it is broken or unknown.
+    Raises InvdiffError, one sentence with the name of the file, when it is broken or unknown, and
+    where its axes or its origin are more likely others than those that are taken.
     """
     path = Path(path)
+    names = axes_of(axes)
+    asked = Asked(key, slice, echo, time, phase, set, encoding, first, names, origin, crop)
     with guarded(path, "k-space"):
-        return _read(path, key, slice, mask, first, crop)
+        return _read(path, asked, mask)
 
 
-def _read(
-    path: Path,
-    key: str | None,
-    slice_: int | None,
-    mask: Tensor | None,
-    first: First | None,
-    crop: bool,
-) -> KSpace:
+def axes_of(axes: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Names of axes, checked."""
+    if axes is None:
+        return None
+    return parse_axes(axes if isinstance(axes, str) else ",".join(axes))
+
+
+def _read(path: Path, asked: Asked, mask: Tensor | None) -> KSpace:
     """The format that belongs to the ending."""
     ending = path.suffix.lower()
-    if key is not None and ending in (".npy", ".cfl", ".hdr"):
+    if asked.key is not None and ending in (".npy", ".cfl", ".hdr"):
         raise InvdiffError(f"{path} holds a single array without a name; leave the key out.")
+    if asked.encoding is not None and ending not in (".h5", ".hdf5", ".mrd"):
+        raise InvdiffError(f"{path} is no ISMRMRD raw data, so it has no encodings.")
     if ending == ".npy":
         array = read_array(path)
-        data, told = _one_slice(array, slice_, first or "coils", str(path))
-        return _finished(path, data, mask, ("numpy array", *told))
+        names = named_axes(array, asked, str(path), FRONT)
+        data, told, counts = image_of(array, names, asked, str(path))
+        return replace(
+            finished(path, data, mask, ("numpy array", *told), asked.origin), counts=counts
+        )
     if ending == ".npz":
-        return _npz(path, key, slice_, mask, first)
+        return _npz(path, asked, mask)
     if ending in (".h5", ".hdf5", ".mrd"):
-        return _hdf5(path, key, slice_, mask, first, crop)
+        return _hdf5(path, asked, mask)
     if ending in (".cfl", ".hdr"):
-        data, told = _bart_slice(read_cfl(path), slice_, path)
-        return _finished(path, data, mask, ("BART array", *told))
+        data, told, counts = bart_image(read_cfl(path), asked, path)
+        return replace(
+            finished(path, data, mask, ("BART array", *told), asked.origin), counts=counts
+        )
+    if ending == ".mat":
+        return _mat(path, asked, mask)
     raise InvdiffError(
-        f"{path} has none of the endings of k-space files: .npy, .npz, .h5, .hdf5, .mrd, .cfl."
+        f"{path} has none of the endings of k-space files: {', '.join(ENDINGS)}"
+        f"{how_to_convert(path)}."
     )
 
 
-def _npz(
-    path: Path, key: str | None, slice_: int | None, mask: Tensor | None, first: First | None
-) -> KSpace:
+def _npz(path: Path, asked: Asked, mask: Tensor | None) -> KSpace:
     file = Npz(path)
-    if key is None and {"samples", "mask", "shape"} <= set(file.names):
-        return _finished(path, *_packed(file), ("packed samples",))
-    found = key or file.first("kspace")
+    if asked.key is None and {"samples", "mask", "shape"} <= set(file.names):
+        return finished(path, *_packed(file), ("packed samples",))
+    found = asked.key or file.first("kspace")
     if found is None:
         complex_ = [n for n in file.names if file[n].dtype.kind == "c"]
         if len(complex_) != 1:
@@ -96,10 +127,13 @@ def _npz(
                 f"{', '.join(file.names) or 'none'} by key."
             )
         (found,) = complex_
-    data, told = _one_slice(file[found], slice_, first or "coils", f"{found} in {path}")
+    array, what = file[found], f"{found} in {path}"
+    data, told, counts = image_of(array, named_axes(array, asked, what, FRONT), asked, what)
     if mask is None and "mask" in file.names:
-        mask = torch.from_numpy(file["mask"] != 0)
-    return _finished(path, data, mask, (f"array {found}", *told))
+        mask = torch.from_numpy(_plain(file["mask"]))
+    return replace(
+        finished(path, data, mask, (f"array {found}", *told), asked.origin), counts=counts
+    )
 
 
 def _packed(file: Npz) -> tuple[np.ndarray, Tensor]:
@@ -113,131 +147,104 @@ def _packed(file: Npz) -> tuple[np.ndarray, Tensor]:
     return data, torch.from_numpy(mask)
 
 
-def _hdf5(
-    path: Path,
-    key: str | None,
-    slice_: int | None,
-    mask: Tensor | None,
-    first: First | None,
-    crop: bool,
-) -> KSpace:
+def _mat(path: Path, asked: Asked, mask: Tensor | None) -> KSpace:
+    with matlab(path) as file:
+        name, array = file.kspace(asked.key)
+        what = f"{name} in {path}"
+        plain = _Forward(array) if file.reversed_ else array
+        names = named_axes(plain, asked, what, BACK)
+        data, told, counts = image_of(plain, names, asked, what)
+        if mask is None and "mask" in file.shapes and name != "mask":
+            found = file["mask"]
+            m = taken(found, (), tuple(found.shape), f"mask in {path}")
+            mask = torch.from_numpy(_plain(m.T if file.reversed_ else m))
+    fact = f"array {name} of a MATLAB file, axes {', '.join(n for n in names)}"
+    return replace(finished(path, data, mask, (fact, *told), asked.origin), counts=counts)
+
+
+class _Forward:
+    """A dataset of HDF5 with its axes as MATLAB counts them."""
+
+    def __init__(self, array: Any) -> None:
+        self.array, self.dtype = array, array.dtype
+        self.shape = tuple(array.shape)[::-1]
+
+    def __getitem__(self, index: tuple[Any, ...]) -> np.ndarray:
+        return np.asarray(self.array[index[::-1]]).T
+
+
+def _hdf5(path: Path, asked: Asked, mask: Tensor | None) -> KSpace:
     with hdf5(path) as file:
-        group = file.get(key or "dataset")
+        group = file.get(asked.key or "dataset")
         if group is not None and getattr(group, "shape", None) is None and "data" in group:
-            raw = read_raw(path, group, slice_)
-            k = _finished(path, raw.data, raw.mask if mask is None else mask, raw.facts)
-            k = replace(k, recon=raw.recon, noise=raw.noise)
-            return without_oversampling(k, raw.recon) if crop and raw.readout else k
-        array = dataset(file, key or "kspace", path)
-        data, told = _one_slice(array, slice_, first or "slices", f"{key or 'kspace'} in {path}")
+            return _raw(path, group, asked, mask)
+        if asked.encoding is not None:
+            raise InvdiffError(f"{path} is no ISMRMRD raw data, so it has no encodings.")
+        array = _dataset(file, asked.key or "kspace", path)
+        what = f"{asked.key or 'kspace'} in {path}"
+        fastmri = bool({"ismrmrd_header", "reconstruction_rss", "reconstruction_esc"} & {*file})
+        names = named_axes(array, asked, what, FRONT, "slices")
+        data, told, counts = image_of(array, names, asked, what, fastmri)
         if mask is None and "mask" in file:
-            m = dataset(file, "mask", path)
-            mask = torch.from_numpy(taken(m, (), m.shape, f"mask in {path}") != 0)
-        recon = _recon_size(file, path)
-        k = replace(_finished(path, data, mask, ("HDF5 of fastMRI's layout", *told)), recon=recon)
-    return without_oversampling(k, recon) if crop else k
+            m = _dataset(file, "mask", path)
+            mask = torch.from_numpy(_plain(taken(m, (), m.shape, f"mask in {path}")))
+        k = finished(path, data, mask, ("HDF5 of fastMRI's layout", *told), asked.origin)
+        k = replace(k, counts=counts)
+        header = _header(file, path)
+    if header is None:
+        return k
+    h, w = (int(n) for n in k.mask.shape)
+    recon = header.shown(0, h), _columns(header, w)
+    voxel = header.encoded_mm[0] / h, header.encoded_mm[1] / w, header.recon_mm[2]
+    k = replace(k, recon=recon, placement=Placement(voxel) if max(voxel) > 0 else None)
+    return without_oversampling(k, recon[0]) if asked.crop else k
 
 
-def _recon_size(file: Any, path: Path) -> tuple[int, int] | None:
-    """(H, W) of reconSpace in the dataset ismrmrd_header; None where there is none."""
+def _columns(header: Header, w: int) -> int:
+    """Columns over the field of view that is shown; of the encoded matrix where the file dropped or
+    added a few."""
+    n = header.encoded[1]
+    alike = abs(n - w) <= 0.05 * n
+    return min(header.shown(1, n if alike else w), w)
+
+
+def _raw(path: Path, group: Any, asked: Asked, mask: Tensor | None) -> KSpace:
+    """ISMRMRD raw data."""
+    if asked.axes is not None or asked.origin is not None or asked.first is not None:
+        raise InvdiffError(
+            f"{path} is ISMRMRD raw data, which tells its axes and its origin itself; leave "
+            "--axes, --first and --origin out."
+        )
+    raw = read_raw(path, group, asked)
+    k = finished(path, raw.data, raw.mask if mask is None else mask, raw.facts)
+    k = replace(k, recon=raw.recon, placement=raw.placement)
+    k = replace(k, dwell=raw.dwell, averaged=raw.averaged, counts=raw.counts)
+    if raw.noise is not None:
+        k = replace(k, noise=raw.noise.covariance, noise_level=raw.noise.told)
+    if raw.calibration is not None and math.prod(raw.calibration.shape):
+        k = replace(k, calibration=torch.from_numpy(raw.calibration))
+    return without_oversampling(k, raw.recon[0]) if asked.crop and raw.readout else k
+
+
+def _header(file: Any, path: Path) -> Header | None:
+    """Of the dataset ismrmrd_header of fastMRI; None where there is none."""
     header = file.get("ismrmrd_header")
     if header is None:
         return None
     with guarded(path, "an HDF5 file with an ISMRMRD header"):
         text = inside(header, path)[()]
-        root = ElementTree.fromstring(text if isinstance(text, bytes) else str(text))
-        size = root.find(".//{*}reconSpace/{*}matrixSize")
-        if size is None:
-            return None
-        x, y = (int(size.findtext(f"{{*}}{axis}") or 0) for axis in "xy")
-    return (x, y) if x > 0 and y > 0 else None
+        return parse_header(text if isinstance(text, bytes) else str(text), path)
 
 
-def _one_slice(
-    array: Any, index: int | None, first: First, what: str
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """One slice (coils, H, W) of an array of 2 to 4 axes, and what was chosen."""
-    shape = tuple(array.shape)
-    if array.dtype.kind != "c":
-        raise InvdiffError(
-            f"{what} holds {array.dtype} and not complex numbers; join real and imaginary parts."
-        )
-    if not 2 <= len(shape) <= 4:
-        raise InvdiffError(
-            f"{what} has shape {shape}; k-space is (H, W), (coils, H, W) or (slices, coils, H, W)."
-        )
-    if len(shape) == 2 or (len(shape) == 3 and first == "coils"):
-        chosen_slice(1, index, what)
-        data = taken(array, (), shape, what)
-        return data if len(shape) == 3 else data[None], ()
-    chosen, told = chosen_slice(shape[0], index, what)
-    data = taken(array, chosen, shape[1:], what)
-    return data if len(shape) == 4 else data[None], (told,)
+def _dataset(file: Any, key: str, path: Path) -> Any:
+    """An array of numbers, or of pairs called real and imag."""
+    found = file.get(key)
+    if getattr(found, "shape", None) is not None and is_complex(found.dtype):
+        return inside(found, path)
+    return dataset(file, key, path)
 
 
-def chosen_slice(n: int, index: int | None, what: str) -> tuple[int, str]:
-    """The slice that was asked for, or the one in the middle, and a fact that says so."""
-    if n < 1 or (index is not None and not 0 <= index < n):
-        raise InvdiffError(
-            f"{what} has {n} slice{'s' * (n != 1)}, counted from 0; there is no slice {index}."
-        )
-    chosen = n // 2 if index is None else index
-    return chosen, f"slice {chosen} of {n}" + (", the middle one" if index is None else "")
-
-
-def _bart_slice(
-    array: np.ndarray, index: int | None, path: Path
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(coils, H, W) of BART's axes read, phase 1, coil and slice; others must have length 1."""
-    many = [f"{name} {n}" for k, (name, n) in enumerate(zip(AXES, array.shape, strict=True))
-            if n > 1 and k not in (0, 1, 3, 13)]  # fmt: skip
-    if many:
-        raise InvdiffError(
-            f"{path} has more axes than read, phase 1, coil and slice: {', '.join(many)}; cut out "
-            "one image with bart slice."
-        )
-    chosen, told = chosen_slice(array.shape[13], index, str(path))
-    k = array.reshape(*array.shape[:2], array.shape[3], -1, order="F")[..., chosen]
-    return np.asarray(k).transpose(2, 0, 1), (told,) * (array.shape[13] > 1)
-
-
-def _finished(path: Path, data: np.ndarray, mask: Tensor | None, facts: tuple[str, ...]) -> KSpace:
-    """Checked and masked k-space, with the facts that hold for every format."""
-    k = torch.from_numpy(np.array(data, np.complex64, order="C"))
-    size = tuple(k.shape[-2:])
-    if mask is None:
-        found, how = (k != 0).any(0), "mask inferred: what is 0 in all coils was not sampled"
-    else:
-        found, how = _mask(mask, size, path), "mask given"
-    bad = int((~torch.isfinite(torch.view_as_real(k))).any(-1)[:, found].sum())
-    if bad:
-        raise InvdiffError(
-            f"{path} holds {bad} samples that are NaN or infinite; mark them as not sampled."
-        )
-    if not bool((found & (k != 0).any(0)).any()):
-        raise InvdiffError(f"{path} holds no sample that is not 0.")
-    outside = int(((k != 0).any(0) & ~found).sum())
-    k = torch.where(found, k, 0)
-    rows, columns = calibration_region(found[None, None])
-    told = [
-        *facts,
-        f"{len(k)} coil{'s' * (len(k) > 1)}, {size[0]} x {size[1]} samples",
-        how,
-        f"true acceleration {acceleration(found[None, None])[0]:.2f}",
-        f"calibration region {rows} x {columns}, found from the mask",
-    ]
-    told += [f"{outside} samples outside the mask were dropped"] * (outside > 0)
-    return KSpace(k, found, tuple(told))
-
-
-def _mask(mask: Tensor, size: tuple[int, ...], path: Path) -> Tensor:
-    """A mask (H, W), (W,) or either with leading ones, as (H, W) bool."""
-    m = mask.reshape([n for k, n in enumerate(mask.shape) if n > 1 or k >= mask.ndim - 2])
-    if tuple(m.shape) not in (size, size[1:], (1, size[1]), (size[0], 1)):
-        raise InvdiffError(
-            f"The mask of {path} has shape {tuple(mask.shape)}, but k-space has {size[0]} rows and "
-            f"{size[1]} columns; a mask is (H, W), or (W,) for whole columns."
-        )
-    if not bool(((m == 0) | (m == 1)).all()) or not bool((m != 0).any()):
-        raise InvdiffError(f"The mask of {path} holds only 1 (sampled) and 0, and not all 0.")
-    return (m != 0).expand(size).clone()
+def _plain(mask: np.ndarray) -> np.ndarray:
+    """A mask as numbers."""
+    check_numbers(mask.dtype, "The mask")
+    return np.asarray(mask, np.float32)

@@ -6,7 +6,7 @@ where the encoded matrix does, at half a cycle per pixel, and that is another nu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, nearest
+from invdiff.scans.asked import Asked
 from invdiff.scans.files import check_size, guarded, hdf5
-from invdiff.scans.raw import Header, Readouts, read_header, readouts
+from invdiff.scans.placement import Placement, of_head
+from invdiff.scans.raw import Readouts, readouts
+from invdiff.scans.raw_header import Header, read_header
 
 REACH = (0.9, 1.01)
 """Reaches of trajectories along both axes, as shares of half a cycle per pixel, from which their
@@ -31,8 +34,8 @@ class NonCartesianKSpace:
     data: (coils, M) complex64, on the file's scale. uv: (1, M, 2) float64, cycles per field of
     view, u along columns (y of the file) and v along rows (x), as `NonCartesian` takes them.
     size: (H, W) of the image, pixels of the encoded resolution over the field of view that the
-    scanner shows. facts: what was found and done, one short phrase each. noise: covariance of the
-    coils' noise, as in `KSpace`.
+    scanner shows. facts: what was found and done, one short phrase each. noise, noise_level:
+    covariance of the coils' noise, as in `KSpace`; so are counts, placement and dwell.
     """
 
     data: Tensor
@@ -40,6 +43,10 @@ class NonCartesianKSpace:
     size: tuple[int, int]
     facts: tuple[str, ...] = ()
     noise: Tensor | None = None
+    noise_level: bool = True
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    placement: Placement | None = None
+    dwell: float = 0.0
 
     @property
     def y(self) -> Tensor:
@@ -47,7 +54,7 @@ class NonCartesianKSpace:
         return self.data[None]
 
 
-def is_noncartesian(path: str | Path, key: str | None = None) -> bool:
+def is_noncartesian(path: str | Path, key: str | None = None, encoding: int | None = None) -> bool:
     """Whether a file is ISMRMRD raw data with another trajectory than a Cartesian one."""
     path = Path(path)
     if path.suffix.lower() not in (".h5", ".hdf5", ".mrd") or not path.exists():
@@ -56,16 +63,26 @@ def is_noncartesian(path: str | Path, key: str | None = None) -> bool:
         group = file.get(key or "dataset")
         if not hasattr(group, "keys") or not {"data", "xml"} <= set(group):
             return False
-        return read_header(group, path).kind not in ("cartesian", "epi", "")
+        return read_header(group, path, encoding).kind not in ("cartesian", "epi", "")
 
 
 def read_noncartesian(
-    path: str | Path, key: str | None = None, slice: int | None = None, unit: str | None = None
+    path: str | Path,
+    key: str | None = None,
+    slice: int | None = None,
+    unit: str | None = None,
+    *,
+    echo: int | None = None,
+    time: int | None = None,
+    phase: int | None = None,
+    set: int | None = None,
+    encoding: int | None = None,
 ) -> NonCartesianKSpace:
     """Samples and trajectory of one slice of 2-D ISMRMRD raw data (.h5, .hdf5, .mrd).
 
-    key: of the group, dataset by default. slice: from 0, by default the middle one. What is left
-    out, and averaged over, is as for `read_kspace`; repeated readouts are further samples.
+    key: of the group, dataset by default. slice, echo, time, phase, set: from 0, by default the
+    slice in the middle and the first of the others; encoding: of those that the header tells of.
+    What is left out is as for `read_kspace`; repeated readouts are further samples.
     unit: of the trajectory, pixel (cycles per pixel), fov (cycles per encoded field of view),
     recon-fov (per field of view that is shown), radian (per pixel), 1/m or rad/m. By default it is
     the one in which the trajectory reaches 0.9 to 1.01 of half a cycle per encoded pixel along both
@@ -74,11 +91,12 @@ def read_noncartesian(
     one, no trajectory in the file, or one of three dimensions.
     """
     path = Path(path)
+    asked = Asked(key, slice, echo, time, phase, set, encoding)
     with guarded(path, "ISMRMRD raw data"), hdf5(path) as file:
         group = file.get(key or "dataset")
-        if not hasattr(group, "keys") or not {"data", "xml"} <= set(group):
+        if not hasattr(group, "keys") or not {"data", "xml"} <= {*group}:
             raise InvdiffError(f"{path} holds no ISMRMRD raw data called {key or 'dataset'}.")
-        header = read_header(group, path)
+        header = read_header(group, path, encoding)
         if header.kind in ("cartesian", "epi", ""):
             raise InvdiffError(
                 f"{path} is {header.kind or 'of no kind that it tells'}; read_kspace reads "
@@ -91,7 +109,7 @@ def read_noncartesian(
             )
         if min(*header.encoded_mm[:2], *header.recon_mm[:2]) <= 0:
             raise InvdiffError(f"{path} tells no field of view in its header.")
-        r = readouts(path, group, header, slice)
+        r = readouts(path, group, header, asked, grid=False)
         data, k = _gathered(r)
     cycles, told = _cycles_per_pixel(k, header, unit, path)
     return _finished(r, data, cycles, told)
@@ -190,4 +208,23 @@ def _finished(r: Readouts, data: np.ndarray, cycles: np.ndarray, told: str) -> N
         f"{coils} coil{'s' * (coils > 1)}, image of {h} x {w}",
         told,
     )
-    return NonCartesianKSpace(torch.from_numpy(data), uv, (h, w), facts, r.noise)
+    return NonCartesianKSpace(
+        torch.from_numpy(data), uv, (h, w), facts, *_noise(r), r.counts, _placement(r), _dwell(r)
+    )
+
+
+def _noise(r: Readouts) -> tuple[Tensor | None, bool]:
+    """Covariance of the coils' noise, and whether its level holds."""
+    return (None, True) if r.noise is None else (r.noise.covariance, r.noise.told)
+
+
+def _placement(r: Readouts) -> Placement | None:
+    """Of the image, with pixels of the encoded resolution."""
+    x, y, _ = (mm / n for mm, n in zip(r.header.encoded_mm, r.header.encoded, strict=True))
+    return of_head(r.heads[r.lines[0]], (x, y, r.header.recon_mm[2]))
+
+
+def _dwell(r: Readouts) -> float:
+    """Time of a sample in us, 0 where it is not told."""
+    found = float(r.heads[r.lines[0]]["sample_time_us"])
+    return found if 0 < found < np.inf else 0.0

@@ -13,86 +13,20 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.noise import DiagonalGaussian, Gaussian
 from invdiff.operators.algebra import Linear
-from invdiff.operators.coils import espirit, mvue_scale
 from invdiff.operators.inpaint import Inpaint
-from invdiff.operators.mri import Fourier, Sense
 from invdiff.operators.radon import Radon
 from invdiff.operators.tomography import fbp
 from invdiff.priors.units import HU_WINDOW
 from invdiff.problem import Problem
 from invdiff.problem.whiten import whitened
-from invdiff.scans.kspace import KSpace
-from invdiff.scans.redundancy import level_of
+from invdiff.scans.kspace_problem import MRI as MRI
+from invdiff.scans.kspace_problem import middle as middle
+from invdiff.scans.kspace_problem import mri_problem as mri_problem
 from invdiff.scans.scale import top_of_scale
 from invdiff.scans.sinogram import Sinogram
 
 ITERATIONS = 20
 """Bound on the conjugate gradients of a CT problem; weights of rays make its spectrum wider."""
-COIL_ITERATIONS = 10
-"""Bound on the conjugate gradients of a multi-coil problem; enough for samplers."""
-
-# ---------------------------------------------------------------------------------------------- MRI
-
-
-@dataclass(frozen=True, eq=False)
-class MRI:
-    """A problem for a prior of magnitudes of about 0 to 1, real and imaginary part as channels.
-
-    scale: x times scale is in the units of the file. sigma: noise per real part in these units.
-    how: where sigma comes from.
-    """
-
-    problem: Problem
-    scale: float
-    sigma: float
-    how: str
-
-
-def mri_problem(
-    k: KSpace, maps: Tensor | None = None, sigma: float | None = None, rows: int | None = None
-) -> MRI:
-    """The problem of reconstructing an image from k-space.
-
-    maps: coil sensitivities (coils, H, W), complex; None estimates those of several coils by
-    ESPIRiT. sigma: noise per real part in the units of the file; None takes the smaller of two
-    upper bounds: `noise_from_kspace` of the outermost samples of all k-space, and for several coils
-    `noise_from_coils`. rows: only the middle of k-space, so many rows and columns in proportion:
-    larger voxels, and the same noise. The scale is that of Jalal et al. 2021 (`mvue_scale`).
-    Raises InvdiffError when maps do not fit, or they or the noise cannot be estimated.
-    """
-    whole = k.data
-    if rows is not None:
-        k = middle(k, rows)
-    coils, *size = k.data.shape
-    if maps is not None and tuple(maps.shape) != tuple(k.data.shape):
-        raise InvdiffError(
-            f"The coil maps have shape {tuple(maps.shape)}, but k-space has {tuple(k.data.shape)} "
-            "(coils, height, width)."
-        )
-    if maps is None and coils > 1:
-        maps = espirit(k.y, crop=0)[0]
-    if sigma is None:
-        level, how = level_of(k, maps, whole)
-    else:
-        level, how = Gaussian(sigma).sigma, "as given"
-    alone = torch.ones(k.data.shape, dtype=k.data.dtype)
-    scale = float(mvue_scale(k.y, (alone if maps is None else maps)[None]))
-    A: Linear = Fourier(k.sampling)
-    if maps is not None:
-        A = Sense(maps[None].to(k.data.dtype), k.sampling, cg_iterations=COIL_ITERATIONS)
-    return MRI(Problem(k.y / scale, A, Gaussian(level / scale), (2, *size)), scale, level, how)
-
-
-def middle(k: KSpace, rows: int) -> KSpace:
-    """The middle of k-space with so many rows, and columns in proportion."""
-    h, w = k.mask.shape
-    if not 0 < rows <= h:
-        raise InvdiffError(f"k-space has {h} rows; from 1 to {h} of them can be kept, not {rows}.")
-    columns = max(1, round(rows * w / h))
-    top, left = h // 2 - rows // 2, w // 2 - columns // 2
-    here = (..., slice(top, top + rows), slice(left, left + columns))
-    return dataclasses.replace(k, data=k.data[here].clone(), mask=k.mask[here].clone())
-
 
 # ----------------------------------------------------------------------------------------------- CT
 

@@ -1,4 +1,4 @@
-"""ISMRMRD raw data (Inati et al. 2017): the header, and the readouts of one slice.
+"""ISMRMRD raw data (Inati et al. 2017): the readouts of one image, and the noise of its coils.
 
 The layout is the format's: the group holds `data`, records of head, trajectory and interleaved
 real and imaginary parts, and `xml`, a header.
@@ -6,7 +6,6 @@ real and imaginary parts, and `xml`, a header.
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,49 +16,53 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.noise import noise_from_scan
+from invdiff.scans.asked import Asked
 from invdiff.scans.files import check_size, inside
+from invdiff.scans.raw_header import Header, read_header
+from invdiff.scans.raw_sieve import (
+    BOTH,
+    NOISE,
+    OTHER,
+    REVERSE,
+    Sieve,
+    calibration_lines,
+    flagged,
+    image_lines,
+)
 
-NOISE, CALIBRATION, REVERSE = 19, 20, 22
-OTHER = (23, 24, 26, 27, 28, 29, 30, 31)
-"""Flags of readouts, bits counted from 1: OTHER are navigators, corrections and dummies."""
-FIRST_OF = ("contrast", "phase", "repetition", "set")
-"""Counters of which the first value is read."""
 
+@dataclass(frozen=True, eq=False)
+class NoiseScan:
+    """covariance: of the coils' noise in one readout of the image, as `KSpace.noise`. told: whether
+    the dwell times of noise and image are known, so that its level is right, not
+    its shape alone."""
 
-@dataclass(frozen=True)
-class Header:
-    """Of the first encoding: its kind, matrix sizes (x, y, z), fields of view (x, y, z) in mm (0
-    where it tells none), and the steps at the middle of k-space; None where it tells none."""
-
-    kind: str
-    encoded: tuple[int, int, int]
-    recon: tuple[int, int, int]
-    encoded_mm: tuple[float, float, float]
-    recon_mm: tuple[float, float, float]
-    centres: tuple[int | None, int | None]
-
-    def centre(self, step: int) -> int:
-        """The step 1 or 2 at the middle of k-space."""
-        told = self.centres[step - 1]
-        return self.encoded[step] // 2 if told is None else told
+    covariance: Tensor
+    told: bool
+    fact: str
 
 
 @dataclass(frozen=True, eq=False)
 class Readouts:
-    """Readouts of one slice: records and heads of the file, which of them, and what was chosen."""
+    """Readouts of one image: records and heads of the file, which of them, and what was chosen.
+    calibration: readouts that were measured for the coils' sensitivities alone, with the header of
+    their encoding."""
 
     path: Path
     header: Header
     records: Any
     heads: np.ndarray
     lines: np.ndarray
-    noise: Tensor | None
+    calibration: np.ndarray
+    calibration_header: Header
+    noise: NoiseScan | None
     facts: tuple[str, ...]
+    counts: dict[str, tuple[int, ...]]
 
     def samples(self, k: int) -> np.ndarray:
         """Those of the readout k that count, (coils, samples) complex64."""
         start, stop = self.span(k)
-        return _samples(self.records, self.heads, k, self.path)[:, start:stop]
+        return samples_of(self.records, self.heads, k, self.path)[:, start:stop]
 
     def span(self, k: int) -> tuple[int, int]:
         """The first sample of the readout k that counts, and the one behind the last."""
@@ -75,97 +78,71 @@ class Readouts:
         return int(self.heads["active_channels"][self.lines[0]])
 
 
-def readouts(path: Path, group: Any, header: Header, slice_: int | None) -> Readouts:
-    """The readouts of one slice, the middle one for None; of a single slab where there are three
-    dimensions. Raises InvdiffError when there are none, or when they run backwards."""
+def readouts(path: Path, group: Any, header: Header, asked: Asked, grid: bool = True) -> Readouts:
+    """The readouts of one image; of a single slab where there are three dimensions.
+
+    grid: whether they lie on a Cartesian grid. Raises InvdiffError when there are none, or when
+    they run backwards.
+    """
     records = inside(group["data"], path)
     check_size(records.shape, records.dtype["head"].itemsize, f"data in {path}")
     heads = records.fields("head")[:]
-    flags = heads["flags"]
-
-    def flagged(*bits: int) -> np.ndarray:
-        return np.logical_or.reduce([(flags >> np.uint64(b - 1)) & 1 == 1 for b in bits])
-
-    noise = _covariance(records, heads, np.flatnonzero(flagged(NOISE)), path)
-    skipped = flagged(NOISE, CALIBRATION, *OTHER)
-    image = np.flatnonzero(~skipped)
-    slabs = len(np.unique(heads["idx"]["slice"][image]))
-    if header.encoded[2] > 1 and slabs > 1:
-        raise InvdiffError(f"{path} holds {slabs} slabs of a 3-D measurement; give one of them.")
-    lines, told = _chosen(heads, image, slice_, path)
-    if header.encoded[2] > 1:
-        told = told[1:]
-    if flagged(REVERSE)[lines].any():
+    lines, told, counts = image_lines(heads, header, asked, path, grid)
+    if flagged(heads, REVERSE)[lines].any():
         raise InvdiffError(
             f"{path} holds readouts that run backwards (EPI), which need a phase correction; "
             "correct them first."
         )
-    facts = ["ISMRMRD raw data", *told]
-    aside = int((skipped & ~flagged(NOISE)).sum())
-    facts += [f"{aside} calibration, navigator and other readouts were left out"] * (aside > 0)
-    facts += ["noise covariance from noise scans, not applied"] * (noise is not None)
-    r = Readouts(path, header, records, heads, lines, noise, tuple(facts))
-    if (heads["active_channels"][lines] != r.coils).any() or r.coils < 1:
-        raise InvdiffError(f"Readouts of {path} have different numbers of coils.")
-    return r
+    if heads["active_channels"][lines[0]] < 1:
+        raise InvdiffError(f"Readouts of {path} have no coils.")
+
+    def same(number: int) -> bool:
+        other = read_header(group, path, number) if number < header.count else None
+        if other is None or other.kind != header.kind:
+            return False
+        mm = np.array([header.encoded_mm, other.encoded_mm])[:, : 3 if header.encoded[2] > 1 else 2]
+        known = bool((mm > 0).all())
+        return known and bool(np.allclose(mm[0], mm[1], rtol=0.01))
+
+    calibration, aside = calibration_lines(heads, lines, header, same)
+    noise = _noise(records, heads, lines, header, path)
+    facts = ["ISMRMRD raw data", *told, *aside]
+    facts[1:1] = [f"encoding {header.number} of {header.count}"] * (header.count > 1)
+    facts += [f"{len(calibration)} calibration lines"] * (len(calibration) > 0)
+    left = int(flagged(heads, *OTHER).sum())
+    facts += [f"{left} navigator, correction and other readouts were left out"] * (left > 0)
+    facts += [] if noise is None else [noise.fact]
+    own = header
+    if len(calibration) and heads["encoding_space_ref"][calibration[0]] != header.number:
+        own = read_header(group, path, int(heads["encoding_space_ref"][calibration[0]]))
+    return Readouts(
+        path, header, records, heads, lines, calibration, own, noise, tuple(facts), counts
+    )
 
 
-def read_header(group: Any, path: Path) -> Header:
-    """The first encoding of the XML header."""
-    text = inside(group["xml"], path)[()]
-    text = text[0] if isinstance(text, np.ndarray) else text
-    encoding = ElementTree.fromstring(text).find("{*}encoding")
-    if encoding is None:
-        raise InvdiffError(f"{path} tells of no encoding in its header.")
-    found = encoding
+def integrated(r: Readouts, places: np.ndarray, calibration: np.ndarray) -> bool:
+    """Whether calibration lines belong to the image itself, of the contrast of its lines.
 
-    def told(where: str) -> str | None:
-        return found.findtext("/".join("{*}" + part for part in where.split("/")))
-
-    def size(space: str) -> tuple[int, int, int]:
-        x, y, z = (int(told(f"{space}/matrixSize/{a}") or 0) for a in "xyz")
-        if min(x, y, z) < 1:
-            raise InvdiffError(f"{path} tells no size of its {space} in its header.")
-        return x, y, z
-
-    def mm(space: str) -> tuple[float, float, float]:
-        x, y, z = (float(told(f"{space}/fieldOfView_mm/{a}") or 0) for a in "xyz")
-        return x, y, z
-
-    def centre(step: int) -> int | None:
-        text = told(f"encodingLimits/kspace_encoding_step_{step}/center")
-        return None if text is None else int(text)
-
-    kind = (told("trajectory") or "").strip()
-    spaces = size("encodedSpace"), size("reconSpace"), mm("encodedSpace"), mm("reconSpace")
-    return Header(kind, *spaces, (centre(1), centre(2)))
+    The header tells it. Without its word they do where they fill gaps between lines of the image,
+    and none was measured as both: a separate scan measures its middle without regard to these.
+    places, calibration: numbers of the lines in k-space, of the image and of the calibration.
+    """
+    heads, first = r.heads, r.heads[r.lines[0]]
+    alike = heads["encoding_space_ref"][r.calibration] == first["encoding_space_ref"]
+    for name in ("contrast", "phase", "repetition", "set"):
+        alike = alike & (heads["idx"][name][r.calibration] == first["idx"][name])
+    times = heads["sample_time_us"][r.calibration]
+    alike = alike & np.isclose(times, first["sample_time_us"], rtol=1e-3)
+    if not alike.all() or r.header.calibration in ("separate", "external"):
+        return False
+    if r.header.calibration == "embedded":
+        return True
+    apart = not np.isin(calibration, places).any()
+    among = (places > calibration.min()) & (places < calibration.max())
+    return apart and bool(among.any() or flagged(heads[r.lines], BOTH).any())
 
 
-def _chosen(
-    heads: np.ndarray, lines: np.ndarray, slice_: int | None, path: Path
-) -> tuple[np.ndarray, list[str]]:
-    """The readouts of one slice and of the first contrast, and so on, and what was chosen."""
-    if not len(lines):
-        raise InvdiffError(f"{path} holds no readout of an image.")
-    told = []
-    slices = np.unique(heads["idx"]["slice"][lines])
-    wanted = slices[len(slices) // 2] if slice_ is None else slice_
-    if wanted not in slices:
-        raise InvdiffError(
-            f"{path} holds slices {slices.min()} to {slices.max()}; there is no slice {slice_}."
-        )
-    middle = ", the middle one" if slice_ is None else ""
-    told += [f"slice {wanted} of {len(slices)}{middle}"]
-    lines = lines[heads["idx"]["slice"][lines] == wanted]
-    for name in FIRST_OF:
-        values = np.unique(heads["idx"][name][lines])
-        if len(values) > 1:
-            lines = lines[heads["idx"][name][lines] == values[0]]
-            told.append(f"{name} {values[0]} of {len(values)}")
-    return lines, told
-
-
-def _samples(records: Any, heads: np.ndarray, k: int, path: Path) -> np.ndarray:
+def samples_of(records: Any, heads: np.ndarray, k: int, path: Path) -> np.ndarray:
     """The readout k, (coils, samples) complex64."""
     head = heads[k]
     shape = int(head["active_channels"]), int(head["number_of_samples"])
@@ -178,13 +155,58 @@ def _samples(records: Any, heads: np.ndarray, k: int, path: Path) -> np.ndarray:
     return values.view(np.complex64).reshape(shape)
 
 
-def _covariance(records: Any, heads: np.ndarray, lines: np.ndarray, path: Path) -> Tensor | None:
-    """Covariance of the coils by `noise_from_scan`, None where there are no noise scans."""
-    if not len(lines):
-        return None
-    n = np.concatenate([_samples(records, heads, k, path) for k in lines], axis=1)
+def noise_of(
+    records: Any, heads: np.ndarray, lines: np.ndarray, path: Path
+) -> tuple[Tensor, float]:
+    """Covariance of the coils by `noise_from_scan` of readouts of noise, and their dwell time in us
+    (0 where it is not told)."""
+    n = np.concatenate([samples_of(records, heads, k, path) for k in lines], axis=1)
     if not np.isfinite(n.view(np.float32)).all() or n.shape[1] < 10 * len(n):
         raise InvdiffError(f"The noise scans of {path} are too short, or hold NaN.")
     cov = noise_from_scan(torch.from_numpy(n)).value
     assert isinstance(cov, Tensor)
-    return cov.to(torch.complex64)
+    check_covariance(cov, str(path))
+    return cov.to(torch.complex64), float(heads["sample_time_us"][lines[0]])
+
+
+def check_covariance(cov: Tensor, what: str) -> None:
+    """Raise InvdiffError for a covariance that no noise has: 0, or beyond what float32 holds."""
+    top = float(cov.abs().amax())
+    if not 1e-30 < top < 1e30:
+        raise InvdiffError(f"The noise scan of {what} has a power of {top:.3g}; it is no noise.")
+
+
+def scaled_noise(
+    covariance: Tensor, noise_us: float, image_us: float, bandwidth: float, where: str
+) -> NoiseScan:
+    """The covariance for readouts of another dwell time: the power of noise is proportional to the
+    bandwidth, 1 / dwell time.
+
+    bandwidth: the noise of a scan lacks what the receiver filters at its edges, so that its power
+    is this share of the power in the middle of the band, where the image is.
+    """
+    known = 0 < noise_us < np.inf and 0 < image_us < np.inf
+    known = known and 1e-4 < noise_us / image_us < 1e4  # else a field holds something else
+    factor = (noise_us / image_us if known else 1.0) / bandwidth
+    fact = f"noise covariance of the coils from {where}"
+    fact += f", dwell times {noise_us:g} and {image_us:g} us" if known else ", dwell times not told"
+    return NoiseScan(covariance * factor, known, fact)
+
+
+def _noise(
+    records: Any, heads: np.ndarray, lines: np.ndarray, header: Header, path: Path
+) -> NoiseScan | None:
+    """The noise of the coils of the image, None where there are no noise scans of them."""
+    image = heads[lines[0]]
+    s = Sieve(heads, np.flatnonzero(flagged(heads, NOISE)), "noise scans")
+    s.keep(s.left["active_channels"] == image["active_channels"], "of other coils")
+    s.keep(s.left["channel_mask"] == image["channel_mask"], "of other coils")
+    s.keep_usual(s.left["sample_time_us"], "of another dwell time")
+    if not len(s.lines):
+        return None
+    covariance, dwell = noise_of(records, heads, s.lines, path)
+    found = scaled_noise(
+        covariance, dwell, float(image["sample_time_us"]), header.bandwidth, "noise scans"
+    )
+    told = "; ".join([found.fact, *s.told])
+    return NoiseScan(found.covariance, found.told, told)

@@ -110,6 +110,20 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
+class Parts:
+    """Several images of one file, which are restored one by one.
+
+    tasks: what restores each; names: of their folders. join(folder, images, views): writes what
+    they are together, from the estimates (images, H, W) and their views, and tells the names of the
+    files.
+    """
+
+    tasks: tuple[Task, ...]
+    names: tuple[str, ...]
+    join: Callable[[Path, np.ndarray, tuple[View, ...]], list[str]]
+
+
+@dataclass(frozen=True, eq=False)
 class Made:
     """A measurement that was made of a clean image, and is ready to be written.
 
@@ -206,6 +220,10 @@ class Task:
     def read(self, file: Path, prior: Prior) -> Measured:
         """The problem that a file poses. Raises InvdiffError for what does not fit."""
         raise NotImplementedError
+
+    def parts(self, file: Path) -> Parts | None:
+        """The images of a file, where more than one is asked for; None for one."""
+        return None
 
     @classmethod
     def simulation(cls) -> type[Simulation] | type[Task] | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,13 +16,11 @@ from invdiff.core import InvdiffError
 from invdiff.core.option import option
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
-from invdiff.files.figures import Scale
 from invdiff.files.pictures import luma, read_array, read_photo, save_picture, words
 from invdiff.noise import Gaussian
 from invdiff.operators.algebra import Linear
 from invdiff.operators.coils import ring_maps, root_sum_of_squares
 from invdiff.operators.mri import Fourier, Sense, as_channels, as_complex
-from invdiff.operators.noncartesian import NonCartesian
 from invdiff.operators.sampling import (
     acceleration,
     equispaced,
@@ -34,9 +32,18 @@ from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
 from invdiff.sampling.solver import Solver
-from invdiff.scans import is_noncartesian, read_kspace, read_noncartesian
+from invdiff.scans import (
+    KSpace,
+    NonCartesianKSpace,
+    is_noncartesian,
+    read_kspace,
+    read_noncartesian,
+)
+from invdiff.scans.asked import COUNTERS
+from invdiff.scans.kspace_problem import MRI, mri_problem
 from invdiff.scans.offgrid import noncartesian_problem
-from invdiff.scans.problems import MRI, mri_problem
+from invdiff.scans.volumes import ORDER, check_writable
+from invdiff.scans.whiten import with_noise_scan
 from invdiff.solvers.csgm import CSGM
 from invdiff.solvers.ddnm import DDNMPlus
 from invdiff.solvers.ddrm import DDRM
@@ -53,66 +60,18 @@ from invdiff.tasks.base import (
     Choice,
     Made,
     Measured,
+    Parts,
     Preset,
     Simulation,
     Task,
-    View,
     real_numbers,
     told_level,
 )
+from invdiff.tasks.mri_series import series_of
+from invdiff.tasks.mri_values import Axes, CoilMaps, NoiseScan, Volume, Which
+from invdiff.tasks.mri_view import WHITE, ComplexView
 from invdiff.tasks.presets import DRAWS, SPLITS, calibrated, daps, end, split, start
 from invdiff.tasks.values import NoiseLevel, Numbers, Size
-
-WHITE = 1.2
-"""Magnitude on the prior's scale that is shown as white."""
-SHARE = 0.02
-"""Weight of the identity in SENSE without a prior, which is shown beside the results."""
-
-
-@dataclass(frozen=True, eq=False)
-class ComplexView(View):
-    """Samples as magnitude and phase. unit: x times unit is in the units of the file."""
-
-    unit: float = 1.0
-
-    @property
-    def scale(self) -> Scale:
-        return Scale(0.0, WHITE * self.unit, "units of the k-space")
-
-    @property
-    def beside(self) -> str:
-        return "each with its phase (-phase.png: black -pi, white pi) and complex numbers (.npy)"
-
-    def values(self, x: Tensor) -> Tensor:
-        return x * self.unit
-
-    def array(self, values: Tensor) -> np.ndarray:
-        return np.asarray(as_complex(values)[:, 0].numpy())
-
-    def picture(self, values: Tensor) -> Tensor:
-        return root_sum_of_squares(values[None])[0] / (WHITE * self.unit)
-
-    def std(self, values: Tensor) -> Tensor:
-        """Of the complex number: the root of the variance of both its parts."""
-        return values.var(0).sum(0, keepdim=True).sqrt()
-
-    def measurement(self, problem: Problem) -> list[tuple[str, Tensor]]:
-        """Zero-filled, or gridded, and of several coils SENSE without a prior."""
-        A = problem.linear
-        back = A.adjoint(problem.y)
-        panels = [("zero-filled", back)]
-        if isinstance(A, NonCartesian):
-            panels = [("gridded", A.gridded(problem.y))]
-        if problem.y.shape[1] > 1:
-            panels.append(("SENSE without prior", A.solve(back, SHARE)))
-        return [(title, self.picture(self.values(x)[0])) for title, x in panels]
-
-    def save(self, folder: Path, name: str, values: Tensor) -> None:
-        z = as_complex(values[None])[0]
-        save_picture(folder / f"{name}.png", self.picture(values))
-        save_picture(folder / f"{name}-phase.png", z.angle() / (2 * math.pi) + 0.5)
-        np.save(folder / f"{name}.npy", z[0].numpy())
-
 
 SAMPLINGS: dict[str, Callable[[tuple[int, int], float, int], Tensor]] = {
     "gaussian": gaussian_lines,
@@ -171,24 +130,9 @@ class MakeMri(Simulation):
         return Made(task, about, told, "kspace.npy", write, notes)
 
 
-@dataclass(frozen=True)
-class CoilMaps(Numbers):
-    """Coil sensitivities (coils, H, W), complex, or the file (.npy) that holds them, or `espirit`,
-    which finds them from the calibration region."""
-
-    def maps(self) -> Tensor | None:
-        """(coils, H, W) complex; None for espirit."""
-        if self.path == "espirit" and self.array is None:
-            return None
-        array = self.read()
-        if array.dtype.kind != "c" or not np.isfinite(array).all():
-            raise InvdiffError(f"The coil maps {self.path} are not finite complex numbers.")
-        return torch.from_numpy(array.astype(np.complex64))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Mri(Task):
-    """Reconstruct an image from k-space (.npy, .npz, .h5, .mrd, .cfl)."""
+    """Reconstruct an image from k-space (.npy, .npz, .h5, .mrd, .cfl, .mat)."""
 
     name: ClassVar[str] = "mri"
     example: ClassVar[str] = "kspace.h5"
@@ -220,21 +164,47 @@ class Mri(Task):
     )
 
     noise: NoiseLevel | None = option(
-        "per real part of k-space, in the units of the file; else estimated", None
+        "per real part of k-space, in the units of the file; else of its noise scan, or estimated",
+        None,
     )
     mask: Numbers | None = option(
         "file (.npy) with 1 where k-space was sampled; without it, where it is not 0", None
     )
     coil_maps: CoilMaps | None = option(
-        "a file (.npy) of sensitivities (coils, H, W), or espirit, which finds them; espirit "
-        "without it",
+        "a file (.npy, .cfl) of sensitivities (coils, H, W), or espirit, which finds them; "
+        "espirit:0.8 makes the image 0 where its eigenvalue is lower; espirit without it",
         None,
     )
-    slice: int | None = option("of a file of several, from 0; the middle one without it", None)
+    slice: Which | None = option(
+        "of a file of several, from 0, or all, as one volume; the middle one without it", None
+    )
+    echo: Which | None = option("of several echoes or contrasts, from 0, or all; else 0", None)
+    time: Which | None = option("of several times or repetitions, from 0, or all; else 0", None)
+    phase: Which | None = option("of several cardiac phases, from 0, or all; else 0", None)
+    set: Which | None = option(
+        "of several sets (of BART, axes of no other name), from 0, or all; else 0", None
+    )
+    encoding: int | None = option("of ISMRMRD raw data, from 0", None, min=0)
     rows: int | None = option(
         "keep so many rows in the middle of k-space, and columns in proportion", None
     )
     key: str | None = option("name of the array in the file", None)
+    axes: Axes | None = option(
+        "names of all axes of the array, as slices,y,x,coils; y are rows, and z makes it 3-D", None
+    )
+    first: Literal["slices", "coils"] | None = option("what the first of three axes is", None)
+    origin: Literal["centre", "corner"] | None = option("where the zero frequency stands", None)
+    noise_scan: NoiseScan | None = option(
+        "file (.npy, .cfl, .h5) with noise of the coils alone, in place of that of the file", None
+    )
+    whiten: Literal["auto", "never"] = option(
+        "whiten the coils where there is a noise scan, or never", "auto"
+    )
+    save_as: Volume | None = option(
+        "write the estimate too, as NAME.nii.gz (NIfTI, magnitude), NAME.cfl (BART) or NAME.h5 "
+        "(fastMRI's reconstruction)",
+        None,
+    )
     trajectory_unit: Literal["pixel", "fov", "recon-fov", "radian", "1/m", "rad/m"] | None = option(
         "of samples off the grid: cycles per pixel, per encoded or reconstructed field of view, or "
         "as named; told by their reach without",
@@ -243,47 +213,134 @@ class Mri(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in COUNTERS:
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Which):
+                object.__setattr__(self, name, Which.of(value))
         if self.noise is not None and self.noise.word == "correlated":
             raise InvdiffError("mri takes no correlated noise; leave --noise out to estimate it.")
 
     def read(self, file: Path, prior: Prior) -> Measured:
         """The problem of reconstructing an image from k-space; `mri_problem` tells how."""
-        path, maps = str(file), None if self.coil_maps is None else self.coil_maps.maps()
-        sigma = None if self.noise is None or self.noise.word else self.noise.sigma
-        if is_noncartesian(path, self.key):
+        if self.save_as is not None:
+            check_writable(self.save_as.name)
+        if self.whole:
+            raise InvdiffError(
+                f"--{self.whole[0]} all asks for several images; `invdiff restore` makes them one "
+                "by one, and so does invdiff.restoration.series.restore_all."
+            )
+        k = self._kspace(file)
+        estimated = self.coil_maps is None or self.coil_maps.estimated
+        maps = None
+        if not estimated and self.coil_maps is not None:
+            maps = self.coil_maps.maps(None if self.slice is None else self.slice.index)
+        how: dict[str, Any] = {
+            "sigma": None if self.noise is None or self.noise.word else self.noise.sigma,
+            "whiten": self.whiten == "auto",
+            "estimate": self.noise is not None and bool(self.noise.word),
+            "crop": self.coil_maps.crop if estimated and self.coil_maps is not None else 0.0,
+        }
+        if isinstance(k, NonCartesianKSpace):
+            m, size, recon = noncartesian_problem(k, maps, rows=self.rows, **how), k.size, None
+        else:
+            m = mri_problem(k, maps, rows=self.rows, **how)
+            size, recon = (int(k.mask.shape[0]), int(k.mask.shape[1])), k.recon
+        return self._measured(m, k, size, recon, prior)
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """By what all images of the file are asked for."""
+        asked = {name: getattr(self, name) for name in COUNTERS}
+        return tuple(n for n in ORDER if asked[n] is not None and asked[n].index is None)
+
+    def parts(self, file: Path) -> Parts | None:
+        if not self.whole:
+            return None
+        if self.save_as is not None:
+            check_writable(self.save_as.name)
+        nothing: dict[str, Any] = {name: None for name in self.whole}
+        one = dataclasses.replace(self, **nothing)
+        return series_of(self, one._kspace(file), self.whole)
+
+    def _kspace(self, file: Path) -> KSpace | NonCartesianKSpace:
+        """The image of the file that is asked for, with its noise."""
+        path = str(file)
+        asked = {name: getattr(self, name) for name in COUNTERS}
+        index: dict[str, Any] = {n: None if w is None else w.index for n, w in asked.items()}
+        k: KSpace | NonCartesianKSpace
+        if is_noncartesian(path, self.key, self.encoding):
             if self.mask is not None:
                 raise InvdiffError(
                     f"{path} is not sampled on a grid, so it has no mask; leave it out."
                 )
-            s = read_noncartesian(path, self.key, self.slice, self.trajectory_unit)
-            m = noncartesian_problem(s, maps, sigma, self.rows)
-            return self._measured(m, s.facts, len(s.data), s.size, prior)
-        if self.trajectory_unit is not None:
-            raise InvdiffError(f"{path} holds no trajectory; leave --trajectory-unit out.")
-        mask = None if self.mask is None else real_numbers(self.mask.read(), self.mask.path)
-        k = read_kspace(path, key=self.key, slice=self.slice, mask=mask)
-        m = mri_problem(k, maps, sigma, self.rows)
-        size = (int(k.mask.shape[0]), int(k.mask.shape[1]))
-        return self._measured(m, k.facts, len(k.data), size, prior)
+            k = read_noncartesian(
+                path, self.key, unit=self.trajectory_unit, encoding=self.encoding, **index
+            )
+        else:
+            if self.trajectory_unit is not None:
+                raise InvdiffError(f"{path} holds no trajectory; leave --trajectory-unit out.")
+            mask = None if self.mask is None else real_numbers(self.mask.read(), self.mask.path)
+            k = read_kspace(
+                path, key=self.key, mask=mask, first=self._first(), origin=self.origin,
+                axes=None if self.axes is None else self.axes.names, encoding=self.encoding,
+                **index,
+            )  # fmt: skip
+        if self.noise_scan is None or self.whiten == "never":
+            return k
+        scan = self.noise_scan
+        array = None if scan.array is None else scan.read()
+        return with_noise_scan(k, Path(scan.path), array)
+
+    def _first(self) -> Literal["slices", "coils"] | None:
+        """What the first of three axes is: coils, where maps of theirs are given."""
+        known = self.coil_maps is not None and not self.coil_maps.estimated
+        return "coils" if known and self.first is None and self.slice is None else self.first
 
     def _measured(
-        self, m: MRI, facts: tuple[str, ...], coils: int, size: Size, prior: Prior
+        self,
+        m: MRI,
+        k: KSpace | NonCartesianKSpace,
+        size: Size,
+        recon: Size | None,
+        prior: Prior,
     ) -> Measured:
         """The problem, and what was found and decided in words."""
         told = f"{m.sigma:.4g} per real part in the units of the k-space, {m.sigma / m.scale:.4f} "
         told += f"where the image is about 0 to 1: {m.how}"
-        notes = list(facts)
-        if coils > 1:
-            named = "espirit" if self.coil_maps is None else self.coil_maps.path
-            how = "by ESPIRiT, from the calibration region" if named == "espirit" else named
-            notes.append(f"coil maps: {how}")
+        notes = [*k.facts, *m.notes]
+        if k.noise is not None and self.whiten == "never":
+            notes.append("the noise scan is not used (--whiten never)")
+        if len(k.data) > 1:
+            estimated = self.coil_maps is None or self.coil_maps.estimated
+            how = "by ESPIRiT, from the calibration region"
+            notes.append(f"coil maps: {how if estimated else str(self.coil_maps)}")
         if prior.name == self.prior and max(m.problem.x_shape[1:]) > 192:
             notes.append(
                 f"the prior {prior.name} knows voxels of 128 x 128 images best; --rows 128 makes "
                 "such"
             )
-        about = f"k-space, {words(size)}"
-        return Measured(m.problem, ComplexView(m.scale), about, told, tuple(notes))
+        view = self._view(m, k, size, recon)
+        shown = view.size(m.problem.x_shape)
+        if shown != tuple(m.problem.x_shape[1:]):
+            notes.append(f"the image is cut to the {words(shown)} pixels that the scanner shows")
+        return Measured(m.problem, view, f"k-space, {words(size)}", told, tuple(notes))
+
+    def _view(
+        self, m: MRI, k: KSpace | NonCartesianKSpace, size: Size, recon: Size | None
+    ) -> ComplexView:
+        """How the image is shown, and where it lies."""
+        h, w = m.problem.x_shape[1:]
+        shown, affine, placed = None, None, False
+        if recon is not None:
+            shown = (
+                min(h, max(1, round(recon[0] * h / size[0]))),
+                min(w, max(1, round(recon[1] * w / size[1]))),
+            )
+        if k.placement is not None:
+            at = k.placement.coarser(size[0] / h, size[1] / w)
+            affine, placed = at.affine(shown or (h, w)), at.directions is not None
+        name = "" if self.save_as is None else self.save_as.name
+        return ComplexView(m.scale, shown, m.support, name, affine, placed)
 
     @classmethod
     def simulation(cls) -> type[Simulation]:
