@@ -156,6 +156,7 @@ def _cost(done: Restoration) -> str:
 def _written(done: Restoration, out: Path) -> list[tuple[str, str]]:
     """(label, text) lines on what was written."""
     lines = [("check", done.agreement)] if done.agreement else []
+    lines += [("", done.unsolved)] if done.unsolved else []
     lines.append(("results", f"{out}: {', '.join(done.files)}"))
     if done.view.beside:
         lines.append(("", done.view.beside))

@@ -85,6 +85,15 @@ class Restoration:
         return f"{', '.join(said)} {unit} from the measurement" if said else ""
 
     @property
+    def unsolved(self) -> str:
+        """Data steps that reached their bound of iterations, in words; "" where there are none."""
+        found = self.result.config.get("unsolved")
+        if found is None:
+            return ""
+        left, bound = f"{100 * found['residual']:.2g} %", found["iterations"]
+        return f"{found['systems']} data steps ended after {bound} iterations, with {left} left"
+
+    @property
     def cost(self) -> dict[str, float]:
         """Seconds, and evaluations of the prior for the estimate and for each sample."""
         drawn = self.result.nfe if self.drawn else 0

@@ -49,6 +49,7 @@ FIELDS: dict[str, Any] = {
     "precision": Literal["float32", "bfloat16"],
     "checks": Mapping[str, dict[str, Any]], "warnings": tuple[str, ...],
     "nfe": int, "vjps": int, "seconds": float,
+    "unsolved": {"systems": int, "iterations": int, "residual": float},
     "files": tuple[str, ...], "tensors": Mapping[str, str], "checksums": Mapping[str, str],
 }  # fmt: skip
 """Fields with plain values, and what they hold."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
@@ -104,7 +105,10 @@ class SpectralAncestral(Solver):
         """y as a state of the chain, with what was clipped drawn beyond the ends of the range."""
         y, sigma = problem.y, self.levels[0].sigma
         noise = max(problem.sigma_y, 1e-12)
-        if y.shape != problem.x_like.shape or abs(sigma / noise - 1) > 0.01:
+        image = y.shape == problem.x_like.shape and all(
+            torch.equal(problem.A(v), v) for v in (y, torch.ones_like(y))
+        )
+        if not image or abs(sigma / noise - 1) > 0.01:
             raise InvdiffError(
                 f"{self.name} can start from y where y is a noisy image and the path begins at its "
                 f"noise, {problem.sigma_y:g}; take data drawn."

@@ -43,7 +43,7 @@ def _from_noise(problem: Problem) -> Levels:
 
 
 def _sampler(problem: Problem) -> Solver:
-    if has_gaps(problem):
+    if not isinstance(problem.A, Identity):  # y is no state of the chain
         filling = Karras(*(HOLE if has_hole(problem) else FEW), 0.01)
         return SpectralAncestral(inflation=INFLATION, path=filling)
     path = _from_noise(problem)
