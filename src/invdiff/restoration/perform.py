@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -17,29 +17,40 @@ from invdiff.sampling.solver import Solver
 Watch = Callable[[Snapshot], None]
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where a job stands: its estimate, and its samples; None where they have not begun."""
+
+    estimate: Snapshot | None = None
+    samples: Snapshot | None = None
+
+
 def perform(
-    job: Job, start: Snapshot | None = None, watch: Watch | None = None, quiet: bool = False
+    job: Job,
+    start: Snapshot | None = None,
+    watch: Watch | None = None,
+    quiet: bool = False,
+    best_start: Snapshot | None = None,
+    best_watch: Watch | None = None,
 ) -> Restoration:
     """Run the job, from a snapshot of its samples where there is one.
 
     watch(snapshot): called after every step of the samples. quiet: without a progress bar.
+    best_start, best_watch: the same of the estimate.
     """
     best, result = None, None
     if job.estimator is not None:
-        with _bar(job.estimator, job.estimator.num_steps, None, quiet) as moved:
-            best = one_picture(job.posed, job.prior, job.estimator, None, False, moved)
+        with _bar(job.estimator, job.estimator.num_steps, best_start, quiet) as moved:
+            best = one_picture(
+                job.posed, job.prior, job.estimator, None, False, _both(best_watch, moved),
+                best_start,
+            )  # fmt: skip
         result = best
     if job.draws:
         with _bar(job.solver, job.chunks * job.solver.num_steps, start, quiet) as moved:
-
-            def both(snapshot: Snapshot) -> None:
-                if watch is not None:
-                    watch(snapshot)
-                moved(snapshot)
-
             result = draw(
                 job.posed, job.prior, job.solver, job.samples, job.seed, job.batch,
-                job.portable, both, start,
+                job.portable, _both(watch, moved), start,
             )  # fmt: skip
         result = result if best is None else with_estimate(result, best)
     assert result is not None
@@ -51,6 +62,17 @@ def perform(
     config["warnings"] = list(dict.fromkeys((*job.facts["photo"].get("warnings", ()), *found)))
     config["checks"] = {name: c.as_dict() for name, c in checks.items()}
     return Restoration(result, job.view)
+
+
+def _both(watch: Watch | None, moved: Watch) -> Watch:
+    """The bar moves last, so that what it meets (a closed terminal) finds the snapshot kept."""
+
+    def both(snapshot: Snapshot) -> None:
+        if watch is not None:
+            watch(snapshot)
+        moved(snapshot)
+
+    return both
 
 
 @contextlib.contextmanager

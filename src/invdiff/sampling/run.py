@@ -269,13 +269,14 @@ def one_picture(
     batch: int | None = None,
     portable: bool = False,
     watch: Callable[[Snapshot], None] | None = None,
+    start: Snapshot | None = None,
 ) -> Result:
-    """`estimate` of a problem that was posed, with a solver that can."""
+    """`estimate` of a problem that was posed, with a solver that can; from a snapshot of it."""
     if not estimator.estimates:
         raise InvdiffError(
             f"{estimator.name} draws samples and makes no estimate; take hqs or one-call."
         )
-    found = draw(posed, prior, estimator, 1, 0, batch, portable, watch)
+    found = draw(posed, prior, estimator, 1, 0, batch, portable, watch, start)
     config = found.config | {"want": "estimate", "estimator": found.config["solver"]}
     return replace(found, config=config, estimate=found.samples[:, 0].clone())
 
