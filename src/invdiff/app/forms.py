@@ -107,8 +107,17 @@ def file_component(entry: Entry, where: str) -> Any:
     import gradio as gr
 
     return gr.File(
-        label=f"a file for {entry.label}", height=90, elem_id=f"{where}-{entry.name}-file"
+        label=f"a file for {entry.label}", height=130, elem_id=f"{where}-{entry.name}-file"
     )
+
+
+def seen(entry: Entry, text: str | None) -> Any:
+    """What the component of an entry holds for a text; the default for None."""
+    if text is None and entry.kind in (bool, int):
+        return entry.default
+    if text is None:
+        return "" if entry.default is None else str(entry.default)
+    return fields.convert(entry.kind, text, entry.name) if entry.kind in (bool, int) else text
 
 
 def changed(entry: Entry, value: Any) -> str | None:

@@ -159,8 +159,7 @@ class TaskForm:
         found |= {g: gr.update(visible=name == task) for name, g in self._groups.items()}
         for (name, entry), part in zip(self._fields, self._parts, strict=False):
             if name == task:
-                default = "" if entry.default is None else entry.default
-                found[part] = options.get(entry.name, default)
+                found[part] = forms.seen(entry, options.get(entry.name))
         return found
 
     @property
