@@ -34,7 +34,10 @@ class ExploreTab:
         """Everything in the tab. tab: that is selected."""
         import gradio as gr
 
-        png = {"format": "png", "interactive": False}
+        png = {
+            "format": "png", "interactive": False, "buttons": ["download", "fullscreen"],
+            "elem_classes": "iv-pixels", "height": 320,
+        }  # fmt: skip
         with gr.Row():
             with gr.Column(min_width=300):
                 gr.Markdown(ABOUT)

@@ -71,6 +71,7 @@ class JobTab:
         self.input = gr.Image(
             label="as it was uploaded", format="png", interactive=False, visible=False,
             elem_id=f"{name}-input", alt_text="the photograph as it was uploaded", height=260,
+            buttons=["fullscreen"], elem_classes="iv-pixels",
         )  # fmt: skip
 
     def _draw_mask(self) -> None:

@@ -20,6 +20,10 @@ BINS = 12
 """Of a histogram, at most."""
 
 
+COLOURS = {"red": "#dc2626", "green": "#15803d", "blue": "#2563eb", "value": "#2563eb"}
+"""Of the bars of channels."""
+
+
 class Results:
     """Components that show a restoration, and what fills them."""
 
@@ -31,24 +35,26 @@ class Results:
         import gradio as gr
 
         tab, self.said = self.tab, said
-        png = {"format": "png", "interactive": False}
-        with gr.Group(visible=False, elem_id=f"{tab}-results") as self.group:
+        png = {"format": "png", "interactive": False, "buttons": ["download", "fullscreen"]}
+        with gr.Column(visible=False, elem_id=f"{tab}-results") as self.group:
             self.verdict = gr.HTML(elem_id=f"{tab}-verdict", padding=True)
             self.slider = gr.ImageSlider(
                 label="before and after", elem_id=f"{tab}-slider", slider_position=50, **png
             )
             with gr.Row():
                 self.main = gr.Image(
-                    label="estimate", elem_id=f"{tab}-estimate", alt_text="the estimate", **png
-                )
+                    label="estimate", elem_id=f"{tab}-estimate", alt_text="the estimate",
+                    elem_classes="iv-pixels", height=340, **png,
+                )  # fmt: skip
                 self.std = gr.Image(
                     label="uncertainty, with its scale", elem_id=f"{tab}-uncertainty",
-                    alt_text="standard deviation of the samples, with a scale", **png,
+                    alt_text="standard deviation of the samples, with a scale", height=340, **png,
                 )  # fmt: skip
             self._draw_showing()
             self.gallery = gr.Gallery(
                 label="samples: each may be true", elem_id=f"{tab}-samples", format="png",
-                columns=4, object_fit="contain", interactive=False,
+                columns=4, object_fit="contain", interactive=False, buttons=["download", "fullscreen"],
+                elem_classes="iv-pixels", height="auto",
             )  # fmt: skip
             self._draw_pixel()
             self._connect_showing()
@@ -88,6 +94,7 @@ class Results:
             self.plot = gr.BarPlot(
                 x="value", y="samples", color="channel", height=220, visible=False,
                 x_title="value", y_title="samples", elem_id=f"{tab}-histogram", sort=None,
+                color_map=COLOURS, buttons=["fullscreen"],
             )  # fmt: skip
         outputs = [self.pixel, self.plot, self.x, self.y]
         look.click(self.site.event(self._pixel, self.pixel), [self.x, self.y], outputs, **QUIET)

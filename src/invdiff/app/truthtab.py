@@ -40,7 +40,7 @@ class TruthTab:
         first = _audited(self.cell.value, "distance")
         self.plot = gr.ScatterPlot(
             first, x="steps", y="figure", color="kind", tooltip="all", height=360,
-            x_title="steps", y_title="figure", elem_id=f"{NAME}-plot",
+            x_title="steps", y_title=next(iter(FIGURES)), elem_id=f"{NAME}-plot",
         )  # fmt: skip
         self.table = gr.Dataframe(
             first, interactive=False, label="the same as numbers", elem_id=f"{NAME}-table",
@@ -60,8 +60,10 @@ class TruthTab:
 
 
 def _both(cell: str, figure: str) -> list[Any]:
-    found = _audited(cell, figure)
-    return [found, found]
+    import gradio as gr
+
+    found, named = _audited(cell, figure), {v: k for k, v in FIGURES.items()}
+    return [gr.update(value=found, y_title=named.get(figure, figure)), found]
 
 
 def _audited(cell: str | None, figure: str) -> Any:
@@ -78,7 +80,8 @@ def _covered() -> Any:
 
     rows = [
         {
-            "measurement": f"{r['task']}: {r['title']}, {r['side']}",
+            "measurement": f"{r['task']}: {r['title']}, {r['side']} px"
+            + ("" if r["default"] else f" ({r['solver']})"),
             "solver": r["solver"],
             "coverage of 90 %": r["coverage90"],
             "± standard error": r["coverage90_error"],
