@@ -54,7 +54,7 @@ class Results:
             self.gallery = gr.Gallery(
                 label="samples: each may be true", elem_id=f"{tab}-samples", format="png",
                 columns=4, object_fit="contain", interactive=False, buttons=["download", "fullscreen"],
-                elem_classes="iv-pixels", height="auto",
+                elem_classes="iv-pixels", height=260,
             )  # fmt: skip
             self._draw_pixel()
             self._connect_showing()

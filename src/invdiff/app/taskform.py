@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,13 @@ from invdiff.app.visits import Visit
 from invdiff.core import InvdiffError
 from invdiff.priors.load import BUILT_IN
 from invdiff.tasks import TASKS
+from invdiff.tasks.photo import PhotoTask
 
 
 def is_photo_task(name: str) -> bool:
-    """Whether a task takes a picture, by the file of its example."""
-    suffix = Path(TASKS[name].example.split()[0]).suffix.lower()
-    return suffix in Image.registered_extensions()
+    """Whether a task takes a picture: by its kind, or by the file of its example."""
+    kind = mimetypes.guess_type(TASKS[name].example.split()[0])[0] or ""
+    return issubclass(TASKS[name], PhotoTask) or kind.startswith("image/")
 
 
 class TaskForm:
