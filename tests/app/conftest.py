@@ -1,4 +1,4 @@
-"""A page that is served by a process of its own, in which no socket leads elsewhere, and a browser."""
+"""A page that a process of its own serves, in which no socket leads elsewhere, and a browser."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
     assert process.returncode == 0, log.read_text()
+    assert calls.read_text() == ""  # nothing was asked of other hosts
     assert not [p for p in (folder / "tmp").iterdir() if p.name.startswith("invdiff-page-")]
 
 
@@ -93,7 +94,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def chromium() -> Iterator[Any]:
     """A headless browser."""
     if WITHOUT:
-        pytest.skip(f"The page is NOT tested in a browser, for there is no {', no '.join(WITHOUT)}.")
+        pytest.skip(
+            f"The page is NOT tested in a browser, for there is no {', no '.join(WITHOUT)}."
+        )
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as started:

@@ -6,7 +6,6 @@ import io
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +101,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_paint_stop_resume_download(
-    visit: Any, photo: Path, tmp_path: Path, served: Any
-) -> None:
+def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, served: Any) -> None:
     """A painted mask, previews that change, a stop in the middle, and the same bytes at the end as
     `invdiff restore` writes."""
     from invdiff.cli import main
@@ -166,7 +163,9 @@ def test_paint_stop_resume_download(
     )
 
 
-def test_two_visitors_and_what_is_left(visit: Any, photo: Path, served: Any, tmp_path: Path) -> None:
+def test_two_visitors_and_what_is_left(
+    visit: Any, photo: Path, served: Any, tmp_path: Path
+) -> None:
     """Two at once: one waits in line, neither sees the other's file, and nothing stays."""
     one, two = visit(), visit()
     for v, name in ((one, "secret-of-one.png"), (two, "secret-of-two.png")):
@@ -244,13 +243,11 @@ def test_a_narrow_screen_in_the_dark(visit: Any) -> None:
         " && !e.getAttribute('aria-label') && !e.title).map((e) => e.outerHTML)"
     )
     assert names == []  # every control has a name that is read out
-    assert all(
-        v.page.evaluate("[...document.images].map((i) => i.hasAttribute('alt'))")
-    )
+    assert all(v.page.evaluate("[...document.images].map((i) => i.hasAttribute('alt'))"))
 
 
 def test_compare_and_scans(visit: Any) -> None:
-    """Three solvers race at equal cost; a sinogram beside its back-projection, in a window in HU."""
+    """Solvers race at equal cost; a sinogram beside its back-projection, in a window in HU."""
     v = visit()
     page = v.page
     v.choose("restore-example", "small")

@@ -7,7 +7,9 @@ import json
 import os
 import threading
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from invdiff.app.ledger import Ledger
 from invdiff.app.settings import AppOptions
 from invdiff.app.visits import Visits
 from invdiff.core import InvdiffError
+from invdiff.core.option import option
 from invdiff.tasks import TASKS
 from invdiff.tasks.base import Task
 
@@ -206,11 +209,6 @@ def test_forms_read_no_path(text: str) -> None:
 
 
 def test_a_task_of_others_has_a_form_and_solvers_have_knobs() -> None:
-    from dataclasses import dataclass
-    from typing import ClassVar, Literal
-
-    from invdiff.core.option import option
-
     @dataclass(frozen=True, kw_only=True)
     class Fog(Task):
         """Take fog away."""
@@ -245,7 +243,7 @@ def test_sentences_are_those_of_the_command_line() -> None:
         with pytest.raises(InvdiffError, match=said):
             HowOptions(**how)
     with pytest.raises(InvdiffError, match="choose one by its name"):
-        Asked("denoise", "x.png", "out", knobs={"lam": "1"}).built()
+        Asked("jpeg", "x.jpg", "out", knobs={"lam": "1"}).built()
 
 
 def test_words_hold_no_markup_of_files() -> None:
@@ -317,7 +315,7 @@ def test_the_line_is_kept_and_a_worker_that_dies_is_replaced(tmp_path: Path) -> 
         halt.clear()
         wrong = [m for m in pool.run(asked("e", 1), halt.is_set) if m is not None]
         assert isinstance(wrong[-1], Done)
-        missing = Asked("denoise", str(tmp_path / "none.png"), str(tmp_path / "f"))
+        missing = Asked("jpeg", str(tmp_path / "none.png"), str(tmp_path / "f"))
         assert [m for m in pool.run(missing, halt.is_set) if m is not None] == [
             Failed(f"There is no file {tmp_path / 'none.png'}; give the path of one.")
         ]

@@ -65,9 +65,7 @@ def add(site: Site) -> None:
         """Every task, with its options."""
         return described()
 
-    def restore(
-        request: Any, task: str, files: Any, options: Any = None, how: Any = None
-    ) -> Any:
+    def restore(request: Any, task: str, files: Any, options: Any = None, how: Any = None) -> Any:
         visit = site.visit(request)
         try:
             found = restored(site, visit, task, _paths(files), options or {}, how or {})

@@ -32,7 +32,8 @@ class Example:
 EXAMPLES = (
     Example("A small photograph", "alpacas-small.png", "super-resolution", {"scale": "4"}),
     Example(
-        "A scratched photograph", "alpacas-scratched.png", "inpaint", files={"mask": "scratches.png"}
+        "A scratched photograph", "alpacas-scratched.png", "inpaint",
+        files={"mask": "scratches.png"},
     ),
     Example("A noisy photograph", "alpacas-noisy.png", "denoise", {"noise": "0.1"}),
     Example(

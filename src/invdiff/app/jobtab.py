@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
 from invdiff.app import words
 from invdiff.app.asked import AskedAgain
 from invdiff.app.examples import examples_of
@@ -21,7 +20,10 @@ from invdiff.files.pictures import check_pixels, open_image, read_photo, save_pi
 from invdiff.files.pictures import words as size_words
 
 READY = "Drop a file, paste a picture, or take an example; then press Restore."
-PAINT = "Paint over what is to be restored. Without a mouse, write box:TOP,LEFT,HEIGHT,WIDTH above, or upload a mask."
+PAINT = (
+    "Paint over what is to be restored. Without a mouse, write box:TOP,LEFT,HEIGHT,WIDTH above, or "
+    "upload a mask."
+)
 
 
 class JobTab:
@@ -126,9 +128,7 @@ class JobTab:
         )
         if self.photos:
             self.crop.click(event(self._cropped, said), self.box, seen, **QUIET)
-            self.form.task.change(
-                self._masking, self.form.task, self.masking, **QUIET
-            )
+            self.form.task.change(self._masking, self.form.task, self.masking, **QUIET)
         drawn = [self.editor] if self.photos else []
         made = [
             self.said, self.lines, self.preview, self.go, self.stop, self.on,
@@ -189,8 +189,11 @@ class JobTab:
         left, top, width, height = (int(v or 0) for v in box)
         image, _ = open_image(file)
         check_pixels((image.height, image.width), file.name)
-        if left < 0 or top < 0 or min(width, height) < 1 or (
-            left + width > image.width or top + height > image.height
+        if (
+            left < 0
+            or top < 0
+            or min(width, height) < 1
+            or (left + width > image.width or top + height > image.height)
         ):
             raise InvdiffError(
                 f"The crop reaches beyond the picture of {size_words((image.height, image.width))} "
@@ -268,7 +271,9 @@ class JobTab:
         elif isinstance(message, Stopped):
             text = "Stopped."
             if message.kept:
-                text = f"Stopped after {message.steps_done} of {message.steps} steps; Resume goes on."
+                text = (
+                    f"Stopped after {message.steps_done} of {message.steps} steps; Resume goes on."
+                )
                 visit.kept[f"{self.name}.stopped"] = asked
                 found[self.on] = gr.update(interactive=True)
             found[self.said] = words.status(text)
@@ -291,5 +296,3 @@ def _names(message: Running) -> list[str]:
     if message.part == "estimate":
         return ["the estimate so far"]
     return [f"sample {i + 1} so far" for i in range(len(message.pictures))]
-
-

@@ -53,8 +53,8 @@ class Results:
             self._draw_showing()
             self.gallery = gr.Gallery(
                 label="samples: each may be true", elem_id=f"{tab}-samples", format="png",
-                columns=4, object_fit="contain", interactive=False, buttons=["download", "fullscreen"],
-                elem_classes="iv-pixels", height=260,
+                columns=4, object_fit="contain", interactive=False,
+                buttons=["download", "fullscreen"], elem_classes="iv-pixels", height=260,
             )  # fmt: skip
             self._draw_pixel()
             self._connect_showing()
@@ -71,6 +71,7 @@ class Results:
             )  # fmt: skip
             self.level = gr.Slider(0, 1, 0.5, label="window level", elem_id=f"{tab}-level")
             self.width = gr.Slider(0, 1, 1, label="window width", elem_id=f"{tab}-width")
+
     def _connect_showing(self) -> None:
         outputs = [self.main, self.gallery, self.slider, self.said]
         for part in (self.part, self.level, self.width):
@@ -193,7 +194,9 @@ class Results:
         }
 
 
-def of_pixel(done: Restoration, x: int, y: int) -> tuple[list[tuple[str, str]], list[dict[str, Any]]]:
+def of_pixel(
+    done: Restoration, x: int, y: int
+) -> tuple[list[tuple[str, str]], list[dict[str, Any]]]:
     """((label, text) lines, rows of a histogram) of a pixel; of complex images its magnitude."""
     height, width = done.view.size(tuple(done.result.samples.shape[2:]))
     if not (0 <= x < width and 0 <= y < height):

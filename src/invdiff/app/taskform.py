@@ -83,16 +83,14 @@ class TaskForm:
         for changing in (self.task, self.solver):
             changing.change(lambda: {}, None, self.knobs, **QUIET)
 
-        @gr.render(inputs=[self.task, self.solver], show_progress="hidden")
+        @gr.render(inputs=[self.task, self.solver], show_progress="hidden")  # type: ignore[untyped-decorator]
         def knobs(task: str, solver: str) -> None:
             if solver in (None, "", "auto"):
                 gr.Markdown("Choose a solver by its name to see its knobs.")
                 return
             for entry in forms.knobs(task, solver):
                 part = forms.component(entry, f"{self.tab}-knob")
-                part.change(
-                    partial(set_knob, entry), [self.knobs, part], self.knobs, **QUIET
-                )
+                part.change(partial(set_knob, entry), [self.knobs, part], self.knobs, **QUIET)
 
     def _how_part(self, entry: forms.Entry) -> Any:
         import gradio as gr
@@ -192,5 +190,3 @@ def painted_file(editor: Any, visit: Visit) -> str | None:
     file = visit.room("painted") / "mask.png"
     total.save(file)
     return str(file)
-
-

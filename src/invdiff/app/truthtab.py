@@ -1,4 +1,4 @@
-"""The tab that shows what was measured of solvers and of their uncertainty, where truth is known."""
+"""The tab that shows what was measured of solvers and of samples where the truth is known."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from invdiff.audit import records
 
 NAME = "truth"
 ABOUT = """### Are the samples right?
-**Distance**: of every solver to posteriors that are known exactly (GMM-25), beside what exact samples
-have; less is better. **Coverage**: in how many pixels the 90 % interval of samples held the truth, on
-pictures that chose nothing; 0.90 is right. All figures are the committed records of the audit."""
+**Distance**: of every solver to posteriors that are known exactly (GMM-25), beside what exact
+samples have; less is better. **Coverage**: in how many pixels the 90 % interval of samples held the
+truth, on pictures that chose nothing; 0.90 is right. All figures are the committed records of the
+audit."""
 FIGURES = {
     "distance to the posterior (median over problems)": "distance",
     "wrong share of modes": "modes",

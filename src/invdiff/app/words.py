@@ -33,10 +33,12 @@ def running(message: Running) -> str:
     """Where a job stands: in words, and as a bar."""
     made = "The estimate" if message.part == "estimate" else "Samples"
     left = "" if message.left is None else f", about {duration(message.left)} left"
-    text = f"{made}: step {message.steps_done} of {message.steps}, {message.evaluations} evaluations"
+    text = (
+        f"{made}: step {message.steps_done} of {message.steps}, {message.evaluations} evaluations"
+    )
     share = 100 * message.steps_done / max(message.steps, 1)
     bar = f'<div class="iv-bar" aria-hidden="true"><div style="width:{share:.1f}%"></div></div>'
-    return f'{status(text + left, "busy")}{bar}'
+    return f"{status(text + left, 'busy')}{bar}"
 
 
 def duration(seconds: float) -> str:

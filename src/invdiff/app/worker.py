@@ -115,7 +115,8 @@ class _Seen:
         now = time.monotonic()
         if now - self._told < EVERY and preview.steps_done < preview.steps:
             return
-        self._told, pictures = now, ()
+        self._told = now
+        pictures: tuple[np.ndarray, ...] = ()
         if preview.steps_done and now - self._pictured >= PICTURES:
             self._pictured = now
             values = preview.values(MOST)

@@ -84,9 +84,7 @@ class Following:
         steps = snapshot.chunks * snapshot.steps
         pace = (now - self._began) / (done - self._first) if done > self._first else None
         left = None if pace is None else pace * (steps - done) + self._later(part, pace)
-        seen = Preview(
-            self.job, part, done, steps, snapshot.nfe, snapshot.seconds, left, progress
-        )
+        seen = Preview(self.job, part, done, steps, snapshot.nfe, snapshot.seconds, left, progress)
         self.tell(seen)
 
     def _later(self, part: Part, pace: float) -> float:

@@ -123,9 +123,6 @@ def spent(task: Task, solver: Solver, prior: Prior) -> int:
     cheap = Denoiser(lambda x, sigma: x / (1 + sigma**2))
     cheap.spectrum, cheap.learned_variance = prior.spectrum, prior.learned_variance
     counted, problem = Counted(cheap), task.toy()
-    state = None
-    for state in stream(problem, counted, solver, [0]):
-        pass
-    assert state is not None
-    finish(state, problem, counted, solver, [0])
+    *_, last = stream(problem, counted, solver, [0])
+    finish(last, problem, counted, solver, [0])
     return counted.nfe + PULL * counted.vjps
