@@ -27,8 +27,9 @@ ABOUT = (
 
 @dataclass
 class Course:
-    """What a race has told so far. last: the last lap of each solver."""
+    """What a race has told so far. racers: how many run; last: the last lap of each."""
 
+    racers: int
     rows: list[dict[str, Any]] = field(default_factory=list)
     last: dict[str, Passed] = field(default_factory=dict)
     pictures: dict[str, Any] = field(default_factory=dict)
@@ -93,7 +94,7 @@ class CompareTab:
                 )  # fmt: skip
                 self.pictures = gr.HTML(elem_id=f"{NAME}-pictures")
                 self.table = gr.Dataframe(
-                    headers=list(HEAD), interactive=False, visible=False, wrap=True,
+                    headers=list(HEAD), interactive=False, visible=False,
                     label="spent, and reached", elem_id=f"{NAME}-table",
                 )  # fmt: skip
         self._connect()
@@ -150,7 +151,7 @@ class CompareTab:
     def _run(self, visit: Visit, race: AskedRace) -> Iterator[dict[Any, Any]]:
         import time
 
-        course, drawn = Course(), 0.0
+        course, drawn = Course(len(race.solvers)), 0.0
         try:
             for message in self.site.run(visit, NAME, race):
                 if isinstance(message, Passed):
@@ -178,7 +179,7 @@ class CompareTab:
             self.pictures: words.pictures([course.pictures[n] for n in names], names),
             self.table: gr.update(value=course.table(), visible=bool(course.last)),
         }
-        if course.rows:
+        if len({row["solver"] for row in course.rows}) == course.racers:  # its colours stay
             found[self.plot] = gr.update(value=pd.DataFrame(course.rows), visible=True)
         return found
 
