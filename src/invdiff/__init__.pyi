@@ -123,6 +123,7 @@ from .problem.metrics import psnr as psnr
 from .problem.metrics import ssim as ssim
 from .problem.whiten import whitened as whitened
 from .restoration.api import restore as restore
+from .restoration.directions import directions as directions
 from .restoration.restored import Restoration as Restoration
 from .sampling.checks import Check as Check
 from .sampling.needs import IncompatibleError as IncompatibleError

@@ -25,6 +25,7 @@ COMMANDS = {
     "tasks": ("tables", "what can be restored, and what each task must be told"),
     "priors": ("tables", "which models of clean images there are"),
     "train": ("train", "train a prior on images of your own"),
+    "app": ("app", "restore in a browser: a page on this machine"),
     "completion": ("completion", "print a script that completes commands in bash or zsh"),
     "cache": ("cache", "what is kept between runs, to make them faster, and how to clear it"),
     "cite": ("cite", "what to cite for a run, or for a solver and a prior"),
@@ -157,17 +158,6 @@ def overview() -> str:
 
 def explain(error: Exception) -> tuple[str, int]:
     """One sentence on a failure, and the exit code."""
-    import torch
+    from invdiff.core.errors import InvdiffError, sentence
 
-    from invdiff.core import InvdiffError
-
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, InvdiffError):
-        return text, BAD_INPUT
-    full = isinstance(error, RuntimeError) and re.search("not enough|allocate memory", text)
-    if full or isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return "There is not enough memory; give a smaller --batch or a smaller photo.", FAILED
-    if isinstance(error, OSError):
-        return f"{text}.", FAILED
-    kind = type(error).__name__
-    return f"unexpected {kind} ({text}); please report it with the output of --debug.", FAILED
+    return sentence(error), BAD_INPUT if isinstance(error, InvdiffError) else FAILED

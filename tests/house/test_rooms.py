@@ -36,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "train": {"train"},
     "audit": {"audit"},
     "cite": {"cite"},
+    "app": {"app"},
     "commands": {"commands", "cli", "__main__"},
 }
 """Each room with its top-level modules and packages, from the ground up."""

@@ -12,7 +12,7 @@ from PIL import Image
 import invdiff
 from invdiff import InvdiffError
 from invdiff.fields import convert
-from invdiff.restoration.job import repeated
+from invdiff.restoration.repeat import repeated
 from invdiff.tasks import Angles, Kernel, Mask
 
 WRONG: list[tuple[Any, str]] = [

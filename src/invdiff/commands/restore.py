@@ -19,13 +19,14 @@ from invdiff.commands.common import (
     terminations_as_interrupts,
 )
 from invdiff.commands.execute import execute, execute_parts
-from invdiff.commands.parser import Parser, add_knobs, wants_help, with_knobs
+from invdiff.commands.parser import Parser, add_knobs, wants_help
 from invdiff.core import InvdiffError
 from invdiff.core.folders import check_apart, check_folder
 from invdiff.core.option import flag
 from invdiff.plugins import flags, load_installed
 from invdiff.restoration import checkpoint
 from invdiff.restoration.job import Job, prepare
+from invdiff.restoration.knobs import with_knobs
 from invdiff.restoration.repeat import repeated
 from invdiff.restoration.restored import MARKER
 from invdiff.sampling.solver import Solver

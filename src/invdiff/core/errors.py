@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -16,3 +17,19 @@ def nearest(name: str, known: Iterable[str], kind: str) -> InvdiffError:
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}."
     return InvdiffError(f"There is no {kind} called {name!r}; {hint}")
+
+
+def sentence(error: BaseException) -> str:
+    """One sentence on a failure, whatever it is: what the command line and the page show."""
+    import torch
+
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, InvdiffError):
+        return text
+    full = isinstance(error, RuntimeError) and re.search("not enough|allocate memory", text)
+    if full or isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return "There is not enough memory; give a smaller --batch or a smaller photo."
+    if isinstance(error, OSError):
+        return f"{text}."
+    kind = type(error).__name__
+    return f"unexpected {kind} ({text}); please report it with the output of --debug."

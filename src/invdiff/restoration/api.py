@@ -17,8 +17,10 @@ from invdiff.core import InvdiffError
 from invdiff.core.arguments import admitted_as
 from invdiff.priors.base import Prior
 from invdiff.restoration.job import Precision, Want, prepare
-from invdiff.restoration.perform import Watch, perform
+from invdiff.restoration.perform import Progress, Watch, perform
+from invdiff.restoration.preview import Following, Tell
 from invdiff.restoration.restored import Restoration
+from invdiff.sampling.run import Snapshot
 from invdiff.sampling.solver import Solver
 from invdiff.tasks import task_class
 from invdiff.tasks.base import Task
@@ -41,6 +43,8 @@ def restore(
     precision: Precision = "float32",
     prior_options: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
+    preview: Tell | None = None,
+    start: Progress | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Restoration:
@@ -57,7 +61,10 @@ def restore(
     prior: a name, a path, or a prior; without it the task's. solver: "auto", a name, for which the
     task's preset is taken, or a solver; steps: another number of its steps. samples: how many are
     drawn; batch: how many together. want: "estimate", "samples" or "both".
-    watch(snapshot): called after every step. progress: whether a bar is shown.
+    watch(snapshot): called after every step of the samples. preview(preview): after every step of
+    both (`Preview`): pictures, and the time that is left; an exception in it ends the run. start:
+    the `progress` of a preview of the same call, to go on from; the result is bit for bit that of
+    an uninterrupted run. progress: whether a bar is shown.
     Raises InvdiffError, in one sentence, for whatever does not fit; nothing is written.
     """
     _check_kinds(prior, solver, watch, prior_options)
@@ -88,7 +95,17 @@ def restore(
             want=want,
             device=device,
         )
-    return perform(job, watch=watch, quiet=not progress)
+    start = start or Progress()
+    if preview is None:
+        return perform(job, start.samples, watch, not progress, start.estimate)
+    follow = Following(job, preview, start)
+
+    def both(snapshot: Snapshot) -> None:
+        if watch is not None:
+            watch(snapshot)
+        follow.watch(snapshot)
+
+    return perform(job, start.samples, both, not progress, start.estimate, follow.watch_estimate)
 
 
 def _check_kinds(prior: Any, solver: Any, watch: Any, prior_options: Any) -> None:

@@ -1,4 +1,7 @@
-"""Values that options of tasks hold: each knows its text, and what else of Python stands for it."""
+"""Values that options of tasks hold: each knows its text, and what else of Python stands for it.
+
+Those whose text may name a file say so (`from_file`): the page takes an upload for them.
+"""
 
 from __future__ import annotations
 
@@ -93,6 +96,7 @@ class Numbers:
     """An array, or the file (.npy) that holds it."""
 
     metavar: ClassVar[str] = "FILE"
+    from_file: ClassVar[bool] = True
 
     path: str
     array: Tensor | None = field(default=None, compare=False, repr=False)
@@ -121,6 +125,7 @@ class Kernel:
     """A blur kernel: gaussian:SIGMA, motion:LENGTH,DEGREES, or a file, or an array (h, w)."""
 
     metavar: ClassVar[str] = "KERNEL"
+    from_file: ClassVar[bool] = True
 
     spec: str
     array: Tensor | None = field(default=None, compare=False, repr=False)
@@ -156,6 +161,7 @@ class Mask:
     or an array (H, W) that is not 0 there."""
 
     metavar: ClassVar[str] = "MASK"
+    from_file: ClassVar[bool] = True
     FORMS: ClassVar[str] = "random:SHARE, box:TOP,LEFT,HEIGHT,WIDTH or a picture"
 
     spec: str
@@ -244,6 +250,7 @@ class Angles:
     file (.npy) with each of them, in degrees or radians, or an array of them."""
 
     metavar: ClassVar[str] = "ANGLES"
+    from_file: ClassVar[bool] = True
 
     spec: str
     array: Tensor | None = field(default=None, compare=False, repr=False)

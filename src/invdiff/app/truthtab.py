@@ -1,0 +1,95 @@
+"""The tab that shows what was measured of solvers and of samples where the truth is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invdiff import measured
+from invdiff.app.site import QUIET
+from invdiff.audit import records
+
+NAME = "truth"
+ABOUT = """### Are the samples right?
+**Distance**: of every solver to posteriors that are known exactly (GMM-25), beside what exact
+samples have; less is better. **Coverage**: in how many pixels the 90 % interval of samples held the
+truth, on pictures that chose nothing; 0.90 is right. All figures are the committed records of the
+audit."""
+FIGURES = {
+    "distance to the posterior (median over problems)": "distance",
+    "wrong share of modes": "modes",
+    "residual over that of exact samples": "residual",
+}
+
+
+class TruthTab:
+    """Two plots and their numbers; nothing is computed here."""
+
+    def draw(self) -> None:
+        """Everything in the tab."""
+        import gradio as gr
+
+        gr.Markdown(ABOUT)
+        cells = records.cells()
+        with gr.Row():
+            self.cell = gr.Radio(
+                [(label, key) for key, label in cells.items()], value=next(iter(cells), None),
+                label="Problem", elem_id=f"{NAME}-cell",
+            )  # fmt: skip
+            self.figure = gr.Dropdown(
+                list(FIGURES.items()), value="distance", label="Figure", elem_id=f"{NAME}-figure"
+            )
+        first = _audited(self.cell.value, "distance")
+        self.plot = gr.ScatterPlot(
+            first, x="steps", y="figure", color="kind", tooltip="all", height=360,
+            x_title="steps", y_title=next(iter(FIGURES)), elem_id=f"{NAME}-plot",
+        )  # fmt: skip
+        self.table = gr.Dataframe(
+            first, interactive=False, label="the same as numbers", elem_id=f"{NAME}-table",
+            max_height=320,
+        )  # fmt: skip
+        for part in (self.cell, self.figure):
+            part.change(_both, [self.cell, self.figure], [self.plot, self.table], **QUIET)
+        covered = _covered()
+        gr.BarPlot(
+            covered, x="measurement", y="coverage of 90 %", color="solver", tooltip="all",
+            height=380, y_lim=[0, 1], x_label_angle=-40, sort=None, elem_id=f"{NAME}-coverage",
+        )  # fmt: skip
+        gr.Dataframe(
+            covered, interactive=False, label="coverage as numbers", wrap=True,
+            elem_id=f"{NAME}-coverage-table", max_height=360,
+        )  # fmt: skip
+
+
+def _both(cell: str, figure: str) -> list[Any]:
+    import gradio as gr
+
+    found, named = _audited(cell, figure), {v: k for k, v in FIGURES.items()}
+    return [gr.update(value=found, y_title=named.get(figure, figure)), found]
+
+
+def _audited(cell: str | None, figure: str) -> Any:
+    """A row for each solver, as the audit's record has it."""
+    import pandas as pd
+
+    rows = records.rows(cell, figure) if cell and figure in FIGURES.values() else []
+    return pd.DataFrame(rows, columns=["solver", "steps", "figure", "kind"])
+
+
+def _covered() -> Any:
+    """A row for each measurement whose coverage was measured."""
+    import pandas as pd
+
+    rows = [
+        {
+            "measurement": f"{r['task']}: {r['title']}, {r['side']} px"
+            + ("" if r["default"] else f" ({r['solver']})"),
+            "solver": r["solver"],
+            "coverage of 90 %": r["coverage90"],
+            "± standard error": r["coverage90_error"],
+            "coverage of 50 %": r["coverage50"],
+            "error / predicted": r["ratio"],
+            "images": r["images"],
+        }
+        for r in measured.record()
+    ]
+    return pd.DataFrame(rows)
