@@ -142,7 +142,7 @@ class Mri(Task):
     best: ClassVar[Choice | None] = Choice("hqs", SPLITS)
     presets: ClassVar[tuple[Preset, ...]] = (
         calibrated(20, 5.0),
-        split(30, 1.0, 0.01),
+        split(30, 1.0, 0.01, lam=0.5),  # maps that are estimated add to the noise
         _preset("dps", lambda p: DPS(zeta=3.0, path=VP(200))),
         _preset("diffpir", lambda p: DiffPIR(zeta=1.0, path=start(p, 5.0, 40))),
         _preset("ddrm", lambda p: DDRM(eta_prop=1.0, path=start(p, 5.0, 40, 0.01))),

@@ -84,14 +84,14 @@ def calibrated(steps: int, top: float) -> Preset:
     return Preset("spectral-ancestral", make, source="calibration.md")
 
 
-def split(steps: int, top: float, last: float) -> Preset:
+def split(steps: int, top: float, last: float, lam: float = 0.23) -> Preset:
     """`hqs` in so many steps between two levels, more of them where pixels are unknown. The last
     level lies below the noise of y, else the last data step follows that noise."""
 
     def make(problem: Problem) -> Solver:
         more = top < FILLED and has_gaps(problem)
         path = VE(2 * steps, FILLED, last) if more else VE(steps, top, last)
-        return HQS(final="data", path=path)
+        return HQS(lam=lam, final="data", path=path)
 
     return Preset("hqs", make, source="calibration.md")
 
