@@ -18,11 +18,11 @@ def test_a_few_trials_of_each_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Without figures, which take most of the time."""
     monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
     monkeypatch.setattr(restored, "uncertainty_picture", lambda std, n, path, *_: path.touch())
-    found = chaos.run(tmp_path, trials=10, seed=1)
+    found = chaos.run(tmp_path, trials=4, seed=1)
     told = chaos.table(found) + "\n".join(text for t in found.values() for text in t.said)
     assert not chaos.broken(found), told
     assert {kind: t.trials for kind, t in found.items()} == {
-        "kill -9": 5, "interrupted twice": 2, "disk full": 2, "two writers": 2,
+        "kill -9": 2, "interrupted twice": 1, "disk full": 1, "two writers": 1,
     }, told  # fmt: skip
     assert sum(t.resumed for t in found.values()) >= 1, told
 

@@ -321,8 +321,8 @@ def test_sigmas_are_positive(bad):
         (torch.tensor([[1.0, 0.5], [0.2, 1.0]]), "Hermitian"),
         (-torch.eye(2), "positive definite"),
         (torch.eye(2).int(), "int32"),
-        ("text", "an array of numbers"),
-        ([["a"]], "an array of numbers"),
+        ("text", "a square matrix of finite numbers"),
+        ([["a"]], "a square matrix of finite numbers"),
     ],
 )
 def test_a_covariance_is_one(cov, word):
@@ -356,8 +356,12 @@ def test_counts_have_a_finite_scale(scale):
         (CorrelatedGaussian(torch.eye(2)), Z, "does not fit 3"),
         (CorrelatedGaussian(torch.eye(2), axis=4), Z, "no axis 4"),
         (CorrelatedGaussian(COMPLEX @ COMPLEX.mH), Z, "complex measurements"),
-        (Rician(0.1), torch.complex(Z, Z), "real measurements"),
-        (PoissonGaussian(9.0, read_sigma=1.0), torch.complex(Z, Z), "real measurements"),
+        (Rician(0.1), torch.complex(Z, Z), "measures real numbers, but y is complex"),
+        (
+            PoissonGaussian(9.0, read_sigma=1.0),
+            torch.complex(Z, Z),
+            "measures real numbers, but y is complex",
+        ),
     ],
 )
 def test_a_measurement_that_does_not_fit_is_refused(noise, y, word):

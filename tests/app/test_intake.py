@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from invdiff.app import forms, standing, words
-from invdiff.app.asked import Asked, AskedAgain, HowOptions
+from invdiff.app.asked import AskedAgain, AskedJob, HowOptions
 from invdiff.app.intake import Intake, harmless, measurement
 from invdiff.app.ledger import Ledger
 from invdiff.app.settings import AppOptions
@@ -227,7 +227,7 @@ def test_a_task_of_others_has_a_form_and_solvers_have_knobs() -> None:
 
 
 def test_sentences_are_those_of_the_command_line() -> None:
-    asked = Asked("deblur", "x.png", "out", {"kernel": "gaussian:x"})
+    asked = AskedJob("deblur", "x.png", "out", {"kernel": "gaussian:x"})
     with pytest.raises(InvdiffError) as told:
         asked.built()
     from invdiff.tasks.values import Kernel
@@ -243,7 +243,7 @@ def test_sentences_are_those_of_the_command_line() -> None:
         with pytest.raises(InvdiffError, match=said):
             HowOptions(**how)
     with pytest.raises(InvdiffError, match="choose one by its name"):
-        Asked("jpeg", "x.jpg", "out", knobs={"lam": "1"}).built()
+        AskedJob("jpeg", "x.jpg", "out", knobs={"lam": "1"}).built()
 
 
 def test_words_hold_no_markup_of_files() -> None:
@@ -287,9 +287,9 @@ def test_the_line_is_kept_and_a_worker_that_dies_is_replaced(tmp_path: Path) -> 
     photo = tmp_path / "photo.npy"
     np.save(photo, np.random.default_rng(0).random((16, 16, 3)))
 
-    def asked(name: str, steps: int) -> Asked:
+    def asked(name: str, steps: int) -> AskedJob:
         how = HowOptions(want="samples", samples=1, steps=steps)
-        return Asked("denoise", str(photo), str(tmp_path / name), {"noise": "0.1"}, how)
+        return AskedJob("denoise", str(photo), str(tmp_path / name), {"noise": "0.1"}, how)
 
     pool, halt = Pool(["cpu"], 1), threading.Event()
     try:
@@ -315,7 +315,7 @@ def test_the_line_is_kept_and_a_worker_that_dies_is_replaced(tmp_path: Path) -> 
         halt.clear()
         wrong = [m for m in pool.run(asked("e", 1), halt.is_set) if m is not None]
         assert isinstance(wrong[-1], Done)
-        missing = Asked("jpeg", str(tmp_path / "none.png"), str(tmp_path / "f"))
+        missing = AskedJob("jpeg", str(tmp_path / "none.png"), str(tmp_path / "f"))
         assert [m for m in pool.run(missing, halt.is_set) if m is not None] == [
             Failed(f"There is no file {tmp_path / 'none.png'}; give the path of one.")
         ]

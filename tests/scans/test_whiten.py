@@ -19,7 +19,7 @@ from invdiff.operators.mri import as_complex
 from invdiff.scans import KSpace
 from invdiff.scans.cfl import write_cfl
 from invdiff.scans.kspace_problem import mri_problem
-from invdiff.scans.whiten import Whitening, with_noise_scan
+from invdiff.scans.whiten import NoiseWhitening, with_noise_scan
 
 SIZE, COILS = (48, 40), 8
 
@@ -72,7 +72,7 @@ def test_a_noisy_coil_costs_no_more_than_whitened_beforehand() -> None:
     k = scanned()
     scan = with_noise_scan(k, Path("scan"), noise_alone().numpy())
     assert scan.noise is not None
-    white = Whitening.of(covariance())
+    white = NoiseWhitening.of(covariance())
     before = psnr(sense(KSpace(white.white(k.data), k.mask), sigma=1.0))
     used, never = psnr(sense(scan)), psnr(sense(scan, whiten=False))
     assert abs(used - before) < 0.5 and used > never + 3

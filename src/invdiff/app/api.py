@@ -7,7 +7,7 @@ from typing import Any
 
 from invdiff import fields
 from invdiff.app import forms, words
-from invdiff.app.asked import Asked, HowOptions
+from invdiff.app.asked import AskedJob, HowOptions
 from invdiff.app.intake import measurement
 from invdiff.app.messages import Done, Failed, Stopped
 from invdiff.app.results import zipped
@@ -34,7 +34,7 @@ def described() -> dict[str, Any]:
 def asked_of(
     site: Site, visit: Visit, task: str, files: list[str], options: dict[str, Any],
     how: dict[str, Any],
-) -> Asked:  # fmt: skip
+) -> AskedJob:  # fmt: skip
     """What a program asks for. files: the measurement, then files that options name by their
     names. Raises InvdiffError."""
     cls = task_class(task)
@@ -53,7 +53,7 @@ def asked_of(
     told = forms.told(cls, values, given)
     out = visit.room("answer") / f"restored-{taken[0].stem}-call"
     run = fields.build(HowOptions, how, "restore")
-    return Asked(task, str(measurement(taken)), str(out), told, run)
+    return AskedJob(task, str(measurement(taken)), str(out), told, run)
 
 
 def add(site: Site) -> None:

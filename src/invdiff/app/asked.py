@@ -48,7 +48,7 @@ class HowOptions:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedJob:
     """A restoration of an uploaded file. options: of the task, as text. knobs: of the solver.
 
     name: of the results. out: their folder.
@@ -108,6 +108,6 @@ class AskedAgain:
 class AskedRace:
     """Solvers that race on the measurement of a restoration. cost: of each, in evaluations."""
 
-    of: Asked
+    of: AskedJob
     solvers: tuple[str, ...]
     cost: int

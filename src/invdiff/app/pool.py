@@ -17,6 +17,8 @@ from invdiff.core import InvdiffError
 
 PATIENCE = 20.0
 """Seconds that a worker has to stop its job before it is ended."""
+GRACE = 3.0
+"""Seconds that one has to end by itself."""
 DIED = "The process that did this job ended without a word, perhaps for lack of memory; try again."
 
 
@@ -95,9 +97,10 @@ class Worker:
     def end(self) -> None:
         """End the process."""
         if self._process is not None:
+            self._pipe.close()  # at which an idle one ends by itself, and leaves nothing
+            self._process.join(GRACE)
             self._process.kill()
             self._process.join(5)
-            self._pipe.close()
             self._process = None
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from invdiff import fields
 from invdiff.app import forms
-from invdiff.app.asked import Asked, HowOptions
+from invdiff.app.asked import AskedJob, HowOptions
 from invdiff.app.site import QUIET, Site
 from invdiff.app.visits import Visit
 from invdiff.core import InvdiffError
@@ -124,7 +124,7 @@ class TaskForm:
         """Everything that `asked` reads."""
         return [self.task, self.knobs, *self._parts]
 
-    def asked(self, visit: Visit, values: Any, mask: Any = None) -> Asked:
+    def asked(self, visit: Visit, values: Any, mask: Any = None) -> AskedJob:
         """What the form asks for. mask: layers that were painted. Raises InvdiffError."""
         task, knobs, *rest = values
         file = visit.kept.get(f"{self.tab}.file")
@@ -146,7 +146,7 @@ class TaskForm:
             for entry, value in zip(self._how, rest[len(self._fields) :], strict=True)
             if (text := forms.changed(entry, value)) is not None
         }
-        return Asked(
+        return AskedJob(
             task, str(file), str(visit.folder / f"restored-{Path(file).stem}-{self.tab}"), options,
             fields.build(HowOptions, how, "the page"), dict(knobs or {}),
         )  # fmt: skip

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from invdiff import plugins
 from invdiff.app import standing
-from invdiff.app.asked import Asked, AskedAgain, AskedRace
+from invdiff.app.asked import AskedAgain, AskedJob, AskedRace
 from invdiff.app.messages import Begun, Done, Failed, Message, Passed, Running, Stopped
 from invdiff.core.errors import sentence
 from invdiff.restoration.perform import Progress, perform
@@ -77,7 +77,7 @@ def do(asked: Any, send: Send, stopped: Callable[[], bool], device: str) -> None
 
 
 def _restore(
-    asked: Asked | AskedAgain, send: Send, stopped: Callable[[], bool], device: str
+    asked: AskedJob | AskedAgain, send: Send, stopped: Callable[[], bool], device: str
 ) -> None:
     job, out = asked.job(device), Path(asked.out)
     send(Begun(job.lines))

@@ -81,14 +81,11 @@ class RunOptions:
     overwrite: bool = option("replace the results of an earlier run", False)
     resume: bool = option("go on from the checkpoint of this command", False)
     checkpoint_every: float = option(
-        "seconds between checkpoints, from which --resume goes on after whatever ended the run; 0 "
-        "writes one only when the run is interrupted",
+        "seconds between checkpoints, for --resume; 0: when interrupted alone",
         60.0,
         min=0,
     )
-    checkpoint_steps: int | None = option(
-        "write one after so many steps too, whatever that costs", None, min=1
-    )
+    checkpoint_steps: int | None = option("steps after which one is written too", None, min=1)
     quiet: bool = option("no progress bar", False)
 
     def __post_init__(self) -> None:

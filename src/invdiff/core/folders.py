@@ -234,11 +234,11 @@ def listing(folder: Path) -> list[str]:
 
 def foreign(folder: Path, marker: str) -> list[str] | None:
     """Names in a folder that were not written with its marker; None where there is no marker."""
+    if not (folder / marker).is_file():
+        return None if any(folder.iterdir()) else []
     names = listing(folder)
     ours = _written(folder, marker, names)
-    if names and ours is None:
-        return None
-    return [name for name in names if name not in (ours or [])]
+    return None if ours is None else [name for name in names if name not in ours]
 
 
 def _written(folder: Path, marker: str, names: list[str]) -> list[str] | None:

@@ -23,7 +23,11 @@ def in_words(size: float) -> str:
     """A number of bytes, in the unit that suits it: 3.2 GB."""
     for unit in UNITS:
         if size < 1000 or unit == UNITS[-1]:
-            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 10 else f"{size:.2g} {unit}"
+            return (
+                f"{size:.0f} {unit}"
+                if unit == "bytes" or 10 <= size < 10**6
+                else f"{size:.2g} {unit}"
+            )
         size /= 1000
     raise AssertionError
 

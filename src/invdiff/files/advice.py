@@ -121,4 +121,4 @@ def how_to_convert(path: Path) -> str:
     kind = kind_of(path)
     if kind == "npy":
         return "it is a numpy array: give its name the ending .npy"
-    return ENDINGS.get(kind, PNG)
+    return ENDINGS.get(kind, PNG).replace("FILE", str(path))

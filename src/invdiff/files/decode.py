@@ -39,7 +39,7 @@ HEIC = ("heic", "heif", "hif")
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
+class Picture:
     """A picture of a file, upright.
 
     raster: its pixels. metadata: what the file says beside them. about: the file in words.
@@ -50,7 +50,7 @@ class Decoded:
     about: str
 
 
-def decode_file(path: Path, told: Told = NOTHING) -> Decoded:
+def decode_file(path: Path, told: Told = NOTHING) -> Picture:
     """The full picture in a file, upright.
 
     Of several pictures it is the first that is not marked as reduced; what was passed over is told.
@@ -77,7 +77,7 @@ def is_tiff(path: Path) -> bool:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def _numbers(path: Path, told: Told) -> Decoded:
+def _numbers(path: Path, told: Told) -> Picture:
     """A TIFF of numbers that Pillow has no mode for."""
     page = read_page(path, -1)
     bits = page.tags.get(258, 8)
@@ -91,7 +91,7 @@ def _numbers(path: Path, told: Told) -> Decoded:
     return _upright(raster, metadata, "TIFF", orientation, passed)
 
 
-def _decoded(image: Image.Image, path: Path, told: Told) -> Decoded:
+def _decoded(image: Image.Image, path: Path, told: Told) -> Picture:
     """The picture of an open file."""
     frame, passed = _chosen(image, path)
     check_pixels((image.height, image.width), str(path))
@@ -121,7 +121,7 @@ def _decoded(image: Image.Image, path: Path, told: Told) -> Decoded:
 
 def _upright(
     raster: Raster, metadata: Metadata, form: str, orientation: int, said: list[str]
-) -> Decoded:
+) -> Picture:
     """A raster as it is seen, and the file in words."""
     values = np.ascontiguousarray(turned(raster.values, orientation))
     alpha = raster.alpha
@@ -130,7 +130,7 @@ def _upright(
     raster = replace(raster, values=values, alpha=alpha)
     about = [form, words((int(values.shape[0]), int(values.shape[1]))), raster.kind]
     about += ["turned upright"] * (orientation != 1) + said
-    return Decoded(raster, metadata, ", ".join([*about, *raster.notes]))
+    return Picture(raster, metadata, ", ".join([*about, *raster.notes]))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from invdiff.plugins import LOADED
 from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.problem import Problem
 from invdiff.restoration.job import MOST, Job, presumed, torch_device
+from invdiff.restoration.restored import stacked
 from invdiff.sampling import record
 from invdiff.sampling.pose import pose
 from invdiff.sampling.result import Result
@@ -131,7 +132,7 @@ def _parts(source: Path, result: Result) -> tuple[Problem, Solver, View]:
             f"shape {problem.x_shape}, but the samples have shape {drawn}."
         )
     with tempfile.TemporaryDirectory() as folder:  # what the results would meet after the run
-        values = view.values(result.samples[0])
+        values = view.values(stacked(result.samples))
         view.measurement(problem)
         view.save(Path(folder), "trial", values[0])
     return problem, solver, view

@@ -46,7 +46,7 @@ class Restoration:
         mean. Raises InvdiffError when samples alone were asked for.
         """
         if self.result.estimate is not None:
-            return self._array(self.view.values(_stack(self.result.estimate[:, None])))[0]
+            return self._array(self.view.values(stacked(self.result.estimate[:, None])))[0]
         if self.want == "samples":
             raise InvdiffError("Samples alone were asked for; the estimate takes want both.")
         return self._array(self._stands()[None])[0]
@@ -187,10 +187,10 @@ class Restoration:
     def _values(self) -> Tensor:
         if not self.drawn:
             raise InvdiffError("The estimate alone was asked for; samples take want both.")
-        return self.view.values(_stack(self.result.resampled()))
+        return self.view.values(stacked(self.result.resampled()))
 
     def _stands(self) -> Tensor:
-        return self.view.summary(self._values(), _stack(self.result.resampled()), self.problem)[1]
+        return self.view.summary(self._values(), stacked(self.result.resampled()), self.problem)[1]
 
     def _array(self, values: Tensor) -> np.ndarray:
         """(K, C, H, W) as numpy, channels last; a single channel has no axis."""
@@ -212,7 +212,7 @@ class Restoration:
         return f"Restoration({self.task}, {size}, {count} samples, by {made}{said})"
 
 
-def _stack(x: Tensor) -> Tensor:
+def stacked(x: Tensor) -> Tensor:
     """(measurements, samples, C, H, W) as (samples, measurements C, H, W): slices of a stack."""
     return x.transpose(0, 1).flatten(1, 2)
 
@@ -227,10 +227,10 @@ def _write(done: Restoration, folder: Path) -> None:
     view = done.view
     done.result.write(folder)
     if done.result.estimate is not None:
-        view.save(folder, "estimate", view.values(_stack(done.result.estimate[:, None]))[0])
+        view.save(folder, "estimate", view.values(stacked(done.result.estimate[:, None]))[0])
     if done.drawn:
-        values = view.values(_stack(done.result.resampled()))
-        title, stands = view.summary(values, _stack(done.result.resampled()), done.problem)
+        values = view.values(stacked(done.result.resampled()))
+        title, stands = view.summary(values, stacked(done.result.resampled()), done.problem)
         if done.result.estimate is None and done.want != "samples":
             view.save(folder, "estimate", stands)
         if done.want != "estimate":
@@ -249,11 +249,11 @@ def _sheet(done: Restoration, path: Path) -> None:
     """Everything on one sheet, with what was measured of such samples and what is wrong."""
     view, panels, std = done.view, done.view.measurement(done.problem), None
     if done.result.estimate is not None:
-        best = view.values(_stack(done.result.estimate[:, None]))[0]
+        best = view.values(stacked(done.result.estimate[:, None]))[0]
         panels.append((ESTIMATE, view.picture(best)))
     if done.drawn:
-        values = view.values(_stack(done.result.resampled()))
-        title, stands = view.summary(values, _stack(done.result.resampled()), done.problem)
+        values = view.values(stacked(done.result.resampled()))
+        title, stands = view.summary(values, stacked(done.result.resampled()), done.problem)
         picture = view.picture(stands)
         if done.want == "estimate":
             panels.append((f"estimate: {title}", picture))

@@ -17,7 +17,7 @@ from invdiff.operators.mri import Fourier, Sense
 from invdiff.problem import Problem
 from invdiff.scans.kspace import KSpace
 from invdiff.scans.redundancy import level_of
-from invdiff.scans.whiten import Whitening
+from invdiff.scans.whiten import NoiseWhitening
 
 COIL_ITERATIONS = 10
 """Bound on the conjugate gradients of a multi-coil problem; enough for samplers."""
@@ -109,7 +109,7 @@ def _whitened(
 ) -> MRI:
     """The same of coils whose noise is known: whitened, with an operator of norm 1."""
     assert k.noise is not None
-    w = Whitening.of(k.noise)
+    w = NoiseWhitening.of(k.noise)
     white = dataclasses.replace(k, data=w.white(k.data))
     found = torch.ones_like(k.data) if len(k.data) == 1 else maps
     if found is None:
@@ -137,7 +137,12 @@ def _whitened(
 
 
 def _level(
-    w: Whitening, white: KSpace, whole: Tensor, maps: Tensor, sigma: float | None, estimate: bool
+    w: NoiseWhitening,
+    white: KSpace,
+    whole: Tensor,
+    maps: Tensor,
+    sigma: float | None,
+    estimate: bool,
 ) -> tuple[float, str, tuple[str, ...]]:
     """The level of whitened noise, where it comes from, and what speaks against it."""
     if sigma is not None:

@@ -17,7 +17,7 @@ from invdiff.operators.noncartesian import NonCartesian, density_compensation
 from invdiff.problem import Problem
 from invdiff.scans.kspace_problem import MRI, WHITENED, support_of
 from invdiff.scans.noncartesian import NonCartesianKSpace
-from invdiff.scans.whiten import Whitening
+from invdiff.scans.whiten import NoiseWhitening
 
 ITERATIONS = 20
 """Bound on the conjugate gradients of a problem off the grid; enough for samplers."""
@@ -46,7 +46,7 @@ def noncartesian_problem(
     gridding gives, the operator has norm 1, and its density is that of gridding.
     Raises InvdiffError when maps do not fit, or cannot be estimated.
     """
-    w = Whitening.of(k.noise) if whiten and k.noise is not None else None
+    w = NoiseWhitening.of(k.noise) if whiten and k.noise is not None else None
     if w is not None:
         k = dataclasses.replace(k, data=w.white(k.data))
     level, how, notes = _level(k, w, sigma, estimate)
@@ -86,7 +86,7 @@ def noncartesian_problem(
 
 
 def _level(
-    k: NonCartesianKSpace, w: Whitening | None, sigma: float | None, estimate: bool
+    k: NonCartesianKSpace, w: NoiseWhitening | None, sigma: float | None, estimate: bool
 ) -> tuple[float, str, tuple[str, ...]]:
     """The noise of the samples, whitened or not, where it comes from, and what was done."""
     notes = (WHITENED,) if w is not None else ()

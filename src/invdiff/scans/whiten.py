@@ -34,13 +34,13 @@ LEAST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Whitening:
+class NoiseWhitening:
     """factor: L of C = L L^H, (coils, coils) complex128."""
 
     factor: Tensor
 
     @staticmethod
-    def of(covariance: Tensor) -> Whitening:
+    def of(covariance: Tensor) -> NoiseWhitening:
         """Raises InvdiffError where a coil has no noise of its own."""
         C = covariance.to(torch.complex128)
         values = torch.linalg.eigvalsh((C + C.mH) / 2)
@@ -49,7 +49,7 @@ class Whitening:
                 "The noise scan shows coils without noise of their own (a singular covariance), so "
                 "k-space cannot be whitened; leave the dead coils out, or give --whiten never."
             )
-        return Whitening(torch.linalg.cholesky((C + C.mH) / 2))
+        return NoiseWhitening(torch.linalg.cholesky((C + C.mH) / 2))
 
     def white(self, data: Tensor) -> Tensor:
         """L^-1 data, of (coils, ...)."""

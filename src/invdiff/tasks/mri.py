@@ -68,7 +68,7 @@ from invdiff.tasks.base import (
     told_level,
 )
 from invdiff.tasks.mri_series import series_of
-from invdiff.tasks.mri_values import Axes, CoilMaps, NoiseScan, Volume, Which
+from invdiff.tasks.mri_values import Axes, CoilMaps, NoiseScanFile, Volume, Which
 from invdiff.tasks.mri_view import WHITE, ComplexView
 from invdiff.tasks.presets import DRAWS, SPLITS, calibrated, daps, end, split, start
 from invdiff.tasks.values import NoiseLevel, Numbers, Size
@@ -194,7 +194,7 @@ class Mri(Task):
     )
     first: Literal["slices", "coils"] | None = option("what the first of three axes is", None)
     origin: Literal["centre", "corner"] | None = option("where the zero frequency stands", None)
-    noise_scan: NoiseScan | None = option(
+    noise_scan: NoiseScanFile | None = option(
         "file (.npy, .cfl, .h5) with noise of the coils alone, in place of that of the file", None
     )
     whiten: Literal["auto", "never"] = option(

@@ -82,7 +82,7 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class NoiseScan(Numbers):
+class NoiseScanFile(Numbers):
     """Samples of noise alone: .npy (coils, n), .cfl, ISMRMRD raw data, or an array."""
 
 
