@@ -540,7 +540,9 @@ def test_the_fast_cosine_transform_is_the_matrix(monkeypatch):
 
 
 def test_hqs_makes_an_estimate_and_a_sampler_does_not():
-    problem = Problem(torch.zeros(1, 1, 2, 2), ops.AveragePool(3, SIZE), Gaussian(0.1), (1, *SIZE))
+    problem = Problem(
+        torch.zeros(1, 1, 2, 2).double(), ops.AveragePool(3, SIZE), Gaussian(0.1), (1, *SIZE)
+    )
     found = estimate(problem, law(), HQS())
     assert found.estimate is not None and torch.equal(found.estimate, found.samples[:, 0])
     with pytest.raises(InvdiffError, match="draws samples and makes no estimate"):

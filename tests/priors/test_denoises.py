@@ -88,14 +88,14 @@ def test_a_prior_told_wrong_is_caught(name: str, how: str) -> None:
 
 def test_other_wrongs_are_caught() -> None:
     """The noisy picture, a blurred one, nothing, a prior that is not finite."""
-    for denoise in (
-        lambda x, s: x,
-        lambda x, s: x / (1 + s * s),
-        lambda x, s: 0 * x,
-        lambda x, s: x / 0 * 0,
+    for denoise, words in (
+        (lambda x, s: x, "does not denoise"),
+        (lambda x, s: x / (1 + s * s), "does not denoise"),
+        (lambda x, s: 0 * x, "does not denoise"),
+        (lambda x, s: x / 0 * 0, "returned values that are NaN or infinite"),
     ):
         prior = Denoiser(denoise, (3, 16, 16))
-        sentence(lambda: check_denoises(prior), "does not denoise")  # noqa: B023
+        sentence(lambda: check_denoises(prior), words)  # noqa: B023
 
 
 def test_a_distilled_network_is_caught() -> None:

@@ -493,10 +493,10 @@ def test_gradients(prior: Prior) -> None:
 
 
 def test_folders_and_files(model: Path, copy: Path, tmp_path: Path) -> None:
-    sentence(lambda: load_diffusers(tmp_path / "none"), "is no folder; give the folder")
-    sentence(lambda: load_diffusers("none"), "is no folder")
+    sentence(lambda: load_diffusers(tmp_path / "none"), "There is no file or folder")
+    sentence(lambda: load_diffusers("none"), "no file or folder")
     sentence(lambda: load_diffusers(model / "model_index.json"), "is no folder")
-    sentence(lambda: load_diffusers(tmp_path), "config.json is missing")
+    sentence(lambda: load_diffusers(tmp_path), "which has a config.json")
     (copy / "unet" / "config.json").write_text("{ broken")
     sentence(lambda: load_diffusers(copy), "config.json", "JSON")
     (copy / "unet" / "config.json").write_text("[1, 2]")
@@ -533,7 +533,7 @@ def test_schedulers_that_are_not_stated_or_not_known(copy: Path) -> None:
     bare, path = copy / "unet", copy / "scheduler" / "scheduler_config.json"
     sentence(lambda: load_diffusers(bare), "scheduler_config.json", "prediction", "v_prediction")
     sentence(lambda: load_diffusers(bare, betas=[0.1, 0.2]), "prediction")
-    sentence(lambda: load_diffusers(bare, prediction="eps"), "epsilon, v_prediction, sample")
+    sentence(lambda: load_diffusers(bare, prediction="eps"), "prediction must be epsilon")
     sentence(lambda: load_diffusers(bare, prediction="sample", betas=[0.1, -0.2]), "alpha_bars")
     edit(path, prediction_type="flow_prediction")
     sentence(lambda: load_diffusers(copy), "flow_prediction", "not supported")

@@ -85,7 +85,7 @@ class Problem:
         """Whether A measures complex numbers, which it is asked once."""
         known = vars(self.A)
         if "_complex" not in known:
-            zeros = torch.zeros(1, *self.x_shape, dtype=torch.float32, device=self.y.device)
+            zeros = torch.zeros(1, *self.x_shape, dtype=self.y.real.dtype, device=self.y.device)
             known["_complex"] = self.A(zeros).is_complex()
         return bool(known["_complex"])
 

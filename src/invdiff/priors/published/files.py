@@ -140,8 +140,8 @@ def _harmless() -> list[Any]:
 
 def _check_zip(path: Path) -> None:
     """torch stores its records as they are, so that they cannot be larger than their file."""
-    records = archives.records(path, path.stat().st_size, str(path))
-    if any(r.filename.endswith("constants.pkl") for r in records):
+    records = archives.records(path, path.stat().st_size, str(path), programs=True)
+    if any(map(archives.is_program, records)):
         raise InvdiffError(
             f"{path} is a TorchScript program, and no code of a file is run; load it in Python and "
             "wrap it (invdiff.Denoiser, from_eps_model), or save its state_dict() alone."
