@@ -13,12 +13,7 @@ from invdiff.core import InvdiffError
 from invdiff.files.pictures import check_file
 from invdiff.scans.files import MAX_BYTES, check_size, guarded, hdf5, inside
 from invdiff.scans.layout import is_complex
-
-REAL = {
-    "double": 8, "single": 4, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4,
-    "uint32": 4, "int64": 8, "uint64": 8, "logical": 1,
-}  # fmt: skip
-"""MATLAB's classes of numbers, with their bytes."""
+from invdiff.scans.matlab_child import read_numbers
 
 
 class Matlab:
@@ -39,11 +34,8 @@ class Matlab:
                     self.shapes[name] = tuple(found.shape)[::-1]
                     self.complex[name] = is_complex(found.dtype)
         else:
-            import scipy.io
-
-            for name, shape, kind in scipy.io.whosmat(path):
-                if kind in REAL:
-                    self.shapes[name] = tuple(map(int, shape))
+            self._arrays = read_numbers(path)
+            self.shapes = {name: array.shape for name, array in self._arrays.items()}
 
     def __getitem__(self, name: str) -> Any:
         """An array, or a dataset of HDF5. Raises InvdiffError where there is none of numbers."""
@@ -52,17 +44,8 @@ class Matlab:
             raise InvdiffError(f"{self.path} holds no array called {name}; it holds {held}.")
         if self._file is not None:
             return inside(self._file[name], self.path)
-        import scipy.io
-
         check_size(self.shapes[name], 8, f"{name} in {self.path}")
-        with guarded(self.path, "a MATLAB file"):
-            found = scipy.io.loadmat(
-                self.path, variable_names=[name], verify_compressed_data_integrity=True
-            )
-            array = np.asarray(found[name])
-        if array.dtype.kind not in "buifc":
-            raise InvdiffError(f"{name} in {self.path} holds {array.dtype} and not numbers.")
-        return array
+        return self._arrays[name]
 
     def kspace(self, key: str | None) -> tuple[str, Any]:
         """The array that is asked for, or kspace, or the only one that is complex and no map."""
