@@ -180,6 +180,7 @@ class Trainer:
             "seconds": self.seconds,
         }
         part = path.with_suffix(".part")
+        path.parent.mkdir(parents=True, exist_ok=True)  # another process may have left it, empty
         torch.save(state, part)
         os.replace(part, path)
 
