@@ -82,7 +82,7 @@ def fit(
         raise InvdiffError(
             f"{checkpoint} exists; continue it with --resume, or choose another folder."
         )
-    if resume and not checkpoint.exists():
+    if resume and not checkpoint.exists() and _first():
         raise InvdiffError(
             f"There is no {checkpoint} to go on from; leave --resume out to begin, or give the "
             "--out of the training that was interrupted."
@@ -186,6 +186,11 @@ def _check_batch(recipe: Recipe, run: Trainer) -> None:
         )
 
 
+def _first() -> bool:
+    """Whether this is the first of the processes, as torchrun counts them, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def _unless_it_fails(out: Path, checkpoint: Path) -> Iterator[None]:
     """The folder out, which is removed again where a first training fails before its checkpoint."""
@@ -194,7 +199,7 @@ def _unless_it_fails(out: Path, checkpoint: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if missing and not checkpoint.exists():
+        if missing and _first() and not checkpoint.exists():
             (out / "log.jsonl").unlink(missing_ok=True)
             with suppress(OSError):  # with other files in it
                 for folder in missing:
