@@ -293,6 +293,16 @@ def test_signals_wait_while_something_is_written() -> None:
     assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
 
+def test_what_a_signal_broke_counts_as_the_signal() -> None:
+    with pytest.raises(KeyboardInterrupt), interrupts():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:  # as a context manager that finds what it holds in pieces
+            raise RuntimeError("trying to pop from empty mode stack")
+    with pytest.raises(RuntimeError, match="of another kind"), interrupts():
+        raise RuntimeError("of another kind")
+
+
 def test_nohup_stays() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

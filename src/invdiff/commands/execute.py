@@ -11,6 +11,7 @@ from invdiff.cli import INTERRUPTED, OK, explain
 from invdiff.commands.common import RunOptions, say, tell, terminations_as_interrupts
 from invdiff.core import InvdiffError
 from invdiff.core.folders import check_apart
+from invdiff.core.signals import as_interrupt
 from invdiff.plugins import flags
 from invdiff.priors.load import BUILT_IN
 from invdiff.restoration import series
@@ -45,7 +46,7 @@ def execute(job: Job, kept: Checkpoints, command: list[str], how: RunOptions) ->
         )
         out = done.save(kept.out, how.overwrite)
     except (KeyboardInterrupt, Exception) as error:
-        return _stopped(error, job, kept, command, done is not None)
+        return _stopped(as_interrupt(error), job, kept, command, done is not None)
     kept.remove()
     if out != kept.out:
         tell(f"invdiff: warning: {kept.out} came into being meanwhile; the results are in {out}")

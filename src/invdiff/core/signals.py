@@ -54,6 +54,10 @@ def interrupts() -> Iterator[None]:
         for n in numbers:
             signal.signal(n, inbox.receive)
         yield
+    except Exception as error:
+        if inbox.raised:  # see as_interrupt
+            raise KeyboardInterrupt from error
+        raise
     finally:
         inbox.depth += 1  # nothing is raised while the handlers of before are put back
         for n, handler in before.items():
@@ -84,3 +88,12 @@ def check_interrupted() -> None:
     """Raise KeyboardInterrupt again where the one of a signal was swallowed, as in a finaliser."""
     if any(inbox.came and inbox.depth == 0 for inbox in _inboxes):
         raise KeyboardInterrupt
+
+
+def as_interrupt(error: BaseException) -> BaseException:
+    """KeyboardInterrupt where a signal came before the error, else the error.
+
+    What a signal cuts in two may raise something else on its way out: a context manager finds what
+    it holds in pieces.
+    """
+    return KeyboardInterrupt() if any(inbox.raised for inbox in _inboxes) else error

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from invdiff.core import InvdiffError
 from invdiff.core.limits import limited
+from invdiff.core.signals import as_interrupt
 from invdiff.priors.photo import PhotoPrior, load_weights, psnr_by_sigma, save_weights
 from invdiff.priors.spectrum import beside, save
 from invdiff.train.card import write_card
@@ -213,8 +214,8 @@ def _saved_when_interrupted(run: Trainer, checkpoint: Path) -> Iterator[list[int
     with run.processes.interrupts() as came:
         try:
             yield came
-        except KeyboardInterrupt:
-            if run.processes.main:
+        except (KeyboardInterrupt, Exception) as error:
+            if isinstance(as_interrupt(error), KeyboardInterrupt) and run.processes.main:
                 run.save(checkpoint)
             raise
 
