@@ -15,7 +15,8 @@ from invdiff.operators.mri import Sense
 from invdiff.operators.radon import Radon
 from invdiff.scans import Sinogram, excess, without_drift, without_rings
 from invdiff.scans.kspace import radius
-from invdiff.scans.problems import mri_problem, on_unit_norm
+from invdiff.scans.kspace_problem import mri_problem
+from invdiff.scans.problems import on_unit_norm
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ROWS, HELD = 128, 0.1

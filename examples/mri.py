@@ -31,7 +31,7 @@ from invdiff.core.rng import Rng
 from invdiff.files.figures import overview
 from invdiff.noise import Gaussian
 from invdiff.priors.base import Denoiser
-from invdiff.scans.problems import mri_problem
+from invdiff.scans.kspace_problem import mri_problem
 from invdiff.solvers import Solver
 from invdiff.tasks import Mri, auto
 from invdiff.tasks.presets import TYPICAL

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invdiff.app import forms, standing, words
+from invdiff.app import forms, words
 from invdiff.app.asked import AskedAgain, AskedJob, HowOptions
 from invdiff.app.intake import Intake, harmless, measurement
 from invdiff.app.ledger import Ledger
@@ -23,6 +23,7 @@ from invdiff.app.settings import AppOptions
 from invdiff.app.visits import Visits
 from invdiff.core import InvdiffError
 from invdiff.core.option import option
+from invdiff.restoration.checkpoint import checkpoint_folder
 from invdiff.tasks import TASKS
 from invdiff.tasks.base import Task
 
@@ -311,7 +312,7 @@ def test_the_line_is_kept_and_a_worker_that_dies_is_replaced(tmp_path: Path) -> 
         halt.set()
         ended = [m for m in third if m is not None][-1]
         assert isinstance(ended, Stopped) and ended.kept and ended.steps == 20_000
-        assert standing.folder_of(tmp_path / "d").is_dir() and not (tmp_path / "d").exists()
+        assert checkpoint_folder(tmp_path / "d").is_dir() and not (tmp_path / "d").exists()
         halt.clear()
         wrong = [m for m in pool.run(asked("e", 1), halt.is_set) if m is not None]
         assert isinstance(wrong[-1], Done)

@@ -16,7 +16,8 @@ from invdiff.operators.mri import as_complex
 from invdiff.operators.radon import sparse_view
 from invdiff.problem.whiten import whitened
 from invdiff.scans import KSpace, Sinogram
-from invdiff.scans.problems import ct_problem, middle, mri_problem
+from invdiff.scans.kspace_problem import middle, mri_problem
+from invdiff.scans.problems import ct_problem
 
 SIZE = (32, 24)
 

@@ -14,7 +14,7 @@ from invdiff.noise import Gaussian, noise_from_kspace
 from invdiff.operators import Sense, ring_maps
 from invdiff.operators.sampling import poisson_disc
 from invdiff.scans import KSpace, noise_from_coils
-from invdiff.scans.problems import mri_problem
+from invdiff.scans.kspace_problem import mri_problem
 
 SIZE = (48, 40)
 SIGMA = 0.05

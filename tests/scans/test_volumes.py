@@ -13,7 +13,7 @@ from scan_files import header, readout, rough, write_raw
 from invdiff import load_prior, read_kspace
 from invdiff.core import InvdiffError
 from invdiff.restoration.restored import Restoration
-from invdiff.restoration.series import Series, begin, restore_all
+from invdiff.restoration.series import STARTED, Series, begin, restore_all
 from invdiff.scans.cfl import read_cfl, write_cfl
 from invdiff.scans.placement import Placement
 from invdiff.scans.volumes import write_volume
@@ -78,6 +78,12 @@ def test_all_slices_are_one_nifti(tmp_path: Path) -> None:
     assert Restoration.load(out / "slice-001").task == "mri" and isinstance(done, Series)
     with pytest.raises(InvdiffError, match="exists"):
         done.save(out)
+    (out / "slice-001" / "thesis.txt").write_text("x")
+    with pytest.raises(InvdiffError, match=r"no run wrote \(slice-001/thesis.txt\)"):
+        done.save(out, overwrite=True)
+    (out / "slice-001" / "thesis.txt").unlink()
+    done.save(out, overwrite=True)
+    assert (out / "series.json").is_file()
 
 
 def test_series_that_were_interrupted(tmp_path: Path) -> None:
@@ -88,6 +94,10 @@ def test_series_that_were_interrupted(tmp_path: Path) -> None:
     assert begin(out, False, True) == {} and begin(out, True, False) == {}
     with pytest.raises(InvdiffError, match="no series that was interrupted"):
         begin(tmp_path / "other", False, True)
+    for broken in ('{"done": 3}', "[]", "{"):
+        (out / STARTED).write_text(broken)
+        with pytest.raises(InvdiffError, match="no series that was interrupted"):
+            begin(out, False, True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(InvdiffError, match="other things"):
@@ -97,7 +107,8 @@ def test_series_that_were_interrupted(tmp_path: Path) -> None:
 def test_every_format(tmp_path: Path) -> None:
     """Slices and times of (time, slice, H, W)."""
     z = rough(2, 3, 5, 4)
-    write_volume(tmp_path / "v.cfl", z, ("time", "slice"))
+    names = write_volume(tmp_path / "v.cfl", z, ("time", "slice"))
+    assert sorted(names) == sorted(f.name for f in tmp_path.iterdir())
     back = read_cfl(tmp_path / "v.cfl")
     assert back.shape[:2] == (5, 4) and back.shape[10] == 2 and back.shape[13] == 3
     np.testing.assert_array_equal(back.reshape(5, 4, 2, 3, order="F"), z.transpose(2, 3, 0, 1))

@@ -12,13 +12,20 @@ import torch
 
 import invdiff
 from invdiff import read_dicom, read_tiff
+from invdiff.app.results import of_pixel
+from invdiff.app.shown import Showing, pixels
 from invdiff.cli import main
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.noise.bands import spectrum_of_levels
 from invdiff.restoration import restored
+from invdiff.restoration.directions import directions
+from invdiff.restoration.job import prepare
+from invdiff.restoration.preview import Preview
+from invdiff.restoration.race import race
 from invdiff.scans.ct_noise import ct_noise, deviation
 from invdiff.scans.dicom_write import _stored
+from invdiff.tasks import LowDoseCt, NoiseLevel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scans"))
 from test_images import groups, orientation, position, rescale, write_frames, write_slice
@@ -110,6 +117,48 @@ def test_a_series_comes_back_as_a_series(
         assert float((first.hu - second.hu).abs().max()) <= 1
         a, b = (pydicom.dcmread(f / name / "0002.dcm") for f in (out, again))
         assert a.SOPInstanceUID == b.SOPInstanceUID
+
+
+def test_another_answer_has_other_uids(tmp_path: Path) -> None:
+    """A UID names one set of values: those of another seed are others."""
+    write_slice(tmp_path / "IM0", whole(noisy()), 0.0)
+    found = []
+    for seed in (0, 1):
+        done = invdiff.restore(
+            "low-dose-ct", tmp_path / "IM0", samples=1, seed=seed, steps=2, progress=False
+        )
+        out = done.save(tmp_path / f"out-{seed}")
+        found.append(pydicom.dcmread(out / "sample-1" / "0001.dcm"))
+        found.append(pydicom.dcmread(out / "estimate" / "0001.dcm"))
+    assert len({d.SOPInstanceUID for d in found}) == 3  # the estimate takes no seed
+    assert len({d.SeriesInstanceUID for d in found}) == 3
+
+
+def test_what_is_seen_of_a_stack(tmp_path: Path) -> None:
+    """Previews show the slice that is under way, pictures and pixels of the page the middle one;
+    directions are of all slices, and a race takes one."""
+    hu = np.stack([noisy(k) for k in range(3)]).astype(np.float32)
+    hu[1, 40, 40] = 2500
+    np.save(tmp_path / "stack.npy", hu)
+    seen: list[tuple[np.ndarray, Preview]] = []
+    done = invdiff.restore(
+        "low-dose-ct", hu, noise=30.0, samples=2, batch=2, steps=2, progress=False,
+        preview=lambda p: seen.append((p.images(), p)),
+    )  # fmt: skip
+    shown = [images for images, p in seen if p.part == "samples"]
+    assert {images.shape for images in shown} == {(2, SIZE, SIZE)} and len(shown) == 9
+    held = [bool((images[:, 40, 40] == 2500).all()) for images in shown]
+    assert held == [False] * 3 + [True] * 3 + [False] * 3
+    np.testing.assert_array_equal(done.view.seen(done.estimate), done.estimate[1])
+    np.testing.assert_array_equal(
+        pixels(done, done.estimate, Showing()), pixels(done, done.estimate[1], Showing())
+    )
+    lines, _ = of_pixel(done, 40, 40)
+    assert ("estimate", "2500 HU") in lines
+    assert directions(done).at([1.0]).shape == (3, SIZE, SIZE)
+    task = LowDoseCt(noise=NoiseLevel.of(30.0))
+    with pytest.raises(InvdiffError, match="one image, found 3 slices"):
+        next(race(prepare(task, tmp_path / "stack.npy"), task, ["spectral-ancestral", "ddrm"], 10))
 
 
 def test_noise_goes_and_the_body_stays(tmp_path: Path) -> None:

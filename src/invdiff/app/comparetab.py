@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,8 +150,6 @@ class CompareTab:
         yield from self._run(visit, race)
 
     def _run(self, visit: Visit, race: AskedRace) -> Iterator[dict[Any, Any]]:
-        import time
-
         course, drawn = Course(len(race.solvers)), 0.0
         try:
             for message in self.site.run(visit, NAME, race):

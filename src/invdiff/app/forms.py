@@ -13,6 +13,7 @@ from invdiff import fields
 from invdiff.core import InvdiffError
 from invdiff.core.option import flag, span
 from invdiff.restoration.knobs import knob_types
+from invdiff.sampling.needs import why_not
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry, solver_class
 from invdiff.tasks import task_class
@@ -163,8 +164,6 @@ def check_known(cls: type, names: Sequence[str], who: str) -> None:
 
 def solvers_for(task: str) -> list[str]:
     """auto, and the solvers that can do a task."""
-    from invdiff.sampling.needs import why_not
-
     cls, able = task_class(task), ["auto"]
     for name, kind in registry().items():
         toys = (cls.toy(0.05), cls.toy(0.0))

@@ -237,9 +237,7 @@ class JobTab:
             for message in self.site.run(visit, self.name, asked):
                 if message is not None:
                     yield self._told(visit, asked, message)
-        except BaseException as error:
-            if isinstance(error, GeneratorExit):
-                raise
+        except Exception as error:
             text = self.site.wrong(error, visit)
             yield self._busy(False) | {self.said: words.status(text, "wrong")}
 

@@ -22,7 +22,7 @@ from invdiff.app.site import Site
 from invdiff.app.visits import Visits
 from invdiff.core import InvdiffError
 
-QUIET = {
+ENVIRONMENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -41,13 +41,14 @@ class Page:
         devices, users = options.devices, options.users
         check_free(options.host, options.port)
         plugins.load_installed()
-        os.environ.update(QUIET)
+        os.environ.update(ENVIRONMENT)
         self.options, self._root = options, Path(tempfile.mkdtemp(prefix="invdiff-page-"))
         self.visits = Visits(self._root)
         os.environ["GRADIO_TEMP_DIR"] = str(self.visits.copies)
         intake = Intake(self.visits.copies, options.upload, options.megapixels)
         self.pool = Pool(devices, options.line)
         self.site = Site(options, self.visits, self.pool, intake)
+        self.blocks: Any = None
         try:
             self.pool.start()
             self.blocks = draw(self.site)
@@ -78,7 +79,7 @@ class Page:
 
     def close(self) -> None:
         """End the server, the workers and all visits, and delete their files."""
-        if hasattr(self, "blocks"):
+        if self.blocks is not None:
             with contextlib.suppress(Exception):
                 self.blocks.close(verbose=False)
         self.pool.end()

@@ -18,8 +18,6 @@ from invdiff.restoration.restored import Restoration
 
 BINS = 12
 """Of a histogram, at most."""
-
-
 COLOURS = {"red": "#dc2626", "green": "#15803d", "blue": "#2563eb", "value": "#2563eb"}
 """Of the bars of channels."""
 
@@ -115,7 +113,7 @@ class Results:
 
         done = Restoration.load(out)
         visit.kept[f"{self.tab}.done"] = done, out
-        visit.shown, visit.shown_folder = done, out
+        visit.shown = done
         std = out / "uncertainty.png"
         found = self._pictures(visit, Showing()) | {
             self.group: gr.update(visible=True),
@@ -211,10 +209,10 @@ def of_pixel(
         return ", ".join(f"{v:.4g}" for v in values) + units
 
     if done.want != "samples":
-        lines.append(("estimate", told(numbers(done.estimate[y, x]))))
+        lines.append(("estimate", told(numbers(done.view.seen(done.estimate)[y, x]))))
     if done.want == "estimate":
         return lines, []
-    values = np.stack([numbers(sample[y, x]) for sample in done.samples])  # (K, channels)
+    values = np.stack([numbers(done.view.seen(s)[y, x]) for s in done.samples])  # (K, channels)
     lines.append(("samples", "; ".join(told(v) for v in values[:8])))
     if len(values) > 1:
         mean, std = values.mean(0), values.std(0, ddof=1)

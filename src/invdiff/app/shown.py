@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -73,7 +74,8 @@ def _arrays(done: Restoration) -> tuple[list[tuple[str, str]], list[np.ndarray]]
 
 
 def pixels(done: Restoration, array: np.ndarray, how: Showing) -> np.ndarray:
-    """Bytes (H, W) or (H, W, 3) of an array in the units of the file."""
+    """Bytes (H, W) or (H, W, 3) of an array in the units of the file; a stack's middle slice."""
+    array = done.view.seen(array)
     if how.part == "phase" and np.iscomplexobj(array):
         unit: np.ndarray = (np.angle(array) + np.pi) / (2 * np.pi)
     elif how.level is not None and how.width is not None and array.ndim == 2:
@@ -81,8 +83,6 @@ def pixels(done: Restoration, array: np.ndarray, how: Showing) -> np.ndarray:
         unit = unit / max(how.width, 1e-12) + 0.5
     else:
         values = np.atleast_3d(array).transpose(2, 0, 1)
-        import torch
-
         unit = done.view.picture(torch.from_numpy(np.ascontiguousarray(values))).numpy()
         unit = unit.transpose(1, 2, 0).squeeze()
     return np.asarray((np.nan_to_num(unit) * 255).round().clip(0, 255).astype(np.uint8))

@@ -29,7 +29,6 @@ class Visit:
     closed: threading.Event = field(default_factory=threading.Event)
     stops: dict[str, threading.Event] = field(default_factory=dict)
     shown: Restoration | None = None
-    shown_folder: Path | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def room(self, name: str) -> Path:

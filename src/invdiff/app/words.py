@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from invdiff import measured
 from invdiff.app.messages import Running
+from invdiff.restoration.forecast import duration
 from invdiff.restoration.restored import Restoration
 
 
@@ -24,8 +26,6 @@ def status(text: str, kind: str = "note") -> str:
 
 def without_folder(text: str, folder: Path) -> str:
     """A sentence without the private folder that names of files in it begin with."""
-    import re
-
     return re.sub(rf"{re.escape(str(folder))}/(?:[\w.-]+/)?", "", text)
 
 
@@ -39,13 +39,6 @@ def running(message: Running) -> str:
     share = 100 * message.steps_done / max(message.steps, 1)
     bar = f'<div class="iv-bar" aria-hidden="true"><div style="width:{share:.1f}%"></div></div>'
     return f"{status(text + left, 'busy')}{bar}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people tell them."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def pictures(arrays: Sequence[np.ndarray], names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff import plugins
-from invdiff.app import standing
 from invdiff.app.asked import AskedAgain, AskedJob, AskedRace
 from invdiff.app.messages import Begun, Done, Failed, Message, Passed, Running, Stopped
-from invdiff.core.errors import sentence
+from invdiff.core.errors import InvdiffError, sentence
+from invdiff.restoration.checkpoint import Checkpoints
 from invdiff.restoration.perform import Progress, perform
 from invdiff.restoration.preview import Following, Preview
 from invdiff.restoration.race import race
@@ -81,20 +82,25 @@ def _restore(
 ) -> None:
     job, out = asked.job(device), Path(asked.out)
     send(Begun(job.lines))
-    start = standing.kept(job, out)
-    seen = _Seen(send, stopped, job.view)
-    follow = Following(job, seen, start)
+    kept, start = Checkpoints(job, out, every=0), Progress()
+    if kept.there:
+        with suppress(InvdiffError):  # of other options: this one begins anew
+            start = kept.load()
+    follow = Following(job, _Seen(send, stopped, job.view), start)
     try:
         done = perform(
             job, start.samples, follow.watch, True, start.estimate, follow.watch_estimate
         )
+        done.save(out, overwrite=True)
+        kept.remove()
+        send(Done(str(out)))
     except Halt:
-        standing.keep(job, follow.progress, out)
+        kept.progress = follow.progress
+        kept.save()
         steps, total = _steps(follow.progress)
         send(Stopped(steps, total, True))
-        return
-    done.save(out, overwrite=True)
-    send(Done(str(out)))
+    finally:
+        kept.leave()
 
 
 def _steps(progress: Progress) -> tuple[int, int]:

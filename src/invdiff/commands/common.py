@@ -116,7 +116,7 @@ def tell(text: str) -> None:
     """Print a line on stderr, if there is anybody to read it."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """What everything else is made of; it knows no operator, noise, prior or solver."""
 
 from invdiff.core.brief import SHOWN, brief, printable, shown
-from invdiff.core.errors import InvdiffError, nearest
+from invdiff.core.errors import WARNING, InvdiffError, nearest
 from invdiff.core.level import CLEAN, Level
 from invdiff.core.tensors import (
     as_usual,
@@ -16,6 +16,7 @@ from invdiff.core.tensors import (
 __all__ = [
     "CLEAN",
     "SHOWN",
+    "WARNING",
     "InvdiffError",
     "Level",
     "as_usual",

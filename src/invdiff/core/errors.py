@@ -6,6 +6,9 @@ import difflib
 import re
 from collections.abc import Iterable
 
+WARNING = "warning: "
+"""How a note begins that tells what may be wrong, and belongs beside the results too."""
+
 
 class InvdiffError(ValueError):
     """A request that cannot be met; the message is one sentence that says what to do."""

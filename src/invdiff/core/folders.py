@@ -160,7 +160,7 @@ def remove_results(folder: Path, marker: str) -> None:
     """Delete a folder of results. Raises InvdiffError where it holds anything else."""
     _check_replaceable(folder, marker)
     with held():
-        _discard(folder, _written(folder, marker, listing(folder)) or [])
+        _discard(folder, written(folder, marker))
     if folder.exists():
         _check_replaceable(folder, marker)
         raise TakenError(f"{folder} cannot be deleted; choose another folder.")
@@ -239,6 +239,11 @@ def foreign(folder: Path, marker: str) -> list[str] | None:
     names = listing(folder)
     ours = _written(folder, marker, names)
     return None if ours is None else [name for name in names if name not in ours]
+
+
+def written(folder: Path, marker: str) -> list[str]:
+    """Names of the files in a folder of results that were written with its marker."""
+    return _written(folder, marker, listing(folder)) or []
 
 
 def _written(folder: Path, marker: str, names: list[str]) -> list[str] | None:

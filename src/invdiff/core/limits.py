@@ -21,15 +21,11 @@ def limited(who: str, count: int, what: str, most: int, each: float) -> None:
 
 def in_words(size: float) -> str:
     """A number of bytes, in the unit that suits it: 3.2 GB."""
-    for unit in UNITS:
-        if size < 1000 or unit == UNITS[-1]:
-            return (
-                f"{size:.0f} {unit}"
-                if unit == "bytes" or 10 <= size < 10**6
-                else f"{size:.2g} {unit}"
-            )
-        size /= 1000
-    raise AssertionError
+    k = 0
+    while size >= 1000 and k < len(UNITS) - 1:
+        size, k = size / 1000, k + 1
+    whole = k == 0 or 10 <= size < 10**6
+    return f"{size:.0f} {UNITS[k]}" if whole else f"{size:.2g} {UNITS[k]}"
 
 
 def _written(count: int) -> str:

@@ -9,14 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError
+from invdiff.core import WARNING, InvdiffError
 from invdiff.files.advice import PNG, how_to_convert
 from invdiff.files.instruments import read_instrument
 from invdiff.files.raster import words
 from invdiff.operators.blur import check_kernel, gaussian_kernel, motion_kernel
 
-WARNING = "warning: "
-"""How a note begins that belongs beside the results too."""
 FORMS = "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file (.npy, .npz, .txt, .csv or a picture)"
 SHAPES: dict[str, tuple[Callable[..., Tensor], str]] = {
     "gaussian": (gaussian_kernel, "SIGMA"),

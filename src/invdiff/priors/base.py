@@ -25,6 +25,8 @@ class Prior:
     learned_variance: whether denoise_v works: a network that learned the variance of its steps.
     autoencoder: of a prior of latents, what makes images of them; None for a prior of images.
     spectrum: covariance of x0 given x, as `invdiff priors measure` found it; None without one.
+    tile: images of more than tile * tile pixels are denoised in tiles of about this side, which see
+    `overlap` pixels around them; None for images that are denoised whole.
     name: what users call it; fingerprint: a hash of its weights.
     presumed: how it was trained, in words, as far as neither its file nor an option told it.
     """
@@ -39,6 +41,8 @@ class Prior:
     learned_variance: bool = False
     autoencoder: Autoencoder | None = None
     spectrum: ErrorSpectrum | None = None
+    tile: int | None = None
+    overlap: int = 0
     presumed: tuple[str, ...] = ()
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:

@@ -41,6 +41,7 @@ class PhotoPrior(Prior):
     """
 
     name = "photo"
+    tile: int
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.restoration.restored import Restoration
+from invdiff.restoration.restored import Restoration, stacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ def directions(done: Restoration, most: int = 5) -> Directions:
     """
     if not done.spread:
         raise InvdiffError("There are no directions without two samples that differ; draw more.")
-    values = done.view.values(done.result.resampled()[0])
+    values = done.view.values(stacked(done.result.resampled()))
     return _directions(values, most)
 
 

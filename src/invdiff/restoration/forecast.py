@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -61,7 +60,7 @@ class Forecast:
 
     def __str__(self) -> str:
         return (
-            f"about {_duration(self.seconds)} and {self.memory / GB:.2g} GB of memory: "
+            f"about {duration(self.seconds)} and {self.memory / GB:.2g} GB of memory: "
             f"{self.evaluations} evaluations; one took {self.evaluation:.2g} s"
         )
 
@@ -169,10 +168,9 @@ def _evaluation(prior: Prior, problem: Problem, level: Level, pull: bool) -> tup
     seconds, held = _measured(prior, x, level, pull)
     if seconds < BRIEF:
         seconds = min(seconds, _measured(prior, x, level, pull)[0])
-    tile = getattr(prior, "tile", None)  # the memory of a network in tiles is that of one
     pixels = shape[-1] * shape[-2] * share
-    tiled = 1.0 if tile is None else min(1.0, (tile + 2 * prior.overlap) ** 2 / pixels)  # type: ignore[attr-defined]
-    return seconds * share, held * max(1.0, share * tiled)
+    largest = pixels if prior.tile is None else (prior.tile + 2 * prior.overlap) ** 2
+    return seconds * share, held * max(1.0, share * min(1.0, largest / pixels))
 
 
 def _measured(prior: Prior, x: Tensor, level: Level, pull: bool) -> tuple[float, float]:
@@ -206,12 +204,15 @@ def _peak(device: torch.device) -> Iterator[list[float]]:
         status = Path("/proc/self/status").read_text()
         found[0] = max(0.0, 1024.0 * int(status.partition("VmHWM:")[2].split()[0]) - before)
         return
-    scale = 1 if sys.platform == "darwin" else 1024
-    found[0] = max(0.0, scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    if sys.platform != "win32":
+        import resource
+
+        scale = 1 if sys.platform == "darwin" else 1024
+        found[0] = max(0.0, scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
-def _duration(seconds: float) -> str:
-    """In words."""
+def duration(seconds: float) -> str:
+    """Seconds as people tell them."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invdiff import measured
-from invdiff.core import InvdiffError, checksum
+from invdiff.core import WARNING, InvdiffError, checksum
 from invdiff.core.encode import encode
 from invdiff.core.limits import in_words
 from invdiff.fields import changed, convert
@@ -28,7 +28,7 @@ from invdiff.sampling.result import Result, describe
 from invdiff.sampling.run import check_posed
 from invdiff.sampling.solver import Solver
 from invdiff.tasks.auto import choose, configured, estimator
-from invdiff.tasks.base import WARNING, Task, View
+from invdiff.tasks.base import Task, View
 from invdiff.tasks.photo import PhotoTask
 
 Want = Literal["estimate", "samples", "both"]

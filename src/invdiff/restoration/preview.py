@@ -43,14 +43,17 @@ class Preview:
 
     def values(self, most: int = 4) -> Tensor:
         """The clean estimates of at most so many samples that are under way, (K, C, H, W), in the
-        units of the file."""
+        units of the file; of a stack of slices those of the first slice that is under way."""
         snapshot = self.progress.estimate if self.part == "estimate" else self.progress.samples
         assert snapshot is not None
-        x0, autoencoder = snapshot.state.x0[:most], self.job.prior.autoencoder
+        samples = self.job.samples if self.part == "samples" else 1
+        slice_, before = divmod(sum(map(len, snapshot.done)), samples)  # rows are slice by slice
+        x0 = snapshot.state.x0[: min(most, samples - before)]
+        autoencoder = self.job.prior.autoencoder
         if autoencoder is not None:
             with torch.no_grad():
                 x0 = autoencoder.decoder(x0)
-        return self.job.view.values(x0.detach().float().cpu())
+        return self.job.view.alone(slice_).values(x0.detach().float().cpu())
 
     def images(self, most: int = 4) -> np.ndarray:
         """The same as an array, (K, H, W[, C])."""

@@ -58,6 +58,10 @@ def race(job: Job, task: Task, solvers: Sequence[str], cost: int) -> Iterator[La
     names = list(dict.fromkeys(solvers))
     if not 2 <= len(names) <= MOST:
         raise InvdiffError(f"A race is between 2 and {MOST} solvers, found {len(names)}.")
+    if job.problem.batch > 1:
+        raise InvdiffError(
+            f"A race is on one image, found {job.problem.batch} slices; choose one of them."
+        )
     if cost < 1:
         raise InvdiffError(f"The cost is at least 1 evaluation, found {cost}.")
     runners = [_Runner(job, _fitted(job, task, name, cost)) for name in names]

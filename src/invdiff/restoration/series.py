@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from invdiff.core import InvdiffError
 from invdiff.core.durable import write_text
-from invdiff.core.folders import check_folder, listing, remove_results
+from invdiff.core.folders import check_folder, remove_results, written
 from invdiff.fields import build
 from invdiff.restoration.job import Job, prepare
 from invdiff.restoration.perform import perform
@@ -83,11 +83,11 @@ def begin(out: Path, overwrite: bool, resume: bool) -> dict[str, str]:
     started = out / STARTED
     if resume:
         try:
-            found: dict[str, str] = json.loads(started.read_text())["done"]
+            found = json.loads(started.read_text())["done"]
         except (OSError, ValueError, LookupError, TypeError):
-            raise InvdiffError(
-                f"{out} is no series that was interrupted; leave --resume out."
-            ) from None
+            found = None
+        if not isinstance(found, dict):
+            raise InvdiffError(f"{out} is no series that was interrupted; leave --resume out.")
         return found
     if started.is_file() and not overwrite:
         raise InvdiffError(
@@ -99,7 +99,7 @@ def begin(out: Path, overwrite: bool, resume: bool) -> dict[str, str]:
     if out.exists():
         remove_results(out, marker)
     out.mkdir(parents=True)
-    _mark(out, STARTED, done={})
+    _mark(out, STARTED, (), done={})
     return {}
 
 
@@ -112,7 +112,7 @@ def each(
         same = done.get(name) == job.digest and (out / name / MARKER).is_file()
         yield name, None if same else job
         done[name] = job.digest
-        _mark(out, STARTED, done=done)
+        _mark(out, STARTED, done, done=done)
 
 
 def abandon(out: Path) -> None:
@@ -124,14 +124,19 @@ def abandon(out: Path) -> None:
 def finish(out: Path, parts: Parts, images: tuple[Restoration, ...]) -> list[str]:
     """Write what the parts are together; the names of the files."""
     stack = np.stack([best(r) for r in images])
-    written = parts.join(out, stack, tuple(r.view for r in images))
-    _mark(out, SERIES, parts=parts.names)
+    names = parts.join(out, stack, tuple(r.view for r in images))
+    _mark(out, SERIES, parts.names, names, parts=parts.names)
     (out / STARTED).unlink(missing_ok=True)
-    return written
+    return names
 
 
-def _mark(out: Path, marker: str, **told: Any) -> None:
-    """Tell in a file of the folder what was written there, and what else is to be known."""
-    names = set(listing(out)) - {STARTED} | {marker}
-    known = {"invdiff": version("invdiff"), "files": sorted(names)}
+def _mark(
+    out: Path, marker: str, within: Iterable[str], more: Iterable[str] = (), **told: Any
+) -> None:
+    """Tell in a file of the folder what was written there, and what else is to be known.
+
+    within: names of the folders of parts; what they hold is in their own markers.
+    """
+    inner = [f"{part}/{name}" for part in within for name in written(out / part, MARKER)]
+    known = {"invdiff": version("invdiff"), "files": sorted({marker, *more, *inner})}
     write_text(out / marker, json.dumps(known | told) + "\n")

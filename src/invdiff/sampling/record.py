@@ -1,6 +1,6 @@
 """run.json and run.safetensors: how a run is written, and how a file is refused that is none.
 
-docs/run-json.md tells what the fields are. Format 3 has a checksum of every field and of every
+docs/runs.md tells what the fields are. Format 3 has a checksum of every field and of every
 tensor; files of before have no number, and are held to the same fields.
 """
 

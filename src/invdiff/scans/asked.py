@@ -15,6 +15,8 @@ COUNTERS = ("slice", "echo", "time", "phase", "set")
 NAMES = ("y", "x", "z", "coils", "slices", "echoes", "times", "phases", "sets", "averages")
 """Names of the axes of an array, as `--axes` takes them: y are the rows of k-space; z makes it one
 of three dimensions."""
+PARTS = "real and imaginary"
+"""Name of a last axis of two, the parts of complex numbers."""
 
 
 @dataclass(frozen=True)

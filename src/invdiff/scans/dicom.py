@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError
+from invdiff.core import WARNING, InvdiffError
 from invdiff.scans.dicom_files import find_images, is_localizer, modality_of
 from invdiff.scans.dicom_values import LOWEST, Frame, Values, hounsfield
 from invdiff.scans.files import check_size, guarded
@@ -26,7 +26,6 @@ SINGLE = (
     "RescaleType",
 )
 """What a single slice tells of itself, in the order of `Frame`."""
-WARNING = "warning: "
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class Slices:
     hu: (slices, 1, H, W) float32, Hounsfield units; `hu_to_x` makes them x of the prior `ct`.
     spacing: mm between rows and between columns; None where the file does not tell.
     positions: mm along the normal of the slices, rising; None for a single slice without one.
-    facts: what was found and done, one short phrase each; those that begin with "warning: " tell
+    facts: what was found and done, one short phrase each; those that begin with WARNING tell
     what may be wrong. padding: which pixels the file declares to be none, as hu; they are air.
     raw: hu before that. frames: what each slice was read from.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,22 +76,25 @@ def _is_overlay(tag: Any) -> bool:
 
 
 def write_dicom(
-    folder: Path, hu: Tensor, headers: Sequence[bytes], description: str, run: str, held: Tensor
+    folder: Path, hu: Tensor, headers: Sequence[bytes], description: str, held: Tensor
 ) -> None:
     """Write slices (slices, H, W) in HU as a new series 0001.dcm, 0002.dcm, ... into a new folder.
 
     headers: of the slices that they were made of (`header_of`), with their geometry and rescaling:
     values are rounded to steps of RescaleSlope, and cut to what the stored type holds. UIDs are
-    new, and the same for the same run: a text that tells it. description: what was done. held:
-    which pixels (slices, H, W) are as they were: all others are no padding, and get no value of it.
+    new, and the same for the same values. description: what was done. held: which pixels (slices,
+    H, W) are as they were: all others are no padding, and get no value of it.
     Raises InvdiffError where a header cannot be written.
     """
     folder.mkdir()
+    digest = hashlib.sha256(hu.contiguous().numpy().tobytes())
+    digest.update(description.encode())
+    content = digest.hexdigest()
     for k, (values, header) in enumerate(zip(hu, headers, strict=True), 1):
         file = folder / f"{k:04d}.dcm"
         numbers, kept = np.asarray(values.numpy(), np.float64), held[k - 1].numpy()
         try:
-            _write(file, numbers, kept, header, description, run)
+            _write(file, numbers, kept, header, description, content)
         except Exception as error:
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise InvdiffError(
@@ -100,7 +104,7 @@ def write_dicom(
 
 
 def _write(
-    file: Path, hu: np.ndarray, held: np.ndarray, header: bytes, description: str, run: str
+    file: Path, hu: np.ndarray, held: np.ndarray, header: bytes, description: str, content: str
 ) -> None:
     pydicom = pydicom_for(file)
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -114,8 +118,8 @@ def _write(
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = d.SOPClassUID, source
     if source:
         d.SourceImageSequence = [reference]
-    d.SOPInstanceUID = generate_uid(entropy_srcs=[source, place, run])
-    d.SeriesInstanceUID = generate_uid(entropy_srcs=[series, run])
+    d.SOPInstanceUID = generate_uid(entropy_srcs=[source, place, content])
+    d.SeriesInstanceUID = generate_uid(entropy_srcs=[series, content])
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CT_IMAGE, d.SOPInstanceUID
     d.SeriesNumber = int(d.get("SeriesNumber") or 0) + SERIES_STEP
     d.SeriesDescription = f"{str(d.get('SeriesDescription') or '')[:40]} denoised".strip()

@@ -13,8 +13,8 @@ from invdiff.operators.geometry import Geometry
 from invdiff.operators.radon import Radon
 from invdiff.scans.sinogram import Sinogram
 
-SEEN_TWICE = 0.2
-"""Share of the rays that are to be measured from both sides."""
+SEEN_TWICE = 0.1
+"""Share of the rays that are to be measured from both sides, at least."""
 COARSE, VIEWS, STEPS = 96, 90, 8
 """Bins and views that a check of the direction takes, and steps of least squares."""
 BETTER = 0.7
@@ -74,7 +74,7 @@ def _mismatch(z: Tensor, geometry: Geometry) -> float:
 
     other = (1 - share) * value(left) + share * value((left + 1) % len(theta))
     valid = inside & (gap < 2.5 * step)
-    if float(valid.double().mean()) < SEEN_TWICE / 2:
+    if float(valid.double().mean()) < SEEN_TWICE:
         raise InvdiffError(
             f"{100 * float(valid.double().mean()):.0f} % of the rays of this fan were measured "
             "from both sides, too few to find its axis; give --center as a number."

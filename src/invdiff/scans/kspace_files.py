@@ -158,7 +158,7 @@ def _mat(path: Path, asked: Asked, mask: Tensor | None) -> KSpace:
             found = file["mask"]
             m = taken(found, (), tuple(found.shape), f"mask in {path}")
             mask = torch.from_numpy(_plain(m.T if file.reversed_ else m))
-    fact = f"array {name} of a MATLAB file, axes {', '.join(n for n in names)}"
+    fact = f"array {name} of a MATLAB file, axes {', '.join(names)}"
     return replace(finished(path, data, mask, (fact, *told), asked.origin), counts=counts)
 
 

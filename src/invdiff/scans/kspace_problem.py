@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError
+from invdiff.core import WARNING, InvdiffError
 from invdiff.noise import Gaussian
 from invdiff.noise.estimate import noise_from_kspace
 from invdiff.operators.algebra import Linear
@@ -159,7 +159,7 @@ def _level(
     if rim >= DOUBT:
         return 1.0, how, ()
     return 1.0, how, (
-        f"warning: the outermost samples show {rim:.0%} of the noise of the noise scan; --noise "
+        f"{WARNING}the outermost samples show {rim:.0%} of the noise of the noise scan; --noise "
         "estimate takes its level from k-space",
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from invdiff.core import InvdiffError
-from invdiff.scans.asked import Asked, chosen_of
+from invdiff.scans.asked import PARTS, Asked, chosen_of
 from invdiff.scans.files import check_size
 from invdiff.scans.plausible import check_channels, check_domain, check_lengths
 
@@ -19,8 +19,6 @@ COUNTER_OF = {
     "sets": "set",
 }
 """Axes along which there are several images, and what one of them is asked for by."""
-PARTS = "real and imaginary"
-"""Name of a last axis of two, the parts of complex numbers."""
 Counts = dict[str, tuple[int, ...]]
 """What a file holds several images by, and the numbers of these images."""
 FRONT = {2: ("y", "x"), 3: ("coils", "y", "x"), 4: ("slices", "coils", "y", "x")}

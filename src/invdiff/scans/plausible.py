@@ -14,6 +14,7 @@ import torch
 
 from invdiff.core import InvdiffError
 from invdiff.operators.coils import calibration_region
+from invdiff.scans.asked import PARTS
 
 NEAR = 0.3
 """Share of all energy that lies around the strongest sample of k-space, at least."""
@@ -48,9 +49,9 @@ def check_lengths(shape: tuple[int, ...], names: tuple[str, ...], what: str) -> 
     rest = iter(("y", "x"))
     swapped = [
         "coils" if k == where[short] else next(rest) if name in ("y", "x", odd) else name
-        for k, name in enumerate(names) if name in where and name != "real and imaginary"
+        for k, name in enumerate(names) if name in where and name != PARTS
     ]  # fmt: skip
-    told = [name for name in names if name != "real and imaginary"]
+    told = [name for name in names if name != PARTS]
     raise InvdiffError(
         f"{what} of {' x '.join(map(str, shape))} would have {size[odd]} {odd} of {size['y']} x "
         f"{size['x']} samples, for its axes are taken to be {', '.join(told)}; is the one of "
@@ -132,7 +133,7 @@ def check_channels(
     n = array.shape[axis]
     index[axis] = slice(0, min(n, MOST))
     for k, name in enumerate(names):
-        if name in ("y", "x", "real and imaginary"):
+        if name in ("y", "x", PARTS):
             index[k] = slice(None)
         elif name not in ("slices", "coils"):
             index[k] = 0
@@ -145,7 +146,7 @@ def check_channels(
     stack = numbers(np.asarray(array[tuple(index)]))
     stack = stack.transpose([order.index(name) for name in (odd, "y", "x")])
     left = _unexplained(stack)
-    told = [name for name in names if name != "real and imaginary"]
+    told = [name for name in names if name != PARTS]
     if left is None:
         return
     if odd == "coils" and left > CHANNELS[1]:

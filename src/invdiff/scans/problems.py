@@ -19,9 +19,6 @@ from invdiff.operators.tomography import fbp
 from invdiff.priors.units import HU_WINDOW
 from invdiff.problem import Problem
 from invdiff.problem.whiten import whitened
-from invdiff.scans.kspace_problem import MRI as MRI
-from invdiff.scans.kspace_problem import middle as middle
-from invdiff.scans.kspace_problem import mri_problem as mri_problem
 from invdiff.scans.scale import top_of_scale
 from invdiff.scans.sinogram import Sinogram
 

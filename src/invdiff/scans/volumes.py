@@ -46,7 +46,7 @@ def write_volume(
     affines: np.ndarray | None = None,
     placed: bool = False,
     deep: bool = False,
-) -> None:
+) -> list[str]:
     """Write images (..., H, W), complex or real, with axes of ORDER before H and W.
 
     .nii, .nii.gz: magnitudes (H, W, slice, time, echo, phase, set) with the affine of the slices.
@@ -54,11 +54,12 @@ def write_volume(
     .h5: fastMRI's `reconstruction`, magnitudes (slices, H, W).
     affines: (slices, 4, 4) of every slice, from (row, column, 0) to mm; None without them. placed:
     whether they tell positions in the scanner, and not sizes of pixels alone.
+    Returns the names of the files.
     """
     ending, stack = ending_of(path.name), np.asarray(stack)
     if ending == ".cfl":
         _write_cfl(path, stack, axes, deep)
-        return
+        return [path.with_suffix(ending).name for ending in (".cfl", ".hdr")]
     size = np.abs(stack).astype(np.float32)
     if ending == ".h5":
         import h5py
@@ -66,13 +67,14 @@ def write_volume(
         whole = size if "slice" in axes else np.expand_dims(size, -3)
         with h5py.File(path, "w") as file:
             file["reconstruction"] = whole
-        return
+        return [path.name]
     names = [name for name in reversed(ORDER) if name in axes]
     k = np.moveaxis(size, (-2, -1), (0, 1))  # (H, W, ...)
     k = k.transpose([0, 1, *(2 + axes.index(name) for name in names)])
     if "slice" not in axes:
         k = k[:, :, None]
     _write_nifti(path, k, affines, placed)
+    return [path.name]
 
 
 def _write_nifti(path: Path, k: np.ndarray, affines: np.ndarray | None, placed: bool) -> None:

@@ -16,7 +16,6 @@ from invdiff.core import InvdiffError
 from invdiff.core.option import check_ranges
 from invdiff.files.arrays import check_file
 from invdiff.files.figures import PHOTOGRAPH, Scale
-from invdiff.files.kernels import WARNING as WARNING
 from invdiff.files.pictures import check_real
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
@@ -72,6 +71,14 @@ class View:
     def shown(self, values: Tensor) -> Tensor:
         """The channels of (C, H', W') that pictures show: of a stack of slices, the middle one."""
         return values
+
+    def seen(self, image: np.ndarray) -> np.ndarray:
+        """The same of one image in the layout of `array`: (H', W') or (H', W', C')."""
+        return image
+
+    def alone(self, measurement: int) -> View:
+        """The view of one of several measurements, by its number: a slice of a stack."""
+        return self
 
     def warnings(self, x: Tensor) -> list[str]:
         """Sentences on what is wrong with samples x (K, C, H, W), beside what `check` says."""

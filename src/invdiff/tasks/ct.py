@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invdiff.core import InvdiffError
-from invdiff.core.limits import in_words
+from invdiff.core import WARNING, InvdiffError
+from invdiff.core.limits import limited
 from invdiff.core.option import option
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
@@ -46,7 +46,6 @@ from invdiff.solvers.pigdm import PiGDM
 from invdiff.solvers.reddiff import REDDiff
 from invdiff.solvers.score_medical import ScoreMedical
 from invdiff.tasks.base import (
-    WARNING,
     Choice,
     Made,
     Measured,
@@ -66,8 +65,6 @@ BEYOND, MOST_BEYOND = 0.1, 0.02
 design a half percent lies above 1 / 1.1 of the scale."""
 FIELDS = 20
 """White fields that a simulated scan has."""
-
-
 MOST_VIEWS = 20_000
 """Views of a sinogram that is made."""
 
@@ -149,12 +146,7 @@ class MakeCt(Simulation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.views > MOST_VIEWS:
-            size = in_words(4 * 512 * self.views)
-            raise InvdiffError(
-                f"--views is at most {MOST_VIEWS}, found {self.views}, which would take {size} of "
-                "memory with 512 bins each."
-            )
+        limited("A simulated scan of 512 bins", self.views, "views", MOST_VIEWS, 4 * 512)
         for name in ("pixel", "water", "photons"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invdiff import __version__
-from invdiff.core import InvdiffError
+from invdiff.core import WARNING, InvdiffError
 from invdiff.core.option import option
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, Karras
@@ -35,7 +35,6 @@ from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.hqs import HQS
 from invdiff.solvers.spectral_ancestral import SpectralAncestral
 from invdiff.tasks.base import (
-    WARNING,
     Choice,
     Made,
     Measured,
@@ -55,15 +54,14 @@ NOT_FOR_DIAGNOSIS = "not for diagnosis: a prior may remove or invent what is sma
 @dataclass(frozen=True, eq=False)
 class SlicesView(View):
     """Slices in HU. held: pixels (slices, H, W) that are kept as they were measured, for they are
-    padding or beyond what the prior knows; values: theirs. headers, lengths: of the DICOM files
-    that the slices were read from (`dicom_write.packed`); empty for other files. run: a text that
-    tells the run, for new UIDs. first: the middle slice as it was measured, (1, H, W)."""
+    padding or beyond what the prior knows; kept: their values, in order. headers, lengths: of the
+    DICOM files that the slices were read from (`dicom_write.packed`); empty for other files. first:
+    the middle slice as it was measured, (1, H, W)."""
 
     held: Tensor
     kept: Tensor
     headers: Tensor
     lengths: tuple[int, ...]
-    run: str
     first: Tensor
 
     @property
@@ -92,6 +90,16 @@ class SlicesView(View):
         middle = len(values) // 2
         return values[middle : middle + 1]
 
+    def seen(self, image: np.ndarray) -> np.ndarray:
+        return image[len(image) // 2] if image.ndim == 3 else image
+
+    def alone(self, measurement: int) -> SlicesView:
+        counts = self.held.flatten(1).sum(1)
+        start = int(counts[:measurement].sum())
+        kept = self.kept[start : start + int(counts[measurement])]
+        held = self.held[measurement : measurement + 1]
+        return dataclasses.replace(self, held=held, kept=kept, lengths=())
+
     def picture(self, values: Tensor) -> Tensor:
         black, white = WINDOW
         return (self.shown(values) - black) / (white - black)
@@ -105,7 +113,7 @@ class SlicesView(View):
             told = f"{name} by invdiff {__version__}, a posterior of the noise's spectrum and a "
             told += f"learned prior; {NOT_FOR_DIAGNOSIS}"
             headers = unpacked(self.headers, self.lengths)
-            write_dicom(folder / name, values, headers, told, f"{self.run}/{name}", self.held)
+            write_dicom(folder / name, values, headers, told, self.held)
         elif find_spec("tifffile") is None:
             np.save(folder / f"{name}.npy", self.array(values[None])[0])
         else:
@@ -205,9 +213,8 @@ class LowDoseCt(Task):
         x_shape = (1, int(hu.shape[2]), int(hu.shape[3]))
         noise = field.scaled(2 / (highest - lowest))
         headers, lengths = packed(frames) if frames else (torch.zeros(0, dtype=torch.uint8), ())
-        run = hashlib.blake2b(f"{self}".encode(), digest_size=8).hexdigest()
         middle = len(hu) // 2
-        view = SlicesView(held, hu[:, 0][held].clone(), headers, lengths, run, hu[middle].clone())
+        view = SlicesView(held, hu[:, 0][held].clone(), headers, lengths, hu[middle].clone())
         line = f"{deviation(field):.3g} HU, correlated: {', '.join(f'{v:.3g}' for v in levels)} "
         line += "at scales of 1, 2, ... pixels, " + ("as given" if told else "in soft tissue")
         problem = Problem(y, Identity(), noise, x_shape)
@@ -250,7 +257,8 @@ class LowDoseCt(Task):
                 "(mu / mu of water - 1)."
             )
         if self.slice is None:
-            return hu, padding, frames, f"{about}, {count} slices" * (count > 1) or about, notes
+            about += f", {count} slices" if count > 1 else ""
+            return hu, padding, frames, about, notes
         if not 0 <= self.slice < count:
             raise InvdiffError(
                 f"There are {count} slices, counted from 0; there is no slice {self.slice}."

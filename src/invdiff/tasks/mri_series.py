@@ -52,7 +52,7 @@ def series_of(task: Mri, k: KSpace | NonCartesianKSpace, whole: tuple[str, ...])
             slices = shape[-1] if whole[-1] == "slice" else 1
             mine = [cast(ComplexView, view).affine for view in views[:slices]]
             affines = np.stack([a.numpy() for a in mine if a is not None])
-        write_volume(folder / name, stack, whole, affines, first.placed, deep)
-        return ["estimate.npy", name]
+        files = write_volume(folder / name, stack, whole, affines, first.placed, deep)
+        return ["estimate.npy", *files]
 
     return Parts(tasks, names, join)

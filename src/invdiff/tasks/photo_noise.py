@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError
+from invdiff.core import WARNING, InvdiffError
 from invdiff.files.pictures import Photo
 from invdiff.noise import Gaussian, StationaryGaussian, noise_from_detail
 from invdiff.noise.bands import correlated_floors, noise_spectrum
 from invdiff.noise.flat import colour_axes, noise_floors, unclipped
 from invdiff.operators.jpeg_error import noise_from_tables
-from invdiff.tasks.base import WARNING
 
 if TYPE_CHECKING:
     from invdiff.tasks.photo import PhotoTask
