@@ -121,7 +121,7 @@ def page(record: dict[str, Any]) -> str:
 
 TEXT = f"""# Distance to the true posterior
 
-Measured by `OMP_NUM_THREADS=1 nice -n 10 python benchmarks/posterior.py`, on the CPU, about 20
+Measured by `OMP_NUM_THREADS=1 nice -n 10 python benchmarks/posterior.py`, on the CPU, about 45
 minutes of one core. Every solver has the defaults of its class, but at most {MOST_STEPS} steps;
 they were not tuned for these problems. Names with a comma are other configurations, listed in
 `invdiff.audit.distance.CONFIGURED`. The denoiser is exact.
