@@ -188,8 +188,10 @@ class Chaos:
             child.send(self.random.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
             time.sleep(wait)
         code, said = child.wait()
-        early = code in (-signal.SIGTERM, -signal.SIGHUP) and not (place / "o.checkpoint").exists()
-        if code not in (0, 130) and not early:  # early: before anything was begun
+        ended = code in (-signal.SIGTERM, -signal.SIGHUP)
+        early = ended and not (place / "o.checkpoint").exists()  # before anything was begun
+        late = ended and "; go on with: " in said  # the second, when the first had been answered
+        if code not in (0, 130) and not early and not late:
             tally.said.append(f"exit {code} after two signals: {said.strip()[:200]}")
             tally.half_written += 1
         self._go_on(place, tally, [*ARGS, "--out", "o"])

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from helpers import sentence
-from invdiff import fields
+from invdiff import fields, restore
 from invdiff.cli import main
+from invdiff.core import InvdiffError
 from invdiff.priors.photo import PhotoPrior
 from invdiff.restoration import forecast as module
 from invdiff.restoration import restored
@@ -90,6 +91,9 @@ def test_the_command_tells_or_refuses(
         out, err = capsys.readouterr()
         assert out == "" and err.count("\n") == 1 and "GB of memory, and" in err
         assert [p.name for p in tmp_path.iterdir()] == ["a.npy"]
+        with pytest.raises(InvdiffError, match="GB of memory, and .*give"):
+            restore("denoise", "a.npy", noise=0.1, steps=2, samples=2)
+        restore("denoise", "a.npy", noise=0.1, steps=2, samples=2, progress=False)  # not measured
     assert main(args) == 0
     out, err = capsys.readouterr()
     assert "forecast about " in out and "GB of memory: " in out

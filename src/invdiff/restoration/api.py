@@ -16,6 +16,7 @@ from invdiff import fields
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import admitted_as
 from invdiff.priors.base import Prior
+from invdiff.restoration.forecast import forecast
 from invdiff.restoration.job import Precision, Want, prepare
 from invdiff.restoration.perform import Progress, Watch, perform
 from invdiff.restoration.preview import Following, Tell
@@ -64,7 +65,8 @@ def restore(
     watch(snapshot): called after every step of the samples. preview(preview): after every step of
     both (`Preview`): pictures, and the time that is left; an exception in it ends the run. start:
     the `progress` of a preview of the same call, to go on from; the result is bit for bit that of
-    an uninterrupted run. progress: whether a bar is shown.
+    an uninterrupted run. progress: whether a bar is shown, and whether an evaluation is measured
+    first, to refuse what the memory will not hold.
     Raises InvdiffError, in one sentence, for whatever does not fit; nothing is written.
     """
     _check_kinds(prior, solver, watch, prior_options)
@@ -95,6 +97,8 @@ def restore(
             want=want,
             device=device,
         )
+    if progress:
+        forecast(job)
     start = start or Progress()
     if preview is None:
         return perform(job, start.samples, watch, not progress, start.estimate)
