@@ -53,7 +53,8 @@ def noise_from_detail(image: Tensor, known: Tensor | None = None) -> Estimate:
     """Noise level of (C, H, W) from the finest diagonal Haar coefficients: median |d| / 0.6745.
 
     Donoho and Johnstone 1994, Biometrika 81. known: (H, W), the pixels that were measured; blocks
-    of 2 x 2 pixels with others are left out. Texture counts as noise, so that it is an upper bound.
+    of 2 x 2 pixels with others are left out. Texture counts as noise, so that it is too high
+    rather than too low.
     image: real. Raises InvdiffError where there are fewer than 64 blocks, and for other shapes.
     """
     if image.ndim != 3 or image.is_complex():
@@ -78,7 +79,7 @@ def noise_from_detail(image: Tensor, known: Tensor | None = None) -> Estimate:
     sigma = float(detail.abs().flatten().median()) / 0.6745
     # the median of |N(0, 1)| has the variance 1 / (4 n f^2), f = 0.6356 its density there
     error = 1 / (2 * 0.6356 * 0.6745 * math.sqrt(n))
-    how = f"median of {n} diagonal Haar coefficients, an upper bound, as texture counts as noise"
+    how = f"median of {n} diagonal Haar coefficients, where texture counts as noise"
     return Estimate(sigma, error, how)
 
 
@@ -133,7 +134,7 @@ def noise_from_kspace(kspace: Tensor, share: float = 0.1) -> Estimate:
 
     kspace: (..., H, W), complex, zero frequency at (H // 2, W // 2), 0 where not sampled. share: of
     each half axis that counts as outermost. From the median of the power, which few strong samples
-    do not move; signal that reaches so far counts as noise, so that it is an upper bound.
+    do not move; signal that reaches so far counts as noise.
     Raises InvdiffError for fewer than 64 samples.
     """
     if not kspace.is_complex() or kspace.ndim < 2 or not 0 < share <= 1:

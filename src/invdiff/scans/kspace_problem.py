@@ -69,7 +69,7 @@ def mri_problem(
     maps: coil sensitivities (coils, H, W), complex; None estimates those of several coils by
     ESPIRiT, from the calibration samples of k where it has such, and with support: 0 where the
     eigenvalue is below crop. sigma: noise per real part in the units of the file; None takes that
-    of the noise scan, else the smaller of two upper bounds: `noise_from_kspace` of the outermost
+    of the noise scan, else the smaller of two estimates: `noise_from_kspace` of the outermost
     samples of all k-space, and for several coils `noise_from_coils`. estimate: take these in any
     case. rows: only the middle of k-space, so many rows and columns in proportion: larger voxels,
     and the same noise. whiten: use the covariance of a noise scan, k.noise, where there is one; the

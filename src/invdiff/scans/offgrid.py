@@ -94,7 +94,7 @@ def _level(
         return Gaussian(sigma).sigma / (1.0 if w is None else w.mean), "as given", notes
     if w is not None and k.noise_level and not estimate:
         return 1.0, "from the noise scan, of the coils together", notes
-    return _noise(k), "from the outermost samples, an upper bound", notes
+    return _noise(k), "an estimate from the outermost samples", notes
 
 
 def _noise(k: NonCartesianKSpace) -> float:

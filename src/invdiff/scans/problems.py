@@ -68,8 +68,8 @@ def ct_problem(
     they are attenuation, from 0 to `top`: just above the brightest of the slice (`top_of_scale`),
     unless it is told.
     sigma: noise of the line integrals, the same for all; None takes for each ray that of its
-    photons, or where there are no counts what the finest differences along the detector show, an
-    upper bound. equal: without sigma, all rays have the noise that they have on average.
+    photons, or where there are no counts what the finest differences along the detector show.
+    equal: without sigma, all rays have the noise that they have on average.
     views: use so many of them, in equal steps. iterations: bound for every solve and pinv;
     None takes ITERATIONS, and twice as many where rays have noise of their own.
     Bins that are not trusted are left out of the measurement.
@@ -171,4 +171,4 @@ def _noise(s: Sinogram, sigma: float | None) -> tuple[float, str]:
         raise InvdiffError("There are too few bins to estimate the noise; give --noise.")
     detail = (z[:, 1:-1] - (z[:, :-2] + z[:, 2:]) / 2).abs()
     level = float(detail.median()) / (0.6745 * math.sqrt(1.5))
-    return level, "from the finest differences along the detector, an upper bound"
+    return level, "an estimate from the finest differences along the detector"

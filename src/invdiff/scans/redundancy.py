@@ -32,7 +32,7 @@ def noise_from_coils(k: KSpace, maps: Tensor, share: float = 0.25) -> Estimate:
     `noise_from_kspace` counts as noise, is explained by the image here.
 
     maps: sensitivities (coils, H, W). share: of the samples, those farthest from the centre, where
-    errors of the maps matter least. What they leave counts as noise: an upper bound.
+    errors of the maps matter least. What they leave counts as noise.
     Raises InvdiffError where less than 5 % of noise is left, as the coils are too few for the
     acceleration.
     """
@@ -67,14 +67,14 @@ def noise_from_coils(k: KSpace, maps: Tensor, share: float = 0.25) -> Estimate:
 
 
 def level_of(k: KSpace, maps: Tensor | None, whole: Tensor) -> tuple[float, str]:
-    """The smaller of two upper bounds, and where it comes from.
+    """The smaller of two estimates, and where it comes from.
 
     They are of the rim of all k-space, `whole` (coils, H, W), and of the coils, where there are
     maps. Raises InvdiffError where there are too few samples for either.
     """
     found, failed = list[tuple[float, str]](), ""
     try:
-        found.append((noise_from_kspace(whole).sigma, "from the outermost samples, an upper bound"))
+        found.append((noise_from_kspace(whole).sigma, "an estimate from the outermost samples"))
     except InvdiffError as error:
         failed = str(error).rstrip(".")
     if maps is not None:
