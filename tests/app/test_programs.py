@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ QUICK = {"samples": 1, "steps": 1, "want": "samples", "seed": 3}
 
 
 @pytest.fixture(scope="module")
-def client(served: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def client(served: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from gradio_client import Client
 
-    return Client(served.url, verbose=False, download_files=tmp_path_factory.mktemp("got"))
+    made = Client(served.url, verbose=False, download_files=tmp_path_factory.mktemp("got"))
+    yield made
+    made.close()
 
 
 def ask(client: Any, file: Path, task: str = "denoise", **options: Any) -> Any:
