@@ -321,5 +321,9 @@ def test_the_line_is_kept_and_a_worker_that_dies_is_replaced(tmp_path: Path) -> 
         assert [m for m in pool.run(missing, halt.is_set) if m is not None] == [
             Failed(f"There is no file {tmp_path / 'none.png'}; give the path of one.")
         ]
+        last, pid = pool.run(missing, halt.is_set), pool.workers[0].pid
+        assert any(isinstance(m, Failed) for m in last)
+        last.close()  # who leaves at the last message leaves an idle worker
+        assert pool.workers[0].alive and pool.workers[0].pid == pid
     finally:
         pool.end()

@@ -59,7 +59,7 @@ class Worker:
         """Do a job; its messages, and None now and then while there is none."""
         self.start()
         self._stop.clear()
-        asked_to_stop = None
+        asked_to_stop, ended = None, False
         try:
             self._pipe.send(asked)
             while True:
@@ -74,14 +74,16 @@ class Worker:
                     yield None
                     continue
                 message = self._pipe.recv()
+                ended = isinstance(message, ENDS)
                 yield message
-                if isinstance(message, ENDS):
+                if ended:
                     return
         except (EOFError, OSError):
             self.end()
             yield Failed(DIED)
         except GeneratorExit:  # nobody listens any more: the next job finds an idle worker
-            self._drain()
+            if not ended:
+                self._drain()
             raise
 
     def _drain(self) -> None:
