@@ -11,8 +11,8 @@ from invdiff.operators.algebra.linear import Linear
 
 FLOOR = 1e-2
 """Smallest gain of a frequency that is taken, as a share of the largest: what the edges of an image
-make of frequencies that its middle does not pass. It was chosen by trials on the CT
-and blur problems of `benchmarks/overhead.py --problems`, which are not reported."""
+make of frequencies that its middle does not pass. It was chosen by trials, which are not reported,
+on the CT and blur problems of `benchmarks/overhead.py --problems`."""
 
 
 def circulant(A: Linear, like: Tensor, shift: float) -> Callable[[Tensor], Tensor]:
