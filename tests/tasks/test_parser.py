@@ -16,7 +16,6 @@ from invdiff.cli import main
 from invdiff.commands.parser import Parser
 from invdiff.commands.restore import COMMON
 from invdiff.core import InvdiffError
-from invdiff.restoration import restored
 from invdiff.tasks import TASKS
 
 QUICK = ["--steps", "1", "--samples", "1", "--quiet"]
@@ -24,10 +23,8 @@ QUICK = ["--steps", "1", "--samples", "1", "--quiet"]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder with a picture; figures take a second each and are left out."""
+    """A working folder with a picture."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
     pixels = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("photo.png")
     Image.fromarray(pixels).save("-odd.png")
