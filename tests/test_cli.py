@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from helpers import tiny
 from invdiff.cli import COMMANDS, explain, main
 from invdiff.commands import restore as restore_command
 from invdiff.core.option import flag
 from invdiff.fields import options
 from invdiff.files.pictures import read_photo
-from invdiff.priors.photo import PhotoPrior, save_weights
-from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
+from invdiff.priors.photo import PhotoPrior
 from invdiff.restoration import perform as performing
 from invdiff.restoration import restored
 from invdiff.sampling.needs import Need
@@ -41,23 +41,12 @@ OPTIONS = {
 }
 
 
-def tiny(path: Path, seed: int) -> None:
-    """A small network with random weights, none of them zero."""
-    torch.manual_seed(seed)
-    config = PhotoNetConfig(widths=(8, 16, 16), blocks=(1, 1, 1), up_blocks=(1, 1))
-    net = PhotoNet(config)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.add_(0.05 * torch.randn(p.shape))
-    save_weights(net, path, {})
-
-
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of files that the tests read."""
     folder = tmp_path_factory.mktemp("inputs")
-    tiny(folder / "tiny.safetensors", 0)
-    tiny(folder / "other.safetensors", 1)
+    tiny(folder / "tiny.safetensors", seed=0)
+    tiny(folder / "other.safetensors", seed=1)
     colours = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     Image.fromarray(colours).save(folder / "photo.png")
     Image.fromarray(colours[..., 0]).save(folder / "grey.png")

@@ -13,13 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from helpers import tiny
 from invdiff.cli import main
 from invdiff.files.pictures import read_photo
 from invdiff.noise import DiagonalGaussian, Gaussian, Poisson, PoissonGaussian
 from invdiff.operators.mri import as_channels
 from invdiff.operators.radon import Radon
-from invdiff.priors.photo import save_weights
-from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 from invdiff.priors.units import hu_to_x
 from invdiff.restoration import perform as performing
 from invdiff.sampling.result import Result
@@ -52,17 +51,6 @@ CASES = {
     "ct": ["ct", "--views", "12", "--photons", "1e7"],
     "fan": ["ct", "--views", "24", "--photons", "1e7", "--geometry", "fan", "--source", "80"],
 }
-
-
-def tiny(path: Path, channels: int) -> None:
-    """A small network with random weights, none of them zero."""
-    torch.manual_seed(channels)
-    config = PhotoNetConfig(channels, widths=(8, 16, 16), blocks=(1, 1, 1), up_blocks=(1, 1))
-    net = PhotoNet(config)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.add_(0.05 * torch.randn(p.shape))
-    save_weights(net, path, {})
 
 
 def smooth(channels: int) -> np.ndarray:
