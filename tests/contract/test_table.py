@@ -88,7 +88,7 @@ def runs(cell: Cell) -> set[tuple[object, ...]]:
     problem, given = measured(task, sigma), offered(task, sigma)
     structure = next(need for need in STRUCTURES if need in given)
     kinds = {structure, type(white(task, sigma).noise), sigma, len(problem.x_shape)}
-    kinds |= {Need.AUTOENCODER} & given
+    kinds |= {Need.AUTOENCODER} & given | {("complex", problem.y.is_complex())}
     needs = set[Need | None]({None}).union(*(way for way in ways(name) if closure(way) <= given))
     return {(name, kind) for kind in kinds} | {(task, need, sigma) for need in needs}
 
