@@ -53,7 +53,9 @@ def shards_of(total: int, rank: int, world: int) -> list[int]:
     The others come last: so the end of one process leaves nothing undone.
     """
     own = [s for s in range(total) if s % world == rank]
-    return own + [s for k in range(1, world) for s in range(total) if s % world == (rank + k) % world]
+    return own + [
+        s for k in range(1, world) for s in range(total) if s % world == (rank + k) % world
+    ]
 
 
 def drive(

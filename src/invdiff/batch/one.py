@@ -29,7 +29,6 @@ from invdiff.restoration.job import Job
 from invdiff.restoration.perform import perform
 from invdiff.restoration.restored import Restoration
 
-
 EVERYWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 """Errors that the next item would meet too, wherever they came from."""
 

@@ -154,5 +154,7 @@ class Recipe:
             if key == "options" and isinstance(other.get(key), Mapping):
                 names = sorted({*mine[key], *other[key]})
                 pairs = [(n, mine[key].get(n), other[key].get(n)) for n in names]
-            said += [f"{flag(n)} {theirs}, now {here}" for n, here, theirs in pairs if here != theirs]
+            said += [
+                f"{flag(n)} {theirs}, now {here}" for n, here, theirs in pairs if here != theirs
+            ]
         return said

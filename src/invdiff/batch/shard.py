@@ -56,7 +56,12 @@ def work(place: Place, asked: Asked, restore: Restore, tell: Tell = lambda i, ok
         found = _worked(place, asked, kept, restore, tell)
         failed = sum("error" in line for line in found)
         _sync(place, [line["id"] for line in found if line["id"] not in kept])
-        told: dict[str, Any] = {"shard": shard, "items": len(found), "failed": failed, "began": round(began, 2)}
+        told: dict[str, Any] = {
+            "shard": shard,
+            "items": len(found),
+            "failed": failed,
+            "began": round(began, 2),
+        }
         told["plan"] = (head(place.plan(shard)) or {})["plan"]
         write_lines(place.manifest(shard), told, [dumps(line) for line in found])
         with contextlib.suppress(OSError):
@@ -77,7 +82,9 @@ def _worked(
             tell(item.id, False)
         elif line is None:
             with contextlib.suppress(OSError):
-                place.at(asked.shard).write_text(item.id, encoding="utf-8", errors="backslashreplace")
+                place.at(asked.shard).write_text(
+                    item.id, encoding="utf-8", errors="backslashreplace"
+                )
             line = restore(place, item)
             tell(item.id, "error" not in line)
         found.append(line)

@@ -111,7 +111,9 @@ class Here:
             return
         try:
             self._restore = self._restore or restorer(self.place)
-            done = work(self.place, asked, self._restore, lambda i, ok: seen.append(Restored(i, ok)))
+            done = work(
+                self.place, asked, self._restore, lambda i, ok: seen.append(Restored(i, ok))
+            )
             self._asked = None
             yield from [*seen, done]
         except Exception as error:
@@ -210,7 +212,9 @@ def serve(pipe: Connection, out: str, number: int) -> None:
         try:
             restore = restorer(place)
             while True:
-                pipe.send(work(place, pipe.recv(), restore, lambda i, ok: pipe.send(Restored(i, ok))))
+                pipe.send(
+                    work(place, pipe.recv(), restore, lambda i, ok: pipe.send(Restored(i, ok)))
+                )
         except (EOFError, BrokenPipeError, ConnectionResetError):
             pass  # the parent has ended
         except Exception as error:
