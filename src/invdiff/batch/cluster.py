@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,10 @@ from invdiff.batch.workers import Died, Event, Restored, Stopped, outcome, resto
 from invdiff.core import InvdiffError
 
 MISSING = "--cluster needs Ray, which is not installed; pip install 'invdiff[cluster]'."
+
+
+PATIENCE = 5.0
+"""Seconds that a cluster has to answer; Ray itself tries for many minutes."""
 
 
 class Actor:
@@ -101,6 +106,7 @@ class Cluster:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         here = self.address == "local"
+        _check_reached(self.address)
         more = {"num_cpus": self.count, "include_dashboard": False} if here else {}
         try:
             with warnings.catch_warnings():
@@ -109,12 +115,27 @@ class Cluster:
                     address=self.address, log_to_driver=False, logging_level=logging.ERROR, **more
                 )
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InvdiffError(
-                f"There is no Ray cluster at {self.address} ({reason}); give the address that "
-                "`ray start` printed, or `local`."
-            ) from error
+            raise _unreached(self.address, error) from error
 
     @property
     def _gpus(self) -> float:
         return float(self._ray.cluster_resources().get("GPU", 0))
+
+
+def _check_reached(address: str) -> None:
+    """Raise InvdiffError where nothing answers at HOST:PORT; other words are Ray's to know."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise _unreached(address, error) from None
+
+
+def _unreached(address: str, error: Exception) -> InvdiffError:
+    reason = " ".join(str(error).split())[:200]
+    return InvdiffError(
+        f"There is no Ray cluster at {address} ({reason}); give the address that `ray start` "
+        "printed, or `local`."
+    )

@@ -52,10 +52,8 @@ def shards_of(total: int, rank: int, world: int) -> list[int]:
 
     The others come last: so the end of one process leaves nothing undone.
     """
-    own = [s for s in range(total) if s % world == rank]
-    return own + [
-        s for k in range(1, world) for s in range(total) if s % world == (rank + k) % world
-    ]
+    turns = [(rank + k) % world for k in range(world)]
+    return [shard for turn in turns for shard in range(turn, total, world)]
 
 
 def drive(
@@ -127,7 +125,7 @@ class _Run:
             return
         self.todo.appendleft(event.shard)
         try:
-            at = self.place.at(event.shard).read_text(encoding="utf-8")
+            at = self.place.at(event.shard).read_bytes().decode("utf-8", "surrogateescape")
         except OSError:
             at = ""
         if not at:

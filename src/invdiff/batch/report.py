@@ -96,4 +96,5 @@ def _picture(path: Path, name: str) -> str:
             small.save(file, "PNG")
     except (OSError, ValueError):
         return ""
-    return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    data = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="{name}" src="data:image/png;base64,{data}">'

@@ -83,7 +83,7 @@ def _worked(
         elif line is None:
             with contextlib.suppress(OSError):
                 place.at(asked.shard).write_text(
-                    item.id, encoding="utf-8", errors="backslashreplace"
+                    item.id, encoding="utf-8", errors="surrogateescape"
                 )
             line = restore(place, item)
             tell(item.id, "error" not in line)

@@ -45,9 +45,11 @@ list of files (.txt, a path a line), or tar files as webdataset has them. Option
 patterns: --mask '{stem}-mask.png' takes what lies beside each image.
 
 OUT/items mirrors the input, OUT/manifest has a JSON line for each image, OUT/report.html shows the
-worst first. The same command goes on after whatever stopped it, and adds what is new in IN. An image
-that fails is told with the sentence of `invdiff restore`, and the rest goes on. Exit codes: 0 all is
-done, 3 some images failed, 1 the machine refused (a full disk), 2 wrong options, 130 interrupted."""
+worst first. The same command goes on after whatever stopped it, and adds what is new in IN. An
+image that fails is told with the sentence of `invdiff restore`, and the rest goes on.
+
+Exit codes: 0 all is done, 3 some images failed, 1 the machine refused (a full disk), 2 wrong
+options, 130 interrupted."""
 COMMON = (RunOptions, PriorOptions, FileOptions, BatchOptions)
 
 
