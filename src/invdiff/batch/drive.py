@@ -7,8 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from invdiff.batch.outputs import StoppedError
-from invdiff.batch.place import Place, head
+from invdiff.batch.place import Place, StoppedError, head
 from invdiff.batch.plan import finished
 from invdiff.batch.shard import Asked, Done
 from invdiff.batch.workers import Crew, Died, Restored, Stopped

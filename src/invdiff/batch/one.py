@@ -17,8 +17,8 @@ import torch
 
 from invdiff.batch import archives
 from invdiff.batch.items import Item, seed_of
-from invdiff.batch.outputs import StoppedError, hash_of, placed, there, write_results
-from invdiff.batch.place import Place
+from invdiff.batch.outputs import hash_of, placed, there, write_results
+from invdiff.batch.place import Place, StoppedError
 from invdiff.batch.recipe import Recipe
 from invdiff.core import InvdiffError
 from invdiff.core.errors import sentence

@@ -23,12 +23,8 @@ from invdiff.core.signals import held
 from invdiff.restoration.restored import Restoration, write_images
 
 MARKER = "item.json"
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
-"""Errors that are no fault of an item: the next would meet them too."""
-
-
-class StoppedError(InvdiffError):
-    """What ends a run, and not one item: a full disk, a folder that takes nothing."""
+UNNAMED = {errno.ENAMETOOLONG, errno.EILSEQ}
+"""Errors that are the fault of an item's name; others the next item would meet too."""
 
 
 def hash_of(*paths: Path) -> str:
@@ -58,7 +54,7 @@ def placed(
     try:
         part = own_folder(place.out / "work")
     except OSError as error:
-        raise StoppedError(str(unwritable(place.out, error))) from error
+        raise unwritable(place.out, error) from error
     try:
         write(part)
         line["files"] = {p.name: hash_of(p) for p in sorted(part.iterdir())}
@@ -66,11 +62,11 @@ def placed(
         (part / MARKER).write_text(dumps(told) + "\n", encoding="utf-8")
         _place(part, folder)
     except OSError as error:
-        if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno in FULL:
-            raise StoppedError(str(unwritable(place.out, error))) from error
-        if isinstance(error, PermissionError):
-            raise StoppedError(str(unwritable(place.out, error))) from error
-        raise
+        if error.errno in UNNAMED:
+            raise InvdiffError(
+                f"There can be no folder {folder} ({error.strerror}); give the item a shorter name."
+            ) from error
+        raise unwritable(place.out, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return line

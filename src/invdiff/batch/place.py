@@ -28,6 +28,10 @@ PLANNED = 2**40
 """The byte that stands for the plan; those below stand for shards."""
 
 
+class StoppedError(InvdiffError):
+    """What ends a run, and not one item: a full disk, a folder that takes nothing."""
+
+
 class Place:
     """A folder of results of a batch, from its path. Nothing is made before `make`."""
 
@@ -62,7 +66,8 @@ class Place:
         return self.out / "work" / f"{shard:05}.at"
 
     def make(self) -> None:
-        """Make the folders. Raises InvdiffError where they cannot be, or hold other things."""
+        """Make the folders. Raises InvdiffError where other things lie there, StoppedError where
+        they cannot be made."""
         strange = self.out.exists() and not (self.out / "work").is_dir()
         if strange and (not self.out.is_dir() or any(self.out.iterdir())):
             raise InvdiffError(
@@ -104,7 +109,11 @@ class Place:
                 "`invdiff batch` needs locks of POSIX systems; run it under Linux, macOS or WSL."
             ) from None
         try:
-            fcntl.lockf(self._locks, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
+            descriptor = self._locks
+        except OSError as error:
+            raise unwritable(self.out, error) from error
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
         except (BlockingIOError, PermissionError):
             yield False
             return
@@ -116,10 +125,10 @@ class Place:
             fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, byte)
 
 
-def unwritable(path: Path, error: OSError) -> InvdiffError:
+def unwritable(path: Path, error: OSError) -> StoppedError:
     """The error for a folder that takes no file."""
     reason = error.strerror or " ".join(str(error).split())
-    return InvdiffError(f"Nothing can be written to {path} ({reason}); make room, and go on.")
+    return StoppedError(f"Nothing can be written to {path} ({reason}); make room, and go on.")
 
 
 def dumps(value: Mapping[str, Any]) -> str:
@@ -128,7 +137,7 @@ def dumps(value: Mapping[str, Any]) -> str:
 
 
 def write_lines(path: Path, head: Mapping[str, Any], lines: list[str]) -> None:
-    """Write a file of JSON lines in one move. Raises InvdiffError where it cannot be."""
+    """Write a file of JSON lines in one move. Raises StoppedError where it cannot be."""
     try:
         write_text(path, "\n".join([dumps(head), *lines]) + "\n")
     except OSError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from invdiff.batch.items import Item, Source, hashed, shard_of
-from invdiff.batch.place import FORMAT, PLANNED, Place, dumps, head, lines, write_lines
+from invdiff.batch.place import FORMAT, PLANNED, Place, dumps, head, lines, unwritable, write_lines
 from invdiff.batch.recipe import Recipe
 from invdiff.core import InvdiffError
 from invdiff.core.durable import own_folder, write_text
@@ -44,7 +44,10 @@ def planned(
             _check_same(place, told, source, recipe)
             if frozen and told["planned"]:
                 return {"items": told["items"], "new": 0, "passed": 0}
-        return _made(place, source, recipe, size, told)
+        try:
+            return _made(place, source, recipe, size, told)
+        except OSError as error:
+            raise unwritable(place.out, error) from error
 
 
 def _check_same(place: Place, told: dict[str, Any], source: Source, recipe: Recipe) -> None:

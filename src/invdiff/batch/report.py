@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from invdiff.batch.place import Place, lines
+from invdiff.batch.place import Place, lines, unwritable
 from invdiff.core.durable import write_text
 
 SHOWN, FAILURES = 200, 500
@@ -66,7 +66,10 @@ def write_report(place: Place) -> Path:
     body += [f"<h2>Worst misfit first{more}</h2>"]
     body += [_figure(place, line, misfit) for misfit, _, line in worst]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    write_text(place.report, "\n".join(["<!doctype html>", head, *body]) + "\n")
+    try:
+        write_text(place.report, "\n".join(["<!doctype html>", head, *body]) + "\n")
+    except OSError as error:
+        raise unwritable(place.out, error) from error
     return place.report
 
 

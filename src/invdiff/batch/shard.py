@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from invdiff.batch.items import Item
-from invdiff.batch.place import Place, dumps, head, lines, write_lines
+from invdiff.batch.place import Place, dumps, head, lines, unwritable, write_lines
 from invdiff.batch.plan import finished
 from invdiff.core.durable import sync, sync_tree
 
@@ -55,7 +55,10 @@ def work(place: Place, asked: Asked, restore: Restore, tell: Tell = lambda i, ok
         kept = {i: line for i, line in before.items() if not ("error" in line and asked.retry)}
         found = _worked(place, asked, kept, restore, tell)
         failed = sum("error" in line for line in found)
-        _sync(place, [line["id"] for line in found if line["id"] not in kept])
+        try:
+            _sync(place, [line["id"] for line in found if line["id"] not in kept])
+        except OSError as error:
+            raise unwritable(place.out, error) from error
         told: dict[str, Any] = {
             "shard": shard,
             "items": len(found),

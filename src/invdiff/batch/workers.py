@@ -14,8 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from invdiff.batch.one import Restorer
-from invdiff.batch.outputs import StoppedError
-from invdiff.batch.place import Place
+from invdiff.batch.place import Place, StoppedError
 from invdiff.batch.recipe import Recipe
 from invdiff.batch.shard import Asked, Done, Restore, work
 from invdiff.core import InvdiffError

@@ -14,8 +14,7 @@ from tqdm.auto import tqdm
 from invdiff import fields, plugins
 from invdiff.batch.drive import Count, count, drive
 from invdiff.batch.items import Source
-from invdiff.batch.outputs import StoppedError
-from invdiff.batch.place import Place
+from invdiff.batch.place import Place, StoppedError
 from invdiff.batch.plan import planned
 from invdiff.batch.ranks import rank_and_world
 from invdiff.batch.recipe import Recipe
