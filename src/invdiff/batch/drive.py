@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from invdiff.batch.place import Place, StoppedError, head
 from invdiff.batch.plan import finished
-from invdiff.batch.shard import Asked, Done
+from invdiff.batch.shard import Asked, Done, item_at
 from invdiff.batch.workers import Crew, Died, Restored, Stopped
 from invdiff.core import InvdiffError
 
@@ -123,10 +123,7 @@ class _Run:
         if event.shard is None:
             return
         self.todo.appendleft(event.shard)
-        try:
-            at = self.place.at(event.shard).read_bytes().decode("utf-8", "surrogateescape")
-        except OSError:
-            at = ""
+        at = item_at(self.place, event.shard)
         if not at:
             self._starts += 1
             if self._starts >= STARTS:
