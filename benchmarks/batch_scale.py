@@ -3,10 +3,10 @@
     python benchmarks/batch_scale.py                  100,000 items and a solver that is free
     python benchmarks/batch_scale.py --efficiency 200  200 pictures, one and two workers
 
-The free solver writes one file of 100 bytes for each item; everything else is as in a run: the plan,
-the locks, the folders that appear whole, hashes, fsync, the manifest. Memory is that of the process
-after each tenth of the items. --efficiency compares the wall time of two workers with the bare time
-of the same restorations in one process without a batch, divided by two.
+The free solver writes one file of 100 bytes for each item; everything else is as in a run: the
+plan, the locks, the folders that appear whole, hashes, fsync, the manifest. Memory is that of the
+process after each tenth of the items. --efficiency compares the wall time of two workers with the
+bare time of the same restorations in one process without a batch, divided by two.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,11 @@ def placed(
     try:
         write(part)
         line["files"] = {p.name: hash_of(p) for p in sorted(part.iterdir())}
-        told = line | {"files": sorted({*line["files"], MARKER}), "hashes": line["files"]}
+        told = (
+            {"invdiff": version("invdiff")}
+            | line
+            | {"files": sorted({*line["files"], MARKER}), "hashes": line["files"]}
+        )
         (part / MARKER).write_text(dumps(told) + "\n", encoding="utf-8")
         _place(part, folder)
     except OSError as error:

@@ -40,9 +40,10 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_system(folder: Path) -> bool:
-    """Wait until all of the file system that a folder is on is on the disk: one wait for many files.
+    """Wait until all that was written to the file system of a folder is on the disk.
 
-    False where the system has no such call: `sync` the files then. Raises OSError where it fails.
+    It is one wait for many files. False where the system has no such call: `sync` the files then.
+    Raises OSError where it fails.
     """
     call = _syncfs()
     if call is None:
