@@ -53,8 +53,8 @@ def test_the_same_bytes_by_whoever(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([*command, "--out", "here", "--workers", "0"]) == 3
     assert "3 of 4 items restored, 1 failed" in capsys.readouterr().out
     right = contents(Path("here"))
-    assert {f"items/0/p0.png/{name}" for name in
-            ("estimate.png", "mean.png", "sample-1.png", "sample-2.png", "std.npy")} <= set(right)  # fmt: skip
+    written = ("estimate.png", "mean.png", "sample-1.png", "sample-2.png", "std.npy")
+    assert {f"items/0/p0.png/{name}" for name in written} <= set(right)
     assert main([*command, "--out", "two", "--workers", "2"]) == 3
     assert contents(Path("two")) == right
     for rank in "01":

@@ -143,9 +143,9 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
 
 def test_what_another_process_holds_is_left_to_it(place: Place) -> None:
     code = (
-        "import sys; from invdiff.batch.place import Place\n"
-        f"with Place({str(place.out)!r}).holding(1) as mine:\n"
-        "    print(mine, flush=True); sys.stdin.read()"
+        "import fcntl, os, sys\n"
+        f"file = os.open({str(place.out / 'work/locks')!r}, os.O_RDWR)\n"
+        "fcntl.lockf(file, fcntl.LOCK_EX, 1, 1); print(True, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], text=True, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as other:  # fmt: skip

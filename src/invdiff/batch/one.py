@@ -8,13 +8,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from invdiff import __version__
 from invdiff.batch import archives
 from invdiff.batch.items import Item, seed_of
 from invdiff.batch.outputs import hash_of, placed, there, write_results
@@ -42,7 +42,7 @@ class Restorer:
         self.prior = recipe.loaded_prior()
         self._fits = set[tuple[Any, ...]]()
         self._about = {
-            "config": self.config, "invdiff": version("invdiff"),
+            "config": self.config, "invdiff": __version__,
             "torch": torch.__version__, "prior": self.prior.fingerprint,
         }  # fmt: skip
 

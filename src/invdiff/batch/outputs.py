@@ -8,12 +8,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from invdiff import __version__
 from invdiff.batch.items import Item
 from invdiff.batch.place import Place, dumps, unwritable
 from invdiff.core import InvdiffError
@@ -59,11 +59,8 @@ def placed(
     try:
         write(part)
         line["files"] = {p.name: hash_of(p) for p in sorted(part.iterdir())}
-        told = (
-            {"invdiff": version("invdiff")}
-            | line
-            | {"files": sorted({*line["files"], MARKER}), "hashes": line["files"]}
-        )
+        told = {"invdiff": __version__} | line | {"hashes": line["files"]}
+        told["files"] = sorted({*line["files"], MARKER})
         (part / MARKER).write_text(dumps(told) + "\n", encoding="utf-8")
         _place(part, folder)
     except OSError as error:

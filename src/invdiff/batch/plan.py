@@ -8,10 +8,10 @@ import json
 import math
 import shutil
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from invdiff import __version__
 from invdiff.batch.items import Item, Source, hashed, shard_of
 from invdiff.batch.place import FORMAT, PLANNED, Place, dumps, head, lines, unwritable, write_lines
 from invdiff.batch.recipe import Recipe
@@ -77,7 +77,7 @@ def _made(
             )
         shards = told["shards"] if told else math.ceil(count / (size or default_size(count)))
         known = {
-            "format": FORMAT, "invdiff": version("invdiff"), "source": list(source.words),
+            "format": FORMAT, "invdiff": __version__, "source": list(source.words),
             "recipe": recipe.as_dict(), "config": recipe.digest, "shards": shards,
         }  # fmt: skip
         before = told["items"] if told else 0
