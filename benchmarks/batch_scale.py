@@ -2,6 +2,7 @@
 
     python benchmarks/batch_scale.py                  100,000 items and a solver that is free
     python benchmarks/batch_scale.py --efficiency 200  200 pictures, one and two workers
+    python benchmarks/batch_scale.py --evaluation      of the prior `photo`, in CPU seconds
 
 The free solver writes one file of 100 bytes for each item; everything else is as in a run: the
 plan, the locks, the folders that appear whole, hashes, fsync, the manifest. Memory is that of the
@@ -32,6 +33,7 @@ from invdiff.batch.place import Place
 from invdiff.batch.plan import planned
 from invdiff.batch.recipe import Recipe
 from invdiff.batch.workers import Here, Processes, restorer
+from invdiff.priors.load import load_prior
 from invdiff.restoration.perform import perform
 
 MEGA = 1e6
@@ -129,16 +131,32 @@ def efficiency(folder: Path, number: int, side: int, steps: int) -> dict[str, fl
     return found
 
 
+def evaluation() -> dict[str, float]:
+    """CPU seconds of one evaluation of `photo` in one thread, by the side of the picture."""
+    torch.set_num_threads(1)
+    prior, found = load_prior("photo"), dict[str, float]()
+    for side in (48, 128, 256):
+        x = torch.zeros(1, 3, side, side)
+        prior.denoise(x, 0.1)
+        began = time.process_time()
+        prior.denoise(x, 0.1)
+        found[f"evaluation of {side} x {side}, CPU s"] = time.process_time() - began
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--efficiency", type=int, default=0, help="so many pictures")
     parser.add_argument("--side", type=int, default=48)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--evaluation", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="batch-scale-") as name:
         folder = Path(name)
-        if given.efficiency:
+        if given.evaluation:
+            found = evaluation()
+        elif given.efficiency:
             found = efficiency(folder, given.efficiency, given.side, given.steps)
         else:
             found = simulated(folder, given.items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -218,13 +219,20 @@ def _from_root(spec: str) -> str:
     return os.path.abspath(spec) if Path(spec).suffix == ".py" else spec
 
 
+def _example(task: str) -> str:
+    """The example of a task, with patterns for the files beside the image."""
+    rest = task_class(task).example.split()[1:]
+    near = [f"'{{stem}}-{word}'" if re.search(r"\.(png|npy)$", word) else word for word in rest]
+    return " ".join(["photos", *near])
+
+
 def help_on(name: str, args: Sequence[str]) -> str:
     """Help on the command, or on a task."""
     plugins.load_installed()
     task = next((a for a in args if a in TASKS), None)
     if task is not None:
         text = _parser(name, task).format_help().rstrip()
-        return f"{text}\n\n  invdiff {name} {task} photos --out restored"
+        return f"{text}\n\n  invdiff {name} {task} {_example(task)} --out restored"
     lines = [Parser(name, USAGE, ABOUT).format_help().rstrip(), "", "tasks:"]
     lines += [f"  {t:<20}{cls.summary()}" for t, cls in TASKS.items()]
     lines += ["", f"`invdiff {name} TASK --help` tells the options of a task; docs/batch.md tells"]
