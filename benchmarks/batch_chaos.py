@@ -33,6 +33,7 @@ import psutil
 import torch
 from PIL import Image
 
+import chaos
 from chaos import Child, start
 from invdiff.batch.place import Place
 from invdiff.batch.report import all_lines
@@ -43,6 +44,8 @@ OPTIONS = ["--noise", "0.1", "--steps", "3", "--samples", "2", "--quiet", "--sha
 TIMES = {"seconds"}
 """Fields of a line that differ between two runs that are alike."""
 BROKEN = "b/broken.png"
+PATIENCE = 900.0
+"""Seconds after which a batch is given up."""
 ENDS = (0, 3)
 """Exit codes of a batch that ended: with and without items that failed."""
 
@@ -262,7 +265,8 @@ class Trials:
 
 
 def warmed() -> None:
-    """Children find modules and weights in memory."""
+    """Children find modules and weights in memory, and have time on a busy machine."""
+    chaos.PATIENCE = PATIENCE
     torch.set_num_threads(1)
     load_prior("photo").denoise(torch.zeros(1, 3, 20, 24), 0.1)
 
