@@ -66,7 +66,8 @@ def test_the_same_bytes_by_whoever(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert main(["batch", "--status", "ranks"]) == 3
     assert "4 of 4 done, 1 of them failed" in capsys.readouterr().out
-    assert main(["restore", "inpaint", "in/0/bad.png", "--mask", "in/0/bad-mask.png"]) == 2
+    bad = str(tmp_path / "in/0/bad.png")
+    assert main(["restore", "inpaint", bad, "--mask", "in/0/bad-mask.png"]) == 2
     assert capsys.readouterr().err == f"invdiff: {json.loads(right['0/bad.png'])['error']}\n"
     picture(Path("in/0/bad.png"), 9)
     assert main([*command, "--out", "here", "--workers", "0", "--retry-failed"]) == 0
@@ -98,7 +99,8 @@ def test_what_is_wrong_in_any_case_is_said_once(
 
     monkeypatch.setitem(sys.modules, "ray", None)
     picture(tmp_path / "in/a.png", 0)
-    code = main(["batch", "denoise", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *more])
+    out = str(tmp_path / "out")
+    code = main(["batch", "denoise", str(tmp_path / "in"), "--noise", "0.1", "--out", out, *more])
     error = capsys.readouterr().err
     assert code == 2 and error.startswith("invdiff: ") and re.search(said, error), error
     assert not list((tmp_path / "out").glob("items/*"))
