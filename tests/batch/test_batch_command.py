@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +96,6 @@ def test_what_is_wrong_in_any_case_is_said_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Before any item is tried."""
-    import re
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     picture(tmp_path / "in/a.png", 0)
     out = str(tmp_path / "out")
