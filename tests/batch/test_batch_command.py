@@ -78,7 +78,7 @@ def test_the_same_bytes_by_whoever(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--steps", "0"], "--steps"),
+        (["--steps", "0"], "at least 1 step"),
         (["--noise", "loud"], "--noise expects a number"),
         (["--scale", "2"], "--scale does not belong to denoise"),
         (["--samples", "0"], "--samples is at least 1"),
@@ -99,7 +99,8 @@ def test_what_is_wrong_in_any_case_is_said_once(
     monkeypatch.setitem(sys.modules, "ray", None)
     picture(tmp_path / "in/a.png", 0)
     out = str(tmp_path / "out")
-    code = main(["batch", "denoise", str(tmp_path / "in"), "--noise", "0.1", "--out", out, *more])
+    code = main(["batch", "denoise", str(tmp_path / "in"), "--noise", "0.1", "--out", out, *more,
+                 "--quiet"])  # fmt: skip
     error = capsys.readouterr().err
     assert code == 2 and error.startswith("invdiff: ") and re.search(said, error), error
     assert not list((tmp_path / "out").glob("items/*"))

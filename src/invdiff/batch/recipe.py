@@ -94,16 +94,19 @@ class Recipe:
         if self.solver != "auto":
             own = {k: v for k, v in self.knobs.items() if not k.startswith("path.")}
             with_knobs(solver_class(self.solver)(), own)
+        if self.steps is not None:
+            named = self.kind.auto.solver if self.solver == "auto" else self.solver
+            solver_class(named)().with_steps(self.steps)
         torch_device(self.device)
         files = {
             name: os.path.abspath(value)
             for name, value in plain.items()
             if getattr(kinds[name], "from_file", kinds[name] is Path) and Path(str(value)).exists()
         }
-        named = self.prior
-        if named is not None and named not in BUILT_IN and local(named) is not None:
-            named = str(Path(named).resolve())
-        told = self.as_dict() | {"options": {**self.options, **files}, "prior": named}
+        prior = self.prior
+        if prior is not None and prior not in BUILT_IN and local(prior) is not None:
+            prior = str(Path(prior).resolve())
+        told = self.as_dict() | {"options": {**self.options, **files}, "prior": prior}
         return Recipe.of(told)
 
     def loaded_prior(self) -> Prior:
