@@ -27,7 +27,7 @@ from torch import Tensor
 
 import invdiff.operators as ops
 from invdiff.audit.distance import CELLS, UNCHANGED, mean_and_error
-from invdiff.commands import degrade, restore, tables
+from invdiff.commands import batch, degrade, restore, tables
 from invdiff.core import schedules as paths
 from invdiff.core.cache import CACHE
 from invdiff.core.rng import Rng
@@ -765,11 +765,11 @@ TEXTS = DOCS.parent / "src/invdiff/texts"
 def texts() -> dict[Path, str]:
     """Every stored text, by its file."""
     found = {name: "\n".join(tables.table(name)) for name in ("tasks", "solvers", "priors")}
-    for command in (restore, degrade):
+    for command in (restore, batch, degrade):
         name = command.__name__.rpartition(".")[2]
         found[f"{name}.help"] = command.help_on(name, [])
         for task, cls in TASKS.items():
-            if command is restore or cls.simulation() is not None:
+            if command is not degrade or cls.simulation() is not None:
                 found[f"{name}-{task}.help"] = command.help_on(name, [task])
     return {TEXTS / f"{name}.txt": text + "\n" for name, text in found.items()}
 

@@ -20,6 +20,7 @@ COMMANDS = {
         "restore",
         "restore a photograph, an MR image, a CT slice, with the uncertainty shown",
     ),
+    "batch": ("batch", "restore many images, on one machine or on many"),
     "degrade": ("degrade", "make a measurement of a clean image, for trying and for benchmarks"),
     "solvers": ("tables", "which solver can do which task, and why others cannot"),
     "tasks": ("tables", "what can be restored, and what each task must be told"),

@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "plugins": {"plugins"},
     "testing": {"testing"},
     "restoration": {"restoration"},
+    "batch": {"batch"},
     "train": {"train"},
     "audit": {"audit"},
     "cite": {"cite"},

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from invdiff.batch.settings import BatchOptions
 from invdiff.commands.common import FileOptions, PriorOptions, RunOptions
 from invdiff.commands.parser import Given, Parser, read_config
 from invdiff.core import InvdiffError, nearest
@@ -17,7 +18,7 @@ from invdiff.tasks import TASKS
 
 ALONE = {
     flag(name)
-    for cls in (RunOptions, PriorOptions, FileOptions)
+    for cls in (RunOptions, PriorOptions, FileOptions, BatchOptions)
     for name, kind in hints(cls).items()
     if kind is bool
 }

@@ -39,6 +39,25 @@ def sync_tree(folder: Path) -> None:
     sync(folder)
 
 
+def sync_system(folder: Path) -> bool:
+    """Wait until all that was written to the file system of a folder is on the disk.
+
+    It is one wait for many files. False where the system has no such call: `sync` the files then.
+    Raises OSError where it fails.
+    """
+    call = _syncfs()
+    if call is None:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if call(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one move: at any time it holds the text of before or the new one."""
     part = path.with_name(f"{path.name}.{token_hex(4)}")
@@ -95,6 +114,13 @@ def swap(new: Path, target: Path) -> Path:
             rename_new(old, target)
             raise
     return old
+
+
+@functools.cache
+def _syncfs() -> Callable[[int], int] | None:
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
 
 
 @functools.cache

@@ -119,14 +119,7 @@ def prepare(
     samples, seed = convert(int, samples, "samples"), convert(int, seed, "seed")
     batch = None if batch is None else convert(int, batch, "batch")
     want, precision = convert(Want, want, "want"), convert(Precision, precision, "precision")
-    for key, number in (("samples", samples), ("batch", 1 if batch is None else batch)):
-        if not 1 <= number <= MOST:
-            if number < 1:
-                raise InvdiffError(f"--{key} is at least 1, found {number}.")
-            raise InvdiffError(
-                f"--{key} is at most {MOST}, found {number}; colour pictures of 256 x 256 would "
-                f"take {in_words(number * 4 * PIXELS)} of memory."
-            )
+    checked_counts(samples, batch)
     task.check_input(Path(file))
     device, more = torch_device(device), dict(prior_options or {})
     if isinstance(prior, Prior):
@@ -182,6 +175,18 @@ def prepare(
         out or Path(f"restored-{stem}"), m.view, facts, tensors, tuple(lines), False,
         best[0] if best else None, want,
     )  # fmt: skip
+
+
+def checked_counts(samples: int, batch: int | None) -> None:
+    """Raise InvdiffError for numbers of samples that no run has."""
+    for key, number in (("samples", samples), ("batch", 1 if batch is None else batch)):
+        if not 1 <= number <= MOST:
+            if number < 1:
+                raise InvdiffError(f"--{key} is at least 1, found {number}.")
+            raise InvdiffError(
+                f"--{key} is at most {MOST}, found {number}; colour pictures of 256 x 256 would "
+                f"take {in_words(number * 4 * PIXELS)} of memory."
+            )
 
 
 def _solver(task: Task, solver: str | Solver, problem: Problem) -> tuple[Solver, str]:

@@ -225,8 +225,19 @@ def _write(done: Restoration, folder: Path) -> None:
     sample there is no uncertainty. Of weighted samples the pictures are resampled ones;
     run.safetensors, which is written first, holds all.
     """
-    view = done.view
     done.result.write(folder)
+    write_images(done, folder)
+    if done.spread:
+        std, path = done.view.std(done._values()), folder / "uncertainty.png"
+        count = done.result.resampled().shape[1]
+        uncertainty_picture(done.view.shown(std), count, path, done.view.scale)
+    _sheet(done, folder / "overview.png")
+    record.add_files(folder)
+
+
+def write_images(done: Restoration, folder: Path) -> None:
+    """Write estimate, sample-K and what stands for the samples, as the view writes an image."""
+    view = done.view
     if done.result.estimate is not None:
         view.save(folder, "estimate", view.values(stacked(done.result.estimate[:, None]))[0])
     if done.drawn:
@@ -238,12 +249,6 @@ def _write(done: Restoration, folder: Path) -> None:
             for i, sample in enumerate(values, 1):
                 view.save(folder, f"sample-{i}", sample)
             view.save(folder, view.stands, stands)
-            if done.spread:
-                std = view.std(values)
-                path = folder / "uncertainty.png"
-                uncertainty_picture(view.shown(std), len(values), path, view.scale)
-    _sheet(done, folder / "overview.png")
-    record.add_files(folder)
 
 
 def _sheet(done: Restoration, path: Path) -> None:

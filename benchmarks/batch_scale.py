@@ -1,0 +1,169 @@
+"""What `invdiff batch` costs beside the network: per item, per shard, and in memory.
+
+    python benchmarks/batch_scale.py                  100,000 items and a solver that is free
+    python benchmarks/batch_scale.py --efficiency 200  200 pictures, one and two workers
+    python benchmarks/batch_scale.py --evaluation      of the prior `photo`, in CPU seconds
+
+The free solver writes one file of 100 bytes for each item; everything else is as in a run: the
+plan, the locks, the folders that appear whole, hashes, fsync, the manifest. Memory is that of the
+process after each tenth of the items. --efficiency compares the wall time of two workers with the
+bare time of the same restorations in one process without a batch, divided by two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from invdiff.batch.drive import count, drive
+from invdiff.batch.items import Item, Source, seed_of
+from invdiff.batch.outputs import placed
+from invdiff.batch.place import Place
+from invdiff.batch.plan import planned
+from invdiff.batch.recipe import Recipe
+from invdiff.batch.workers import Here, Processes, restorer
+from invdiff.priors.load import load_prior
+from invdiff.restoration.perform import perform
+
+MEGA = 1e6
+
+
+@dataclass(frozen=True)
+class Simulated(Source):
+    """So many items that are no files."""
+
+    number: int = 0
+
+    def items(self, passed: Any = None) -> Iterator[Item]:
+        for i in range(self.number):
+            yield Item(f"{i // 1000:04}/{i:08}.png", f"/nowhere/{i:08}.png")
+
+
+def free(place: Place, item: Item) -> dict[str, Any]:
+    """An item that costs nothing: a file of 100 bytes."""
+    line = {
+        "id": item.id,
+        "seed": seed_of(0, item.id),
+        "warnings": [],
+        "misfit": {"samples": [1.0]},
+    }
+    return placed(place, item, line, lambda folder: _write(folder / "estimate.png"))
+
+
+def _write(path: Path) -> None:
+    path.write_bytes(bytes(100))
+
+
+def simulated(folder: Path, number: int) -> dict[str, float]:
+    """Seconds for each item and for the plan, and memory, with a solver that is free."""
+    place, recipe = Place(folder / "out"), Recipe("denoise", {"noise": "0.1"})
+    began = time.perf_counter()
+    planned(place, Simulated(("simulated",), number=number), recipe)
+    plan = time.perf_counter() - began
+    process, memory, done = psutil.Process(), list[float](), 0
+
+    def progress(ok: bool) -> None:
+        nonlocal done
+        done += 1
+        if done % (number // 10) == 0:
+            memory.append(process.memory_info().rss / MEGA)
+
+    began, before = time.perf_counter(), process.cpu_times()
+    drive(place, Here(place, free), progress=progress)
+    spent, after = time.perf_counter() - began, process.cpu_times()
+    cpu = after.user + after.system - before.user - before.system
+    began = time.perf_counter()
+    assert count(place).done == number
+    looked = time.perf_counter() - began
+    manifest = sum(p.stat().st_size for p in (folder / "out/manifest").iterdir())
+    plans = sum(p.stat().st_size for p in (folder / "out/plan").iterdir())
+    return {
+        "items": number, "shards": place.told()["shards"], "plan, ms an item": 1e3 * plan / number,
+        "run, ms an item": 1e3 * spent / number, "run, CPU ms an item": 1e3 * cpu / number,
+        "looking, s": looked,
+        "manifest, bytes an item": manifest / number, "plan, bytes an item": plans / number,
+        "memory after a tenth, MB": memory[0], "memory at the end, MB": memory[-1],
+    }  # fmt: skip
+
+
+def efficiency(folder: Path, number: int, side: int, steps: int) -> dict[str, float]:
+    """Wall time of one and of two workers, beside the bare time of the restorations."""
+    for i in range(number):
+        pixels = np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        (folder / "in").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / "in" / f"{i:04}.png")
+    recipe = Recipe("denoise", {"noise": "0.1"}, steps=steps, samples=2)
+    source, found = Source((str(folder / "in"),)), dict[str, float]()
+    torch.set_num_threads(1)
+    bare = Place(folder / "bare")
+    planned(bare, source, recipe)
+    prior, items = restorer(bare).prior, list(source.items())
+    began = time.perf_counter()
+    for item in items:
+        perform(recipe.job(item, Path(item.path), prior), quiet=True)
+    found["bare, s"] = time.perf_counter() - began
+    for workers in (1, 2):
+        place = Place(folder / f"workers-{workers}")
+        planned(place, source, recipe)
+        first: list[float] = []
+        began = time.perf_counter()
+        drive(
+            place, Processes(place, workers),
+            progress=lambda ok, f=first: f.append(time.perf_counter()),
+        )  # fmt: skip
+        wall = time.perf_counter() - began
+        found[f"{workers} workers, s"] = wall
+        found[f"{workers} workers, s to the first item"] = first[0] - began
+        found[f"{workers} workers, wall of ideal"] = wall / (found["bare, s"] / workers)
+        after = (wall - (first[0] - began)) / (found["bare, s"] / workers)
+        found[f"{workers} workers, without the start"] = after
+    return found
+
+
+def evaluation() -> dict[str, float]:
+    """CPU seconds of one evaluation of `photo` in one thread, by the side of the picture."""
+    torch.set_num_threads(1)
+    prior, found = load_prior("photo"), dict[str, float]()
+    for side in (48, 128, 256):
+        x = torch.zeros(1, 3, side, side)
+        prior.denoise(x, 0.1)
+        began = time.process_time()
+        prior.denoise(x, 0.1)
+        found[f"evaluation of {side} x {side}, CPU s"] = time.process_time() - began
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--efficiency", type=int, default=0, help="so many pictures")
+    parser.add_argument("--side", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--evaluation", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="batch-scale-") as name:
+        folder = Path(name)
+        if given.evaluation:
+            found = evaluation()
+        elif given.efficiency:
+            found = efficiency(folder, given.efficiency, given.side, given.steps)
+        else:
+            found = simulated(folder, given.items)
+    for what, value in found.items():
+        print(f"{what:<40}{value:.4g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Archives of measurements: tar files, as webdataset names their members, read in place."""
+
+from __future__ import annotations
+
+import itertools
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from invdiff.core import InvdiffError
+
+T = TypeVar("T")
+TARS = (".tar",)
+"""Endings of archives whose members are read; a compressed one has no place to jump to."""
+BESIDE = {".json", ".txt", ".cls", ".cls2", ".caption", ".md", ".csv", ".yaml"}
+"""Endings of members that tell of an image and are none."""
+
+
+def members(item: Any, make: Callable[[str, str, dict[str, Any]], T]) -> Iterator[T]:
+    """The members of an item that is an archive, as items; else the item itself.
+
+    The id of a member is the archive's and the member's name. Members that follow one another and
+    share a key, as webdataset has them (the name up to the first point), are told to each other.
+    """
+    if Path(item.path).suffix.lower() not in TARS:
+        yield item
+        return
+    try:
+        with tarfile.open(item.path, "r:") as archive:
+            for _, group in itertools.groupby(filter(_is_file, archive), key=_key):
+                found = {m.name: [m.offset_data, m.size] for m in group}
+                for name in found:
+                    if PurePosixPath(name).suffix.lower() not in BESIDE:
+                        near = {k: v for k, v in found.items() if k != name}
+                        at = {"member": name, "at": found[name], "near": near}
+                        yield make(f"{item.id}/{PurePosixPath(name)}", item.path, at)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise InvdiffError(
+            f"{item.path} cannot be read as a tar file ({reason}); make it again, without "
+            "compression."
+        ) from None
+
+
+def _is_file(member: tarfile.TarInfo) -> bool:
+    at = PurePosixPath(member.name)
+    return member.isfile() and not (at.is_absolute() or ".." in at.parts or at.name[:1] == ".")
+
+
+def _key(member: tarfile.TarInfo) -> tuple[str, str]:
+    at = PurePosixPath(member.name)
+    return str(at.parent), at.name.partition(".")[0]
+
+
+def unpacked(path: str, within: dict[str, Any], folder: Path) -> Path:
+    """A member, and those of its key, as files in a folder; the path of the member.
+
+    Raises InvdiffError where the archive is no longer there, or cut.
+    """
+    for name, (at, size) in {within["member"]: within["at"], **within["near"]}.items():
+        try:
+            with open(path, "rb") as file:
+                file.seek(at)
+                found = file.read(size)
+        except OSError as error:
+            raise InvdiffError(f"{path} cannot be read ({error.strerror}).") from None
+        if len(found) != size:
+            raise InvdiffError(f"{path} is cut: it ends within {name}.")
+        (folder / PurePosixPath(name).name).write_bytes(found)
+    return folder / PurePosixPath(within["member"]).name

@@ -1,0 +1,187 @@
+"""The items of a batch: one measurement each, with a name that is the same on every machine."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from invdiff.batch import archives
+from invdiff.core import InvdiffError
+from invdiff.scans.dicom_files import is_dicom
+
+LISTS = (".txt", ".lst")
+"""Endings of files that list items, a path a line."""
+OTHERS = {
+    ".txt", ".lst", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".html",
+    ".xml", ".log", ".db", ".ini", ".py", ".ipynb", ".sh", ".toml", ".pdf", ".zip", ".gz", ".xz",
+    ".part", ".tmp",
+}  # fmt: skip
+"""Endings in folders of what is no measurement; a list, or a glob with the ending, takes them."""
+PROBED = 20
+"""Files of a folder that are looked at, to tell a DICOM series."""
+SEED_BYTES = 6
+"""Of a seed: whole numbers that JSON readers keep exactly."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One measurement. id: its name, a relative path with /. path: of its file, absolute.
+
+    within: where it lies in the file, for one of several of an archive.
+    """
+
+    id: str
+    path: str
+    within: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        plain: dict[str, Any] = {"id": self.id, "path": self.path}
+        return plain | ({"within": self.within} if self.within else {})
+
+
+def hashed(text: str) -> bytes:
+    """SHA-256 of a text; file names that are no UTF-8 too."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+def shard_of(name: str, shards: int) -> int:
+    """The shard of an item: a function of its id alone."""
+    return int.from_bytes(hashed(name)[:8], "big") % shards
+
+
+def seed_of(seed: int, name: str) -> int:
+    """The seed of an item: a function of the run's seed and the item's id."""
+    return int.from_bytes(hashed(f"{seed}/{name}")[:SEED_BYTES], "big")
+
+
+def beside(pattern: str, item: Item) -> str:
+    """A pattern with {stem}, {name} and {dir} of an item; a relative one from the item's folder.
+
+    Of a member of an archive it is the id of another one.
+    """
+    at = PurePosixPath(item.id)
+    text = pattern.replace("{stem}", at.stem).replace("{name}", at.name)
+    text = text.replace("{dir}", str(at.parent))
+    if item.within:
+        return os.path.normpath(os.path.join(str(at.parent), text))
+    return os.path.normpath(os.path.join(os.path.dirname(item.path), text))
+
+
+def is_pattern(value: Any) -> bool:
+    """Whether a value of an option differs from item to item."""
+    return isinstance(value, str) and any(k in value for k in ("{stem}", "{name}", "{dir}"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where items come from.
+
+    words: folders, globs, files, lists of files; patterns: of what lies beside items, which is none
+    itself. apart: a folder that is passed over, the one of the results. folders: whether the task
+    takes a folder of DICOM files as one item.
+    """
+
+    words: tuple[str, ...]
+    patterns: tuple[str, ...] = ()
+    apart: Path | None = None
+    folders: bool = False
+
+    def items(self, passed: Callable[[str], None] = lambda path: None) -> Iterator[Item]:
+        """All items, in whatever order. passed(path): called for files that are no measurement.
+
+        Raises InvdiffError for a source that is not there.
+        """
+        if len(self.words) > 1:
+            yield from self._named(self.words, Path.cwd())
+            return
+        (word,) = self.words
+        path = Path(word)
+        if path.is_dir():
+            yield from self._apart(lambda: self._folder(path, path, passed))
+        elif path.is_file() and path.suffix.lower() in LISTS:
+            yield from self._named(_lines(path), path.parent)
+        elif path.is_file():
+            yield from archives.members(Item(path.name, os.path.abspath(path)), Item)
+        elif glob.has_magic(word):
+            yield from self._apart(lambda: self._glob(word))
+        else:
+            raise InvdiffError(
+                f"There is no {word}; IN is a folder, a glob in quotes, files, or a list (.txt)."
+            )
+
+    def _apart(self, found: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+        """Items but those that lie beside others by a pattern."""
+        near = {beside(p, item) for item in found() for p in self.patterns} if self.patterns else ()
+        yield from (i for i in found() if (i.id if i.within else i.path) not in near)
+
+    def _folder(self, root: Path, folder: Path, passed: Callable[[str], None]) -> Iterator[Item]:
+        with os.scandir(folder) as entries:
+            inner = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        files = [e for e in inner if not e.is_dir()]
+        if self.folders and any(is_dicom(Path(e.path)) for e in files[:PROBED] if e.is_file()):
+            name = root.absolute().name if folder == root else folder.relative_to(root).as_posix()
+            yield Item(name, os.path.abspath(folder))
+            files = []
+        names = {e.name for e in files}
+        for e in files:
+            stem, ending = os.path.splitext(e.name)
+            if ending.lower() in OTHERS or (ending == ".hdr" and f"{stem}.cfl" in names):
+                passed(e.path)
+                continue
+            name = Path(e.path).relative_to(root).as_posix()
+            yield from archives.members(Item(name, os.path.abspath(e.path)), Item)
+        for e in inner:
+            if e.is_dir(follow_symlinks=False) and not self._is_apart(e.path):
+                yield from self._folder(root, Path(e.path), passed)
+
+    def _is_apart(self, folder: str) -> bool:
+        return self.apart is not None and os.path.realpath(folder) == os.path.realpath(self.apart)
+
+    def _glob(self, word: str) -> Iterator[Item]:
+        parts = Path(word).parts
+        fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+        root = Path(*parts[:fixed]) if fixed else Path()
+        out = None if self.apart is None else os.path.realpath(self.apart) + os.sep
+        for found in glob.iglob(word, recursive=True):
+            within = out is not None and os.path.realpath(found).startswith(out)
+            if os.path.isfile(found) and not within:
+                item = Item(Path(found).relative_to(root).as_posix(), os.path.abspath(found))
+                yield from archives.members(item, Item)
+
+    def _named(self, words: Sequence[str], folder: Path) -> Iterator[Item]:
+        """Items of paths, from a folder; an id is the path without what leads upwards."""
+        found = [Item(name_of(word), os.path.abspath(folder / word)) for word in words]
+        seen = {item.id for item in found}
+        for item in found:
+            above = next((str(p) for p in PurePosixPath(item.id).parents if str(p) in seen), None)
+            if above is not None:
+                raise InvdiffError(
+                    f"The items {above} and {item.id} cannot both have a folder of results; give "
+                    "them in two batches."
+                )
+        yield from found
+
+
+def name_of(path: str) -> str:
+    """The id of a path in a list."""
+    parts = [p for p in Path(os.path.normpath(path)).parts if p not in (os.sep, "..", "/")]
+    if not parts or "\0" in path:
+        raise InvdiffError(f"{path!r} names no file; a list has a path a line.")
+    return "/".join(parts)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise InvdiffError(f"{path} cannot be read ({error.strerror}).") from None
+    found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not found:
+        raise InvdiffError(f"{path} lists no file; it has a path a line.")
+    return found
