@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -58,9 +59,15 @@ class Served:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`invdiff app` on a free port."""
+    with serve(tmp_path_factory.mktemp("page"), "--upload", "40") as page:
+        yield page
+
+
+@contextlib.contextmanager
+def serve(folder: Path, *options: str) -> Iterator[Served]:
+    """`invdiff app` on a free port, with some options, in a process and a folder of its own."""
     if find_spec("gradio") is None:
         pytest.skip("gradio is not installed, so the page is NOT tested: pip install '.[app]'")
-    folder = tmp_path_factory.mktemp("page")
     (folder / "lock").mkdir()
     (folder / "lock" / "sitecustomize.py").write_text(LOCK)
     (folder / "tmp").mkdir()
@@ -72,7 +79,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "PYTHONPATH": path, "TMPDIR": str(folder / "tmp"), "INVDIFF_TEST_CALLS": str(calls),
         "INVDIFF_CACHE": "off", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
-    command = [sys.executable, "-m", "invdiff", "app", "--port", "0", "--upload", "40"]
+    command = [sys.executable, "-m", "invdiff", "app", "--port", "0", *options]
     with log.open("w") as out:
         process = subprocess.Popen(
             command, env=os.environ | told, stdout=out, stderr=out, cwd=folder
@@ -84,7 +91,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(said.split()[1], folder / "tmp", process.pid, calls)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
     assert process.returncode == 0, log.read_text()
     assert calls.read_text() == ""  # nothing was asked of other hosts
     assert not [p for p in (folder / "tmp").iterdir() if p.name.startswith("invdiff-page-")]

@@ -6,10 +6,11 @@ import asyncio
 import io
 import json
 import os
+import stat
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -103,10 +104,14 @@ def test_a_zip_gives_two_members_and_no_more(visits: Visits, intake: Intake) -> 
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("../../outside.txt", "x")
         archive.writestr("../run.json", "{}")
-        archive.writestr("a/run.safetensors", b"0")
+        link = zipfile.ZipInfo("a/run.safetensors")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
     room = visits.of("one").room("r")
     intake.take_run([upload(visits, "run.zip", file.getvalue())], room)
     assert sorted(p.name for p in room.iterdir()) == ["run.json", "run.safetensors", "run.zip"]
+    assert (room / "run.safetensors").read_bytes() == b"/etc/passwd"  # a link is no link any more
+    assert not (room / "run.safetensors").is_symlink()
     assert not (visits.root / "outside.txt").exists() and not (room.parent / "run.json").exists()
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -283,7 +288,7 @@ def test_the_measurement_is_not_its_header(tmp_path: Path) -> None:
 
 def test_the_line_is_kept_and_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     """One worker: a second job waits, a third is turned away; one is killed, the next is done."""
-    from invdiff.app.messages import Done, Failed, Running, Stopped, Waiting
+    from invdiff.app.messages import Begun, Done, Failed, Running, Stopped, Waiting
     from invdiff.app.pool import Pool
 
     photo = tmp_path / "photo.npy"
@@ -309,12 +314,28 @@ def test_the_line_is_kept_and_a_worker_that_dies_is_replaced(tmp_path: Path) -> 
         assert isinstance([m for m in second if m is not None][-1], Done)
         assert (tmp_path / "b" / "sample-1.png").is_file()
         third = pool.run(asked("d", 20_000), halt.is_set)
-        assert any(isinstance(m, Running) for m in third)
+        assert any(isinstance(m, Running) and m.steps_done for m in third)
         halt.set()
         ended = [m for m in third if m is not None][-1]
         assert isinstance(ended, Stopped) and ended.kept and ended.steps == 20_000
-        assert checkpoint_folder(tmp_path / "d").is_dir() and not (tmp_path / "d").exists()
+        kept = checkpoint_folder(tmp_path / "d")
+        assert kept.is_dir() and not (tmp_path / "d").exists()
+        more = replace(asked("d", 20_000), resume=True)
+        again = [m for m in pool.run(more, halt.is_set) if isinstance(m, Stopped)][-1]
+        assert again.steps_done >= ended.steps_done and again.kept
         halt.clear()
+        (tensors,) = kept.glob("*.safetensors")
+        tensors.write_bytes(tensors.read_bytes()[:-1])  # what is broken is told, and not begun anew
+        assert [m for m in pool.run(more, halt.is_set) if m and not isinstance(m, Begun)] == [
+            Failed(
+                "What was stopped cannot go on, because its checkpoint is broken or of other "
+                "files; press Restore to begin anew."
+            )
+        ]
+        anew = [m for m in pool.run(asked("d", 1), halt.is_set) if m is not None]
+        assert isinstance(anew[-1], Done) and not kept.exists()
+        gone = [m for m in pool.run(more, halt.is_set) if m and not isinstance(m, Begun)]
+        assert [type(m) for m in gone] == [Failed] and "not there any more" in gone[0].text
         wrong = [m for m in pool.run(asked("e", 1), halt.is_set) if m is not None]
         assert isinstance(wrong[-1], Done)
         missing = AskedJob("jpeg", str(tmp_path / "none.png"), str(tmp_path / "f"))

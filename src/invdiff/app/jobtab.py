@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,7 @@ class JobTab:
         asked = visit.kept.get(f"{self.name}.stopped")
         if asked is None:
             raise InvdiffError("There is no stopped run to go on with.")
-        yield from self._run(visit, asked)
+        yield from self._run(visit, replace(asked, resume=True))
 
     def _repeat(self, visit: Visit, paths: list[str] | None) -> Iterator[dict[Any, Any]]:
         folder = self.site.intake.take_run(paths or [], visit.room("again"))
