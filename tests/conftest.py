@@ -69,7 +69,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
         def _split_scope(self, nodeid: str) -> str:
             file, _, name = nodeid.partition("::")
-            if file.endswith(("app/test_browser.py", "app/test_programs.py")):
+            if file.rpartition("/")[0].endswith("tests/app") and "test_intake" not in file:
                 return "app"  # one server, and one browser
             split = file.endswith("contract/test_solvers.py") and "[" in name
             return file + name[name.index("[") :] if split else file

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,69 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from visitor import Visitor
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-PATIENCE = 90_000
-"""Milliseconds, on a machine that has other things to do."""
-
-
-class Visitor:
-    """One open page. errors: of its console; outside: requests that leave the machine."""
-
-    def __init__(self, page: Any, url: str) -> None:
-        self.page, self.errors, self.outside = page, list[str](), list[str]()
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda e: self.errors.append(str(e)))
-        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        page.on("request", lambda r: self._requested(r.url, url))
-        page.goto(url)
-        page.wait_for_selector("#restore-go")
-
-    def _requested(self, asked: str, url: str) -> None:
-        if not asked.startswith((url, "data:", "blob:")):
-            self.outside.append(asked)
-
-    def upload(self, path: Path, tab: str = "restore") -> str:
-        """Give a measurement; what the page says to it."""
-        before = self.said(tab)
-        self.page.set_input_files(f"#{tab}-file input[type=file]", str(path))
-        return self.until(lambda s: s != before and path.name[:8] in s or self.wrong(tab), tab)
-
-    def said(self, tab: str = "restore") -> str:
-        return str(self.page.inner_text(f"#{tab}-status")).strip()
-
-    def wrong(self, tab: str = "restore") -> bool:
-        return bool(self.page.query_selector(f"#{tab}-status .iv-wrong"))
-
-    def until(self, met: Callable[[str], Any], tab: str = "restore") -> str:
-        """What the page says when it is what was waited for."""
-        end = time.monotonic() + PATIENCE / 1000
-        while not met(said := self.said(tab)):
-            assert time.monotonic() < end, said
-            self.page.wait_for_timeout(50)
-        return said
-
-    def choose(self, name: str, text: str) -> None:
-        """Choose in a drop-down list."""
-        self.page.click(f"#{name} input")
-        self.page.click(f'ul[role=listbox] li:has-text("{text}")')
-
-    def open(self, title: str) -> None:
-        """Open a part that is folded."""
-        self.page.click(f'.tabitem:visible button:has-text("{title}")')
-
-    def quick(self, want: str = "samples", samples: int = 2, steps: int = 2) -> None:
-        """Few samples in few steps."""
-        self.open("How it is run")
-        self.choose("restore-want", want)
-        self.page.fill("#restore-samples input", str(samples))
-        self.page.fill("#restore-steps input", str(steps))
-
-    def download(self) -> zipfile.ZipFile:
-        """The zip of the results."""
-        with self.page.expect_download() as found:
-            self.page.click("#restore-zip")
-        return zipfile.ZipFile(io.BytesIO(Path(found.value.path()).read_bytes()))
 
 
 @pytest.fixture
@@ -91,14 +29,6 @@ def visit(chromium: Any, served: Any) -> Iterator[Callable[..., Any]]:
     for visitor in opened:
         assert visitor.errors == [] and visitor.outside == []
         visitor.page.context.close()
-
-
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "alpacas.png"
-    with Image.open(Path(__file__).parents[2] / "examples" / "alpacas-small.png") as image:
-        image.convert("RGB").crop((20, 20, 52, 44)).save(path)
-    return path
 
 
 def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, served: Any) -> None:
@@ -270,7 +200,7 @@ def test_compare_and_scans(visit: Any) -> None:
     v.until(lambda s: "ready" in s, "scans")
     page.click('.tabitem:visible button:has-text("How it is run")')
     v.choose("scans-want", "samples")
-    page.fill("#scans-steps input", "1")
+    page.fill("#scans-steps :is(input, textarea)", "1")
     page.fill("#scans-samples input", "1")
     page.click("#scans-go")
     v.until(lambda s: s == "Done." or v.wrong("scans"), "scans")

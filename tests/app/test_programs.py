@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from serving import answer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 QUICK = {"samples": 1, "steps": 1, "want": "samples", "seed": 3}
@@ -33,28 +32,6 @@ def ask(client: Any, file: Path, task: str = "denoise", **options: Any) -> Any:
 
     told = {"noise": "0.1"} | options if task == "denoise" else options
     return client.predict(task, [handle_file(str(file))], told, QUICK, api_name="/restore")
-
-
-def answer(
-    url: str,
-    body: bytes | None = None,
-    kind: str = "application/json",
-    headers: dict[str, str] | None = None,
-) -> tuple[int, bytes]:
-    """(status, body) of an answer; the body of a refusal is not read. Its connection is closed.
-    The status is 0 where the server hung up while it was still told."""
-    asked = urllib.request.Request(url, body, {"Content-Type": kind} | (headers or {}))
-    try:
-        with urllib.request.urlopen(asked, timeout=120) as found:
-            return found.status, found.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, b""
-    except ConnectionError:
-        return 0, b""
-    except urllib.error.URLError as error:
-        assert isinstance(error.reason, ConnectionError), error
-        return 0, b""
 
 
 def refused(client: Any, file: Path, task: str = "denoise", **options: Any) -> str:

@@ -122,7 +122,8 @@ class JobTab:
 
     def _connect(self) -> None:
         event, said = self.site.event, self.said
-        seen = [self.said, self.input, self.on, *([self.editor] if self.photos else [])]
+        seen = [self.said, self.input, self.on]
+        seen += [self.editor, *self.box] if self.photos else []
         self.file.upload(event(self._uploaded, said), self.file, seen, **QUIET)
         self.example.input(
             event(self._exampled, said), self.example, [*seen, *self.form.outputs], **QUIET
@@ -166,6 +167,8 @@ class JobTab:
             save_picture(picture, photo.pixels.nan_to_num())
             visit.kept["photo.size"] = (photo.size[1], photo.size[0])
             about = f" ({photo.about})"
+            whole = (0, 0, photo.size[1], photo.size[0])
+            found |= dict(zip(self.box, whole, strict=True))
             found[self.input] = gr.update(value=picture, visible=True)
             found[self.editor] = {"background": str(picture), "layers": [], "composite": None}
         visit.kept[f"{self.name}.file"] = file
