@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from visitor import Visitor
 
+COPY = """(bytes) => navigator.clipboard.write([
+  new ClipboardItem({"image/png": new Blob([new Uint8Array(bytes)], {type: "image/png"})})])"""
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -50,7 +52,7 @@ def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, ser
     page.mouse.move(middle[0] + 20, middle[1] + 6, steps=4)
     page.mouse.up()
     page.wait_for_timeout(300)
-    v.quick("both", samples=3, steps=24)
+    v.quick("both", samples=3, steps=16)
     page.click("#restore-go")
     seen = set()
     while len(seen) < 2:  # previews change
@@ -68,7 +70,7 @@ def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, ser
     page.click("#restore-resume")
     v.until(lambda s: s == "Done.")
     inside = v.download()
-    command = f"restore inpaint {photo} --mask {tmp_path / 'mask.png'} --samples 3 --steps 24"
+    command = f"restore inpaint {photo} --mask {tmp_path / 'mask.png'} --samples 3 --steps 16"
     assert main([*command.split(), "--out", str(tmp_path / "out"), "--quiet"]) == 0
     for name in ("estimate.png", "sample-1.png", "sample-3.png", "mean.png", "uncertainty.png"):
         assert inside.read(name) == (tmp_path / "out" / name).read_bytes(), name
@@ -120,7 +122,7 @@ def test_two_visitors_and_what_is_left(
         assert found.status == (403 if private else 200), path  # copies have unguessable names
     one.page.context.close()
     one.errors.clear()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while left := [p for p in served.files if "secret-of-one" in str(p)]:
         assert time.monotonic() < end, left
         time.sleep(0.2)
@@ -154,6 +156,43 @@ def test_keyboard_alone(visit: Any, photo: Path) -> None:
     to("#restore-stop")
     page.keyboard.press("Enter")
     v.until(lambda s: "Stopped" in s)
+
+
+def test_paste_name_and_repeat(visit: Any, photo: Path, tmp_path: Path) -> None:
+    """A file that is no image, one whose name is markup, and one from the clipboard; a run that is
+    repeated from its zip has the same bytes."""
+    v = visit(permissions=["clipboard-read", "clipboard-write"])
+    page = v.page
+    (tmp_path / "text.png").write_text("no image")
+    assert v.upload(tmp_path / "text.png").startswith("text.png is not an image that can be read")
+    page.click("#restore-go")
+    v.until(lambda s: "The file is missing" in s)
+    evil = tmp_path / "<img src=x onerror=alert(1)>.png"
+    evil.write_bytes(photo.read_bytes())
+    assert v.upload(evil).startswith("_img src_x onerror_alert_1__.png (")
+    assert not page.query_selector("#restore-status img, #restore-file img[src=x]")
+    v.until(lambda s: "ready" in s)
+    page.evaluate(COPY, list(photo.read_bytes()))
+    page.locator("body").press("Control+V")
+    v.until(lambda s: s.startswith("image.png") and "24" in s and "ready" in s)
+    v.choose("restore-task", "(denoise)")
+    page.fill("#restore-denoise-noise :is(input, textarea)", "0.1")
+    v.quick(samples=1, steps=1)
+    page.click("#restore-go")
+    v.until(lambda s: s == "Done." or v.wrong())
+    with v.download() as inside:
+        first, run = inside.read("sample-1.png"), inside.fp
+        run.seek(0)
+        (tmp_path / "run.zip").write_bytes(run.read())
+    v.open("Repeat a run")
+    page.set_input_files("#restore-run input[type=file]", str(tmp_path / "run.zip"))
+    page.wait_for_selector('#restore-run:has-text("run")')
+    page.fill("#restore-seed input", "5")  # told by the run, not by the form
+    page.click("#restore-again")
+    v.until(lambda s: s not in ("Done.", ""))
+    assert v.until(lambda s: s == "Done." or v.wrong()) == "Done."
+    with v.download() as inside:
+        assert inside.read("sample-1.png") == first
 
 
 def test_a_narrow_screen_in_the_dark(visit: Any) -> None:

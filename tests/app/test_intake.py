@@ -225,7 +225,11 @@ def test_a_task_of_others_has_a_form_and_solvers_have_knobs() -> None:
         kind: Literal["thin", "thick"] | None = option("of the fog", None)
         map: Path | None = option("file of its depth", None)
 
-    density, kind, depth = forms.entries(Fog)
+        rounds: int | None = option("at most", None)
+
+    density, kind, depth, rounds = forms.entries(Fog)
+    assert not rounds.counted and forms.changed(rounds, "") is None
+    assert forms.seen(rounds, None) == "" and forms.changed(rounds, "3") == "3"
     assert density.help == "of the fog; from 0 to 1" and depth.files and not kind.files
     told = forms.told(Fog, {"density": "0.7", "kind": "thin", "map": ""}, {"map": "/up/x.npy"})
     assert told == {"density": "0.7", "kind": "thin", "map": "/up/x.npy"}

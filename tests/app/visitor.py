@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 90_000
+PATIENCE = 300_000
 """Milliseconds, on a machine that has other things to do."""
 
 

@@ -105,7 +105,8 @@ def component(entry: Entry, where: str) -> Any:
 
 
 def _metavar(kind: Any) -> str:
-    return {int: "a whole number", float: "a number", str: "text"}.get(kind) or str(getattr(kind, "metavar", ""))
+    named = {int: "a whole number", float: "a number", str: "text"}
+    return named.get(kind) or str(getattr(kind, "metavar", ""))
 
 
 def file_component(entry: Entry, where: str) -> Any:
@@ -113,8 +114,9 @@ def file_component(entry: Entry, where: str) -> Any:
     import gradio as gr
 
     return gr.File(
-        label=f"a file for {entry.label}", height=130, elem_id=f"{where}-{entry.name}-file"
-    )
+        label=f"a file for {entry.label}", height=130, elem_id=f"{where}-{entry.name}-file",
+        elem_classes="iv-dropped",
+    )  # fmt: skip
 
 
 def seen(entry: Entry, text: str | None) -> Any:

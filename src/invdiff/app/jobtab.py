@@ -44,9 +44,10 @@ class JobTab:
         with gr.Row():
             with gr.Column(min_width=300):
                 self._draw_input()
-                self.form.draw(self.said)
+                self.form.draw_choice(self.said)
                 if self.photos:
                     self._draw_mask()
+                self.form.draw_options()
                 with gr.Accordion("How it is run", open=False):
                     self.form.draw_how()
                 self._draw_again()
@@ -116,9 +117,10 @@ class JobTab:
         import gradio as gr
 
         with gr.Row():
-            self.go = gr.Button("Restore", variant="primary", elem_id=f"{self.name}-go")
-            self.stop = gr.Button("Stop", interactive=False, elem_id=f"{self.name}-stop")
-            self.on = gr.Button("Resume", interactive=False, elem_id=f"{self.name}-resume")
+            name, low = self.name, {"interactive": False, "min_width": 90}
+            self.go = gr.Button("Restore", variant="primary", elem_id=f"{name}-go", min_width=110)
+            self.stop = gr.Button("Stop", elem_id=f"{name}-stop", **low)
+            self.on = gr.Button("Resume", elem_id=f"{name}-resume", **low)
 
     def _connect(self) -> None:
         event, said = self.site.event, self.said
@@ -154,7 +156,7 @@ class JobTab:
         files = self.site.intake.take(paths, visit.room("measurement"))
         return self._given(visit, measurement(files))
 
-    def _given(self, visit: Visit, file: Path, note: str = "") -> dict[Any, Any]:
+    def _given(self, visit: Visit, file: Path, note: str = "", more: str = "") -> dict[Any, Any]:
         """Remember the measurement, and show it where it is a picture."""
         import gradio as gr
 
@@ -172,7 +174,7 @@ class JobTab:
             found[self.input] = gr.update(value=picture, visible=True)
             found[self.editor] = {"background": str(picture), "layers": [], "composite": None}
         visit.kept[f"{self.name}.file"] = file
-        return found | {self.said: words.status(f"{note}{file.name}{about} is ready.")}
+        return found | {self.said: words.status(f"{note}{file.name}{about} is ready{more}.")}
 
     def _exampled(self, visit: Visit, index: int | None) -> dict[Any, Any]:
         """Take an example, with what its task has to be told."""
@@ -181,7 +183,9 @@ class JobTab:
         example = self.examples[index]
         file, files = example.copied(visit.room("example"))
         visit.kept[f"{self.name}.files"] = {(example.task, k): path for k, path in files.items()}
-        return self._given(visit, file) | self.form.filled(example.task, example.options)
+        brought = f", with a file for {' and '.join(files)}" if files else ""
+        found = self._given(visit, file, more=brought)
+        return found | self.form.filled(example.task, example.options)
 
     def _cropped(self, visit: Visit, *box: float | None) -> dict[Any, Any]:
         """Cut the photograph, without changing a pixel of what is left."""

@@ -26,7 +26,7 @@ from invdiff.restoration.preview import Following, Preview
 from invdiff.restoration.race import race
 from invdiff.tasks.base import View
 
-EVERY, PICTURES = 0.25, 0.75
+EVERY, PICTURES = 0.5, 1.0
 """Seconds between two messages, and between two with pictures: they cost time of the job."""
 SIDE, MOST = 320, 4
 """Of previews: pixels of a side of one alone, and how many are shown."""
