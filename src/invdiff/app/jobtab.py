@@ -73,8 +73,8 @@ class JobTab:
             file_count="multiple", height=130, elem_id=f"{name}-file",
         )  # fmt: skip
         self.input = gr.Image(
-            label="as it was uploaded", format="png", interactive=False, visible=False,
-            elem_id=f"{name}-input", alt_text="the photograph as it was uploaded", height=260,
+            label="the photograph, pixel by pixel", format="png", interactive=False, visible=False,
+            elem_id=f"{name}-input", alt_text="the photograph", height=260,
             buttons=["fullscreen"], elem_classes="iv-pixels",
         )  # fmt: skip
 
