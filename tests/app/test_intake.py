@@ -20,7 +20,7 @@ from PIL import Image
 
 from invdiff.app import forms, words
 from invdiff.app.asked import AskedAgain, AskedJob, HowOptions
-from invdiff.app.intake import Intake, harmless, measurement
+from invdiff.app.intake import Intake, added, harmless, measurement
 from invdiff.app.ledger import Ledger
 from invdiff.app.settings import AppOptions
 from invdiff.app.visits import Visits
@@ -281,6 +281,15 @@ def test_settings(tmp_path: Path) -> None:
     for told in ({"port": 70000}, {"root_path": "x"}, {"host": ""}, {"upload": 0}):
         with pytest.raises(InvdiffError):
             AppOptions(**told)
+
+
+def test_a_second_upload_takes_the_place_of_the_first() -> None:
+    """A field adds to the files that it has; a header waits for what it belongs to."""
+    assert added(["a.png"], []) == ["a.png"]
+    assert added(["a.png", "b.png"], ["a.png"]) == ["b.png"]
+    assert added(["a.png", "a.png"], ["a.png"]) == ["a.png"]
+    assert added(["k.hdr", "k.cfl"], ["k.hdr"]) == ["k.hdr", "k.cfl"]
+    assert added(["k.hdr", "k.cfl", "a.npy"], ["k.hdr", "k.cfl"]) == ["a.npy"]
 
 
 def test_the_measurement_is_not_its_header(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from invdiff.app import words
 from invdiff.app.asked import AskedAgain
 from invdiff.app.examples import examples_of
-from invdiff.app.intake import measurement
+from invdiff.app.intake import added, measurement
 from invdiff.app.messages import Begun, Done, Failed, Running, Stopped, Waiting
 from invdiff.app.results import Results
 from invdiff.app.site import QUIET, Site
@@ -63,11 +63,10 @@ class JobTab:
         import gradio as gr
 
         name = self.name
-        with gr.Row():
-            self.example = gr.Dropdown(
-                [(e.title, i) for i, e in enumerate(self.examples)], value=None, label="Example",
-                elem_id=f"{name}-example", scale=3,
-            )  # fmt: skip
+        self.example = gr.Dropdown(
+            [(e.title, i) for i, e in enumerate(self.examples)], value=None, label="Example",
+            elem_id=f"{name}-example",
+        )  # fmt: skip
         self.file = gr.File(
             label="Photograph" if self.photos else "Measurement: k-space, a sinogram, ...",
             file_count="multiple", height=130, elem_id=f"{name}-file",
@@ -126,7 +125,7 @@ class JobTab:
         event, said = self.site.event, self.said
         seen = [self.said, self.input, self.on]
         seen += [self.editor, *self.box] if self.photos else []
-        self.file.upload(event(self._uploaded, said), self.file, seen, **QUIET)
+        self.file.upload(event(self._uploaded, said), self.file, [self.file, *seen], **QUIET)
         self.example.input(
             event(self._exampled, said), self.example, [*seen, *self.form.outputs], **QUIET
         )
@@ -153,8 +152,10 @@ class JobTab:
         """Take a measurement."""
         if not paths:
             raise InvdiffError("No file arrived; choose one.")
-        files = self.site.intake.take(paths, visit.room("measurement"))
-        return self._given(visit, measurement(files))
+        new = added(paths, visit.kept.get(f"{self.name}.new", ()))
+        visit.kept[f"{self.name}.new"] = new
+        files = self.site.intake.take(new, visit.room("measurement"))
+        return self._given(visit, measurement(files)) | {self.file: new}
 
     def _given(self, visit: Visit, file: Path, note: str = "", more: str = "") -> dict[Any, Any]:
         """Remember the measurement, and show it where it is a picture."""
@@ -251,8 +252,7 @@ class JobTab:
 
     def _told(self, visit: Visit, asked: Any, message: Any) -> dict[Any, Any]:
         if isinstance(message, Waiting):
-            text = f"Number {message.place} in line."
-            return {self.said: words.status(text, "busy")}
+            return {self.said: words.status(f"Number {message.place} in line.", "busy")}
         if isinstance(message, Begun):
             lines = [(k, words.without_folder(v, visit.folder)) for k, v in message.lines]
             return {self.lines: words.lines(lines)}
