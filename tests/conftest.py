@@ -6,7 +6,7 @@ pytest-xdist a file stays with one worker, so that what its tests share is made 
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,28 @@ torch.set_num_threads(1)
 sys.path.insert(0, str(Path(__file__).parent))
 
 from covering import covering  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Sheets take a second each: a file without a picture stands for one in tests of other things.
+
+    Tests that look at the sheets themselves ask for `true_figures`; those of the page have them.
+    """
+    if "true_figures" in request.fixturenames or request.path.parent.name == "app":
+        yield
+        return
+    from invdiff.restoration import restored
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
+        patch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
+        yield
+
+
+@pytest.fixture
+def true_figures() -> None:
+    """The sheets of a restoration are drawn."""
 
 
 def axes(item: pytest.Item) -> list[tuple[object, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
@@ -20,12 +21,24 @@ def covering(
     choice is greedy and the same on every machine: the candidate that adds most; of equal ones
     that whose spread(candidate) was chosen least often; of those the first.
     """
-    held = {candidate: frozenset(items(candidate)) for candidate in candidates}
-    left = set[Hashable]().union(*held.values())
-    chosen, used = set[T](), Counter[Hashable]()
+    held = [frozenset(items(candidate)) for candidate in candidates]
+    left = set[Hashable]().union(*held)
+    chosen, used = set[int](), Counter[Hashable]()
+
+    def rank(i: int) -> tuple[int, int, int]:
+        """The best has the least; it never falls as others are chosen."""
+        return -len(held[i] & left), used[spread(candidates[i])], i
+
+    queue = [rank(i) for i in range(len(candidates))]
+    heapq.heapify(queue)
     while left:
-        best = max(held, key=lambda c: (len(held[c] & left), -used[spread(c)]))
+        best = queue[0][-1]
+        now = rank(best)
+        if now > queue[0]:  # what it held was taken by others meanwhile
+            heapq.heapreplace(queue, now)
+            continue
+        heapq.heappop(queue)
         chosen.add(best)
-        used[spread(best)] += 1
+        used[spread(candidates[best])] += 1
         left -= held[best]
-    return [candidate for candidate in held if candidate in chosen]
+    return [candidates[i] for i in sorted(chosen)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path as File
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from invdiff.core.rng import Rng
 from invdiff.core.schedules import Path
 from invdiff.operators.algebra import Spectral
 from invdiff.priors.base import Prior
+from invdiff.priors.photo import save_weights
+from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 from invdiff.problem import Problem
 from invdiff.sampling.state import State
 from invdiff.solvers import Solver
@@ -137,6 +140,18 @@ def seeded(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 def seeds(n: int) -> Sequence[int]:
     """n seeds, far from 0 and from each other."""
     return tuple(1000 + 17 * i for i in range(n))
+
+
+def tiny(path: File, channels: int = 3, seed: int | None = None) -> File:
+    """A file of a small network of photographs with random weights, none of them zero."""
+    torch.manual_seed(channels if seed is None else seed)
+    config = PhotoNetConfig(channels, widths=(8, 16, 16), blocks=(1, 1, 1), up_blocks=(1, 1))
+    net = PhotoNet(config)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn(p.shape))
+    save_weights(net, path, {})
+    return path
 
 
 def sentence(call: Callable[[], object], *words: str) -> None:

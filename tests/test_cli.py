@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from helpers import tiny
 from invdiff.cli import COMMANDS, explain, main
 from invdiff.commands import restore as restore_command
 from invdiff.core.option import flag
 from invdiff.fields import options
 from invdiff.files.pictures import read_photo
-from invdiff.priors.photo import PhotoPrior, save_weights
-from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
+from invdiff.priors.photo import PhotoPrior
 from invdiff.restoration import perform as performing
 from invdiff.restoration import restored
 from invdiff.sampling.needs import Need
@@ -41,23 +41,12 @@ OPTIONS = {
 }
 
 
-def tiny(path: Path, seed: int) -> None:
-    """A small network with random weights, none of them zero."""
-    torch.manual_seed(seed)
-    config = PhotoNetConfig(widths=(8, 16, 16), blocks=(1, 1, 1), up_blocks=(1, 1))
-    net = PhotoNet(config)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.add_(0.05 * torch.randn(p.shape))
-    save_weights(net, path, {})
-
-
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of files that the tests read."""
     folder = tmp_path_factory.mktemp("inputs")
-    tiny(folder / "tiny.safetensors", 0)
-    tiny(folder / "other.safetensors", 1)
+    tiny(folder / "tiny.safetensors", seed=0)
+    tiny(folder / "other.safetensors", seed=1)
     colours = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     Image.fromarray(colours).save(folder / "photo.png")
     Image.fromarray(colours[..., 0]).save(folder / "grey.png")
@@ -92,13 +81,6 @@ def here(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-
-
-@pytest.fixture
-def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take a second each; most tests do without."""
-    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
 
 
 def names(folder: Path) -> list[str]:
@@ -272,9 +254,7 @@ def test_unexpected_errors_are_told(
 
 
 @pytest.mark.parametrize("task", OPTIONS)
-def test_every_task(
-    task: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_every_task(task: str, here: Path, capsys: pytest.CaptureFixture) -> None:
     """All files are there, the size is right, and the pictures are those of the saved samples."""
     restore("--out", "out", task=task)
     expected = ["estimate.png", "mean.png", "overview.png", "run.json", "run.safetensors"]
@@ -297,9 +277,7 @@ prior of images; those of latents are run in priors/test_pipelines.py."""
 
 
 @pytest.mark.parametrize("solver", NOISY)
-def test_every_solver_and_its_knobs(
-    solver: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_every_solver_and_its_knobs(solver: str, here: Path, capsys: pytest.CaptureFixture) -> None:
     """Each solver is built from its short name, with its first knob that can be 0.25 or 1 set."""
     hints = get_type_hints(registry()[solver])
     free = [
@@ -331,9 +309,7 @@ def test_help_teaches_the_options_and_the_knobs(capsys: pytest.CaptureFixture) -
     assert "--kernel" in whole and "--solver.loss" in whole
 
 
-def test_a_solver_within_a_solver(
-    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_solver_within_a_solver(here: Path, capsys: pytest.CaptureFixture) -> None:
     """It is chosen by name and brings its own path, and run.json repeats the run."""
     base = ["--solver", "ccdf", "--solver.base", "ddrm"]
     restore(*base, "--solver.start", "0.5", "--solver.path.spacing", "trailing", "--out", "out")
@@ -361,7 +337,7 @@ def test_a_solver_within_a_solver(
 
 
 @pytest.mark.parametrize("form", ["solver: dps", "solver: {name: dps, zeta: 0.5}"])
-def test_config_file(form: str, here: Path, quick_figures: None) -> None:
+def test_config_file(form: str, here: Path) -> None:
     text = f"file: photo.png\ntask: denoise\nnoise: 0.1\nsteps: 2\nsamples: 1\n{form}\n"
     (here / "c.yaml").write_text(text + "prior: tiny.safetensors\nquiet: true\nout: out\n")
     assert main(["restore", "--config", "c.yaml", "--samples", "2"]) == 0
@@ -370,14 +346,14 @@ def test_config_file(form: str, here: Path, quick_figures: None) -> None:
     assert config["solver"]["fields"]["zeta"] == (0.5 if "zeta" in form else 1.0)
 
 
-def test_path_knobs(here: Path, quick_figures: None) -> None:
+def test_path_knobs(here: Path) -> None:
     restore("--solver", "diffpir", "--solver.path.spacing", "trailing")
     fields = json.loads((here / "restored-photo/run.json").read_text())["solver"]["fields"]
     assert fields["path"]["fields"]["spacing"] == "trailing"
     assert fields["path"]["fields"]["steps"] == 2
 
 
-def test_grey_stays_grey(here: Path, quick_figures: None) -> None:
+def test_grey_stays_grey(here: Path) -> None:
     restore(photo="grey.png")
     assert array(here / "restored-grey/mean.png").shape == SIZE
     restore(photo="grey.png", task="colorize", code=2)  # the folder exists
@@ -385,7 +361,7 @@ def test_grey_stays_grey(here: Path, quick_figures: None) -> None:
     assert array(here / "out/mean.png").shape == (*SIZE, 3)
 
 
-def test_alpha_is_copied(here: Path, quick_figures: None) -> None:
+def test_alpha_is_copied(here: Path) -> None:
     restore(photo="alpha.png")
     result = array(here / "restored-alpha/sample-1.png")
     assert np.array_equal(result[..., 3], array(here / "alpha.png")[..., 3])
@@ -393,7 +369,7 @@ def test_alpha_is_copied(here: Path, quick_figures: None) -> None:
     assert array(here / "large/mean.png").shape == (40, 48, 4)
 
 
-def test_orientation_is_kept_upright(here: Path, quick_figures: None) -> None:
+def test_orientation_is_kept_upright(here: Path) -> None:
     """A photo that is turned by its tag is restored as it is seen."""
     restore("--solver", "ddnm", "--noise", "0", photo="turned.jpg")  # a noiseless photo is kept
     seen = read_photo("turned.jpg").pixels.permute(1, 2, 0) * 255
@@ -401,14 +377,14 @@ def test_orientation_is_kept_upright(here: Path, quick_figures: None) -> None:
     assert result.shape == (24, 20, 3) and np.abs(result - seen.numpy()).max() <= 1
 
 
-def test_float_arrays_and_estimated_noise(
-    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_float_arrays_and_estimated_noise(here: Path, capsys: pytest.CaptureFixture) -> None:
     restore("--noise", "estimate", photo="float.npy")
     assert "estimated from the photo" in capsys.readouterr().out
 
 
-def test_one_sample_has_no_uncertainty(here: Path, capsys: pytest.CaptureFixture) -> None:
+def test_one_sample_has_no_uncertainty(
+    here: Path, true_figures: None, capsys: pytest.CaptureFixture
+) -> None:
     """With the true figures."""
     restore("--samples", "1", "--out", "one")
     assert "uncertainty.png" not in names(here / "one")
@@ -420,9 +396,7 @@ def test_one_sample_has_no_uncertainty(here: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("photo", ["photo.png", "grey.png", "turned.jpg"])
-def test_inpainting_leaves_known_pixels_as_they_are(
-    photo: str, here: Path, quick_figures: None
-) -> None:
+def test_inpainting_leaves_known_pixels_as_they_are(photo: str, here: Path) -> None:
     """Whatever noise the file is supposed to have; where the user tells it, they are denoised."""
     size = SIZE if photo != "turned.jpg" else SIZE[::-1]
     mask = np.zeros(size, np.uint8)
@@ -443,7 +417,7 @@ def test_inpainting_leaves_known_pixels_as_they_are(
         assert np.array_equal(kept, array(here / "again" / name))
 
 
-def test_overwrite(here: Path, quick_figures: None) -> None:
+def test_overwrite(here: Path) -> None:
     restore()
     restore(code=2)
     restore("--overwrite", "--samples", "1")
@@ -471,7 +445,6 @@ def test_a_place_that_takes_no_folder_is_told_before_the_run(
 
 def test_a_failure_after_sampling_loses_nothing(
     here: Path,
-    quick_figures: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
@@ -508,9 +481,7 @@ def same_pixels(a: Path, b: Path) -> bool:
 
 @pytest.mark.parametrize("photo", ["photo.png", "alpha.png", "grey.png"])
 @pytest.mark.parametrize("task", ["inpaint", "super-resolution"])
-def test_from_run_gives_the_same_pixels(
-    photo: str, task: str, here: Path, quick_figures: None
-) -> None:
+def test_from_run_gives_the_same_pixels(photo: str, task: str, here: Path) -> None:
     restore("--out", "a", "--seed", "7", photo=photo, task=task)
     (here / photo).unlink()
     told = ["--quiet", "--prior", "tiny.safetensors"]
@@ -520,9 +491,7 @@ def test_from_run_gives_the_same_pixels(
     assert same_pixels(here / "a", here / "b")
 
 
-def test_from_run_needs_the_same_weights(
-    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_from_run_needs_the_same_weights(here: Path, capsys: pytest.CaptureFixture) -> None:
     restore("--out", "a")
     capsys.readouterr()
     again = ["restore", "--from", "a/run.json", "--prior", "other.safetensors"]
@@ -555,7 +524,6 @@ def interrupted_after(steps: int) -> Solve:
 def test_resume_gives_the_same_pixels(
     steps: list[int],
     here: Path,
-    quick_figures: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
@@ -573,8 +541,6 @@ def test_resume_gives_the_same_pixels(
         assert "a.checkpoint" in names(here)
     monkeypatch.undo()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
     restore(*args, task="deblur", code=2)
     assert "give --resume to go on" in capsys.readouterr().err
     restore(*args, "--resume", "--seed", "1", task="deblur", code=2)
@@ -586,9 +552,7 @@ def test_resume_gives_the_same_pixels(
     assert a["nfe"] == whole["nfe"] == 2
 
 
-def test_interrupted_while_writing(
-    here: Path, monkeypatch: pytest.MonkeyPatch, quick_figures: None
-) -> None:
+def test_interrupted_while_writing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The samples are not lost."""
 
     def stop(*_: object) -> None:
@@ -638,9 +602,7 @@ def test_train_passes_options_on(
 
 
 @pytest.mark.parametrize("task", OPTIONS)
-def test_degrade_then_restore(
-    task: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_degrade_then_restore(task: str, here: Path, capsys: pytest.CaptureFixture) -> None:
     """The command that degrade tells restores its measurement."""
     noise = ["--noise", "0.02"] if task != "denoise" else []
     args = ["degrade", task, "photo.png", *OPTIONS[task], *noise, "--out", "d"]
@@ -679,9 +641,7 @@ def test_degrade_cuts_to_the_scale(here: Path, capsys: pytest.CaptureFixture) ->
     assert array(here / "d/measurement.png").shape == (6, 8, 3)
 
 
-def test_boundaries_of_a_blur(
-    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_boundaries_of_a_blur(here: Path, capsys: pytest.CaptureFixture) -> None:
     """degrade reflects unless told, and says so; restore takes the boundary for unknown.
 
     A margin is cut off from all pictures, and again where a run is repeated.

@@ -14,7 +14,6 @@ from invdiff.cli import main
 from invdiff.core import InvdiffError
 from invdiff.priors.photo import PhotoPrior
 from invdiff.restoration import forecast as module
-from invdiff.restoration import restored
 from invdiff.restoration.forecast import Forecast, check_memory, forecast
 from invdiff.restoration.job import Job, prepare
 from invdiff.restoration.perform import perform
@@ -81,8 +80,6 @@ def test_the_command_tells_or_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, n, path, *_: path.touch())
     np.save("a.npy", np.random.default_rng(0).random((16, 16, 3)))
     args = ["restore", "denoise", "a.npy", "--noise", "0.1", "--steps", "2", "--samples", "2"]
     with monkeypatch.context() as patch:

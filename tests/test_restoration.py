@@ -83,7 +83,7 @@ def test_a_saved_restoration_is_loaded_and_repeated(done, tmp_path, capsys):
     assert {p.name for p in folder.iterdir()} == {p.name for p in (tmp_path / "b").iterdir()}
 
 
-def test_a_notebook_shows_the_sheet(done):
+def test_a_notebook_shows_the_sheet(done, true_figures):
     assert done._repr_png_().startswith(b"\x89PNG")
     assert done.figure().size[0] > 600
 

@@ -173,15 +173,10 @@ def test_a_file_of_a_stranger_opens_nothing(run: Path, tmp_path: Path) -> None:
     sentence(lambda: repeated(run), "solver must be a form of Solver, found one of Identity")
 
 
-def test_a_repeated_run_that_differs_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repeated_run_that_differs_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Of a file of before, whose seed was edited; and its twin, as it was."""
     from invdiff.cli import main
-    from invdiff.restoration import restored
 
-    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, n, path, *_: path.touch())
     shutil.copytree(GOLDEN, tmp_path / "run")
     args = ["restore", "--from", str(tmp_path / "run"), "--quiet", "--overwrite"]
     assert main(args) == 0

@@ -232,7 +232,7 @@ def test_the_mean_gradient_vanishes_at_the_optimum(gain):
     problem = measured(gain, torch.tensor([0.7 * gain], dtype=torch.float64), sigma_y)
     precision = quadratic(problem, low)
     best = torch.tensor([[gain * 0.7 * gain / sigma_y**2 / precision, precision**-0.5]])
-    solver = ScorePrior(family="gaussian", draws=128, times=8, clip=1e9, path=VE(10, 50.0, low))
+    solver = ScorePrior(family="gaussian", draws=128, times=2, clip=1e9, path=VE(10, 50.0, low))
     rng = Rng.of((3,))
     start = solver.init(problem, Denoiser(standard), rng.at(-1))
 
@@ -290,7 +290,7 @@ def test_a_flow_fits_a_correlated_posterior():
     unit = GaussianPrior(torch.zeros(1, 2, 2, dtype=torch.float64), 1.0)
     problem, n = correlated(), 100
     posterior = unit.posterior(problem)
-    solver = ScorePrior(lr=0.005, flow_steps=3, width=4.0, times=8, path=VE(700, 100.0, 0.01))
+    solver = ScorePrior(lr=0.01, flow_steps=3, width=4.0, times=4, path=VE(400, 100.0, 0.01))
     found = list(stream(problem, Denoiser(standard), solver, (1,)))
     q = RealNVP((1, 2, 2), 3, 16)
     x = q.push(found[-1].extra["weights"][0], seeded(n, 1, 2, 2, seed=2))[0].flatten(1)

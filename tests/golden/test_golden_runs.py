@@ -9,7 +9,6 @@ from PIL import Image
 
 from invdiff.cli import main
 from invdiff.priors.load import load_prior
-from invdiff.restoration import restored
 from invdiff.sampling.result import Result
 from invdiff.sampling.run import again
 from invdiff.tasks import TASKS
@@ -23,11 +22,9 @@ def test_every_task_has_a_run():
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda path: path.name)
-def test_a_run_is_repeated_to_the_same_pixels(folder, tmp_path, monkeypatch):
+def test_a_run_is_repeated_to_the_same_pixels(folder, tmp_path):
     """Convolutions of other processors round otherwise: by a grey level at most."""
     out = tmp_path / "again"
-    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
     assert main(["restore", "--from", str(folder), "--quiet", "--out", str(out)]) == 0
     for name in PICTURES:
         file = f"{name}.png"

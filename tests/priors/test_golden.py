@@ -24,6 +24,8 @@ import_diffusers()  # takes longer than the tests of time allow
 REFUSED = {"cm-cd-narrow"}
 WITH_OUTPUTS = [name for name, case in CASES.items() if case["outputs"] and name not in REFUSED]
 SHAPES = [name for name, case in CASES.items() if not case["outputs"]]
+EMPTY = {CASES[name]["family"]: name for name in SHAPES}.values()
+"""One of each family, whose file without numbers is refused."""
 
 
 def distance(prior: object, name: str) -> float:
@@ -60,7 +62,8 @@ def test_layouts(name: str, tmp_path: Path) -> None:
     made = sum(p.numel() for p in prior.net.parameters())
     null = case["config"].get("model_type") == "DhariwalUNet" and prior.net.net.class_embedding
     assert made == golden.parameters(name) + (null.embedding_dim if null else 0)
-    sentence(lambda: load_prior(tmp_path / "file.pt", **options), "without numbers")
+    if name in EMPTY:
+        sentence(lambda: load_prior(tmp_path / "file.pt", **options), "without numbers")
 
 
 def test_a_distilled_network_is_refused(tmp_path: Path) -> None:

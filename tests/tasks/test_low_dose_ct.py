@@ -54,12 +54,6 @@ def whole(hu: np.ndarray) -> np.ndarray:
     return hu.round().clip(-1024, 3000).astype(int)
 
 
-@pytest.fixture
-def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
-
-
 def test_the_spectrum_of_the_noise_is_measured() -> None:
     """Its deviation to a fifth, from some 50 patches of each of 2 slices."""
     hu = torch.from_numpy(np.stack([noisy(0), noisy(3)]))[:, None]
@@ -73,9 +67,7 @@ def test_the_spectrum_of_the_noise_is_measured() -> None:
         ct_noise(torch.full((1, 1, 64, 64), 40.0))
 
 
-def test_a_series_comes_back_as_a_series(
-    tmp_path: Path, quick_figures: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_series_comes_back_as_a_series(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     heights, source = (5.0, 0.0, 2.5), tmp_path / "in"
     source.mkdir()
     for k, z in enumerate(heights):
@@ -188,7 +180,7 @@ def test_no_restored_value_reads_as_padding() -> None:
     assert _stored(d, hu, held[:, :3] & False).tolist() == [[31, 31, 31]]
 
 
-def test_frames_and_tiff(tmp_path: Path, quick_figures: None) -> None:
+def test_frames_and_tiff(tmp_path: Path) -> None:
     stored = np.stack([whole(noisy(k)) + 1024 for k in range(2)])
     shared = groups(orientation(), rescale(1, -1024))
     write_frames(tmp_path / "f.dcm", stored, [position(3), position(1)], shared)

@@ -13,16 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from helpers import tiny
 from invdiff.cli import main
 from invdiff.files.pictures import read_photo
 from invdiff.noise import DiagonalGaussian, Gaussian, Poisson, PoissonGaussian
 from invdiff.operators.mri import as_channels
 from invdiff.operators.radon import Radon
-from invdiff.priors.photo import save_weights
-from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 from invdiff.priors.units import hu_to_x
 from invdiff.restoration import perform as performing
-from invdiff.restoration import restored
 from invdiff.sampling.result import Result
 from invdiff.sampling.run import Snapshot
 from invdiff.sampling.run import draw as real_solve
@@ -31,6 +29,8 @@ from invdiff.scans.sinogram import Sinogram
 
 SIZE = (21, 27)  # no multiple of 8
 QUICK = ["--steps", "2", "--samples", "2", "--quiet"]
+SAMPLES = ["--want", "samples"]
+"""Without the estimate, which takes most of the time where what is asked is how a file was read."""
 SENSING = ["compressed-sensing", "--kind"]
 CASES = {
     "jpeg": ["jpeg", "--quality", "10"],
@@ -51,17 +51,6 @@ CASES = {
     "ct": ["ct", "--views", "12", "--photons", "1e7"],
     "fan": ["ct", "--views", "24", "--photons", "1e7", "--geometry", "fan", "--source", "80"],
 }
-
-
-def tiny(path: Path, channels: int) -> None:
-    """A small network with random weights, none of them zero."""
-    torch.manual_seed(channels)
-    config = PhotoNetConfig(channels, widths=(8, 16, 16), blocks=(1, 1, 1), up_blocks=(1, 1))
-    net = PhotoNet(config)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.add_(0.05 * torch.randn(p.shape))
-    save_weights(net, path, {})
 
 
 def smooth(channels: int) -> np.ndarray:
@@ -113,13 +102,6 @@ def here(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-
-
-@pytest.fixture
-def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take a second each; most tests do without."""
-    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
 
 
 def prior(task: str) -> list[str]:
@@ -175,7 +157,7 @@ def allowed(case: str, result: Result) -> float:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_measurement_is_that_of_the_truth(
-    case: str, here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+    case: str, here: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """What restore reads is explained by the truth, and not by its mirror image; repeats agree."""
     task = CASES[case][0]
@@ -201,9 +183,7 @@ def test_the_measurement_is_that_of_the_truth(
     assert not torch.equal(result.samples[:, 0], result.samples[:, 1])
 
 
-def test_a_scan_without_noise_is_restored_by_the_command_that_is_told(
-    here: Path, quick_figures: None
-) -> None:
+def test_a_scan_without_noise_is_restored_by_the_command_that_is_told(here: Path) -> None:
     """An estimate would take the outermost signal for noise."""
     for coils in ("1", "3"):
         options = ["--coils", coils, "--out", coils]
@@ -213,7 +193,7 @@ def test_a_scan_without_noise_is_restored_by_the_command_that_is_told(
         assert Result.load(f"r{coils}").problem().sigma_y == 0
 
 
-def test_units_are_those_of_the_data(here: Path, quick_figures: None) -> None:
+def test_units_are_those_of_the_data(here: Path) -> None:
     """Complex numbers times the scale of k-space; Hounsfield units."""
     assert main([*degraded("coils"), "--out", "a"]) == 0
     result = Result.load("a")
@@ -232,7 +212,7 @@ def test_units_are_those_of_the_data(here: Path, quick_figures: None) -> None:
 
 
 def test_without_tifffile_there_are_arrays(
-    here: Path, quick_figures: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr("invdiff.tasks.ct.find_spec", lambda name: None)
     assert main([*degraded("ct"), "--out", "a"]) == 0
@@ -240,10 +220,10 @@ def test_without_tifffile_there_are_arrays(
     assert "pip install 'invdiff[io]'" in capsys.readouterr().out
 
 
-def test_true_figures(here: Path) -> None:
+def test_true_figures(here: Path, true_figures: None) -> None:
     """With scales and units; phase retrieval shows no mean and no uncertainty."""
     for case in ("coils", "ct", "coded"):
-        assert main([*degraded(case), "--out", case]) == 0
+        assert main([*degraded(case), *(SAMPLES if case == "ct" else []), "--out", case]) == 0
         (here / "d").rename(here / f"d-{case}")
         assert array(here / case / "overview.png").shape[1] > 600
         assert ("uncertainty.png" in names(here / case)) == (case != "coded")
@@ -255,9 +235,7 @@ def test_true_figures(here: Path) -> None:
     assert best == (here / f"coded/sample-{chosen}.png").read_bytes()
 
 
-def test_resume_gives_the_same_image(
-    here: Path, quick_figures: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_gives_the_same_image(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args = degraded("coils")
     assert main([*args, "--out", "whole"]) == 0
 
@@ -280,7 +258,7 @@ def test_resume_gives_the_same_image(
     assert "sample-2.npy" not in names(here / "a")
 
 
-def test_a_jpeg_is_restored_as_it_is_stored(here: Path, quick_figures: None) -> None:
+def test_a_jpeg_is_restored_as_it_is_stored(here: Path) -> None:
     """The blocks belong to the stored pixels: the turned file gives the plain one's result."""
     for name in ("plain", "turned"):
         args = ["restore", "jpeg", f"{name}.jpg", *prior("jpeg"), *QUICK]
@@ -291,7 +269,7 @@ def test_a_jpeg_is_restored_as_it_is_stored(here: Path, quick_figures: None) -> 
     assert turned.shape == seen.shape == (27, 21, 3)
 
 
-def test_a_grey_jpeg(here: Path, quick_figures: None, capsys: pytest.CaptureFixture) -> None:
+def test_a_grey_jpeg(here: Path, capsys: pytest.CaptureFixture) -> None:
     """With a colour prior and with a grey one; a colour file needs a colour prior."""
     for channels in ("1", "3"):
         args = ["jpeg", "--prior", f"tiny{channels}.safetensors", *QUICK]
@@ -303,13 +281,13 @@ def test_a_grey_jpeg(here: Path, quick_figures: None, capsys: pytest.CaptureFixt
     assert "the prior is of grey pictures" in capsys.readouterr().err
 
 
-def test_other_solvers(here: Path, quick_figures: None) -> None:
+def test_other_solvers(here: Path) -> None:
     args = ["restore", "jpeg", "plain.jpg", "--solver", "pigdm", *prior("jpeg"), *QUICK]
     assert main([*args, "--out", "p"]) == 0
     assert main([*degraded("ct"), "--solver", "score-medical", "--out", "s"]) == 0
 
 
-def test_a_folder_may_be_called_as_a_prior(here: Path, quick_figures: None) -> None:
+def test_a_folder_may_be_called_as_a_prior(here: Path) -> None:
     """The prior of a task is found by its name, whatever lies in the working folder."""
     (here / "brain").mkdir()
     args = degraded("mri")
@@ -318,7 +296,7 @@ def test_a_folder_may_be_called_as_a_prior(here: Path, quick_figures: None) -> N
     assert Result.load("a").config["prior_spec"] == "brain"
 
 
-def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixture) -> None:
+def test_geometries(here: Path, capsys: pytest.CaptureFixture) -> None:
     """A fan, angles from a file, an axis that is found, and some of the views."""
     inside = np.zeros((16, 16), np.float32)
     inside[5:11, 3:12] = 0.05
@@ -326,7 +304,7 @@ def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixtu
     np.save("angles.npy", np.array(angles))
     A = Radon(angles, (16, 16), 25, shift=1.0, source=60.0)
     np.save("fan.npy", A(torch.from_numpy(inside)[None, None])[0, 0].numpy())
-    args = ["ct", *prior("ct"), *QUICK, "--angles", "angles.npy", "--side", "16"]
+    args = ["ct", *prior("ct"), *QUICK, *SAMPLES, "--angles", "angles.npy", "--side", "16"]
     fan = ["--geometry", "fan", "--source", "60", "--center", "1"]
     assert main(["restore", *args, "fan.npy", *fan, "--out", "fan"]) == 0
     problem = Result.load("fan").problem()
@@ -345,11 +323,9 @@ def test_geometries(here: Path, quick_figures: None, capsys: pytest.CaptureFixtu
     assert "found from the views" in printed and "8 of 24 views are used" in printed
 
 
-def test_a_file_tells_of_its_fan(
-    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_file_tells_of_its_fan(here: Path, capsys: pytest.CaptureFixture) -> None:
     """A full circle of bins that see all of the image; options override the file."""
-    args = degraded("fan")
+    args = [*degraded("fan"), *SAMPLES]
     assert "--source" not in args and "--geometry" not in args
     assert main([*args, "--out", "a"]) == 0
     assert "a fan, its source 80 bins from the axis of rotation, as the file" in (
@@ -375,9 +351,9 @@ def test_a_file_tells_of_its_fan(
     assert isinstance(found, Radon) and abs(found.shift) < 0.25  # of 24 views
 
 
-def test_the_noise_of_rays(here: Path, quick_figures: None, capsys: pytest.CaptureFixture) -> None:
+def test_the_noise_of_rays(here: Path, capsys: pytest.CaptureFixture) -> None:
     """That of the photons of each ray by default, of all on average, or a level that is told."""
-    args = degraded("ct")
+    args = [*degraded("ct"), *SAMPLES]
     told = {
         "rays": ([], DiagonalGaussian, "each ray its own, "),
         "equal": (["--weights", "equal"], Gaussian, "of the photons, on average"),
@@ -401,14 +377,12 @@ def test_the_noise_of_rays(here: Path, quick_figures: None, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("solver", ["dps", "mcg", "dds", "pigdm", "score-medical"])
-def test_solvers_of_ct_take_the_noise_of_rays(solver: str, here: Path, quick_figures: None) -> None:
-    assert main([*degraded("ct"), "--solver", solver, "--out", "a"]) == 0
+def test_solvers_of_ct_take_the_noise_of_rays(solver: str, here: Path) -> None:
+    assert main([*degraded("ct"), *SAMPLES, "--solver", solver, "--out", "a"]) == 0
     assert isinstance(Result.load("a").problem().noise, DiagonalGaussian)
 
 
-def test_rings_and_drift_are_removed_on_demand(
-    here: Path, quick_figures: None, capsys: pytest.CaptureFixture
-) -> None:
+def test_rings_and_drift_are_removed_on_demand(here: Path, capsys: pytest.CaptureFixture) -> None:
     """The flags pose the problem of a file that was corrected before: a bin that adds 0.02 in all
     views, and every other view lying 0.02 higher, are gone."""
     angles, bins = torch.arange(12)[:, None] * 15.0, torch.arange(64)
@@ -427,7 +401,7 @@ def test_rings_and_drift_are_removed_on_demand(
         np.savez(f"{name}.npz", sinogram=z.numpy(), angles=np.array(degrees))
         args = ["restore", "ct", f"{name}.npz", "--kind", "integrals", *prior("ct")]
         capsys.readouterr()
-        assert main([*args, *QUICK, "--noise", "0.01", *options, "--out", name]) == 0
+        assert main([*args, *QUICK, *SAMPLES, "--noise", "0.01", *options, "--out", name]) == 0
         told[name] = capsys.readouterr().out
     assert "rings of" in told["flags"] and "beam drift of" in told["flags"]
     assert "rings of" not in told["before"] and "beam drift of" not in told["before"]
@@ -435,7 +409,7 @@ def test_rings_and_drift_are_removed_on_demand(
     torch.testing.assert_close(a, b)
 
 
-def test_small_angles_stay_degrees(here: Path, quick_figures: None) -> None:
+def test_small_angles_stay_degrees(here: Path) -> None:
     """A file without units would be read as radians."""
     angles = ["--views", "3", "--angles", "-3,3"]
     assert main(["degrade", "ct", "photo.png", *angles, "--out", "d"]) == 0
@@ -445,7 +419,7 @@ def test_small_angles_stay_degrees(here: Path, quick_figures: None) -> None:
     assert isinstance(found, Radon) and np.allclose(found.angles, (-3, -1, 1))
 
 
-def test_what_a_file_of_coefficients_tells_may_be_told(here: Path, quick_figures: None) -> None:
+def test_what_a_file_of_coefficients_tells_may_be_told(here: Path) -> None:
     """An .npy with options poses the problem of the .npz that describes itself."""
     told = {
         "hadamard": ["--size", "16x16", "--order", "random", "--pattern-seed", "0"],
@@ -470,7 +444,7 @@ def test_what_a_file_of_coefficients_tells_may_be_told(here: Path, quick_figures
             (here / name).rename(here / f"{case}-{name}")
 
 
-def test_a_grey_picture_has_one_channel_of_coefficients(here: Path, quick_figures: None) -> None:
+def test_a_grey_picture_has_one_channel_of_coefficients(here: Path) -> None:
     """It is repeated in those of a colour prior, whose noise is that of three equal readings."""
     for channels in (1, 3):
         args = degraded("hadamard", "grey.png")
@@ -485,7 +459,7 @@ def test_a_grey_picture_has_one_channel_of_coefficients(here: Path, quick_figure
 
 @pytest.mark.parametrize("readout", [[], ["--readout", "3"]])
 def test_a_grey_picture_in_little_light(
-    readout: list[str], here: Path, quick_figures: None, capsys: pytest.CaptureFixture
+    readout: list[str], here: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Three equal channels count as one: each has three times the variance of the pixel."""
     args = ["degrade", "low-light", "grey.png", "--peak", "20", *readout, "--out", "d"]
@@ -505,7 +479,7 @@ def test_a_grey_picture_in_little_light(
     assert (float(np.load("d/measurement.npy").min()) < 0) == bool(readout)
 
 
-def test_the_dark_current_of_a_single_pixel_does_not_count(here: Path, quick_figures: None) -> None:
+def test_the_dark_current_of_a_single_pixel_does_not_count(here: Path) -> None:
     """It is the same through a pattern and its complement; but more light is more light."""
     args = degraded("single-pixel")
     problems = []

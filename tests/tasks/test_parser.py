@@ -12,28 +12,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import tiny
 from invdiff.cli import main
 from invdiff.commands.parser import Parser
 from invdiff.commands.restore import COMMON
 from invdiff.core import InvdiffError
-from invdiff.restoration import restored
 from invdiff.tasks import TASKS
 
-QUICK = ["--steps", "1", "--samples", "1", "--quiet"]
+QUICK = ["--steps", "1", "--samples", "1", "--quiet", "--prior", "tiny.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny(tmp_path_factory.mktemp("prior") / "tiny.safetensors")
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder with a picture; figures take a second each and are left out."""
+def here(tmp_path: Path, prior: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with a picture and a prior."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(restored, "overview", lambda panels, std, path, *_: path.touch())
-    monkeypatch.setattr(restored, "uncertainty_picture", lambda std, count, path, *_: path.touch())
     pixels = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("photo.png")
     Image.fromarray(pixels).save("-odd.png")
     mask = np.zeros((16, 20), np.uint8)
     mask[4:8, 4:8] = 255
     Image.fromarray(mask).save("mask.png")
+    Path("tiny.safetensors").symlink_to(prior)
     yield tmp_path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,14 @@ def stored_class(kind: str) -> Any:
         raise InvdiffError(f"The file names {module}, which is not part of invdiff.")
     if ":" not in kind and name in REGISTERED:
         return REGISTERED[name]
-    loaded = [m for at, m in sorted(sys.modules.items()) if at.startswith("invdiff.")]
-    found = [vars(m).get(name) for m in loaded]
+    return _own(name)
+
+
+@functools.cache
+def _own(name: str) -> Any:
+    """The dataclass of this package of that name; where none is found, it is looked for again."""
+    loaded = sorted(at for at in tuple(sys.modules) if at.startswith("invdiff."))
+    found = [vars(sys.modules[at]).get(name) for at in loaded]
     found.append(getattr(sys.modules.get("invdiff"), name, None))
     for cls in found:
         own = isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__name__ == name

@@ -176,7 +176,7 @@ class Radon(Linear):
         """Positions s_j on the detector, in pixels, float64."""
         return self.geometry.bins()
 
-    @property
+    @cached_property
     def nonzeros(self) -> int:
         """How many weights the matrix holds, about: within 2 percent and 2 max(H, W) per view for
         parallel rays, within 10 percent for a fan, too many where the detector misses the image.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ class Restoration:
         made += [self.result.solver().name] if self.drawn else []
         return list(dict.fromkeys(made))
 
-    @property
+    @cached_property
     def problem(self) -> Problem:
         """The problem that was solved."""
         return self.result.problem()

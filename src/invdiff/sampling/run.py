@@ -51,7 +51,7 @@ def posed_for(problem: Problem, prior: Prior, solver: Solver) -> Posed:
 def check_posed(posed: Posed, prior: Prior, solver: Solver) -> None:
     """Raise IncompatibleError when the solver cannot, naming the operator and noise as given."""
     told = in_latent_space(centred(posed.asked), prior)
-    check(solver, told, prior, [cls() for cls in registry().values()], posed.problem)
+    check(solver, told, prior, (cls() for cls in registry().values()), posed.problem)
 
 
 @checked
