@@ -75,6 +75,13 @@ def thinned(group: list[pytest.Item]) -> list[pytest.Item]:
     return group if len(axes(group[0])) < 3 else covering(group, met)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What could not be tested here is told, however quiet the run is."""
+    skipped = terminalreporter.getreports("skipped")
+    for said in sorted({str(r.longrepr[2]) for r in skipped if "NOT tested" in str(r.longrepr)}):
+        terminalreporter.write_line(said, yellow=True, bold=True)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
@@ -84,6 +91,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
         def _split_scope(self, nodeid: str) -> str:
             file, _, name = nodeid.partition("::")
+            if file.rpartition("/")[0].endswith("tests/app") and "test_intake" not in file:
+                return "app"  # one server, and one browser
             split = file.endswith("contract/test_solvers.py") and "[" in name
             return file + name[name.index("[") :] if split else file
 

@@ -100,6 +100,15 @@ def test_a_race_is_at_equal_cost(tmp_path) -> None:
             next(race(job, task, names, cost))
 
 
+def test_a_race_of_solvers_whose_path_begins_at_the_noise(tmp_path) -> None:
+    """Whatever the noise is: what a step costs is counted on a problem with a noise of its own."""
+    np.save(tmp_path / "photo.npy", PHOTO)
+    task = fields.build(task_class("denoise"), {"noise": "0.05"}, "denoise")
+    job = prepare(task, tmp_path / "photo.npy", want="samples", samples=1)
+    last = {lap.solver: lap for lap in race(job, task, ["spectral-ancestral", "ddrm"], 3)}
+    assert [lap.cost for lap in last.values()] == [3, 3]
+
+
 def test_the_record_of_the_audit_is_found() -> None:
     (small, large) = records.cells()
     assert records.cells()[small] == "8 unknowns, 4 measurements" and large == "80,2"

@@ -2,92 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from serving import Served, serve
 
 PACKAGES = [name for name in ("gradio", "playwright") if find_spec(name) is None]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 WITHOUT = [*PACKAGES, *([] if CHROMIUM else ["chromium (apt-get install chromium)"])]
-LOCK = """
-import os, socket, sys
-if os.environ.get("INVDIFF_TEST_CALLS"):
-    def note(what, host):
-        if str(host) not in ("127.0.0.1", "::1", "localhost", "None", ""):
-            with open(os.environ["INVDIFF_TEST_CALLS"], "a") as file:
-                file.write(f"{what} {host}\\n")
-            raise OSError(f"blocked: {host}")
-    real_connect, real_lookup = socket.socket.connect, socket.getaddrinfo
-    def connect(self, address):
-        if isinstance(address, tuple):
-            note("connect", address[0])
-        return real_connect(self, address)
-    def lookup(host, *more, **told):
-        note("look up", host)
-        return real_lookup(host, *more, **told)
-    socket.socket.connect, socket.getaddrinfo = connect, lookup
-"""
-"""A sitecustomize.py, which every Python process of the page imports first."""
-
-
-@dataclass
-class Served:
-    """The page under test. calls: what its processes asked of other hosts, a line each."""
-
-    url: str
-    folder: Path
-    pid: int
-    calls: Path
-
-    @property
-    def files(self) -> list[Path]:
-        """All that lies in its private folder."""
-        return [p for p in self.folder.rglob("*") if p.is_file() and p.name != "page.log"]
 
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`invdiff app` on a free port."""
-    if find_spec("gradio") is None:
-        pytest.skip("gradio is not installed, so the page is NOT tested: pip install '.[app]'")
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "lock").mkdir()
-    (folder / "lock" / "sitecustomize.py").write_text(LOCK)
-    (folder / "tmp").mkdir()
-    calls, log = folder / "calls", folder / "page.log"
-    calls.touch()
-    source = str(Path(__file__).parents[2] / "src")
-    path = os.pathsep.join([str(folder / "lock"), source])
-    told = {
-        "PYTHONPATH": path, "TMPDIR": str(folder / "tmp"), "INVDIFF_TEST_CALLS": str(calls),
-        "INVDIFF_CACHE": "off", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "invdiff", "app", "--port", "0", "--upload", "40"]
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, env=os.environ | told, stdout=out, stderr=out, cwd=folder
-        )
-    try:
-        while "page " not in (said := log.read_text()):
-            assert process.poll() is None, said
-            time.sleep(0.1)
-        yield Served(said.split()[1], folder / "tmp", process.pid, calls)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-    assert process.returncode == 0, log.read_text()
-    assert calls.read_text() == ""  # nothing was asked of other hosts
-    assert not [p for p in (folder / "tmp").iterdir() if p.name.startswith("invdiff-page-")]
+    with serve(tmp_path_factory.mktemp("page"), "--upload", "40") as page:
+        yield page
 
 
 @pytest.fixture(scope="session")
@@ -104,3 +38,12 @@ def chromium() -> Iterator[Any]:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=told)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small one."""
+    path = tmp_path_factory.mktemp("photo") / "alpacas.png"
+    with Image.open(Path(__file__).parents[2] / "examples" / "alpacas-small.png") as image:
+        image.convert("RGB").crop((20, 20, 52, 44)).save(path)
+    return path

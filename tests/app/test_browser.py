@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,69 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from visitor import Visitor
 
+COPY = """(bytes) => navigator.clipboard.write([
+  new ClipboardItem({"image/png": new Blob([new Uint8Array(bytes)], {type: "image/png"})})])"""
 pytestmark = pytest.mark.filterwarnings("ignore")
-PATIENCE = 90_000
-"""Milliseconds, on a machine that has other things to do."""
-
-
-class Visitor:
-    """One open page. errors: of its console; outside: requests that leave the machine."""
-
-    def __init__(self, page: Any, url: str) -> None:
-        self.page, self.errors, self.outside = page, list[str](), list[str]()
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda e: self.errors.append(str(e)))
-        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        page.on("request", lambda r: self._requested(r.url, url))
-        page.goto(url)
-        page.wait_for_selector("#restore-go")
-
-    def _requested(self, asked: str, url: str) -> None:
-        if not asked.startswith((url, "data:", "blob:")):
-            self.outside.append(asked)
-
-    def upload(self, path: Path, tab: str = "restore") -> str:
-        """Give a measurement; what the page says to it."""
-        before = self.said(tab)
-        self.page.set_input_files(f"#{tab}-file input[type=file]", str(path))
-        return self.until(lambda s: s != before and path.name[:8] in s or self.wrong(tab), tab)
-
-    def said(self, tab: str = "restore") -> str:
-        return str(self.page.inner_text(f"#{tab}-status")).strip()
-
-    def wrong(self, tab: str = "restore") -> bool:
-        return bool(self.page.query_selector(f"#{tab}-status .iv-wrong"))
-
-    def until(self, met: Callable[[str], Any], tab: str = "restore") -> str:
-        """What the page says when it is what was waited for."""
-        end = time.monotonic() + PATIENCE / 1000
-        while not met(said := self.said(tab)):
-            assert time.monotonic() < end, said
-            self.page.wait_for_timeout(50)
-        return said
-
-    def choose(self, name: str, text: str) -> None:
-        """Choose in a drop-down list."""
-        self.page.click(f"#{name} input")
-        self.page.click(f'ul[role=listbox] li:has-text("{text}")')
-
-    def open(self, title: str) -> None:
-        """Open a part that is folded."""
-        self.page.click(f'.tabitem:visible button:has-text("{title}")')
-
-    def quick(self, want: str = "samples", samples: int = 2, steps: int = 2) -> None:
-        """Few samples in few steps."""
-        self.open("How it is run")
-        self.choose("restore-want", want)
-        self.page.fill("#restore-samples input", str(samples))
-        self.page.fill("#restore-steps input", str(steps))
-
-    def download(self) -> zipfile.ZipFile:
-        """The zip of the results."""
-        with self.page.expect_download() as found:
-            self.page.click("#restore-zip")
-        return zipfile.ZipFile(io.BytesIO(Path(found.value.path()).read_bytes()))
 
 
 @pytest.fixture
@@ -91,14 +31,6 @@ def visit(chromium: Any, served: Any) -> Iterator[Callable[..., Any]]:
     for visitor in opened:
         assert visitor.errors == [] and visitor.outside == []
         visitor.page.context.close()
-
-
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "alpacas.png"
-    with Image.open(Path(__file__).parents[2] / "examples" / "alpacas-small.png") as image:
-        image.convert("RGB").crop((20, 20, 52, 44)).save(path)
-    return path
 
 
 def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, served: Any) -> None:
@@ -120,7 +52,7 @@ def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, ser
     page.mouse.move(middle[0] + 20, middle[1] + 6, steps=4)
     page.mouse.up()
     page.wait_for_timeout(300)
-    v.quick("both", samples=3, steps=24)
+    v.quick("both", samples=3, steps=16)
     page.click("#restore-go")
     seen = set()
     while len(seen) < 2:  # previews change
@@ -138,7 +70,7 @@ def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, ser
     page.click("#restore-resume")
     v.until(lambda s: s == "Done.")
     inside = v.download()
-    command = f"restore inpaint {photo} --mask {tmp_path / 'mask.png'} --samples 3 --steps 24"
+    command = f"restore inpaint {photo} --mask {tmp_path / 'mask.png'} --samples 3 --steps 16"
     assert main([*command.split(), "--out", str(tmp_path / "out"), "--quiet"]) == 0
     for name in ("estimate.png", "sample-1.png", "sample-3.png", "mean.png", "uncertainty.png"):
         assert inside.read(name) == (tmp_path / "out" / name).read_bytes(), name
@@ -190,7 +122,7 @@ def test_two_visitors_and_what_is_left(
         assert found.status == (403 if private else 200), path  # copies have unguessable names
     one.page.context.close()
     one.errors.clear()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while left := [p for p in served.files if "secret-of-one" in str(p)]:
         assert time.monotonic() < end, left
         time.sleep(0.2)
@@ -224,6 +156,43 @@ def test_keyboard_alone(visit: Any, photo: Path) -> None:
     to("#restore-stop")
     page.keyboard.press("Enter")
     v.until(lambda s: "Stopped" in s)
+
+
+def test_paste_name_and_repeat(visit: Any, photo: Path, tmp_path: Path) -> None:
+    """A file that is no image, one whose name is markup, and one from the clipboard; a run that is
+    repeated from its zip has the same bytes."""
+    v = visit(permissions=["clipboard-read", "clipboard-write"])
+    page = v.page
+    (tmp_path / "text.png").write_text("no image")
+    assert v.upload(tmp_path / "text.png").startswith("text.png is not an image that can be read")
+    page.click("#restore-go")
+    v.until(lambda s: "The file is missing" in s)
+    evil = tmp_path / "<img src=x onerror=alert(1)>.png"
+    evil.write_bytes(photo.read_bytes())
+    said = v.upload(evil)
+    assert "img src_x onerror_alert_1_" in said and said.endswith("is ready.")
+    assert not page.query_selector("#restore-status img, #restore-file img[src=x]")
+    page.evaluate(COPY, list(photo.read_bytes()))
+    page.locator("body").press("Control+V")
+    v.until(lambda s: s.startswith("image.png") and "24" in s and "ready" in s)
+    v.choose("restore-task", "(denoise)")
+    page.fill("#restore-denoise-noise :is(input, textarea)", "0.1")
+    v.quick(samples=1, steps=1)
+    page.click("#restore-go")
+    v.until(lambda s: s == "Done." or v.wrong())
+    with v.download() as inside:
+        first, run = inside.read("sample-1.png"), inside.fp
+        run.seek(0)
+        (tmp_path / "run.zip").write_bytes(run.read())
+    v.open("Repeat a run")
+    page.set_input_files("#restore-run input[type=file]", str(tmp_path / "run.zip"))
+    page.wait_for_selector('#restore-run:has-text("run")')
+    page.fill("#restore-seed input", "5")  # told by the run, not by the form
+    page.click("#restore-again")
+    v.until(lambda s: s not in ("Done.", ""))
+    assert v.until(lambda s: s == "Done." or v.wrong()) == "Done."
+    with v.download() as inside:
+        assert inside.read("sample-1.png") == first
 
 
 def test_a_narrow_screen_in_the_dark(visit: Any) -> None:
@@ -270,7 +239,7 @@ def test_compare_and_scans(visit: Any) -> None:
     v.until(lambda s: "ready" in s, "scans")
     page.click('.tabitem:visible button:has-text("How it is run")')
     v.choose("scans-want", "samples")
-    page.fill("#scans-steps input", "1")
+    page.fill("#scans-steps :is(input, textarea)", "1")
     page.fill("#scans-samples input", "1")
     page.click("#scans-go")
     v.until(lambda s: s == "Done." or v.wrong("scans"), "scans")

@@ -6,10 +6,11 @@ import asyncio
 import io
 import json
 import os
+import stat
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -19,7 +20,7 @@ from PIL import Image
 
 from invdiff.app import forms, words
 from invdiff.app.asked import AskedAgain, AskedJob, HowOptions
-from invdiff.app.intake import Intake, harmless, measurement
+from invdiff.app.intake import Intake, added, harmless, measurement
 from invdiff.app.ledger import Ledger
 from invdiff.app.settings import AppOptions
 from invdiff.app.visits import Visits
@@ -103,10 +104,14 @@ def test_a_zip_gives_two_members_and_no_more(visits: Visits, intake: Intake) -> 
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("../../outside.txt", "x")
         archive.writestr("../run.json", "{}")
-        archive.writestr("a/run.safetensors", b"0")
+        link = zipfile.ZipInfo("a/run.safetensors")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
     room = visits.of("one").room("r")
     intake.take_run([upload(visits, "run.zip", file.getvalue())], room)
     assert sorted(p.name for p in room.iterdir()) == ["run.json", "run.safetensors", "run.zip"]
+    assert (room / "run.safetensors").read_bytes() == b"/etc/passwd"  # a link is no link any more
+    assert not (room / "run.safetensors").is_symlink()
     assert not (visits.root / "outside.txt").exists() and not (room.parent / "run.json").exists()
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -220,7 +225,11 @@ def test_a_task_of_others_has_a_form_and_solvers_have_knobs() -> None:
         kind: Literal["thin", "thick"] | None = option("of the fog", None)
         map: Path | None = option("file of its depth", None)
 
-    density, kind, depth = forms.entries(Fog)
+        rounds: int | None = option("at most", None)
+
+    density, kind, depth, rounds = forms.entries(Fog)
+    assert not rounds.counted and forms.changed(rounds, "") is None
+    assert forms.seen(rounds, None) == "" and forms.changed(rounds, "3") == "3"
     assert density.help == "of the fog; from 0 to 1" and depth.files and not kind.files
     told = forms.told(Fog, {"density": "0.7", "kind": "thin", "map": ""}, {"map": "/up/x.npy"})
     assert told == {"density": "0.7", "kind": "thin", "map": "/up/x.npy"}
@@ -274,6 +283,15 @@ def test_settings(tmp_path: Path) -> None:
             AppOptions(**told)
 
 
+def test_a_second_upload_takes_the_place_of_the_first() -> None:
+    """A field adds to the files that it has; a header waits for what it belongs to."""
+    assert added(["a.png"], []) == ["a.png"]
+    assert added(["a.png", "b.png"], ["a.png"]) == ["b.png"]
+    assert added(["a.png", "a.png"], ["a.png"]) == ["a.png"]
+    assert added(["k.hdr", "k.cfl"], ["k.hdr"]) == ["k.hdr", "k.cfl"]
+    assert added(["k.hdr", "k.cfl", "a.npy"], ["k.hdr", "k.cfl"]) == ["a.npy"]
+
+
 def test_the_measurement_is_not_its_header(tmp_path: Path) -> None:
     files = [tmp_path / "k.hdr", tmp_path / "k.cfl"]
     assert measurement(files) == tmp_path / "k.cfl"
@@ -283,7 +301,7 @@ def test_the_measurement_is_not_its_header(tmp_path: Path) -> None:
 
 def test_the_line_is_kept_and_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     """One worker: a second job waits, a third is turned away; one is killed, the next is done."""
-    from invdiff.app.messages import Done, Failed, Running, Stopped, Waiting
+    from invdiff.app.messages import Begun, Done, Failed, Running, Stopped, Waiting
     from invdiff.app.pool import Pool
 
     photo = tmp_path / "photo.npy"
@@ -309,12 +327,28 @@ def test_the_line_is_kept_and_a_worker_that_dies_is_replaced(tmp_path: Path) -> 
         assert isinstance([m for m in second if m is not None][-1], Done)
         assert (tmp_path / "b" / "sample-1.png").is_file()
         third = pool.run(asked("d", 20_000), halt.is_set)
-        assert any(isinstance(m, Running) for m in third)
+        assert any(isinstance(m, Running) and m.steps_done for m in third)
         halt.set()
         ended = [m for m in third if m is not None][-1]
         assert isinstance(ended, Stopped) and ended.kept and ended.steps == 20_000
-        assert checkpoint_folder(tmp_path / "d").is_dir() and not (tmp_path / "d").exists()
+        kept = checkpoint_folder(tmp_path / "d")
+        assert kept.is_dir() and not (tmp_path / "d").exists()
+        more = replace(asked("d", 20_000), resume=True)
+        again = [m for m in pool.run(more, halt.is_set) if isinstance(m, Stopped)][-1]
+        assert again.steps_done >= ended.steps_done and again.kept
         halt.clear()
+        (tensors,) = kept.glob("*.safetensors")
+        tensors.write_bytes(tensors.read_bytes()[:-1])  # what is broken is told, and not begun anew
+        assert [m for m in pool.run(more, halt.is_set) if m and not isinstance(m, Begun)] == [
+            Failed(
+                "What was stopped cannot go on, because its checkpoint is broken or of other "
+                "files; press Restore to begin anew."
+            )
+        ]
+        anew = [m for m in pool.run(asked("d", 1), halt.is_set) if m is not None]
+        assert isinstance(anew[-1], Done) and not kept.exists()
+        gone = [m for m in pool.run(more, halt.is_set) if m and not isinstance(m, Begun)]
+        assert [type(m) for m in gone] == [Failed] and "not there any more" in gone[0].text
         wrong = [m for m in pool.run(asked("e", 1), halt.is_set) if m is not None]
         assert isinstance(wrong[-1], Done)
         missing = AskedJob("jpeg", str(tmp_path / "none.png"), str(tmp_path / "f"))

@@ -51,7 +51,7 @@ class HowOptions:
 class AskedJob:
     """A restoration of an uploaded file. options: of the task, as text. knobs: of the solver.
 
-    name: of the results. out: their folder.
+    out: the folder of the results. resume: whether it goes on from where it was stopped.
     """
 
     task: str
@@ -60,6 +60,7 @@ class AskedJob:
     options: Mapping[str, Any] = field(default_factory=dict)
     how: HowOptions = field(default_factory=HowOptions)
     knobs: Mapping[str, str] = field(default_factory=dict)
+    resume: bool = False
 
     def built(self) -> Task:
         """The task. Raises InvdiffError for what does not fit."""
@@ -87,10 +88,11 @@ class AskedJob:
 
 @dataclass(frozen=True)
 class AskedAgain:
-    """A run that is repeated from its folder."""
+    """A run that is repeated from its folder; out and resume as above."""
 
     folder: str
     out: str
+    resume: bool = False
 
     def job(self, device: str) -> Job:
         """The job. Raises InvdiffError for a prior that is not in the package."""

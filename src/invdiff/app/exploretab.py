@@ -104,7 +104,8 @@ class ExploreTab:
         found = directions(done, MOST)
         visit.kept[NAME], visit.kept[f"{NAME}.directions"] = done, found
         count = len(done.samples)
-        about = f"{done.task}: {count} samples, {len(found.axes)} directions."
+        ways = f"{len(found.axes)} direction{'' if len(found.axes) == 1 else 's'}"
+        about = f"{done.task}: {count} samples, {ways}."
         result: dict[Any, Any] = {
             self.said: words.status(about, "done"),
             self.zero: gr.update(visible=True),

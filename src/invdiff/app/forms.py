@@ -46,6 +46,11 @@ class Entry:
         return self.kind is Path or bool(getattr(self.kind, "from_file", False))
 
     @property
+    def counted(self) -> bool:
+        """Whether it always has a whole number: a field of numbers cannot be left empty."""
+        return self.kind is int and self.default is not None
+
+    @property
     def painted(self) -> bool:
         return self.kind is Mask
 
@@ -93,14 +98,15 @@ def component(entry: Entry, where: str) -> Any:
             choices.insert(0, ("not told", UNSAID))
         value = UNSAID if entry.default is None else str(entry.default)
         return gr.Dropdown(choices, value=value, **told)
-    if entry.kind is int:
+    if entry.counted:
         return gr.Number(value=entry.default, precision=0, **told)
     value = "" if entry.default is None else str(entry.default)
     return gr.Textbox(value=value, placeholder=_metavar(entry.kind), max_lines=1, **told)
 
 
 def _metavar(kind: Any) -> str:
-    return {float: "a number", str: "text"}.get(kind) or str(getattr(kind, "metavar", ""))
+    named = {int: "a whole number", float: "a number", str: "text"}
+    return named.get(kind) or str(getattr(kind, "metavar", ""))
 
 
 def file_component(entry: Entry, where: str) -> Any:
@@ -108,17 +114,19 @@ def file_component(entry: Entry, where: str) -> Any:
     import gradio as gr
 
     return gr.File(
-        label=f"a file for {entry.label}", height=130, elem_id=f"{where}-{entry.name}-file"
-    )
+        label=f"a file for {entry.label}", height=130, elem_id=f"{where}-{entry.name}-file",
+        elem_classes="iv-dropped",
+    )  # fmt: skip
 
 
 def seen(entry: Entry, text: str | None) -> Any:
     """What the component of an entry holds for a text; the default for None."""
-    if text is None and entry.kind in (bool, int):
+    typed = entry.kind is bool or entry.counted
+    if text is None and typed:
         return entry.default
     if text is None:
         return "" if entry.default is None else str(entry.default)
-    return fields.convert(entry.kind, text, entry.name) if entry.kind in (bool, int) else text
+    return fields.convert(entry.kind, text, entry.name) if typed else text
 
 
 def changed(entry: Entry, value: Any) -> str | None:

@@ -122,6 +122,14 @@ class Intake:
             raise InvdiffError(f"{file.name} is a broken zip; upload it once more.") from error
 
 
+def added(paths: Sequence[str], before: Sequence[str]) -> list[str]:
+    """What of the files in a field is new: a field keeps those of before. All, where those before
+    were companions alone, which wait for their measurement."""
+    if all(Path(p).suffix.lower() in COMPANIONS for p in before):
+        return list(dict.fromkeys(paths))
+    return [p for p in dict.fromkeys(paths) if p not in before] or list(paths[-1:])
+
+
 def measurement(files: Sequence[Path]) -> Path:
     """The one of several files that is the measurement: others lie beside it."""
     first = [f for f in files if f.suffix.lower() not in COMPANIONS]

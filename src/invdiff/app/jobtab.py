@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from invdiff.app import words
 from invdiff.app.asked import AskedAgain
 from invdiff.app.examples import examples_of
-from invdiff.app.intake import measurement
+from invdiff.app.intake import added, measurement
 from invdiff.app.messages import Begun, Done, Failed, Running, Stopped, Waiting
 from invdiff.app.results import Results
 from invdiff.app.site import QUIET, Site
@@ -43,9 +44,10 @@ class JobTab:
         with gr.Row():
             with gr.Column(min_width=300):
                 self._draw_input()
-                self.form.draw(self.said)
+                self.form.draw_choice(self.said)
                 if self.photos:
                     self._draw_mask()
+                self.form.draw_options()
                 with gr.Accordion("How it is run", open=False):
                     self.form.draw_how()
                 self._draw_again()
@@ -61,18 +63,17 @@ class JobTab:
         import gradio as gr
 
         name = self.name
-        with gr.Row():
-            self.example = gr.Dropdown(
-                [(e.title, i) for i, e in enumerate(self.examples)], value=None, label="Example",
-                elem_id=f"{name}-example", scale=3,
-            )  # fmt: skip
+        self.example = gr.Dropdown(
+            [(e.title, i) for i, e in enumerate(self.examples)], value=None, label="Example",
+            elem_id=f"{name}-example",
+        )  # fmt: skip
         self.file = gr.File(
             label="Photograph" if self.photos else "Measurement: k-space, a sinogram, ...",
             file_count="multiple", height=130, elem_id=f"{name}-file",
         )  # fmt: skip
         self.input = gr.Image(
-            label="as it was uploaded", format="png", interactive=False, visible=False,
-            elem_id=f"{name}-input", alt_text="the photograph as it was uploaded", height=260,
+            label="the photograph, pixel by pixel", format="png", interactive=False, visible=False,
+            elem_id=f"{name}-input", alt_text="the photograph", height=260,
             buttons=["fullscreen"], elem_classes="iv-pixels",
         )  # fmt: skip
 
@@ -115,14 +116,16 @@ class JobTab:
         import gradio as gr
 
         with gr.Row():
-            self.go = gr.Button("Restore", variant="primary", elem_id=f"{self.name}-go")
-            self.stop = gr.Button("Stop", interactive=False, elem_id=f"{self.name}-stop")
-            self.on = gr.Button("Resume", interactive=False, elem_id=f"{self.name}-resume")
+            name, low = self.name, {"interactive": False, "min_width": 90}
+            self.go = gr.Button("Restore", variant="primary", elem_id=f"{name}-go", min_width=110)
+            self.stop = gr.Button("Stop", elem_id=f"{name}-stop", **low)
+            self.on = gr.Button("Resume", elem_id=f"{name}-resume", **low)
 
     def _connect(self) -> None:
         event, said = self.site.event, self.said
-        seen = [self.said, self.input, self.on, *([self.editor] if self.photos else [])]
-        self.file.upload(event(self._uploaded, said), self.file, seen, **QUIET)
+        seen = [self.said, self.input, self.on]
+        seen += [self.editor, *self.box] if self.photos else []
+        self.file.upload(event(self._uploaded, said), self.file, [self.file, *seen], **QUIET)
         self.example.input(
             event(self._exampled, said), self.example, [*seen, *self.form.outputs], **QUIET
         )
@@ -149,10 +152,12 @@ class JobTab:
         """Take a measurement."""
         if not paths:
             raise InvdiffError("No file arrived; choose one.")
-        files = self.site.intake.take(paths, visit.room("measurement"))
-        return self._given(visit, measurement(files))
+        new = added(paths, visit.kept.get(f"{self.name}.new", ()))
+        visit.kept[f"{self.name}.new"] = new
+        files = self.site.intake.take(new, visit.room("measurement"))
+        return self._given(visit, measurement(files)) | {self.file: new}
 
-    def _given(self, visit: Visit, file: Path, note: str = "") -> dict[Any, Any]:
+    def _given(self, visit: Visit, file: Path, note: str = "", more: str = "") -> dict[Any, Any]:
         """Remember the measurement, and show it where it is a picture."""
         import gradio as gr
 
@@ -165,10 +170,12 @@ class JobTab:
             save_picture(picture, photo.pixels.nan_to_num())
             visit.kept["photo.size"] = (photo.size[1], photo.size[0])
             about = f" ({photo.about})"
+            whole = (0, 0, photo.size[1], photo.size[0])
+            found |= dict(zip(self.box, whole, strict=True))
             found[self.input] = gr.update(value=picture, visible=True)
             found[self.editor] = {"background": str(picture), "layers": [], "composite": None}
         visit.kept[f"{self.name}.file"] = file
-        return found | {self.said: words.status(f"{note}{file.name}{about} is ready.")}
+        return found | {self.said: words.status(f"{note}{file.name}{about} is ready{more}.")}
 
     def _exampled(self, visit: Visit, index: int | None) -> dict[Any, Any]:
         """Take an example, with what its task has to be told."""
@@ -177,7 +184,9 @@ class JobTab:
         example = self.examples[index]
         file, files = example.copied(visit.room("example"))
         visit.kept[f"{self.name}.files"] = {(example.task, k): path for k, path in files.items()}
-        return self._given(visit, file) | self.form.filled(example.task, example.options)
+        brought = f", with a file for {' and '.join(files)}" if files else ""
+        found = self._given(visit, file, more=brought)
+        return found | self.form.filled(example.task, example.options)
 
     def _cropped(self, visit: Visit, *box: float | None) -> dict[Any, Any]:
         """Cut the photograph, without changing a pixel of what is left."""
@@ -210,7 +219,7 @@ class JobTab:
         asked = visit.kept.get(f"{self.name}.stopped")
         if asked is None:
             raise InvdiffError("There is no stopped run to go on with.")
-        yield from self._run(visit, asked)
+        yield from self._run(visit, replace(asked, resume=True))
 
     def _repeat(self, visit: Visit, paths: list[str] | None) -> Iterator[dict[Any, Any]]:
         folder = self.site.intake.take_run(paths or [], visit.room("again"))
@@ -243,8 +252,7 @@ class JobTab:
 
     def _told(self, visit: Visit, asked: Any, message: Any) -> dict[Any, Any]:
         if isinstance(message, Waiting):
-            text = f"Number {message.place} in line."
-            return {self.said: words.status(text, "busy")}
+            return {self.said: words.status(f"Number {message.place} in line.", "busy")}
         if isinstance(message, Begun):
             lines = [(k, words.without_folder(v, visit.folder)) for k, v in message.lines]
             return {self.lines: words.lines(lines)}

@@ -38,8 +38,8 @@ class TaskForm:
         self._parts: list[Any] = []
         self._groups: dict[str, Any] = {}
 
-    def draw(self, said: Any) -> None:
-        """The components, where they stand. said: where failures are told."""
+    def draw_choice(self, said: Any) -> None:
+        """What is to be done. said: where failures are told."""
         import gradio as gr
 
         self.said = said
@@ -49,8 +49,13 @@ class TaskForm:
             choices, value=first, label="What is to be done", elem_id=f"{self.tab}-task",
             filterable=True,
         )  # fmt: skip
+
+    def draw_options(self) -> None:
+        """The options of every task, of which those of the chosen one are seen."""
+        import gradio as gr
+
         for name in self.tasks:
-            with gr.Group(visible=name == first) as group:
+            with gr.Group(visible=name == self.tasks[0]) as group:
                 self._groups[name] = group
                 self._draw_task(name)
 

@@ -7,7 +7,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from invdiff.restoration.preview import Following, Preview
 from invdiff.restoration.race import race
 from invdiff.tasks.base import View
 
-EVERY, PICTURES = 0.25, 0.75
+EVERY, PICTURES = 0.5, 1.0
 """Seconds between two messages, and between two with pictures: they cost time of the job."""
 SIDE, MOST = 320, 4
 """Of previews: pixels of a side of one alone, and how many are shown."""
@@ -82,12 +81,10 @@ def _restore(
 ) -> None:
     job, out = asked.job(device), Path(asked.out)
     send(Begun(job.lines))
-    kept, start = Checkpoints(job, out, every=0), Progress()
-    if kept.there:
-        with suppress(InvdiffError):  # of other options: this one begins anew
-            start = kept.load()
-    follow = Following(job, _Seen(send, stopped, job.view), start)
+    kept = Checkpoints(job, out, every=0)
     try:
+        start = _stopped(kept) if asked.resume else Progress()
+        follow = Following(job, _Seen(send, stopped, job.view), start)
         done = perform(
             job, start.samples, follow.watch, True, start.estimate, follow.watch_estimate
         )
@@ -101,6 +98,19 @@ def _restore(
         send(Stopped(steps, total, True))
     finally:
         kept.leave()
+
+
+def _stopped(kept: Checkpoints) -> Progress:
+    """Where a run was stopped. Raises InvdiffError where that cannot be told any more."""
+    if not kept.there:
+        raise InvdiffError("What was stopped is not there any more; press Restore to begin anew.")
+    try:
+        return kept.load()
+    except InvdiffError as error:
+        raise InvdiffError(
+            "What was stopped cannot go on, because its checkpoint is broken or of other files; "
+            "press Restore to begin anew."
+        ) from error
 
 
 def _steps(progress: Progress) -> tuple[int, int]:

@@ -112,7 +112,7 @@ def _fitted(job: Job, task: Task, name: str, cost: int) -> Solver:
     """A solver with as many steps as the cost allows, by what two short runs on a toy spend."""
     solver = configured(task, name, job.posed.problem)
     check_posed(job.posed, job.prior, solver)
-    few, more = (spent(task, solver.with_steps(n), job.prior) for n in (4, 8))
+    few, more = (spent(task, name, n, job.prior) for n in (4, 8))
     each = max((more - few) / 4, 1e-9)
     steps = int((cost - few) / each + 4 + 1e-6)
     if steps < 1:
@@ -122,11 +122,15 @@ def _fitted(job: Job, task: Task, name: str, cost: int) -> Solver:
     return solver.with_steps(steps)
 
 
-def spent(task: Task, solver: Solver, prior: Prior) -> int:
-    """What a solver spends on a small problem of the task, with a prior that costs nothing."""
+def spent(task: Task, name: str, steps: int, prior: Prior) -> int:
+    """What a solver spends on a small problem of the task, with a prior that costs nothing.
+
+    It has its preset for that problem: a path that begins at the noise of another does not fit.
+    """
     cheap = Denoiser(lambda x, sigma: x / (1 + sigma**2))
     cheap.spectrum, cheap.learned_variance = prior.spectrum, prior.learned_variance
     counted, problem = Counted(cheap), task.toy()
+    solver = configured(task, name, problem).with_steps(steps)
     *_, last = stream(problem, counted, solver, [0])
     finish(last, problem, counted, solver, [0])
     return counted.nfe + PULL * counted.vjps

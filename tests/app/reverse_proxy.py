@@ -1,0 +1,59 @@
+"""A reverse proxy that serves a page under a path, as nginx does with `proxy_pass`."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+HOPS = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "date", "server"}
+"""Headers of one connection, which are not passed on."""
+
+
+class Server(ThreadingHTTPServer):
+    """Waits at its end for all streams, which end with the page."""
+
+    daemon_threads = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that leaves in the middle is nothing to tell of."""
+
+
+@contextlib.contextmanager
+def proxied(url: str, path: str) -> Iterator[str]:
+    """The address under which `path` leads to `url`; nothing else is there. path: as /invdiff."""
+    behind = urlsplit(url)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith(f"{path}/"):
+                return self.send_error(404)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            told = {k: v for k, v in self.headers.items() if k.lower() not in HOPS}
+            told |= {"X-Forwarded-Host": self.headers["Host"], "X-Forwarded-Proto": "http"}
+            with contextlib.closing(http.client.HTTPConnection(behind.netloc)) as there:
+                there.request(self.command, self.path[len(path) :], body, told)
+                answer = there.getresponse()
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in HOPS:
+                        self.send_header(name, value)
+                self.end_headers()  # of HTTP/1.0: the body ends with the connection
+                while part := answer.read1(65536):
+                    self.wfile.write(part)
+                    self.wfile.flush()
+
+        do_POST = do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}{path}/"
+        finally:
+            server.shutdown()

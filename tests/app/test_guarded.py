@@ -1,0 +1,51 @@
+"""The page for others: behind a password, and under a path of a reverse proxy."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reverse_proxy import proxied
+from serving import answer, serve
+from visitor import Visitor
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_a_password_and_a_path(
+    chromium: Any, photo: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Nothing is given before the password; after it a job is done, all of it under the path."""
+    options = "--auth", "ann:o:ne", "--root-path", "/invdiff"
+
+    def enter(page: Any) -> None:
+        for word in ("two", "o:ne"):
+            page.locator("input[type=password]").wait_for()
+            page.locator("input:not([type=password]):visible").first.fill("ann")
+            page.locator("input[type=password]").fill(word)
+            page.get_by_role("button", name="Login").click()
+            if word == "two":
+                page.get_by_text("Incorrect", exact=False).first.wait_for()
+                assert not page.query_selector("#restore-go")
+
+    with contextlib.ExitStack() as proxy, serve(tmp_path_factory.mktemp("shut"), *options) as page:
+        url = proxy.enter_context(proxied(page.url, "/invdiff"))
+        for door in ("config", "gradio_api/info", f"gradio_api/file={page.folder}"):
+            assert answer(url + door)[0] == 401 and answer(page.url + door)[0] == 401, door
+        assert answer(f"{url}gradio_api/call/tasks", b'{"data": []}')[0] == 401
+        context = chromium.new_context()
+        v = Visitor(context.new_page(), url, enter)
+        assert "ready" in v.upload(photo)
+        v.choose("restore-task", "(denoise)")
+        v.page.fill("#restore-denoise-noise :is(input, textarea)", "0.1")
+        v.quick(samples=1, steps=1)
+        v.page.click("#restore-go")
+        v.until(lambda s: s == "Done." or v.wrong())
+        assert not v.wrong(), v.said()
+        with v.download() as inside:
+            assert "sample-1.png" in inside.namelist()
+        assert v.page.evaluate("document.querySelector('#restore-estimate img').naturalWidth") == 32
+        assert v.errors == [] and v.outside == []
+        context.close()
