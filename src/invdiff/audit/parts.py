@@ -44,7 +44,7 @@ class Budget:
     laws: tuple[str, ...] = ("gauss", "laplace", "bl", "student1", "student2", "student3")
 
 
-QUICK = Budget(((8, 4), (80, 2)), 4, 50, 30, 24, 200, ("identity", "sampling"), ("gauss", "laplace"))
+QUICK = Budget(((8, 4), (80, 2)), 4, 50, 60, 24, 200, ("identity", "sampling"), ("gauss", "laplace"))
 
 
 @dataclass(frozen=True)
