@@ -13,8 +13,8 @@ FALL, ROUND_OFF = 0.6, 1e-6
 
 def falls(values: dict[str, Any]) -> bool:
     """Whether the error falls as the budget grows, or is what exact samples show."""
-    low, high = max(values["0.25"]), max(values["4"])
-    within = all(e <= n for e, n in zip(values["4"], values["null_99"], strict=True))
+    low, high = max(values["0.25"]), max(values["1"])
+    within = all(e <= n for e, n in zip(values["1"], values["null_99"], strict=True))
     return within or high <= FALL * low
 
 

@@ -63,9 +63,7 @@ def _tail(risk: float, n: int, R: float) -> float:
     return min(math.exp(-n * entropy), math.e * float(binomial_cdf.__wrapped__(n, R)[k]))
 
 
-def widening(
-    truth: Tensor, samples: Tensor, epsilon: float = 0.1, delta: float = 0.1
-) -> Widened:
+def widening(truth: Tensor, samples: Tensor, epsilon: float = 0.1, delta: float = 0.1) -> Widened:
     """The factor for n images (n, ...) with samples (n, S, ...), S >= 2.
 
     Raises InvdiffError where so few images can promise nothing.
@@ -77,18 +75,22 @@ def widening(
     def risk(factor: float) -> float:
         return float((off > factor * std).double().mean(1).mean())
 
-    found = None
-    for factor in GRID.tolist():
-        at = risk(factor)
-        bound = upper_bound(at, n, delta)
-        if bound > epsilon:
-            break
-        found = (factor, at, bound)
+    def bounded(i: int) -> tuple[float, float, float]:
+        at = risk(float(GRID[i]))
+        return float(GRID[i]), at, upper_bound(at, n, delta)
+
+    low, high, found = 0, len(GRID), None  # the risk rises as the factor falls
+    while low < high:
+        middle = (low + high) // 2
+        if bounded(middle)[2] <= epsilon:
+            low, found = middle + 1, bounded(middle)
+        else:
+            high = middle
     if found is None:
         raise InvdiffError(
             f"{n} calibration images cannot promise a risk of {epsilon:g} with confidence "
             f"{1 - delta:g}: even intervals of {GRID[0]:g} deviations are bounded by "
-            f"{bound:.2f} only; give more images, or ask for less."
+            f"{bounded(0)[2]:.2f} only; give more images, or ask for less."
         )
     normal = math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - epsilon, dtype=torch.float64)))
     return Widened(*found, risk(normal), epsilon, delta, n)

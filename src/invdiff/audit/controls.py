@@ -94,7 +94,9 @@ class Control:
 
 CONTROLS = {
     "exact": Control(_exact),
-    "prior": Control(_prior, ("distance", "modes", "residual", "rank residual", "rank tarp", "stein")),
+    "prior": Control(
+        _prior, ("distance", "modes", "residual", "rank residual", "rank tarp", "stein")
+    ),
     "half variance": Control(_half, ("width", "stein", "rank density")),
     "double variance": Control(_double, ("width", "residual", "stein", "rank density")),
     "dropped mode": Control(_dropped, ("modes",), ("stein", "width", "residual")),
@@ -116,7 +118,9 @@ def examine(
     return {name: [one[name] for one in each] for name in each[0]}
 
 
-def caught(name: str, numbers: Sequence[int] = range(PROBLEMS)) -> tuple[dict[str, float], list[str]]:
+def caught(
+    name: str, numbers: Sequence[int] = range(PROBLEMS)
+) -> tuple[dict[str, float], list[str]]:
     """p-values of a control, and what flags it."""
     found = p_values(examine(CONTROLS[name].sampler, numbers), SIZE)
     return found, flagged(found)

@@ -37,8 +37,8 @@ SIGMA, SPREAD = 0.05, 0.02
 """Noise on [-1, 1]; the deviation of samples above which a pixel counts."""
 CASES = {"half": "inpaint", "x4": "super-resolution"}
 """Measurement to the task whose presets are taken."""
-SHORT, MOST = 20, 100
-"""Steps, for `--quick` and in full: solvers whose preset takes more are left out unless named."""
+FEW, MOST = ("ddrm", "spectral-ancestral"), 100
+"""Solvers of `--quick`; in full, steps of a preset beyond which a solver is left out unless named."""
 
 
 def operator(case: str) -> Linear:
@@ -69,7 +69,7 @@ def rows(names: Sequence[str], quick: bool) -> dict[str, Solver]:
     toy, found = problem("half", torch.zeros(1, *SHAPE)), {}
     for name in registry():
         solver = configured(TASKS["inpaint"], name, toy)
-        short = solver.num_steps <= (SHORT if quick else MOST)
+        short = name in FEW if quick else solver.num_steps <= MOST
         if not solver.estimates and (name in names if names else short):
             found[name] = solver
     return found

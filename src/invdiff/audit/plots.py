@@ -22,7 +22,9 @@ def draw(folder: Path, found: list[Line]) -> list[Path]:
 
 def _mixture(path: Path, found: list[Line]) -> bool:
     """Mean distance of every row with its error, least first; the floor is a line."""
-    rows = {n: joined([one["values"] for one in each]) for n, each in by_row(found, "mixture").items()}
+    rows = {
+        n: joined([one["values"] for one in each]) for n, each in by_row(found, "mixture").items()
+    }
     some = {n: mean_and_error(v["distance"]) for n, v in rows.items() if "distance" in v}
     if len(some) < 2:
         return False

@@ -49,7 +49,8 @@ def bootstrap(u: Tensor, n: int, times: int = 999, seed: int = 0) -> Tensor:
     w = torch.zeros(times, count, dtype=torch.float64)
     w.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
     w = w / count - 1 / count
-    off = u - torch.diag(u.diagonal())
+    off = u - (u.sum() - u.diagonal().sum()) / (count * (count - 1))  # the null has the mean 0
+    off = off - torch.diag(off.diagonal())
     return ((w @ off) * w).sum(1) / n * count / (count - 1)
 
 

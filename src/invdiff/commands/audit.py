@@ -5,13 +5,18 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from invdiff import fields
 from invdiff.cli import OK
 from invdiff.commands.common import say, tell, terminations_as_interrupts
 from invdiff.commands.parser import Parser, wants_help
-from invdiff.core import InvdiffError, nearest
+from invdiff.core import InvdiffError, nearest, printable
 from invdiff.core.option import check_ranges, option
+
+if TYPE_CHECKING:
+    from invdiff.audit.lines import Lines
+    from invdiff.audit.parts import Item
 
 ABOUT = """Measure how far the samples of solvers are from posteriors that are known, each figure
 beside what exact samples give. SOLVER is a name of `invdiff solvers`; all when none is named. The
@@ -39,6 +44,10 @@ class AuditOptions:
     resume: bool = option("go on with the audit in the folder", False)
     page: bool = option("write the tables and plots of what is there, and measure nothing", False)
     problem: Path | None = option("run.json of a restoration, to audit without a truth", None)
+    prior: str | None = option("with --problem: where the weights of its prior are now", None)
+    calibration: Path | None = option(
+        "with --problem: images like those of the run, by which its intervals are widened", None
+    )
     quiet: bool = option("no progress", False)
 
     def __post_init__(self) -> None:
@@ -60,29 +69,34 @@ def run(name: str, args: list[str]) -> int:
         if how.problem is not None:
             if given.words:
                 raise InvdiffError("--problem audits the solver of the run; name no other.")
-            return _without_truth(how.problem)
+            return _without_truth(how)
+        if how.prior is not None or how.calibration is not None:
+            raise InvdiffError("--prior and --calibration belong to --problem RUN.JSON.")
         return _measure(given.words, how)
 
 
-def _without_truth(path: Path) -> int:
-    from invdiff.audit.untold import report
+def _without_truth(how: AuditOptions) -> int:
+    """Print what can be said of a run."""
+    from invdiff.audit.untold import TRUTHS, report
 
-    for line in report(path if path.is_dir() else path.parent):
-        print(line)
+    assert how.problem is not None
+    for line in report(how.problem, how.prior, how.truths or TRUTHS, how.calibration):
+        print(printable(line), flush=True)
     return OK
 
 
 def _measure(names: list[str], how: AuditOptions) -> int:
     from invdiff.audit import lines, report
     from invdiff.audit.parts import PARTS as KNOWN
-    from invdiff.audit.parts import items
+    from invdiff.audit.parts import QUICK_PARTS, items
     from invdiff.audit.settings import budget_of, settings
     from invdiff.solvers import registry
 
     for word in names:
         if word not in registry():
             raise nearest(word, registry(), "solver")
-    only = [part.strip() for part in how.only.split(",") if part.strip()] or list(KNOWN)
+    only = [part.strip() for part in how.only.split(",") if part.strip()]
+    only = only or list(QUICK_PARTS if how.quick else KNOWN)
     for part in only:
         if part not in KNOWN:
             raise nearest(part, KNOWN, "part of the audit")
@@ -95,16 +109,14 @@ def _measure(names: list[str], how: AuditOptions) -> int:
     return OK
 
 
-def _items(waiting: list, kept, quiet: bool) -> None:  # type: ignore[no-untyped-def, type-arg]
-    """Measure what is left, with the time that it will take."""
+def _items(waiting: list[Item], kept: Lines, quiet: bool) -> None:
+    """Measure what is left, telling the time that it will take."""
     from tqdm import tqdm
 
     bar = tqdm(waiting, unit="item", disable=quiet, file=sys.stderr)
     for item in bar:
         bar.set_description(item.name)
-        try:
-            kept.add(item.measured())
-        except InvdiffError as error:
-            kept.add({"item": item.name, "part": item.part, "row": item.name.split("/")[1],
-                      "values": None, "error": str(error)})  # fmt: skip
-            tell(f"invdiff: {item.name}: {error}")
+        line = item.measured()
+        kept.add(line)
+        if "error" in line:
+            tell(f"invdiff: {item.name}: {line['error']}")
