@@ -1,4 +1,4 @@
-"""Samplers that are wrong in a known way are seen by what should see them; exact samples by nothing."""
+"""Samplers that are wrong in a known way are seen by what should see them; exact ones pass."""
 
 from __future__ import annotations
 

@@ -22,8 +22,9 @@ def unsupported(name: str, claim: str, found: list[Line]) -> str:
     """Why the lines do not support a claim, in words; empty where they do, and for `heuristic`."""
     if claim == "heuristic":
         return ""
-    lines = {part: [x["values"] for x in found if (x["row"], x["part"]) == (name, part)
-             and x["values"] is not None] for part in ("budget", "gaussian", "mixture")}  # fmt: skip
+    own = [x for x in found if x["row"] == name and x["values"] is not None]
+    parts = ("budget", "gaussian", "mixture")
+    lines = {part: [x["values"] for x in own if x["part"] == part] for part in parts}
     if claim == "asymptotic":
         if not lines["budget"]:
             return f"{name}: no line of the part budget"

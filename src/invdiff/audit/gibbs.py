@@ -1,9 +1,9 @@
 """Gibbs samplers of Levy processes given y: the gold standard of `levy.py`, and exact denoisers.
 
-Signals s of length L have independent increments u = D s. Each law but one is a normal law of random
-variance: given the variances s is normal, and given s the variances are independent. Bernoulli and
-Laplace increments are 0 or not; whether, is drawn with the increments integrated out, by rank-one
-updates, in two branches that exclude each other: a visit to an increment is one draw.
+Signals s of length L have independent increments u = D s. Each law but one is a normal law of
+random variance: given the variances s is normal, and given s the variances are independent.
+Bernoulli and Laplace increments are 0 or not; whether, is drawn with the increments integrated out,
+by rank-one updates, in two branches that exclude each other: a visit to an increment is one draw.
 
 arXiv 2509.12821, appendix. All is float64, and a batch of chains.
 """

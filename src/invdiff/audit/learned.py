@@ -38,7 +38,7 @@ SIGMA, SPREAD = 0.05, 0.02
 CASES = {"half": "inpaint", "x4": "super-resolution"}
 """Measurement to the task whose presets are taken."""
 FEW, MOST = ("ddrm", "spectral-ancestral"), 100
-"""Solvers of `--quick`; in full, steps of a preset beyond which a solver is left out unless named."""
+"""Solvers of `--quick`; in full, steps of a preset beyond which a solver has to be named."""
 
 
 def operator(case: str) -> Linear:
@@ -90,7 +90,7 @@ def reference(p: Problem) -> Tensor:
 
 
 def measured(solver: Solver, case: str, count: int) -> dict[str, Any] | None:
-    """Ranks of `count` truths among SAMPLES samples, coverage of pixels, residual, and the price."""
+    """Ranks of `count` truths among SAMPLES samples, coverage of pixels, residual, and cost."""
     prior: Prior = load_prior(PRIOR)
     truth = truths(count, 250 if count >= 96 else 60)
     p = problem(case, truth)

@@ -32,8 +32,8 @@ LENGTH, SAMPLES, BURN_IN = 64, 50, 200
 OPERATORS = ("identity", "blur", "sampling", "fourier")
 RULERS = ("exact", "linear")
 """Independent Gibbs draws, and the best linear estimate, tuned on signals of its own."""
-KEPT = (0, 3, 6, 8, 9, 12, 13, 17, 18, 19, 21, 25, 27, 29, 31, 32, 33, 35, 38, 39, 42, 43, 44, 47, 48,
-        50, 53, 55, 57, 58, 60, 62, 63)  # fmt: skip
+KEPT = (0, 3, 6, 8, 9, 12, 13, 17, 18, 19, 21, 25, 27, 29, 31, 32, 33, 35, 38, 39, 42, 43, 44, 47,
+        48, 50, 53, 55, 57, 58, 60, 62, 63)  # fmt: skip
 FREQUENCIES = (0, 1, 2, 3, 4, 6, 8, 9, 12, 13, 17, 18, 19, 21, 25, 27, 29, 31, 32)
 JUMP = 0.05
 """An increment above which it counts as a jump."""

@@ -106,7 +106,8 @@ def items(names: Sequence[str], only: Sequence[str], how: Budget) -> list[Item]:
             Item(f"levy/{n}/{law},{op}", lambda s=s, law=law, op=op: levy.measured(
                 s, law, op, how.truths, how.chain), None if isinstance(s, str) else s)
             for law in how.laws for op in how.operators
-            for n, s in {**{r: r for r in levy.RULERS}, **(solvers if law == "gauss" else {})}.items()
+            for n, s in [*zip(levy.RULERS, levy.RULERS, strict=True),
+                         *(solvers.items() if law == "gauss" else [])]
         ],
         "learned": lambda: [
             Item(f"learned/{n}/{case}", lambda s=s, case=case: learned.measured(

@@ -1,8 +1,8 @@
 """Rank statistics: where the truth lies among the samples of its own measurement.
 
 Simulation-based calibration (Talts et al. 2018, arXiv 1804.06788): for truths drawn from the prior
-and S exact samples of each posterior, the rank of f(truth, y) among f(sample, y) is uniform on 0..S,
-whatever f is. The band of the running counts is simultaneous (Sailynoja et al. 2022, arXiv
+and S exact samples of each posterior, the rank of f(truth, y) among f(sample, y) is uniform on
+0..S, whatever f is. The band of the running counts is simultaneous (Sailynoja et al. 2022, arXiv
 2103.10522), with the null of discrete ranks.
 
 TARP (Lemos et al. 2023, arXiv 2302.03026) is the same with f = distance to a reference point. The

@@ -1,4 +1,4 @@
-"""The tables of an audit, in Markdown: every figure beside what exact samples give, and its error."""
+"""The tables of an audit, in Markdown: every figure beside what exact samples give."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from invdiff.audit import claims, controls, learned, levy
 from invdiff.audit.counts import binomial_band
-from invdiff.audit.coverage import covered, expected, interval_expected, mean_p
+from invdiff.audit.coverage import expected, interval_expected, mean_p
 from invdiff.audit.lines import Line
 from invdiff.audit.parts import SIZE
 from invdiff.audit.ranks import shape, uniform_p
@@ -48,7 +48,11 @@ def pm(values: Sequence[float], digits: int = 2) -> str:
 
 def page(how: dict[str, Any], found: list[Line], plots: Sequence[str] = ()) -> str:
     """audit.md."""
-    parts = [HEAD.format(version=how["invdiff"], level=LEVEL, **how)]
+    counts: dict[str, int] = {}
+    for line in found:
+        counts[line["part"]] = counts.get(line["part"], 0) + 1
+    told = ", ".join(f"{part} {count}" for part, count in counts.items())
+    parts = [HEAD.format(version=how["invdiff"], level=LEVEL, told=told, **how)]
     made = {"controls": _controls, "gaussian": _gaussian, "mixture": _mixture, "levy": _levy,
             "learned": _learned, "budget": _budget}  # fmt: skip
     for part, maker in made.items():
@@ -80,7 +84,8 @@ def _controls(found: list[Line]) -> list[str]:
     head = ["sampler", "flagged by", "missed by", "known to be blind", "least p-value"]
     told = f"Of the solvers {len(batch) - len(moved)} move by round-off." if batch else ""
     return [CONTROLS.format(count=count), *table(head, rows), BATCH, told, "",
-            *(table(["moves with its batch", "by, in deviations"], moved) if moved else [])]  # fmt: skip
+            *(table(["moves with its batch", "by, in deviations"], moved) if moved else []),
+            ]  # fmt: skip
 
 
 def _gaussian(found: list[Line]) -> list[str]:
@@ -115,7 +120,8 @@ def _mixture(found: list[Line]) -> list[str]:
             f"`{name}`", str(each[0].get("steps", "")), pm(every["distance"]), *distances,
             pm(every["modes"]), f"{ratio[len(ratio) // 2]:.2f}" if ratio else "",
             pm(every["width"]) if "width" in every else "",
-            f"{mean_and_error(every['ess'])[0]:.2f}", ", ".join(flagged(p)) or "nothing"]))  # fmt: skip
+            f"{mean_and_error(every['ess'])[0]:.2f}", ", ".join(flagged(p)) or "nothing",
+        ]))  # fmt: skip
     head = ["solver", "steps", "all", *(f"d, dy = {c}" for c in cells), "modes", "residual",
             "width", "ess", "flagged by"]  # fmt: skip
     return [MIXTURE, *table(head, [row for _, row in sorted(rows, key=lambda r: r[0])])]
@@ -195,8 +201,11 @@ problems; names with a comma are `invdiff.audit.distance.CONFIGURED`. After ± i
 over problems. `exact` are exact samples, `prior` samples that ignore y.
 
 "flagged by": measurements that exact samples would not show, all of a row together with a chance of
-{level:g} of any false alarm (Holm). "nothing" means that these problems did not tell the solver from
-an exact one; it is no proof that it is.
+{level:g} of any false alarm (Holm). "nothing" means that these problems did not tell the solver
+from an exact one; it is no proof that it is.
+
+Items measured: {told}. What is missing is measured by the same command with `--resume`. Cutting
+the steps of a solver changes it: those that take small steps may diverge.
 """
 CONTROLS = """## Negative controls
 
@@ -204,33 +213,35 @@ Samplers that are wrong in a known way, {count} problems of the mixture with d =
 measurements. An audit that passes them is worth nothing; exact samples have to pass. "missed by":
 measurements that should have seen it.
 """
-BATCH = """A sample must not depend on those beside it: how far it moves with its batch. `batch norm`,
-a solver that divides by the norm over the whole batch, is the control."""
+BATCH = """A sample must not depend on those beside it: how far it moves with its batch. `batch
+norm`, a solver that divides by the norm over the whole batch, is the control."""
 GAUSSIAN = """## Each singular value of a normal law
 
-x ~ N(0, I), y = s x + noise. Wasserstein-2 distance to the posterior of each mode, over its standard
-deviation, by signal to noise s / sigma: mean and width together. A closed form has no sampling error;
-else in brackets what 99 % of exact samples stay below. Last: the variance, in the same order.
+x ~ N(0, I), y = s x + noise. Wasserstein-2 distance to the posterior of each mode, over its
+standard deviation, by signal to noise s / sigma: mean and width together. A closed form has no
+sampling error; else in brackets what 99 % of exact samples stay below. Last: the variance, in the
+same order.
 """
 MIXTURE = f"""## A mixture of 25 normal laws
 
 GMM-25 of Cardoso et al. 2024 (arXiv 2308.07983), in coordinates that hold all of it. Sliced
 Wasserstein-2 distance of {SIZE} samples to as many exact ones; the row `exact` is the floor. modes:
-total variation of the shares of the modes. residual: |y - A x|^2 over that of exact samples, median.
-width: square distance to the nearest mode, 1 for exact samples. Flags compare each cloud with 19
-exact ones, and rank the truth among the samples. The Stein discrepancy is {BLIND}.
+total variation of the shares of the modes. residual: |y - A x|^2 over that of exact samples,
+median. width: square distance to the nearest mode, 1 for exact samples. Flags compare each cloud
+with 19 exact ones, and rank the truth among the samples. The Stein discrepancy is {BLIND}.
 """
 LEVY = """## Levy processes
 
-Signals of length 64 (arXiv 2509.12821). gap: squared error of the mean of {samples} samples over that
-of the posterior's mean (a Gibbs sampler), in dB; exact samples have {floor:.3f} dB of it. In brackets
-the band of the coverage of exact samples, 95 %. `linear` is the best linear estimate. Solvers have
-the exact denoiser, of the normal law.
+Signals of length 64 (arXiv 2509.12821). gap: squared error of the mean of {samples} samples over
+that of the posterior's mean (a Gibbs sampler), in dB; exact samples have {floor:.3f} dB of it. In
+brackets the band of the coverage of exact samples, 95 %. `linear` is the best linear estimate.
+Solvers have the exact denoiser, of the normal law.
 """
 LEARNED = """## A learned prior, on truths that it drew
 
-`fashion28`, with the presets of the tasks; {samples} samples of each truth. Central intervals of 90 %
-hold {expected:.3f} of the pixels for exact samples; ± is over images. residual: 1 for exact samples.
+`fashion28`, with the presets of the tasks; {samples} samples of each truth. Central intervals of
+90 % hold {expected:.3f} of the pixels for exact samples; ± is over images. residual: 1 for exact
+samples.
 """
 BUDGET = """## Do asymptotic solvers approach?
 

@@ -1,8 +1,8 @@
 """What can be said of a solver on a problem of one's own, where nobody knows the posterior.
 
-Nothing here proves samples right. Each figure stands beside what exact samples would give, and what
-it cannot see is said with it. Simulation from the prior tells most: truths that the prior draws, the
-same operator and noise, and where each truth lies among the samples of its own measurement.
+Nothing here proves samples right. Each figure stands beside what exact samples would give, and
+what it cannot see is said with it. Simulation from the prior tells most: truths that it draws,
+the same operator and noise, and where each truth lies among the samples of its own measurement.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def weights(log_weight: Tensor | None, ess: Tensor | None) -> str:
 def fitting(problem: Problem, samples: Tensor) -> str:
     """rms of (y - A x) / sigma over all samples, beside its deviation for exact ones.
 
-    The truth's own is 1 +- 1 / sqrt(2 m), m numbers; samples of the posterior share y, so that theirs
-    is near 1 only where y has many more numbers than the prior leaves free.
+    The truth's own is 1 +- 1 / sqrt(2 m), m numbers; samples of the posterior share y, so that
+    theirs is near 1 only where y has many more numbers than the prior leaves free.
     """
     if not comparable(problem):
         return "the noise of the problem has no level to compare with"
@@ -100,8 +100,8 @@ def stein_lines(problem: Problem, prior: Prior, samples: Tensor) -> list[str]:
         value, null = stein.discrepancy(u, n), stein.bootstrap(u, n)
         p = stein.p_value(value, null)
         found.append(
-            f"score at {level:g}: {value:.3g}, 95 % of the null below {float(null.quantile(0.95)):.3g}, "
-            f"p = {p:.3f}"
+            f"score at {level:g}: {value:.3g}, 95 % of the null below "
+            f"{float(null.quantile(0.95)):.3g}, p = {p:.3f}"
         )
     return [*found, f"({stein.BLIND}; and as wrong as the prior's score is)"]
 
