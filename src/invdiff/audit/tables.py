@@ -52,7 +52,8 @@ def page(how: dict[str, Any], found: list[Line], plots: Sequence[str] = ()) -> s
     for line in found:
         counts[line["part"]] = counts.get(line["part"], 0) + 1
     told = ", ".join(f"{part} {count}" for part, count in counts.items())
-    parts = [HEAD.format(version=how["invdiff"], level=LEVEL, told=told, **how)]
+    flag = " --quick" if how["quick"] else ""
+    parts = [HEAD.format(version=how["invdiff"], level=LEVEL, told=told, flag=flag, **how)]
     made = {"controls": _controls, "gaussian": _gaussian, "mixture": _mixture, "levy": _levy,
             "learned": _learned, "budget": _budget}  # fmt: skip
     for part, maker in made.items():
@@ -195,7 +196,7 @@ def _budget(found: list[Line]) -> list[str]:
 
 HEAD = """# Audit: how far samples are from posteriors that are known
 
-Measured with invdiff {version}: {problems} problems of each size of the mixture, at most {steps}
+Made by `invdiff audit{flag} --out FOLDER --resume`. Measured with invdiff {version}: {problems} problems of each size of the mixture, at most {steps}
 steps, {truths} truths. Solvers have the defaults of their classes, and were not tuned for these
 problems; names with a comma are `invdiff.audit.distance.CONFIGURED`. After ± is the standard error
 over problems. `exact` are exact samples, `prior` samples that ignore y.
@@ -204,8 +205,8 @@ over problems. `exact` are exact samples, `prior` samples that ignore y.
 {level:g} of any false alarm (Holm). "nothing" means that these problems did not tell the solver
 from an exact one; it is no proof that it is.
 
-Items measured: {told}. What is missing is measured by the same command with `--resume`. Cutting
-the steps of a solver changes it: those that take small steps may diverge.
+Items measured: {told}. The same command with `--resume` measures what is missing. Cutting the
+steps of a solver changes it: those that take small steps may diverge.
 """
 CONTROLS = """## Negative controls
 
