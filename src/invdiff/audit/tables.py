@@ -199,7 +199,8 @@ HEAD = """# Audit: how far samples are from posteriors that are known
 Made by `invdiff audit{flag} --out FOLDER --resume`, invdiff {version}: {problems} problems of each
 size of the mixture, at most {steps} steps, {truths} truths. Solvers have the defaults of their
 classes, and were not tuned for these problems; names with a comma are
-`invdiff.audit.distance.CONFIGURED`. After ± is the standard error over problems. `exact` are exact samples, `prior` samples that ignore y.
+`invdiff.audit.distance.CONFIGURED`. After ± is the standard error over problems.
+`exact` are exact samples, `prior` samples that ignore y.
 
 "flagged by": measurements that exact samples would not show, all of a row together with a chance of
 {level:g} of any false alarm (Holm). "nothing" means that these problems did not tell the solver
