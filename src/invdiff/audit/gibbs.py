@@ -101,7 +101,7 @@ def denoising_chain(law: str, x: Tensor, variance: float, rng: Numpy) -> Iterato
         g = precisions(law, increments_of(s), rng)
         after = torch.nn.functional.pad(g[:, 1:], (0, 1))
         diagonal, z = 1 / variance + g + after, torch.from_numpy(rng.standard_normal(s.shape))
-        root, low, half = [], [], []
+        root, low, half = list[Tensor](), list[Tensor](), list[Tensor]()
         for k in range(length):
             left = low[-1] if k else torch.zeros_like(x[:, 0])
             root.append((diagonal[:, k] - left.square()).sqrt())
