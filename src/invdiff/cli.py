@@ -28,6 +28,7 @@ COMMANDS = {
     "train": ("train", "train a prior on images of your own"),
     "app": ("app", "restore in a browser: a page on this machine"),
     "completion": ("completion", "print a script that completes commands in bash or zsh"),
+    "audit": ("audit", "measure how far solvers are from posteriors that are known"),
     "cache": ("cache", "what is kept between runs, to make them faster, and how to clear it"),
     "cite": ("cite", "what to cite for a run, or for a solver and a prior"),
 }

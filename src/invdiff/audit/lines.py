@@ -1,0 +1,82 @@
+"""The file in which an audit is kept: a line of JSON for each item, written whole or not at all.
+
+The first line says how it was measured. A run that was stopped goes on where the file ends; a line
+that was cut off is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from invdiff.core import InvdiffError
+
+NAME = "audit.jsonl"
+Line = dict[str, Any]
+
+
+def read(path: Path) -> tuple[Line, list[Line]]:
+    """What the file says of itself, and its items. Raises InvdiffError where it is no audit."""
+    if not path.is_file():
+        raise InvdiffError(f"There is no audit in {path.parent}: {path.name} is missing.")
+    found: list[Line] = []
+    text = path.read_text(encoding="utf-8")
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        try:
+            if not line.endswith("\n"):
+                break
+            found.append(json.loads(line))
+        except ValueError:
+            raise InvdiffError(f"Line {number} of {path} is no JSON; it was edited.") from None
+    if not found or "audit" not in found[0] or not all("item" in one for one in found[1:]):
+        raise InvdiffError(f"{path} is not a file of `invdiff audit`.")
+    return found[0]["audit"], found[1:]
+
+
+class Lines:
+    """An audit under way: what is done, and where the next item goes.
+
+    Raises InvdiffError where there is one already and resume is False, or where it was measured
+    otherwise.
+    """
+
+    def __init__(self, folder: Path, how: Line, resume: bool = False) -> None:
+        self.path, self.items = folder / NAME, list[Line]()
+        if self.path.exists():
+            if not resume:
+                raise InvdiffError(f"{folder} holds an audit; --resume goes on with it.")
+            known, self.items = read(self.path)
+            if known != how:
+                changed = [k for k in {*known, *how} if known.get(k) != how.get(k)]
+                raise InvdiffError(
+                    f"The audit in {folder} was measured with other settings "
+                    f"({', '.join(sorted(changed))}); give another --out."
+                )
+            text = self.path.read_bytes()
+            whole = text.rfind(b"\n") + 1
+            if whole < len(text):
+                os.truncate(self.path, whole)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._append({"audit": how})
+
+    @property
+    def done(self) -> set[str]:
+        """Names of the items that were measured."""
+        return {line["item"] for line in self.items}
+
+    def add(self, line: Line) -> None:
+        """Append an item and wait until it is on the disk."""
+        self._append(line)
+        self.items.append(line)
+
+    def _append(self, line: Line) -> None:
+        data = (json.dumps(line, allow_nan=False) + "\n").encode()
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

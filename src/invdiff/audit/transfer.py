@@ -1,0 +1,229 @@
+"""What a solver does to each singular value of a normal problem, in closed form.
+
+x ~ N(0, I), y = s x + sigma n with a diagonal operator of several s at once. Most solvers are then
+affine in y and in the noise that they draw: x = b + c y + sum_k r_k z_k, mode by mode. One row of a
+batch for y, and one for each draw, give b, c and r without any sampling error; a further row of
+random numbers shows whether it is so. Of a solver that is not affine, or whose rows see each other,
+mean and variance are estimated from samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from invdiff.audit.distance import UNCHANGED
+from invdiff.audit.gmm25 import DenseOperator
+from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
+from invdiff.noise import NOISELESS, Gaussian
+from invdiff.operators.algebra.decoded import decoded
+from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.problem import Problem
+from invdiff.sampling.needs import Need, missing
+from invdiff.sampling.run import posed_for, row_seed, solve
+from invdiff.sampling.solver import Solver
+
+SNR = (10.0, 2.5, 1.0, 0.5, 0.25, 0.0)
+"""s / sigma of the modes; the last is not seen."""
+SIGMA = 0.1
+SHAPE = (1, 1, len(SNR))
+DRAWS = 800
+"""Samples where there is no closed form, half of them for each of two y."""
+TOLERANCE = 1e-6
+
+
+class NotAffineError(InvdiffError):
+    """The solver has no closed form on this problem."""
+
+
+@dataclass(frozen=True)
+class Impulses(Rng):
+    """Noise that is 1 in one draw of each row, and given in the last row; it counts the draws.
+
+    draws: (step, role) to the row in which that draw is 1. given: of the last row.
+    """
+
+    draws: dict[tuple[int, str], int] = field(default_factory=dict)
+    given: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+
+    def at(self, step: int) -> Rng:
+        return replace(self, step=step)
+
+    def rows(self, index: Sequence[int]) -> Rng:
+        raise NotAffineError("It draws for some rows alone.")
+
+    def normal(self, like: Tensor, role: str) -> Tensor:
+        key = (self.step, role)
+        self.draws.setdefault(key, len(self.draws) + 2)
+        out = torch.zeros_like(like)
+        if len(self.seeds) > 2:
+            out[self.draws[key]] = 1
+            z = super().normal(like[:1].expand_as(like), role)[-1]
+            self.given[key] = z.flatten().double()
+            out[-1] = z
+        return out
+
+    def uniform(self, like: Tensor, role: str) -> Tensor:
+        raise NotAffineError("It draws uniform numbers.")
+
+    def poisson(self, rate: Tensor, role: str) -> Tensor:
+        raise NotAffineError("It draws counts.")
+
+    def gamma(self, shape: float, like: Tensor, role: str) -> Tensor:
+        raise NotAffineError("It draws gamma numbers.")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Mean and variance of the samples of each mode, as they depend on y, beside the exact ones.
+
+    offset, coefficient: the mean is offset + coefficient y. variance: given y. All (modes,).
+    closed: whether they are free of sampling error. noiseless: whether y was. draws: how many
+    samples, where they are not.
+    """
+
+    offset: Tensor
+    coefficient: Tensor
+    variance: Tensor
+    closed: bool
+    noiseless: bool
+    draws: int = 0
+
+    @property
+    def sigma(self) -> float:
+        """Noise of y."""
+        return 0.0 if self.noiseless else SIGMA
+
+    @property
+    def exact(self) -> tuple[Tensor, Tensor]:
+        """Coefficient and variance of the posterior."""
+        s = singular()
+        total = s.square() + self.sigma**2
+        safe = torch.where(total > 0, total, 1.0)
+        return s / safe, torch.where(total > 0, self.sigma**2 / safe, 1.0)
+
+    @property
+    def error(self) -> Tensor:
+        """Wasserstein-2 distance to the posterior of each mode, mean square over y, (modes,).
+
+        In standard deviations of the posterior of noisy y, also where y had no noise.
+        """
+        coefficient, variance = self.exact
+        s = singular()
+        spread_y = s.square() + self.sigma**2
+        mean = self.offset.square() + (self.coefficient - coefficient).square() * spread_y
+        width = (self.variance.clamp_min(0).sqrt() - variance.sqrt()).square()
+        return ((mean + width) / (SIGMA**2 / (s.square() + SIGMA**2))).sqrt()
+
+    @property
+    def standard_errors(self) -> tuple[Tensor, Tensor]:
+        """Of the coefficient and of the variance, (modes,) each; 0 for a closed form."""
+        if self.closed:
+            return torch.zeros(len(SNR)), torch.zeros(len(SNR))
+        step = (singular().square() + self.sigma**2).sqrt().clamp_min(1e-12)
+        coefficient = (self.variance / self.draws).sqrt() / step
+        return coefficient * (singular() > 0), self.variance * math.sqrt(2 / (self.draws - 2))
+
+
+def singular() -> Tensor:
+    """s of every mode, (modes,), float64."""
+    return SIGMA * torch.tensor(SNR, dtype=torch.float64)
+
+
+def _problem(y: Tensor, solver: Solver, prior: GaussianPrior) -> Problem | None:
+    """y (rows, modes - 1) as a problem that the solver can take; None where there is none."""
+    seen, eye = len(SNR) - 1, torch.eye(len(SNR), dtype=torch.float64)
+    A = DenseOperator(eye[:seen, :seen], singular()[:seen], eye, SHAPE)
+    asked = decoded(A, UNCHANGED) if Need.AUTOENCODER in solver.needs else A
+    for noise in (Gaussian(SIGMA), NOISELESS):
+        problem = Problem(y, asked, noise, SHAPE)
+        if not missing(solver, problem, prior):
+            return problem
+    return None
+
+
+def transfer(solver: Solver, simulate: bool = False) -> Transfer | None:
+    """The solver's, in closed form where there is one; None where it cannot solve the problem."""
+    prior = GaussianPrior(torch.zeros(SHAPE, dtype=torch.float64), 1.0)
+    found = _problem(torch.zeros(1, len(SNR) - 1, dtype=torch.float64), solver, prior)
+    if found is None:
+        return None
+    if not simulate and not solver.coupled:
+        try:
+            return _closed(solver, prior, found.sigma_y == 0)
+        except NotAffineError:
+            pass
+    return _simulated(solver, prior, found.sigma_y == 0)
+
+
+@torch.no_grad()
+def _run(problem: Problem, prior: GaussianPrior, solver: Solver, rng: Rng) -> Tensor:
+    problem = posed_for(problem, prior, solver).problem
+    state = solver.init(problem, prior, rng.at(-1))
+    for step in range(solver.num_steps):
+        state = solver.step(state, problem, prior, rng.at(step))
+    x = solver.finish(state, problem, prior, rng.at(solver.num_steps))
+    return x.double().flatten(1)
+
+
+def _closed(solver: Solver, prior: GaussianPrior, noiseless: bool) -> Transfer:
+    seen = len(SNR) - 1
+    plain = Impulses((0,))
+    first = _problem(torch.zeros(1, seen, dtype=torch.float64), solver, prior)
+    assert first is not None
+    _run(first, prior, solver, plain)
+    rows = len(plain.draws) + 3
+    y = torch.zeros(rows, seen, dtype=torch.float64)
+    y[1] = 1
+    y[-1] = torch.linspace(-1.3, 1.7, seen, dtype=torch.float64)
+    rng = Impulses(tuple(range(rows)), draws=dict(plain.draws))
+    problem = _problem(y, solver, prior)
+    assert problem is not None
+    x = _run(problem, prior, solver, rng)
+    offset, columns = x[0], x[1:-1] - x[0]
+    z = torch.stack([torch.nn.functional.pad(v, (0, len(SNR) - len(v))) for v in
+                     ([y[-1], *(rng.given[key] for key in rng.draws)])])  # fmt: skip
+    if len(rng.draws) != len(plain.draws):
+        raise NotAffineError("How often it draws depends on y.")
+    told = offset + (columns * z).sum(0)
+    size = 1 + (columns * z).abs().sum(0)
+    if not bool(((told - x[-1]).abs() < TOLERANCE * size).all()):
+        raise NotAffineError("Its samples are not affine in y and the noise, mode by mode.")
+    return Transfer(offset, columns[0], columns[1:].square().sum(0), True, noiseless)
+
+
+def _simulated(solver: Solver, prior: GaussianPrior, noiseless: bool) -> Transfer:
+    seen, sigma = len(SNR) - 1, 0.0 if noiseless else SIGMA
+    far = (singular()[:seen].square() + sigma**2).sqrt()
+    problem = _problem(torch.stack([far, -far]), solver, prior)
+    assert problem is not None
+    result = solve(problem, prior, solver, samples=DRAWS // 2, seed=row_seed(3, 0, 0) % 1000)
+    x = result.resampled().double().flatten(2)
+    mean, variance = x.mean(1), x.var(1).mean(0)
+    coefficient = torch.nn.functional.pad((mean[0] - mean[1])[:seen] / (2 * far), (0, 1))
+    return Transfer(mean.mean(0), coefficient, variance, False, noiseless, DRAWS)
+
+
+def null_errors(draws: int = DRAWS, replicas: int = 200, noiseless: bool = False) -> Tensor:
+    """`error` of as many exact samples by the same estimates, (replicas, modes): the null."""
+    seen, sigma = len(SNR) - 1, 0.0 if noiseless else SIGMA
+    exact = Transfer(torch.zeros(len(SNR)), torch.zeros(len(SNR)), torch.ones(len(SNR)),
+                     False, noiseless, draws).exact  # fmt: skip
+    far = (singular()[:seen].square() + sigma**2).sqrt()
+    generator = torch.Generator().manual_seed(11)
+    found = []
+    for _ in range(replicas):
+        z = torch.randn(2, draws // 2, len(SNR), generator=generator, dtype=torch.float64)
+        x = exact[1].sqrt() * z
+        centre = torch.nn.functional.pad(exact[0][:seen] * far, (0, 1))
+        x = x + torch.stack([centre, -centre])[:, None]
+        mean, variance = x.mean(1), x.var(1).mean(0)
+        coefficient = torch.nn.functional.pad((mean[0] - mean[1])[:seen] / (2 * far), (0, 1))
+        one = Transfer(mean.mean(0), coefficient, variance, False, noiseless, draws)
+        found.append(one.error)
+    return torch.stack(found)

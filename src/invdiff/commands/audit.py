@@ -1,0 +1,122 @@
+"""`invdiff audit`: how far solvers are from posteriors that are known, and at what price."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invdiff import fields
+from invdiff.cli import OK
+from invdiff.commands.common import say, tell, terminations_as_interrupts
+from invdiff.commands.parser import Parser, wants_help
+from invdiff.core import InvdiffError, nearest, printable
+from invdiff.core.option import check_ranges, option
+
+if TYPE_CHECKING:
+    from invdiff.audit.lines import Lines
+    from invdiff.audit.parts import Item
+
+ABOUT = """Measure how far the samples of solvers are from posteriors that are known, each figure
+beside what exact samples give. SOLVER is a name of `invdiff solvers`; all when none is named. The
+folder holds audit.jsonl, which grows line by line, audit.md with the tables, and plots.
+
+With --problem, a run.json of your own, where no truth is known: what can be said without one."""
+MORE = """  invdiff audit --quick
+  invdiff audit mmps pigdm --only gaussian,mixture --out my-audit
+  invdiff audit --out my-audit --resume         goes on where it was stopped
+  invdiff audit --problem restored-photo/run.json
+
+docs/audit.md holds the figures of all solvers, and tells what each of them means."""
+PARTS = "controls, gaussian, mixture, levy, learned, budget"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """What is measured, and where it goes."""
+
+    only: str = option(f"parts, with commas between: {PARTS}", "")
+    quick: bool = option("few problems, and at most 50 steps: minutes on two cores", False)
+    problems: int | None = option("problems of each size of the mixture", None, min=2, max=1000)
+    truths: int | None = option("signals and images that are drawn", None, min=8, max=1000)
+    out: Path = option("folder for the results", Path("audit"))
+    resume: bool = option("go on with the audit in the folder", False)
+    page: bool = option("write the tables and plots of what is there, and measure nothing", False)
+    problem: Path | None = option("run.json of a restoration, to audit without a truth", None)
+    prior: str | None = option("with --problem: where the weights of its prior are now", None)
+    calibration: Path | None = option(
+        "with --problem: images like those of the run, by which its intervals are widened", None
+    )
+    quiet: bool = option("no progress", False)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+def run(name: str, args: list[str]) -> int:
+    """Measure, or go on measuring; the exit code."""
+    to = Parser(name, "[SOLVER ...] [options]", ABOUT)
+    to.add(AuditOptions, "options")
+    if wants_help(args):
+        print(f"{to.format_help().rstrip()}\n\n{MORE}")
+        return OK
+    given = to.read(args)
+    how = fields.build(AuditOptions, to.of(AuditOptions, given), name)
+    if given.knobs:
+        raise InvdiffError("`invdiff audit` measures solvers with their defaults, and no knobs.")
+    with terminations_as_interrupts():
+        if how.problem is not None:
+            if given.words:
+                raise InvdiffError("--problem audits the solver of the run; name no other.")
+            return _without_truth(how)
+        if how.prior is not None or how.calibration is not None:
+            raise InvdiffError("--prior and --calibration belong to --problem RUN.JSON.")
+        return _measure(given.words, how)
+
+
+def _without_truth(how: AuditOptions) -> int:
+    """Print what can be said of a run."""
+    from invdiff.audit.untold import TRUTHS, report
+
+    assert how.problem is not None
+    for line in report(how.problem, how.prior, how.truths or TRUTHS, how.calibration):
+        print(printable(line), flush=True)
+    return OK
+
+
+def _measure(names: list[str], how: AuditOptions) -> int:
+    from invdiff.audit import lines, report
+    from invdiff.audit.parts import PARTS as KNOWN
+    from invdiff.audit.parts import QUICK_PARTS, items
+    from invdiff.audit.settings import budget_of, settings
+    from invdiff.solvers import registry
+
+    for word in names:
+        if word not in registry():
+            raise nearest(word, registry(), "solver")
+    only = [part.strip() for part in how.only.split(",") if part.strip()]
+    only = only or list(QUICK_PARTS if how.quick else KNOWN)
+    for part in only:
+        if part not in KNOWN:
+            raise nearest(part, KNOWN, "part of the audit")
+    if not how.page:
+        budget = budget_of(how.quick, how.problems, how.truths)
+        kept = lines.Lines(how.out, settings(budget, how.quick), how.resume)
+        _items([i for i in items(names, only, budget) if i.name not in kept.done], kept, how.quiet)
+    written = report.write(how.out)
+    say([("results", str(how.out)), *(("", file.name) for file in written)])
+    return OK
+
+
+def _items(waiting: list[Item], kept: Lines, quiet: bool) -> None:
+    """Measure what is left, telling the time that it will take."""
+    from tqdm import tqdm
+
+    bar = tqdm(waiting, unit="item", disable=quiet, file=sys.stderr)
+    for item in bar:
+        bar.set_description(item.name)
+        line = item.measured()
+        kept.add(line)
+        if "error" in line:
+            tell(f"invdiff: {item.name}: {line['error']}")

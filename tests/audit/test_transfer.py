@@ -1,0 +1,51 @@
+"""Mean and variance of each singular value: closed forms of the literature, and by simulation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from invdiff.audit.transfer import DRAWS, SNR, null_errors, singular, transfer
+from invdiff.core.schedules import VP, Karras
+from invdiff.solvers.ddrm import DDRM
+from invdiff.solvers.dps import DPS
+from invdiff.solvers.pigdm import PiGDM
+from invdiff.solvers.unconditional import Unconditional
+
+
+def test_the_figures_are_those_of_the_closed_forms():
+    """The score of PiGDM, 100 steps: the exact mean, and the variance of the ancestral sampler."""
+    found = transfer(PiGDM())
+    assert found is not None and found.closed and not found.noiseless
+    scaled = found.coefficient * singular()
+    assert scaled.tolist() == pytest.approx([0.9901, 0.8621, 0.5, 0.2, 0.0588, 0], abs=1e-4)
+    known = {10.0: 0.0062, 2.5: 0.1169, 0.5: 0.7331, 0.0: 0.9216}
+    for snr, variance in known.items():
+        assert float(found.variance[SNR.index(snr)]) == pytest.approx(variance, abs=1e-4)
+    assert float(found.error.max()) < 0.21
+
+
+def test_simulation_agrees_with_the_closed_form():
+    solver = DDRM()
+    exact, drawn = transfer(solver), transfer(solver, simulate=True)
+    assert exact is not None and drawn is not None and exact.closed and not drawn.closed
+    for name, se in zip(("coefficient", "variance"), drawn.standard_errors, strict=True):
+        off = (getattr(exact, name) - getattr(drawn, name)).abs()
+        assert bool((off <= 5 * se + 1e-9).all()), name
+
+
+def test_what_is_not_affine_is_simulated_and_what_ignores_y_is_far():
+    """The negative twins of the closed form."""
+    norm = transfer(DPS(path=VP(10)))
+    assert norm is not None and not norm.closed and norm.draws == DRAWS
+    plain = transfer(Unconditional(path=Karras(50, 80.0, 0.02)))
+    assert plain is not None and plain.closed
+    assert float(plain.error[0]) > 10 and float(plain.error[-1]) < 0.1
+    assert float(plain.coefficient.abs().max()) == 0
+
+
+def test_the_null_of_simulated_errors():
+    """It falls as the square root of the draws, and lies far below a wrong variance."""
+    few, many = (null_errors(n, 60).mean(0) for n in (100, 1600))
+    assert torch.allclose(few / many, torch.full((len(SNR),), 4.0, dtype=torch.float64), rtol=0.25)
+    assert float(null_errors(DRAWS, 60).quantile(0.99, 0).max()) < 0.2
