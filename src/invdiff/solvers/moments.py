@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from invdiff.core import batch_dot
 from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
 from invdiff.operators.algebra.krylov import conjugate_gradients, gmres
@@ -108,6 +109,14 @@ def seen_white(x0: Tensor, problem: Problem, variance: float) -> tuple[Tensor, T
     left = real(problem.A.restrict(r - A(back))).double()  # sigma_y^2 S^-1 r
     log_p = -0.5 * (real(r).double() * left).sum(1) / problem.sigma_y**2
     return back / variance, log_p
+
+
+def within_reach(d: Tensor, r: Tensor, back: Tensor, share: float, reach: float) -> Tensor:
+    """A step d of x0, cut where `share` of it goes beyond `reach` |r|^2 / <r, A d>, which fits y
+    along r = y - A x0. back: A^T r."""
+    moved = share * batch_dot(back, d)
+    longest = reach * batch_dot(r, r).reshape(moved.shape)
+    return torch.where(moved > longest, longest / moved, 1.0) * d
 
 
 def white_variance(sigma: float, data_std: float) -> float:

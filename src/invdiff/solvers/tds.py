@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -26,6 +27,7 @@ from invdiff.solvers.moments import (
     seen_whole,
     seen_white,
     white_variance,
+    within_reach,
 )
 
 Twist = Literal["isotropic", "moments", "frozen"]
@@ -65,6 +67,9 @@ class TDS(ParticleFilter):
     twist: Twist = knob("isotropic", "covariance of x0 that guides: of white images, or the prior's")
     iterations: int = knob(3, "conjugate-gradient iterations per step, for frozen", 1, 50)
     data_std: float = knob(1.0, "standard deviation of images, for isotropic and frozen", 1e-6)
+    reach: float = knob(
+        1.0, "longest step of isotropic, in units of one that fits y; inf: any", 0, infinite=True
+    )
     path: Path = field(default_factory=lambda: Karras(100, 100.0, 0.01), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
@@ -83,7 +88,7 @@ class TDS(ParticleFilter):
         def V(w: Tensor) -> Tensor:
             return level.s**2 / level.a * pull(w)
 
-        seen = self._seen(x0, V, problem, level)
+        seen = self._seen(x0, V, problem, level, to)
         extra, (x, x0, guided, psi) = self.chosen(
             state.extra, seen.log_p, rng, state.x, x0, seen.mean, seen.log_p
         )
@@ -96,10 +101,21 @@ class TDS(ParticleFilter):
         x = steps.ddim(guided, eps_from(x, guided, level), level, to, z, 1.0)
         return State(state.step + 1, x, guided, extra | {"log_w": extra["log_w"] + gained})
 
-    def _seen(self, x0: Tensor, V: Callable[[Tensor], Tensor], problem: Problem, level: Level) -> Seen:
+    def _seen(
+        self,
+        x0: Tensor,
+        V: Callable[[Tensor], Tensor],
+        problem: Problem,
+        level: Level,
+        to: Level,
+    ) -> Seen:
         if self.twist == "moments":
             return seen_whole(x0, problem, V)
         back, log_p = seen_white(x0, problem, white_variance(level.sigma, self.data_std))
         if self.twist == "frozen":
             return Seen(posterior_mean(x0, problem, V, self.iterations), log_p)
-        return Seen(x0 + V(back), log_p)
+        d, r = V(back), problem.residual(x0)
+        if math.isfinite(self.reach):
+            share = 1 - (to.sigma / level.sigma) ** 2
+            d = within_reach(d, r, problem.linear.adjoint(r), share, self.reach)
+        return Seen(x0 + d, log_p)
