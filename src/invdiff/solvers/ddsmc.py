@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invdiff.core import Level, batch_dot
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, Karras, Path
+from invdiff.core.schedules import VE, Path
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling import importance
 from invdiff.sampling.needs import Need
 from invdiff.sampling.particles import ParticleFilter
-from invdiff.sampling.solver import UNIT, Range, knob
+from invdiff.sampling.solver import knob
 from invdiff.sampling.state import State
 from invdiff.solvers.moments import posterior_draw, seen_white
 
@@ -56,11 +56,6 @@ class DDSMC(ParticleFilter):
         super().__post_init__()
         if self.weights:  # the evidence takes a determinant
             object.__setattr__(self, "needs", type(self).needs | {Need.SVD})
-
-    @classmethod
-    def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
-        """configs/algorithm/ddsmc.yaml of devzhk/InverseBench: 200 steps, 16 particles, eta .5."""
-        return {"inverse-scattering": cls(eta=0.5, path=Karras(200, 100.0, 0.01))}
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
