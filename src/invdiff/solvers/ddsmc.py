@@ -54,6 +54,8 @@ class DDSMC(ParticleFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.eta < 1:
+            object.__setattr__(self, "claim", "heuristic")
         if self.weights:  # the evidence takes a determinant
             object.__setattr__(self, "needs", type(self).needs | {Need.SVD})
 
