@@ -56,8 +56,8 @@ class MCGDiff(ParticleFilter):
         top, A = self.levels[0], problem.spectral
         z = A.Vt(rng.normal(problem.x_like, "init"))
         z, gained = _drawn(0 * z, top.sigma, self._potentials(problem, 0, 0, z), z)
-        extra = self.start(problem, problem.x_like)
         x = top.a * A.V(z)
+        extra = self.start(problem, x)
         return State(0, x, 0.0 * x, extra | {"log_w": gained + _of_the_rest(problem, z)})
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
