@@ -159,6 +159,7 @@ VARIANTS |= {
     "tds-frozen": solver_class("tds")(twist="frozen", weights=True, path=VP(STEPS)),
     "ddsmc-weights": solver_class("ddsmc")(weights=True, eta=0.5, path=VP(STEPS)),
     "mcgdiff-weights": solver_class("mcgdiff")(2, weights=True, path=Karras(STEPS)),
+    "pnp-dm-rounds": solver_class("pnp-dm")(2, path=VE(STEPS, 3.0, 0.1)),
     "daps-langevin": solver_class("daps")("langevin", langevin_steps=3, path=Karras(STEPS)),
     "daps-tweedie": solver_class("daps")(centre="tweedie", tau="official", path=VP(STEPS)),
     "ilvr-pinv": solver_class("ilvr")(up="pinv", range_t=1, path=VP(STEPS)),
