@@ -104,7 +104,8 @@ def nine(record: dict[str, Any]) -> list[str]:
     cells = [f"{d},{dy}" for d, dy in NINE]
     floor = statistics.mean(everywhere(record["exact"], "distance"))
     lines = [
-        f"| solver | {' | '.join(c.replace(',', ' / ') for c in cells)} | mean | of the floor | modes |",
+        f"| solver | {' | '.join(c.replace(',', ' / ') for c in cells)} "
+        "| mean | of the floor | modes |",
         "|---" * (len(cells) + 4) + "|",
     ]
     for name, row in record.items():
@@ -135,7 +136,8 @@ def grown(record: dict[str, Any]) -> list[str]:
         if not all(rows):
             continue
         means = [
-            [statistics.mean(everywhere(r, key)) for r in rows if r] for key in ("distance", "modes")
+            [statistics.mean(everywhere(r, key)) for r in rows if r]
+            for key in ("distance", "modes")
         ]
         told = [f"{d:.3f} | {m:.3f}" for d, m in zip(*means, strict=True)]
         told += [f"{slope(SIZES, values):.2f}" for values in means]

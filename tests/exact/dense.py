@@ -278,14 +278,18 @@ def compare_clouds(name, knobs, matrix, sigma_y, path: Path, n=5, library_knobs=
             return rng.rows(rows).at(step).normal(like, role).numpy().reshape(n, -1)
 
         def u(step, role, row=k):
-            return float(rng.rows([row]).at(step).uniform(torch.empty(1, dtype=torch.float64), role))
+            return float(
+                rng.rows([row]).at(step).uniform(torch.empty(1, dtype=torch.float64), role)
+            )
 
         def order(step, rows=rows):
             like = torch.empty(n, dtype=torch.float64)
             return rng.rows(rows).at(step).uniform(like, "order").numpy()
 
         cloud = Cloud(n, A, y[k], sigma_y, z, u, order, levels)
-        want[k::2], found = CLOUDS[name](cloud, **{a: b for a, b in knobs.items() if a != "particles"})
+        want[k::2], found = CLOUDS[name](
+            cloud, **{a: b for a, b in knobs.items() if a != "particles"}
+        )
         lw[k::2] = 0 if found is None else found
     return (x, weights), (want, lw)
 

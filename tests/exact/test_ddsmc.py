@@ -31,7 +31,7 @@ from invdiff.solvers.ddsmc import DDSMC
 @of_clouds("ddsmc")
 def ddsmc(t: Cloud, eta=1.0, share=0.5, threshold=0.5, weights=False):
     """Every covariance as a matrix; the draw of x0 is conditioned as in Matheron's rule."""
-    A, I = t.A, np.eye(D)
+    A, eye = t.A, np.eye(D)
     u, lw, logZ = t.start() / t.levels[0][0], np.zeros(t.n), 0.0
     for i, a, s, b, r in t.moves:
         sig, nxt = s / a, r / b
@@ -58,8 +58,8 @@ def ddsmc(t: Cloud, eta=1.0, share=0.5, threshold=0.5, weights=False):
             mean = X0[k] + K @ (t.y - A @ X0[k])
             keep = (1 - c) * u[k]
             new[k] = c * mean + keep + np.sqrt(w - c**2 * rho2) * z[k] + c * e
-            after = rho2 * I - K @ A * rho2  # Cov[x0 | y]
-            q = log_normal(new[k] - c * mean - keep, (w - c**2 * rho2) * I + c**2 * after)
+            after = rho2 * eye - K @ A * rho2  # Cov[x0 | y]
+            q = log_normal(new[k] - c * mean - keep, (w - c**2 * rho2) * eye + c**2 * after)
             lw[k] += log_normal(new[k] - c * X0[k] - keep, w) - q - psi[k]
         u = new
     return t.ended(u, lw, logZ, weights, i)

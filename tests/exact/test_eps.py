@@ -5,9 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dense import PRIOR, PATHS, D, Task, ddim, random_matrix, transcription
-from dense import LIBRARY_PRIOR, SEEDS, SHAPE, ROWS
-from scalar import assert_follows, pairs, Moments
+from dense import (
+    LIBRARY_PRIOR,
+    PATHS,
+    PRIOR,
+    ROWS,
+    SEEDS,
+    SHAPE,
+    D,
+    Task,
+    ddim,
+    random_matrix,
+    transcription,
+)
+from scalar import Moments, assert_follows, pairs
 
 from helpers import Dense, seeded, states
 from invdiff.core import Level
@@ -40,7 +51,9 @@ def eps(t: Task, eta_ddim=1.0):
 def compared(knobs, own, path, sigma_y=0.4):
     """The library's samples and the transcription's."""
     y = random_matrix(ROWS, D, 7)
-    problem = Problem(torch.tensor(y), Dense(torch.tensor(ISOMETRY), SHAPE), Gaussian(sigma_y), SHAPE)
+    problem = Problem(
+        torch.tensor(y), Dense(torch.tensor(ISOMETRY), SHAPE), Gaussian(sigma_y), SHAPE
+    )
     rng = Rng.of(SEEDS)
     got = states(EPS(**own, path=path), problem, LIBRARY_PRIOR, rng)[-1].x.flatten(1).numpy()
     levels = [(u.a, u.s) for u in path.levels()]

@@ -96,14 +96,14 @@ def laws(solver: Solver, y: float) -> tuple[float, float, float]:
         levels = solver.levels
         most = (1 - solver.kappa) * SIGMA_Y**2
         tau = next(i for i, u in enumerate(levels) if u.sigma**2 <= most)
-        V, gain = levels[0].sigma ** 2, 1.0
+        V, gain, at = levels[0].sigma ** 2, 1.0, 0.0
         for i, (t, u) in enumerate(pairwise(levels)):
             fresh2 = solver.eta_ddim**2 * u.sigma**2 * (1 - (u.sigma / t.sigma) ** 2)
             d = 1 / (1 + t.sigma**2)
             g = d + math.sqrt(u.sigma**2 - fresh2) * (1 - d) / t.sigma if u.s else d
             V = g**2 * V + (fresh2 if u.s else t.sigma**2)
             gain = gain * g if i >= tau else 1.0
-            at = V if i + 1 == tau else (at if i + 1 > tau else 0.0)
+            at = V if i + 1 == tau else at
         total = at + SIGMA_Y**2 - levels[tau].sigma ** 2
         mean, variance = gain * at / total * y, V - (gain * at) ** 2 / total
     else:
@@ -194,7 +194,9 @@ def test_without_weights_they_do_not():
     """Negative twins: clouds of one row, which are guided chains; and DDSMC of another chain, that
     of eta 0, which more particles do not bring nearer."""
     assert error_of_shares(DDSMC(256, eta=0.0, path=PATH), 4) > 0.05
-    problem = Problem(torch.full((1, 1, 1, 1), Y, dtype=F64), Identity(), Gaussian(NOISE), (1, 1, 1))
+    problem = Problem(
+        torch.full((1, 1, 1, 1), Y, dtype=F64), Identity(), Gaussian(NOISE), (1, 1, 1)
+    )
     x = solve(problem, Denoiser(four_modes), TDS(1, path=PATH), samples=2048).samples.flatten()
     shares = torch.bincount((x[:, None] - MODES).abs().argmin(1), minlength=4) / 2048
     exact = torch.softmax(-0.5 * (Y - MODES) ** 2 / (NARROW + NOISE**2), 0)

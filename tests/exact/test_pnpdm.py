@@ -49,7 +49,10 @@ def test_transcription(matrix, knobs, sigma_y):
 
 
 def test_a_knob_off_by_a_little_is_seen():
-    for knobs, wrong in (({"inner": 3}, {"inner": 2}), ({"sigma_min": 0.01}, {"sigma_min": 0.0101})):
+    for knobs, wrong in (
+        ({"inner": 3}, {"inner": 2}),
+        ({"sigma_min": 0.01}, {"sigma_min": 0.0101}),
+    ):
         got, want = compare("pnp-dm", wrong, "wide", 0.3, PATH, library_knobs=knobs)
         assert np.abs(got - want).max() > 1e-6
 
@@ -63,7 +66,9 @@ def test_at_a_fixed_rho_its_law_is_the_posterior_of_a_noisier_measurement(gain):
     for inner in (5, 20, 80):
         solver = PnPDM(inner, 0.002, path=VE(16 * inner, rho, rho))
         found = moments(solver, gain, sigma_y)[-1]
-        errors.append(max(abs(found.mean - 1 / (1 + noise)), abs(found.variance - noise / (1 + noise))))
+        errors.append(
+            max(abs(found.mean - 1 / (1 + noise)), abs(found.variance - noise / (1 + noise)))
+        )
     assert errors[0] > 2 * errors[1] > 4 * errors[2] and errors[2] < 0.03
     own = sigma_y**2 / gain**2
     assert abs(found.variance - own / (1 + own)) > 0.1

@@ -109,9 +109,7 @@ def test_a_row_alone_is_a_cloud_of_one(matrix):
     ids=str,
 )
 def test_a_knob_off_by_a_little_is_seen(knobs, wrong):
-    (x, _), (want, _) = compare_clouds(
-        "tds", wrong, "wide", 0.3, VP_PATH, library_knobs=knobs
-    )
+    (x, _), (want, _) = compare_clouds("tds", wrong, "wide", 0.3, VP_PATH, library_knobs=knobs)
     assert np.abs(x - want).max() > 1e-6
 
 

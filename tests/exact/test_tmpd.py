@@ -60,6 +60,7 @@ def test_where_pixels_are_independent_it_is_moment_matching():
     mixed = Denoiser(lambda x, sigma: (x + x.roll(1, -1) + x.roll(-1, -1)) / 3 / (1 + sigma**2))
     for prior, same in ((apart, True), (mixed, False)):
         one, two = (
-            solve(problem, prior, solver).samples for solver in (TMPD(path=path), MMPS(30, path=path))
+            solve(problem, prior, solver).samples
+            for solver in (TMPD(path=path), MMPS(30, path=path))
         )
         assert bool((one - two).abs().max() < 1e-8) == same

@@ -22,7 +22,7 @@ from invdiff.sampling.state import State
 from invdiff.solvers.moments import posterior_draw, seen_white
 
 MOST = 0.9
-"""rho^2 over sigma'^2 at most: beyond 1 the corrected covariance of the proposal is not positive."""
+"""rho^2 over sigma'^2 at most: beyond 1 the corrected covariance is not positive."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ class EPS(Solver):
 
     Mammadov, Kara, Oktay, Azangulov, Akan, Chung, Rehg, Teh 2026, "Exact posterior score estimation
     for solving linear inverse problems", arXiv 2606.17048, Theorem 1. x_t / a and y are independent
-    measurements of x0, the former of variance sigma^2. Where A^T A = c I, y is as much as A^T y / c,
-    of variance sigma_y^2 / c, and together they are one: x0 + v eps, with
+    measurements of x0, the former of variance sigma^2. Where A^T A = c I, y says what A^T y / c
+    does, of variance sigma_y^2 / c, and together they are one: x0 + v eps, with
       1 / v^2 = 1 / sigma^2 + c / sigma_y^2,  mu = v^2 (x_t / (a sigma^2) + A^T y / sigma_y^2).
     So E[x0 | x_t, y] = E[x0 | x0 + v eps = mu], exactly, and the steps are DDIM's with it: what is
     left is their discretisation. The paper trains a network for other A; with any other A this

@@ -24,8 +24,8 @@ from invdiff.solvers.moments import (
     Seen,
     measured_numbers,
     posterior_mean,
-    seen_whole,
     seen_white,
+    seen_whole,
     white_variance,
     within_reach,
 )
@@ -38,21 +38,22 @@ class TDS(ParticleFilter):
     """psi_t = N(y; A D, S): an ancestral step by X in place of D; weights psi_u q / (psi_t q~).
 
     Wu, Trippe, Naesseth, Blei, Cunningham 2023, "Practical and asymptotically exact conditional
-    sampling in diffusion models", NeurIPS, arXiv 2306.17775, Algorithm 1. p~ -> psi, K -> particles.
+    sampling in diffusion models", arXiv 2306.17775, Algorithm 1. p~ -> psi, K -> particles.
     D = E[x0 | x_t]; q is the prior's own ancestral kernel, q~ the guided one, of the same variance.
     X = D + (s^2 / a) J^T A^T S^-1 (y - A D), J = dD / dx_t. The last step draws x0 from
     N(D, sigma^2), without guidance, and weighs it by p(y | x0) / psi_t.
 
     twist "isotropic": the paper's, S = sigma_y^2 I + c A A^T, c = 1 / (1 / sigma^2 + 1 /
-    data_std^2). "moments": S = sigma_y^2 I + A V A^T with V = (s^2 / a) J of moment matching (Rozet
-    et al. 2024, arXiv 2405.13712): a gradient for each number of y and one more, so for at most 256
-    of them. Nothing but the variance of the weights depends on S, and with V it is far smaller where
-    modes are far apart. "frozen": X of moment matching, by `iterations` of conjugate gradients, and
-    psi of the isotropic S, which needs no determinant: for images.
+    data_std^2). `reach` cuts its steps as in PiGDM: longer ones, as between modes, overshoot.
+    "moments": S = sigma_y^2 I + A V A^T with V = (s^2 / a) J of moment matching, as in MMPS: a
+    gradient for each number of y and one more, so for at most 256 of them. "frozen": X of moment
+    matching, by `iterations` of conjugate gradients, and psi of the isotropic S, which needs no
+    determinant: for images. Neither S nor X changes what samples approach, but how fast.
 
-    Asymptotic in particles, for the law of the discretised prior. The paper resamples at every step
-    (threshold 1) with fewer images; here a cloud waits until less than half of it counts. Cost per
-    step and sample: 1 evaluation and 1 gradient; `iterations` + 1; or numbers of y + 1.
+    Asymptotic in particles, for the law of the discretised prior. A cloud waits until less than half
+    of it counts; threshold 1 resamples at every step. Samples of a small cloud may be copies of one,
+    and a cloud of one is a guided chain. Cost per step and sample: 1 evaluation, and 1 gradient,
+    `iterations` + 1, or one more than the numbers of y.
     The path wants to start far above the distance of the prior's modes, and to fall by a steady
     share: weights degenerate at a steep fall, as at the end of a short VP table.
     """
@@ -64,7 +65,9 @@ class TDS(ParticleFilter):
     )
     when_it_diverges: ClassVar[str] = "more steps"
 
-    twist: Twist = knob("isotropic", "covariance of x0 that guides: of white images, or the prior's")
+    twist: Twist = knob(
+        "isotropic", "covariance of x0 that guides: of white images, or the prior's"
+    )
     iterations: int = knob(3, "conjugate-gradient iterations per step, for frozen", 1, 50)
     data_std: float = knob(1.0, "standard deviation of images, for isotropic and frozen", 1e-6)
     reach: float = knob(
