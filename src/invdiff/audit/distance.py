@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from invdiff.audit.gmm25 import GMM25, gmm25_problem
-from invdiff.core.schedules import VE, VP, Karras
+from invdiff.core.schedules import VP, Karras
 from invdiff.noise import NOISELESS
 from invdiff.operators.algebra import Identity
 from invdiff.operators.algebra.decoded import Autoencoder, decoded
@@ -29,8 +29,6 @@ from invdiff.sampling.needs import Need, missing
 from invdiff.sampling.run import solve
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
-from invdiff.solvers.ddsmc import DDSMC
-from invdiff.solvers.mcgdiff import MCGDiff
 from invdiff.solvers.mmps import MMPS
 from invdiff.solvers.pigdm import PiGDM
 from invdiff.solvers.tds import TDS
@@ -50,12 +48,7 @@ CONFIGURED: dict[str, Solver] = {
     "mmps, weights, wide": MMPS(weights=True, path=WIDE),
     "pigdm, 300 steps": PiGDM(path=VP(300)),
     "pigdm, paper": PiGDM(guidance="paper"),
-    "tds, wide": TDS(path=WIDE),
     "tds, moments, wide": TDS(twist="moments", path=WIDE),
-    "tds, moments, wide, 30 steps": TDS(twist="moments", path=WIDE).with_steps(30),
-    "tds, frozen, wide": TDS(twist="frozen", path=WIDE),
-    "ddsmc, 200 particles": DDSMC(200, path=VE(100, 150.0, 0.02)),
-    "mcgdiff, 200 particles, wide": MCGDiff(200, path=WIDE),
 }
 """Configurations that are reported beside the defaults of every solver."""
 MOST_STEPS = 1000

@@ -71,7 +71,7 @@ def finished(state: State, x0: Tensor, level: Level, problem: Problem, rng: Rng)
 
 
 def log_likelihood(x: Tensor, problem: Problem) -> Tensor:
-    """log N(y; A x, sigma_y^2) of what was measured, (B,), float64; complex y counts as two reals."""
+    """log N(y; A x, sigma_y^2) of what was measured, (B,), float64; complex y counts twice."""
     A, y, variance = problem.A, problem.y, problem.sigma_y**2
     r = A.restrict(problem.residual(x)).flatten(1).abs().double()
     count = (A.restrict(torch.ones_like(y)) != 0).flatten(1).sum(1) * (2 if y.is_complex() else 1)

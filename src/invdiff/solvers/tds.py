@@ -50,10 +50,10 @@ class TDS(ParticleFilter):
     matching, by `iterations` of conjugate gradients, and psi of the isotropic S, which needs no
     determinant: for images. Neither S nor X changes what samples approach, but how fast.
 
-    Asymptotic in particles, for the law of the discretised prior. A cloud waits until less than half
-    of it counts; threshold 1 resamples at every step. Samples of a small cloud may be copies of one,
-    and a cloud of one is a guided chain. Cost per step and sample: 1 evaluation, and 1 gradient,
-    `iterations` + 1, or one more than the numbers of y.
+    Asymptotic in particles, for the law of the discretised prior. A cloud waits until less than
+    half of it counts; threshold 1 resamples at every step. Samples of a small cloud may be copies
+    of one, and a cloud of one is a guided chain. Cost per step and sample: 1 evaluation, and 1
+    gradient, `iterations` + 1, or one more than the numbers of y.
     The path wants to start far above the distance of the prior's modes, and to fall by a steady
     share: weights degenerate at a steep fall, as at the end of a short VP table.
     """
