@@ -124,6 +124,14 @@ def size_of(V, plain, noise, sigma, spread):
     return np.clip(1 + share * (found - 1), 0.25, 4)
 
 
+def seen_size_of(r, Ae, sigma_y, spread):
+    m = len(r)
+    usual = Ae @ Ae / m
+    error = np.sqrt(2 / m) * (sigma_y**2 + usual) / usual
+    share = spread**2 / (spread**2 + error**2)
+    return np.clip(1 + share * ((r @ r / m - sigma_y**2) / usual - 1), 1, 16)
+
+
 def root_of(V: np.ndarray, plain: np.ndarray, size: float) -> np.ndarray:
     """The library's root of V: S^(1/2) T^T L^(1/2) T; plain is V without S."""
     w, U = np.linalg.eigh(plain)
@@ -132,7 +140,9 @@ def root_of(V: np.ndarray, plain: np.ndarray, size: float) -> np.ndarray:
 
 
 @transcription("spectral-ancestral")
-def spectral_ancestral(t: Task, covariance="local", own_scale=0.5, inflation=1.0, tol=0.0):
+def spectral_ancestral(
+    t: Task, covariance="local", own_scale=0.5, seen_scale=0.0, inflation=1.0, tol=0.0
+):
     A = t.A
     (a0, s0) = t.levels[0]
     x = a0 * prior_mean(t) + s0 * t.z(-1, "init")
@@ -141,6 +151,9 @@ def spectral_ancestral(t: Task, covariance="local", own_scale=0.5, inflation=1.0
         V = matrix_V(sigma, x0, covariance)
         plain = matrix_V(sigma, x0, "bare") if covariance == "local" else V
         size = inflation * size_of(V, plain, x / a - x0, sigma, own_scale)
+        if seen_scale:
+            Ae = A @ root_of(V, plain, size) @ t.z(i, "size")
+            size = size * seen_size_of(t.y - A @ x0, Ae, t.sigma_y, seen_scale)
         e = root_of(V, plain, size) @ t.z(i, "x0")
         V = size * V
         y = t.y + t.sigma_y * t.z(i, "measurement", (len(A),))
@@ -181,6 +194,13 @@ def test_spectral_ancestral_is_its_transcription(path, matrix, covariance, spect
     assert_agrees("spectral-ancestral", {"covariance": covariance, "tol": 0.0}, matrix, 0.1, path)
 
 
+@on_paths
+@pytest.mark.parametrize("covariance", ["local", "spectral", "isotropic"])
+def test_a_size_seen_in_y_is_its_transcription(path, covariance, spectrum):
+    knobs = {"covariance": covariance, "seen_scale": 4.0, "tol": 0.0}
+    assert_agrees("spectral-ancestral", knobs, "benign", 0.1, path)
+
+
 @pytest.mark.parametrize(
     ("knobs", "wrong"),
     [
@@ -188,6 +208,8 @@ def test_spectral_ancestral_is_its_transcription(path, matrix, covariance, spect
         ({"covariance": "spectral"}, {"covariance": "isotropic"}),
         ({}, {"own_scale": 0.6}),
         ({}, {"inflation": 1.001}),
+        ({"seen_scale": 1.0}, {"seen_scale": 1.1}),
+        ({"seen_scale": 1.0}, {"seen_scale": 0.0}),
         ({}, {"tol": 0.5}),
     ],
     ids=str,

@@ -74,6 +74,24 @@ def own_size(noise: Tensor, V: Covariance, sigma: float, spread: float) -> Tenso
     return (1 + share * (found - 1)).clamp(0.25, 4.0)
 
 
+def seen_size(r: Tensor, Ae: Tensor, problem: Problem, spread: float) -> Tensor:
+    """Size of V for each sample, (B, 1, ...), from E |y - A D|^2 = m sigma_y^2 + tr A V A^T.
+
+    r: y - A D. Ae: A e of an e of N(0, V), whose square estimates the trace. It counts as far as
+    `own_size` tells, between 1 and 16: y shows where D is wrong by more than is usual, as a prior
+    of many modes is now and then. Where it is less wrong is left as it is, for what y does not see
+    may still be unsure.
+    """
+    seen = problem.A.restrict(torch.ones_like(r)).flatten(1)
+    m = (seen != 0).sum(1).clamp_min(1) * (2 if r.is_complex() else 1)
+    usual = (batch_dot(Ae, Ae).flatten() / m).clamp_min(torch.finfo(seen.real.dtype).tiny)
+    found = batch_dot(r, r).flatten() / m - problem.sigma_y**2
+    error = (2 / m).sqrt() * (problem.sigma_y**2 + usual) / usual
+    share = spread**2 / (spread**2 + error**2)
+    size = (1 + share * (found / usual - 1)).clamp(1.0, 16.0)
+    return size.reshape(-1, *[1] * (problem.x_like.ndim - 1)).to(problem.x_like)
+
+
 def truncated_normal(mean: Tensor, std: Tensor, low: Tensor, high: Tensor, u: Tensor) -> Tensor:
     """The normal law cut to [low, high], at the share u in (0, 1) of its mass; float64.
 

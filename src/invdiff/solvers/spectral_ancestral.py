@@ -23,6 +23,7 @@ from invdiff.solvers.normal import (
     first_mean,
     own_size,
     saturated,
+    seen_size,
     unsaturated,
     weights,
 )
@@ -44,6 +45,9 @@ class SpectralAncestral(Solver):
     X = D + e + V A^T (sigma_y^2 I + A V A^T)^-1 (y + sigma_y z2 - A (D + e)), e = V^(1/2) z1, by
     conjugate gradients in the space of y. The start is the posterior mean under V at a level where
     nothing is known of x0 yet, plus noise.
+    seen_scale above 0: V grows by what y - A D exceeds sigma_y^2 I + A V A^T (`normal.seen_size`,
+    the innovation test of a Kalman filter). A denoiser of many modes is mostly right and at times
+    far off, so that V, a mean, is too small just there, and samples then miss y.
     data "start": y = x0 + sigma_y n is itself the first state, and no step reads it again; for
     denoising, on a path that begins at sigma_y. Values at the ends of the prior's range were cut
     off there: `refills` times they are drawn anew beyond them, about the denoised state.
@@ -65,6 +69,7 @@ class SpectralAncestral(Solver):
     )
     refills: int = knob(2, "how often clipped values of y are drawn, where y is the start", 0, 10)
     own_scale: float = knob(0.5, "how far the size of V may be the image's own: relative spread", 0)
+    seen_scale: float = knob(0.0, "how far V may grow where y - A D is too large for it", 0)
     inflation: float = knob(1.0, "factor on V", 0.1, 10)
     iterations: int = knob(100, "bound on the conjugate gradients of a step", 1)
     tol: float = knob(
@@ -90,6 +95,9 @@ class SpectralAncestral(Solver):
         x0, x = prior.x0(state.x, level), state.x / level.a
         V = covariance(prior, level.sigma, x0, self.covariance)
         V = V.scaled(self.inflation * own_size(x - x0, V, level.sigma, self.own_scale))
+        if self.data == "drawn" and self.seen_scale > 0:
+            Ae = problem.linear(V.root(rng.normal(x0, "size")))
+            V = V.scaled(seen_size(problem.residual(x0), Ae, problem, self.seen_scale))
         X = x0 + V.root(rng.normal(x0, "x0"))
         if self.data == "drawn":
             r = problem.noise.sample(problem.y, rng) - problem.linear(X)

@@ -42,7 +42,7 @@ class SuperResolution(NoisyPhoto):
     best: ClassVar[Choice | None] = Choice("hqs", SPLITS)
     presets: ClassVar[tuple[Preset, ...]] = (
         calibrated(14, 3.0),
-        split(8, 0.4, 0.02),
+        split(24, 0.6, 0.02),
         Preset("ddrm", lambda p: DDRM(eta_prop=0.95, path=start(p, 1.0, 20))),
         daps(0.05, 20.0),
         Preset("diffpir", lambda p: DiffPIR(zeta=1.0, path=start(p, 1.0, 20))),
