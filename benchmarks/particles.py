@@ -108,7 +108,8 @@ def nine(record: dict[str, Any]) -> list[str]:
         "| mean | of the floor | modes |",
         "|---" * (len(cells) + 4) + "|",
     ]
-    for name, row in record.items():
+    for name in (n for n in CELL_ROWS if n in record):
+        row = record[name]
         each = [statistics.mean(row["cells"][c]["distance"]) for c in cells]
         values = everywhere(row, "distance")
         error = statistics.stdev(values) / math.sqrt(len(values))
@@ -189,7 +190,8 @@ def main() -> int:
                 record["growth"][f"{name}, {size}"] = measured(one, SMALL, GROWN, size)
             FILE.write_text(json.dumps(record, indent=None).replace('}, "', '},\n"') + "\n")
             print(name, size, flush=True)
-    page = [*TEXT, *nine(record["cells"]), *MORE, *grown(record["growth"])]
+    larger = [*MORE, *grown(record["growth"])] if record["growth"] else []
+    page = [*TEXT, *nine(record["cells"]), *larger]
     FILE.with_suffix(".md").write_text("\n".join(page) + "\n")
     return 0
 
