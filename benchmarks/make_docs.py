@@ -136,9 +136,9 @@ SHORT = {
 LEGEND = (
     "What is missing where a cell is not `yes`: `J` gradients through the prior, `Aᵀ'` gradients "
     "through the operator, `lin` a linear operator, `A⁺` an inverse, `SVD` a singular value "
-    "decomposition, `AᵀA` that it be a multiple of the identity, `N` Gaussian noise, `P` Poisson noise, `p(y|x)` noise with a density, `σ=0` a "
-    "measurement without noise, `σ>0` one with noise, `latent` a prior of latents, `cells` the "
-    "cells of a JPEG file. `invdiff "
+    "decomposition, `AᵀA` that it be a multiple of the identity, `N` Gaussian noise, `P` Poisson "
+    "noise, `p(y|x)` noise with a density, `σ=0` a measurement without noise, `σ>0` one with "
+    "noise, `latent` a prior of latents, `cells` the cells of a JPEG file. `invdiff "
     "solvers --task NAME` gives the sentence."
 )
 
