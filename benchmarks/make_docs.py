@@ -119,6 +119,7 @@ SHORT = {
     Need.GENERALISED_INVERSE: "A⁺",
     Need.PINV: "A⁺",
     Need.SVD: "SVD",
+    Need.ISOMETRY: "AᵀA",
     Need.GAUSSIAN: "N",
     Need.NOISELESS: "σ=0",
     Need.NOISY: "σ>0",
@@ -135,9 +136,9 @@ SHORT = {
 LEGEND = (
     "What is missing where a cell is not `yes`: `J` gradients through the prior, `Aᵀ'` gradients "
     "through the operator, `lin` a linear operator, `A⁺` an inverse, `SVD` a singular value "
-    "decomposition, `N` Gaussian noise, `P` Poisson noise, `p(y|x)` noise with a density, `σ=0` a "
-    "measurement without noise, `σ>0` one with noise, `latent` a prior of latents, `cells` the "
-    "cells of a JPEG file. `invdiff "
+    "decomposition, `AᵀA` that it be a multiple of the identity, `N` Gaussian noise, `P` Poisson "
+    "noise, `p(y|x)` noise with a density, `σ=0` a measurement without noise, `σ>0` one with "
+    "noise, `latent` a prior of latents, `cells` the cells of a JPEG file. `invdiff "
     "solvers --task NAME` gives the sentence."
 )
 
@@ -162,6 +163,8 @@ def cost(solver: Solver) -> str:
     variances = torch.linspace(0.1, 1.0, 64, dtype=like.dtype)
     prior = GaussianPrior(like.reshape(shape), variances.reshape(shape))
     A = ops.JPEG(50) if Need.CELLS in solver.needs else ops.Bicubic(2, shape[1:])
+    if Need.ISOMETRY in solver.needs:
+        A = ops.Identity()
     y = A(prior.sample(1, Rng.of(0)))
     if Need.AUTOENCODER in solver.needs:
         A = decoded(A, UNCHANGED)

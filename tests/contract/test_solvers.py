@@ -32,6 +32,7 @@ from invdiff.operators.algebra.decoded import Autoencoder, decoded
 from invdiff.priors.base import Counted, Denoiser, Prior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError, Need, closure, missing, offers
+from invdiff.sampling.particles import ParticleFilter
 from invdiff.sampling.run import finish, solve, stream
 from invdiff.sampling.state import State
 from invdiff.solvers import Solver, registry, solver_class
@@ -154,6 +155,11 @@ VARIANTS |= {
         prior_term="exact", family="gaussian", draws=3, ode_steps=2, probes=1, path=VP(STEPS)
     ),
     "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
+    "tds-moments": solver_class("tds")(2, twist="moments", path=Karras(STEPS, 10.0)),
+    "tds-frozen": solver_class("tds")(twist="frozen", weights=True, path=VP(STEPS)),
+    "ddsmc-weights": solver_class("ddsmc")(weights=True, eta=0.5, path=VP(STEPS)),
+    "mcgdiff-weights": solver_class("mcgdiff")(2, weights=True, path=Karras(STEPS)),
+    "pnp-dm-rounds": solver_class("pnp-dm")(2, path=VE(STEPS, 3.0, 0.1)),
     "daps-langevin": solver_class("daps")("langevin", langevin_steps=3, path=Karras(STEPS)),
     "daps-tweedie": solver_class("daps")(centre="tweedie", tau="official", path=VP(STEPS)),
     "ilvr-pinv": solver_class("ilvr")(up="pinv", range_t=1, path=VP(STEPS)),
@@ -227,7 +233,9 @@ each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def home(solver: Solver, name: str) -> str:
-    """name, or the problem of latents, or of cells, that stands for it where one is needed."""
+    """name, or the problem of latents, cells, or an isometry, that stands for it where needed."""
+    if Need.ISOMETRY in solver.needs:
+        return "identity"
     if Need.CELLS in solver.needs:
         return "jpeg"
     return "latent-pool" if Need.AUTOENCODER in solver.needs else name
@@ -298,7 +306,8 @@ def test_all_that_can_meet_do():
     assert sorted(set().union(*map(meetings, CANDIDATES)) - met) == []
     assert len(PAIRS) < len(CANDIDATES) / 5
     for name in registry():
-        least = 1 if Need.CELLS in solver_class(name).needs else 2  # of these, jpeg has cells
+        alone = {Need.CELLS, Need.ISOMETRY} & solver_class(name).needs  # of jpeg, of the identity
+        least = 1 if alone else 2
         assert len({operator for variant, operator, _ in PAIRS if variant == name}) >= least, name
 
 
@@ -344,8 +353,13 @@ def test_states_have_the_promised_form(variant, name, noise):
         assert samples.shape == (MEASUREMENTS, *RGB)
         for state in found:
             for tensor in (state.x, state.x0, *state.extra.values()):
-                assert tensor.dtype == dtype and torch.isfinite(tensor).all()
-                assert not tensor.requires_grad
+                assert torch.isfinite(tensor).all() and not tensor.requires_grad
+            # log weights are in float64 whatever the images are
+            log_weights = {"log_w", "evidence", "log_weight"}
+            exempt = log_weights if isinstance(solver, ParticleFilter) else set()
+            kept_as = {k: t for k, t in state.extra.items() if k not in exempt}
+            for tensor in (state.x, state.x0, *kept_as.values()):
+                assert tensor.dtype == dtype
             assert state.x.shape[0] == MEASUREMENTS
             assert state.x0.shape == (MEASUREMENTS, *RGB)
         assert samples.dtype == dtype
@@ -397,7 +411,8 @@ def test_seed_0_is_a_seed(variant):
         return
     assert not torch.equal(zero, solve(problem, PRIOR, solver, seed=1).samples)
     two = solve(problem, PRIOR, solver, samples=2, seed=0).samples
-    assert not torch.equal(two[:, 0], two[:, 1])
+    if not isinstance(solver, ParticleFilter):  # whose samples may be copies of one
+        assert not torch.equal(two[:, 0], two[:, 1])
     starts_with_noise = any(step < 0 for step, _ in noise_names(solver, problem, PRIOR))
     with torch.no_grad():
         starts = [solver.init(problem, PRIOR, Rng.of((k, k)).at(-1)).x for k in (0, 1)]
@@ -672,6 +687,11 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path, operator):
         ("dds", {}, 1, 0),
         ("daps", {"centre": "tweedie"}, 1, 0),
         ("mmps", {"iterations": 3}, 1, 4),
+        ("tds", {}, 1, 1),
+        ("tds", {"twist": "frozen"}, 1, 4),
+        ("tmpd", {}, 1, 2),
+        ("ddsmc", {}, 1, 0),
+        ("mcgdiff", {}, 1, 0),
         ("psld", {}, 1, 1),
         ("latino", {}, 1, 0),
         ("resample", {}, 1, 0),
@@ -824,6 +844,10 @@ FRAMELESS = {
     "vdm": {"delta": 0.1},
     "daps": {},
     "dds": {},
+    "tds": {},
+    "tmpd": {},
+    "ddsmc": {},
+    "mcgdiff": {},
 }
 
 

@@ -175,6 +175,132 @@ def transcription(name: str):
     return register
 
 
+# ---- particles
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """As `Task`, for n rows of one measurement, which are particles of one cloud.
+
+    z(step, role, shape) is (n, D), one draw a row; u(step, role) is one number of the cloud's first
+    row, and order(step) one of each row.
+    """
+
+    n: int
+    A: np.ndarray
+    y: np.ndarray
+    sigma_y: float
+    z: Callable[..., np.ndarray]
+    u: Callable[..., float]
+    order: Callable[[int], np.ndarray]
+    levels: list[tuple[float, float]]
+
+    moves = Task.moves
+
+    def start(self):
+        return self.levels[0][1] * self.z(-1, "init")
+
+    def resampled(self, lw, evidence, threshold, step):
+        """Indices, log weights and log evidence after systematic resampling where it is due."""
+        W = np.exp(lw - lw.max())
+        W = W / W.sum()
+        if 1 / (W**2).sum() >= threshold * self.n:
+            return np.arange(self.n), lw, evidence
+        new = evidence + lw.max() + np.log(np.exp(lw - lw.max()).mean())
+        return self.systematic(W, self.u(step, "resample")), 0 * lw, new
+
+    def systematic(self, W, u):
+        """For every point (u + i) / n, the row in whose share of [0, 1] it lies."""
+        found, edge, k = [], W[0], 0
+        for i in range(self.n):
+            while (u + i) / self.n >= edge and k < self.n - 1:
+                k += 1
+                edge = edge + W[k]
+            found.append(k)
+        return np.array(found)
+
+    def ended(self, x, lw, evidence, weights, step):
+        """Samples of equal weight, shuffled; or weighted ones, with their log weights."""
+        if weights:
+            return x, lw + evidence
+        W = np.exp(lw - lw.max())
+        index = self.systematic(W / W.sum(), self.u(step, "end"))
+        return x[index[np.argsort(self.order(step))]], None
+
+
+def log_normal(r, S):
+    """log N(r; 0, S), S a matrix or a variance."""
+    S = S * np.eye(len(r)) if np.ndim(S) == 0 else S
+    return -0.5 * (r @ np.linalg.solve(S, r) + np.linalg.slogdet(2 * np.pi * S)[1])
+
+
+CLOUDS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray | None]]] = {}
+"""Name of a particle solver to f(cloud, **knobs) -> its samples, and their log weights."""
+
+
+def of_clouds(name: str):
+    """Register the second version of a particle solver; one row is a cloud of one."""
+
+    def register(f):
+        def alone(t: Task, **knobs):
+            def z(*args):
+                return t.z(*args)[None]
+
+            none = Cloud(1, t.A, t.y, t.sigma_y, z, lambda *_: 0.5, lambda _: np.zeros(1), t.levels)
+            return f(none, **knobs)[0][0]
+
+        CLOUDS[name], TRANSCRIPTIONS[name] = f, alone
+        return f
+
+    return register
+
+
+def compare_clouds(name, knobs, matrix, sigma_y, path: Path, n=5, library_knobs=None):
+    """(x, log weights) of the library's samples and of the transcription's: two clouds of n, of
+    measurements whose rows take turns."""
+    A = MATRICES[matrix]
+    truth = PRIOR.mu + random_matrix(2, D, 6) @ np.linalg.cholesky(PRIOR.Sigma).T
+    y = truth @ A.T + sigma_y * random_matrix(2, len(A), 7)
+    operator = Dense(torch.tensor(A), SHAPE)
+    problem = Problem(torch.tensor(np.tile(y, (n, 1))), operator, Gaussian(sigma_y), SHAPE)
+    knobs = {"particles": n, **knobs}
+    own = knobs if library_knobs is None else {"particles": n, **library_knobs}
+    solver, rng = registry()[name](**own, path=path), Rng.of(seeds(2 * n))
+    end = states(solver, problem, LIBRARY_PRIOR, rng)[-1]
+    x, got = end.x.flatten(1).numpy(), end.extra.get("log_weight")
+    weights, want, lw = np.zeros(2 * n) if got is None else got.numpy(), 0 * x, np.zeros(2 * n)
+    levels = [(level.a, level.s) for level in path.levels()]
+    for k in (0, 1):
+        rows = range(k, 2 * n, 2)
+
+        def z(step, role, shape=SHAPE, rows=rows):
+            like = torch.empty(n, *shape, dtype=torch.float64)
+            return rng.rows(rows).at(step).normal(like, role).numpy().reshape(n, -1)
+
+        def u(step, role, row=k):
+            return float(
+                rng.rows([row]).at(step).uniform(torch.empty(1, dtype=torch.float64), role)
+            )
+
+        def order(step, rows=rows):
+            like = torch.empty(n, dtype=torch.float64)
+            return rng.rows(rows).at(step).uniform(like, "order").numpy()
+
+        cloud = Cloud(n, A, y[k], sigma_y, z, u, order, levels)
+        want[k::2], found = CLOUDS[name](
+            cloud, **{a: b for a, b in knobs.items() if a != "particles"}
+        )
+        lw[k::2] = 0 if found is None else found
+    return (x, weights), (want, lw)
+
+
+def assert_clouds_agree(*args, **kwargs):
+    (x, weights), (want, lw) = compare_clouds(*args, **kwargs)
+    assert np.isfinite(want).all() and np.abs(want).max() < 1e4
+    np.testing.assert_allclose(x, want, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(weights, lw, rtol=1e-7, atol=1e-6)
+
+
 # ---- the comparison
 
 

@@ -31,6 +31,7 @@ from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
 from invdiff.solvers.mmps import MMPS
 from invdiff.solvers.pigdm import PiGDM
+from invdiff.solvers.tds import TDS
 
 CELLS = ((8, 4), (80, 2))
 """Dimension and number of measurements of the problems that are reported."""
@@ -47,6 +48,7 @@ CONFIGURED: dict[str, Solver] = {
     "mmps, weights, wide": MMPS(weights=True, path=WIDE),
     "pigdm, 300 steps": PiGDM(path=VP(300)),
     "pigdm, paper": PiGDM(guidance="paper"),
+    "tds, moments, wide": TDS(twist="moments", path=WIDE),
 }
 """Configurations that are reported beside the defaults of every solver."""
 MOST_STEPS = 1000

@@ -45,32 +45,37 @@ def start(x: Tensor, levels: Sequence[Level], eta_ddim: float) -> dict[str, Tens
 def carried(
     state: State, guided: Tensor, x0: Tensor, level: Level, to: Level, z: Tensor, eta_ddim: float
 ) -> dict[str, Tensor]:
-    """`extra` after a DDIM step from state by `guided`, where the prior's own takes x0.
+    """`extra` after a DDIM step from state by `guided`, where the prior's own takes x0."""
+    return {KEY: state.extra[KEY] + gained(guided, x0, level, to, z, eta_ddim).to(x0.dtype)}
 
-    Adds log N(x; m, c^2) - log N(x; m + e, c^2) at x = m + e + c z. z: the noise that was added.
+
+def gained(
+    guided: Tensor, x0: Tensor, level: Level, to: Level, z: Tensor, eta_ddim: float
+) -> Tensor:
+    """log N(x; m, c^2) - log N(x; m + e, c^2) at x = m + e + c z, (B,), float64.
+
+    m, m + e: means of a DDIM step by x0, and by `guided`. z: the noise that was added.
     """
     fresh = steps.ddim_std(level, to, eta_ddim)
     old = math.sqrt(max(to.s**2 - fresh**2, 0.0))
     e = ((to.a - old * level.a / level.s) / fresh * (guided - x0)).flatten(1).double()
-    gained = -(z.flatten(1).double() * e).sum(1) - 0.5 * e.square().sum(1)
-    return {KEY: state.extra[KEY] + gained.to(x0.dtype)}
+    return -(z.flatten(1).double() * e).sum(1) - 0.5 * e.square().sum(1)
 
 
 def finished(state: State, x0: Tensor, level: Level, problem: Problem, rng: Rng) -> State:
     """The last step, from level to the image: a draw of N(x0, sigma^2), which is not guided, so
     that p(y | x) is all that its weight gains."""
     x = x0 + level.sigma * rng.normal(x0, "step")
-    gained = log_likelihood(x, problem)
-    return State(state.step + 1, x, x0, {KEY: state.extra[KEY] + gained})
+    weight = state.extra[KEY] + log_likelihood(x, problem).to(x.dtype)
+    return State(state.step + 1, x, x0, {KEY: weight})
 
 
 def log_likelihood(x: Tensor, problem: Problem) -> Tensor:
-    """log N(y; A x, sigma_y^2) over what was measured, (B,); complex y counts as two reals."""
+    """log N(y; A x, sigma_y^2) of what was measured, (B,), float64; complex y counts twice."""
     A, y, variance = problem.A, problem.y, problem.sigma_y**2
     r = A.restrict(problem.residual(x)).flatten(1).abs().double()
     count = (A.restrict(torch.ones_like(y)) != 0).flatten(1).sum(1) * (2 if y.is_complex() else 1)
-    found = -0.5 * (r.square().sum(1) / variance + count * math.log(2 * math.pi * variance))
-    return found.to(x.dtype)
+    return -0.5 * (r.square().sum(1) / variance + count * math.log(2 * math.pi * variance))
 
 
 def effective_size(log_weight: Tensor) -> Tensor:
@@ -104,5 +109,5 @@ def systematic(log_weight: Tensor, u: Tensor) -> Tensor:
     """
     n = log_weight.shape[-1]
     edges = torch.softmax(log_weight.double(), dim=-1).cumsum(-1)
-    grid = (u.double()[..., None] + torch.arange(n, dtype=torch.float64)) / n
+    grid = (u.double()[..., None] + torch.arange(n, dtype=torch.float64, device=u.device)) / n
     return torch.searchsorted(edges / edges[..., -1:], grid, right=True).clamp_max(n - 1)

@@ -28,6 +28,7 @@ class Need(Enum):
     GENERALISED_INVERSE = "a generalised inverse"
     PINV = "a pseudo-inverse"
     SVD = "a singular value decomposition"
+    ISOMETRY = "an operator with A^T A a multiple of the identity"
     GAUSSIAN = "Gaussian noise"
     NOISELESS = "a measurement without noise"
     NOISY = "a noise level above 0"
@@ -41,6 +42,7 @@ class Need(Enum):
 
 
 IMPLIES: dict[Need, frozenset[Need]] = {
+    Need.ISOMETRY: frozenset({Need.SVD}),
     Need.SVD: frozenset({Need.PINV}),
     Need.PINV: frozenset({Need.LINEAR, Need.GENERALISED_INVERSE}),
     Need.LINEAR: frozenset({Need.OPERATOR_VJP}),
@@ -79,7 +81,7 @@ def offers(
     found: set[Need] = set()
     A: Operator = problem.A
     if isinstance(A, Spectral):
-        found.add(Need.SVD)
+        found.add(Need.ISOMETRY if _isometric(A) else Need.SVD)
     elif isinstance(A, Linear):
         found.add(Need.PINV)
     elif isinstance(A, PseudoInvertible) and (_accepted(A) or A.consistent(problem.x_shape)):
@@ -105,6 +107,12 @@ def offers(
     if prior is None or prior.learned_variance:
         found.add(Need.LEARNED_VARIANCE)
     return closure(found)
+
+
+def _isometric(A: Spectral) -> bool:
+    """Whether all singular values are equal, up to round-off, and none is 0."""
+    low, high = float(A.s.min()), float(A.s.max())
+    return 0 < low and high - low <= 1e-6 * high
 
 
 def _accepted(A: Operator) -> bool:

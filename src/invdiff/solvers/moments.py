@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from invdiff.core import batch_dot
 from invdiff.core.rng import Rng
 from invdiff.noise import Gaussian
 from invdiff.operators.algebra.krylov import conjugate_gradients, gmres
@@ -38,6 +40,83 @@ def posterior_mean(
     solve = {"cg": conjugate_gradients, "gmres": gmres}[krylov]
     u = solve(covariance, problem.residual(x0), iterations)
     return x0 + V(A.adjoint(u))
+
+
+MOST_NUMBERS = 256
+"""Measured numbers up to which A V A^T is made whole, at one gradient for each of them."""
+
+
+def real(y: Tensor) -> Tensor:
+    """Measurements (B, ...) as real vectors (B, m); a complex number becomes two real ones."""
+    return (torch.view_as_real(y.resolve_conj()) if y.is_complex() else y).flatten(1)
+
+
+def unreal(rows: Tensor, like: Tensor) -> Tensor:
+    """Measurements of the shape of like, from what `real` made of them."""
+    if like.is_complex():
+        return torch.view_as_complex(rows.reshape(*like.shape, 2))
+    return rows.reshape(like.shape)
+
+
+def measured_numbers(problem: Problem) -> Tensor:
+    """Which entries of `real(y)` were measured in any row: their indices, (m,)."""
+    y = problem.y
+    ones = torch.ones_like(real(y))
+    return (real(problem.A.restrict(unreal(ones, y))) != 0).any(0).nonzero()[:, 0]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The law N(A x0, S) of y, S = sigma_y^2 I + A V A^T, at y: what a twisted step takes of it.
+
+    mean: x0 + V A^T S^-1 (y - A x0). log_p: of y, (B,), float64, up to a constant.
+    """
+
+    mean: Tensor
+    log_p: Tensor
+
+
+def seen_whole(x0: Tensor, problem: Problem, V: Callable[[Tensor], Tensor]) -> Seen:
+    """By A V A^T as a matrix: one application of V for each number of y, and one more.
+
+    The matrix is made symmetric, and its eigenvalues at least 0: V of a network may be neither.
+    """
+    A, r = problem.linear, problem.residual(x0)
+    flat, index = real(r), measured_numbers(problem)
+    columns = []
+    for j in index.tolist():
+        unit = torch.zeros_like(flat)
+        unit[:, j] = 1.0
+        columns.append(real(A(V(A.adjoint(unreal(unit, r)))))[:, index].double())
+    S = torch.stack(columns, dim=2)
+    e, U = torch.linalg.eigh((S + S.mT) / 2)
+    e = e.clamp_min(0.0) + problem.sigma_y**2
+    known = flat[:, index].double()
+    w = (U @ ((U.mT @ known[:, :, None])[:, :, 0] / e)[:, :, None])[:, :, 0]
+    log_p = -0.5 * ((known * w).sum(1) + e.log().sum(1))
+    weights = torch.zeros_like(flat)
+    weights[:, index] = w.to(flat.dtype)
+    return Seen(x0 + V(A.adjoint(unreal(weights, r))), log_p)
+
+
+def seen_white(x0: Tensor, problem: Problem, variance: float) -> tuple[Tensor, Tensor]:
+    """For V = variance I: A^T S^-1 (y - A x0), an image, and `Seen.log_p`.
+
+    S is the same for all rows of a measurement, and so is its determinant, which is left out.
+    """
+    A, r = problem.linear, problem.residual(x0)
+    back = A.ridge(r, problem.sigma_y**2 / variance)
+    left = real(problem.A.restrict(r - A(back))).double()  # sigma_y^2 S^-1 r
+    log_p = -0.5 * (real(r).double() * left).sum(1) / problem.sigma_y**2
+    return back / variance, log_p
+
+
+def within_reach(d: Tensor, r: Tensor, back: Tensor, share: float, reach: float) -> Tensor:
+    """A step d of x0, cut where `share` of it goes beyond `reach` |r|^2 / <r, A d>, which fits y
+    along r = y - A x0. back: A^T r."""
+    moved = share * batch_dot(back, d)
+    longest = reach * batch_dot(r, r).reshape(moved.shape)
+    return torch.where(moved > longest, longest / moved, 1.0) * d
 
 
 def white_variance(sigma: float, data_std: float) -> float:

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
-import torch
 from torch import Tensor
 
-from invdiff.core import InvdiffError, Level, batch_dot
+from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP
 from invdiff.priors.base import Prior, eps_from
@@ -18,7 +17,7 @@ from invdiff.sampling import importance, steps
 from invdiff.sampling.needs import Need
 from invdiff.sampling.solver import UNIT, Range, Solver, knob
 from invdiff.sampling.state import State
-from invdiff.solvers.moments import white_variance
+from invdiff.solvers.moments import white_variance, within_reach
 
 
 @dataclass(frozen=True)
@@ -107,9 +106,7 @@ class PiGDM(Solver):
             return State(state.step + 1, x + to.a * level.a * g, x0)
         d = level.s**2 / level.a / self._r2(level) * g
         if to.s > 0 and math.isfinite(self.reach):
-            moved = (1 - (to.sigma / level.sigma) ** 2) * batch_dot(back, d)
-            longest = self.reach * batch_dot(r, r).reshape(moved.shape)
-            d = torch.where(moved > longest, longest / moved, 1.0) * d
+            d = within_reach(d, r, back, 1 - (to.sigma / level.sigma) ** 2, self.reach)
         x = steps.ddim(x0 + d, eps_from(state.x, x0 + d, level), level, to, z, self.eta_ddim)
         extra = {}
         if self.weights:

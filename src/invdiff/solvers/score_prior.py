@@ -18,6 +18,7 @@ from invdiff.priors.bound import Bound
 from invdiff.priors.likelihood import ProbabilityFlow, Window, rademacher
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
+from invdiff.sampling.particles import same_measurement
 from invdiff.sampling.solver import UNIT, Range, Solver, knob
 from invdiff.sampling.state import State
 from invdiff.sampling.steps import adam
@@ -85,7 +86,7 @@ class ScorePrior(Solver):
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         like = problem.x_like
         z = rng.normal(like, "sample")
-        first = self._first_rows(problem, z[:1])
+        first = same_measurement(problem, z[:1])
         fitted, q = sorted(set(first)), self._family(problem)
         weights = q.start(rng.rows(fitted).normal(like.new_empty(len(fitted), q.size), "weights"))
         extra = {
@@ -170,14 +171,3 @@ class ScorePrior(Solver):
             made = q.push(w, torch.cat([torch.zeros_like(z[:1]), z[own]]))[0]
             x[own], centre[own] = made[1:], made[:1]
         return x, centre
-
-    def _first_rows(self, problem: Problem, z: Tensor) -> list[int]:
-        """For every row, the first row with the same y and A; A is known by what it makes of z."""
-        seen = problem.A(z.expand(problem.batch, *problem.x_shape)).flatten(1)
-        same = 1e-5 * seen.norm(dim=1)
-        first: list[int] = []
-        for i, y in enumerate(problem.y):
-            earlier = sorted(set(first))
-            near = (j for j in earlier if (seen[i] - seen[j]).norm() <= same[i])
-            first.append(next((j for j in near if torch.equal(y, problem.y[j])), i))
-        return first
