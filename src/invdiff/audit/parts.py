@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -99,27 +101,35 @@ def items(names: Sequence[str], only: Sequence[str], how: Budget) -> list[Item]:
     makers = {
         "controls": lambda: _controls(solvers, how),
         "gaussian": lambda: [
-            Item(f"gaussian/{n}", lambda s=s: gaussian(s), s) for n, s in solvers.items()
+            Item(f"gaussian/{n}", partial(gaussian, s), s) for n, s in solvers.items()
         ],
         "mixture": lambda: _mixture(solvers, how),
-        "levy": lambda: [
-            Item(f"levy/{n}/{law},{op}", lambda s=s, law=law, op=op: levy.measured(
-                s, law, op, how.truths, how.chain), None if isinstance(s, str) else s)
-            for law in how.laws for op in how.operators
-            for n, s in [*zip(levy.RULERS, levy.RULERS, strict=True),
-                         *(solvers.items() if law == "gauss" else [])]
-        ],
+        "levy": lambda: _levy(solvers, how),
         "learned": lambda: [
-            Item(f"learned/{n}/{case}", lambda s=s, case=case: learned.measured(
-                s, case, how.truths), s)
-            for case in how.cases for n, s in learned.rows(names, len(how.cases) == 1).items()
+            Item(f"learned/{n}/{case}", partial(learned.measured, s, case, how.truths), s)
+            for case in how.cases
+            for n, s in learned.rows(names, len(how.cases) == 1).items()
         ],
         "budget": lambda: [
-            Item(f"budget/{n}", lambda s=s: budget(s), s)
-            for n, s in rows(names, 10**6).items() if s.claim != "heuristic"
+            Item(f"budget/{n}", partial(budget, s), s)
+            for n, s in rows(names, 10**6).items()
+            if s.claim != "heuristic"
         ],
-    }  # fmt: skip
+    }
     return [item for part in PARTS if part in only for item in makers[part]()]
+
+
+def _levy(solvers: dict[str, Solver], how: Budget) -> list[Item]:
+    """Rulers for every law and operator; the solvers where the denoiser is exact."""
+    found = []
+    for law, op in itertools.product(how.laws, how.operators):
+        measured = partial(levy.measured, law=law, operator=op, count=how.truths, kept=how.chain)
+        found += [Item(f"levy/{n}/{law},{op}", partial(measured, n)) for n in levy.RULERS]
+        if law == "gauss":
+            found += [
+                Item(f"levy/{n}/{law},{op}", partial(measured, s), s) for n, s in solvers.items()
+            ]
+    return found
 
 
 def _lists(each: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -129,12 +139,12 @@ def _lists(each: list[dict[str, Any]]) -> dict[str, list[Any]]:
 def _controls(solvers: dict[str, Solver], how: Budget) -> list[Item]:
     numbers = range(how.controls)
     found = [
-        Item(f"controls/{n}", lambda c=c: controls.examine(c.sampler, numbers))
+        Item(f"controls/{n}", partial(controls.examine, c.sampler, numbers))
         for n, c in controls.CONTROLS.items()
     ]
     t = controls.BatchNorm(path=VP(20))
     alone = {"batch norm": t, **{n: s for n, s in solvers.items() if "," not in n}}
-    return found + [Item(f"controls/{n}/batch", lambda s=s: beside(s), s) for n, s in alone.items()]
+    return found + [Item(f"controls/{n}/batch", partial(beside, s), s) for n, s in alone.items()]
 
 
 def beside(solver: Solver) -> dict[str, Any] | None:
@@ -181,7 +191,7 @@ def _mixture(solvers: dict[str, Solver], how: Budget) -> list[Item]:
     found = []
     for cell in how.cells:
         for name, s in {**{r: None for r in EXACT}, **solvers}.items():
-            run = lambda s=s, name=name, cell=cell: mixture(s, name, cell, how.problems)  # noqa: E731
+            run = partial(mixture, s, name, cell, how.problems)
             found.append(Item(f"mixture/{name}/{cell[0]},{cell[1]}", run, s))
     return found
 

@@ -12,8 +12,11 @@ from invdiff.audit.parts import QUICK, Budget
 def budget_of(quick: bool, problems: int | None = None, truths: int | None = None) -> Budget:
     """The full audit or the quick one, with other numbers of problems and truths where given."""
     found = QUICK if quick else Budget()
-    given = {"problems": problems, "truths": truths}
-    return dataclasses.replace(found, **{k: v for k, v in given.items() if v is not None})
+    return dataclasses.replace(
+        found,
+        problems=found.problems if problems is None else problems,
+        truths=found.truths if truths is None else truths,
+    )
 
 
 def settings(budget: Budget, quick: bool) -> dict[str, Any]:
