@@ -11,7 +11,7 @@ from invdiff.audit.verdict import flagged, joined, p_values
 from invdiff.core.schedules import VP
 from invdiff.solvers.dps import DPS
 
-NUMBERS = range(40)
+NUMBERS = range(60)
 
 
 @pytest.mark.parametrize("name", [n for n in CONTROLS if n not in ("exact", "prior")])
