@@ -207,7 +207,9 @@ classes, and were not tuned for these problems; names with a comma are
 from an exact one; it is no proof that it is.
 
 Items measured: {told}. The same command with `--resume` measures what is missing. Cutting the
-steps of a solver changes it: those that take small steps may diverge.
+steps of a solver changes it: those that take small steps may diverge. `spectral-ancestral` and
+`hqs` take a prior's error spectrum: that of photographs stands in, which fits neither the scale nor
+the modes of these laws.
 """
 CONTROLS = """## Negative controls
 
