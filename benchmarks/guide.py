@@ -186,7 +186,8 @@ your own, or when a solver is to be named.
 
 What `auto` takes, on images of 128 x 128 with a truth. PSNR in dB; one sample is lower than the
 best picture, as a draw has to be. coverage: share of the true pixels in the 90 % intervals of the
-samples. From 0.90, in errors: how many standard errors the coverage is away from that of exact samples.
+samples. From 0.90, in errors: how many standard errors the coverage is away from that of exact
+samples.
 """
 
 PROBLEM = r"""## A problem of your own
@@ -197,9 +198,10 @@ defaults of each class. Rows whose distances differ by less than their errors ar
 "over exact samples" is the ratio to what exact samples get. variance: of samples of a normal law
 where it is measured, over the exact one. The audit has its own steps, and "nothing" is no proof.
 Figures of this mixture say nothing of pictures: there the table above and
-[photographs.md](photographs.md) speak. The distance of samples $X$ to exact ones $X'$, over directions $\theta$ of length 1, is
+[photographs.md](photographs.md) speak. The distance of samples $X$ to exact ones $X'$, over
+directions $\theta$ of length 1, is
 
-$$ \mathrm{SW}_2(X, X') = \sqrt{\mathbb{E}_\theta\, W_2^2(\theta^\top X, \theta^\top X')}. $$
+$$ \mathrm{SW}_2(X, X')^2 = \mathbb{E}_\theta\, W_2(\theta^\top X, \theta^\top X')^2. $$
 """
 
 PARTICLES = """## Few measurements, and the true posterior is wanted
