@@ -20,7 +20,7 @@ from PIL import Image
 
 from invdiff.app import forms, words
 from invdiff.app.asked import AskedAgain, AskedJob, HowOptions
-from invdiff.app.intake import Intake, added, harmless, measurement
+from invdiff.app.intake import Intake, added, added_run, harmless, measurement
 from invdiff.app.ledger import Ledger
 from invdiff.app.settings import AppOptions
 from invdiff.app.visits import Visits
@@ -290,6 +290,21 @@ def test_a_second_upload_takes_the_place_of_the_first() -> None:
     assert added(["a.png", "a.png"], ["a.png"]) == ["a.png"]
     assert added(["k.hdr", "k.cfl"], ["k.hdr"]) == ["k.hdr", "k.cfl"]
     assert added(["k.hdr", "k.cfl", "a.npy"], ["k.hdr", "k.cfl"]) == ["a.npy"]
+
+
+def test_a_second_run_takes_the_place_of_the_first() -> None:
+    """But of the two files of a run one waits for the other."""
+    assert added_run(["a.zip"], []) == ["a.zip"]
+    assert added_run(["a.zip", "b.zip"], ["a.zip"]) == ["b.zip"]
+    assert added_run(["1/run.json", "1/run.safetensors"], ["1/run.json"]) == [
+        "1/run.json", "1/run.safetensors",
+    ]  # fmt: skip
+    assert added_run(["1/run.json", "2/run.json"], ["1/run.json"]) == ["2/run.json"]
+    whole = ["1/run.json", "1/run.safetensors"]
+    assert added_run([*whole, "b.zip"], whole) == ["b.zip"]
+    assert added_run([*whole, "2/run.json"], whole) == ["2/run.json"]  # of another run
+    assert added_run(["1/run.json", "b.zip"], ["1/run.json"]) == ["b.zip"]
+    assert added_run(["notes.txt", "run.json"], ["notes.txt"]) == ["run.json"]
 
 
 def test_the_measurement_is_not_its_header(tmp_path: Path) -> None:

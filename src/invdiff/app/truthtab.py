@@ -19,6 +19,8 @@ FIGURES = {
     "wrong share of modes": "modes",
     "residual over that of exact samples": "residual",
 }
+WIDTHS = [260, 170, 110, 120, 110, 110, 90]
+"""Of the columns of coverage, in pixels: no word of a header is broken."""
 
 
 class TruthTab:
@@ -56,7 +58,8 @@ class TruthTab:
         )  # fmt: skip
         gr.Dataframe(
             covered, interactive=False, label="coverage as numbers", wrap=True,
-            elem_id=f"{NAME}-coverage-table", max_height=360,
+            elem_id=f"{NAME}-coverage-table", max_height=360, elem_classes="iv-numbers",
+            column_widths=WIDTHS,
         )  # fmt: skip
 
 
