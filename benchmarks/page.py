@@ -26,7 +26,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -144,8 +144,11 @@ def browsing(url: str, photo: Path, samples: int) -> Iterator[Any]:
 
 def processor(process: psutil.Process) -> tuple[float, float]:
     """Seconds of a process, and of it with those that it started."""
-    times = [p.cpu_times() for p in (process, *process.children(recursive=True))]
-    each = [t.user + t.system for t in times]
+    each = []
+    for part in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has ended just now
+            times = part.cpu_times()
+            each.append(times.user + times.system)
     return each[0], sum(each)
 
 

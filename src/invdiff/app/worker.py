@@ -73,6 +73,8 @@ def work(pipe: Connection, stop: Any, specs: list[str], device: str) -> None:
 def rehearse(pipe: Connection, folder: str, device: str) -> None:
     """A tiny job that nobody sees, so that the first one that is seen finds all in memory. It gives
     way to what comes through the pipe."""
+    if pipe.poll():
+        return
     with tempfile.TemporaryDirectory(dir=folder) as room, suppress(Exception):
         photo = Path(room) / "photo.npy"  # what fails here is told of the job that is asked for
         np.save(photo, np.full((16, 16, 3), 0.5, np.float32))
