@@ -185,8 +185,11 @@ def test_paste_name_and_repeat(visit: Any, photo: Path, tmp_path: Path) -> None:
         run.seek(0)
         (tmp_path / "run.zip").write_bytes(run.read())
     v.open("Repeat a run")
-    page.set_input_files("#restore-run input[type=file]", str(tmp_path / "run.zip"))
-    page.wait_for_selector('#restore-run:has-text("run")')
+    (tmp_path / "wrong.zip").write_bytes(b"none")
+    field = page.locator("#restore-run")
+    for name, other in (("wrong", "run.zip"), ("run", "wrong.zip")):  # one takes the other's place
+        page.set_input_files("#restore-run input[type=file]", str(tmp_path / f"{name}.zip"))
+        field.filter(has_text=name).filter(has_not_text=other).wait_for()
     page.fill("#restore-seed input", "5")  # told by the run, not by the form
     page.click("#restore-again")
     v.until(lambda s: s not in ("Done.", ""))

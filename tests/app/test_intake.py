@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import multiprocessing
 import os
 import stat
 import threading
@@ -18,10 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invdiff.app import forms, words
+from invdiff.app import forms, words, worker
 from invdiff.app.asked import AskedAgain, AskedJob, HowOptions
-from invdiff.app.intake import Intake, added, harmless, measurement
+from invdiff.app.intake import Intake, added, added_run, harmless, measurement
 from invdiff.app.ledger import Ledger
+from invdiff.app.messages import Begun, Done, Failed, Running, Stopped, Waiting
+from invdiff.app.pool import Pool
 from invdiff.app.settings import AppOptions
 from invdiff.app.visits import Visits
 from invdiff.core import InvdiffError
@@ -292,6 +295,21 @@ def test_a_second_upload_takes_the_place_of_the_first() -> None:
     assert added(["k.hdr", "k.cfl", "a.npy"], ["k.hdr", "k.cfl"]) == ["a.npy"]
 
 
+def test_a_second_run_takes_the_place_of_the_first() -> None:
+    """But of the two files of a run one waits for the other."""
+    assert added_run(["a.zip"], []) == ["a.zip"]
+    assert added_run(["a.zip", "b.zip"], ["a.zip"]) == ["b.zip"]
+    assert added_run(["1/run.json", "1/run.safetensors"], ["1/run.json"]) == [
+        "1/run.json", "1/run.safetensors",
+    ]  # fmt: skip
+    assert added_run(["1/run.json", "2/run.json"], ["1/run.json"]) == ["2/run.json"]
+    whole = ["1/run.json", "1/run.safetensors"]
+    assert added_run([*whole, "b.zip"], whole) == ["b.zip"]
+    assert added_run([*whole, "2/run.json"], whole) == ["2/run.json"]  # of another run
+    assert added_run(["1/run.json", "b.zip"], ["1/run.json"]) == ["b.zip"]
+    assert added_run(["notes.txt", "run.json"], ["notes.txt"]) == ["run.json"]
+
+
 def test_the_measurement_is_not_its_header(tmp_path: Path) -> None:
     files = [tmp_path / "k.hdr", tmp_path / "k.cfl"]
     assert measurement(files) == tmp_path / "k.cfl"
@@ -299,11 +317,27 @@ def test_the_measurement_is_not_its_header(tmp_path: Path) -> None:
         measurement(files[:1])
 
 
+@pytest.mark.parametrize("asked", [(), ("a job",)])
+def test_a_worker_rehearses_until_it_is_asked(
+    asked: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole job, of which nothing is left; none where somebody waits already."""
+    here, there = multiprocessing.Pipe()
+    told, real = [], worker.do
+
+    def listened(job, send, stopped, device):
+        real(job, told.append, stopped, device)
+
+    monkeypatch.setattr(worker, "do", listened)
+    for text in asked:
+        there.send(text)
+    worker.rehearse(here, str(tmp_path), "cpu")
+    assert ([type(m) for m in told[-1:]] == [Done]) is not bool(asked)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_line_is_kept_and_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     """One worker: a second job waits, a third is turned away; one is killed, the next is done."""
-    from invdiff.app.messages import Begun, Done, Failed, Running, Stopped, Waiting
-    from invdiff.app.pool import Pool
-
     photo = tmp_path / "photo.npy"
     np.save(photo, np.random.default_rng(0).random((16, 16, 3)))
 

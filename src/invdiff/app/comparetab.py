@@ -94,10 +94,10 @@ class CompareTab:
                     elem_id=f"{NAME}-plot",
                 )  # fmt: skip
                 self.pictures = gr.HTML(elem_id=f"{NAME}-pictures")
-                self.table = gr.Dataframe(
-                    headers=list(HEAD), interactive=False, visible=False,
-                    label="spent, and reached", elem_id=f"{NAME}-table",
-                )  # fmt: skip
+        self.table = gr.Dataframe(
+            headers=list(HEAD), interactive=False, visible=False, label="spent, and reached",
+            elem_id=f"{NAME}-table", elem_classes="iv-numbers",
+        )  # fmt: skip
         self._connect()
 
     def _connect(self) -> None:

@@ -130,6 +130,14 @@ def added(paths: Sequence[str], before: Sequence[str]) -> list[str]:
     return [p for p in dict.fromkeys(paths) if p not in before] or list(paths[-1:])
 
 
+def added_run(paths: Sequence[str], before: Sequence[str]) -> list[str]:
+    """The same of the files of a run: one of two waits for the other."""
+    new = added(paths, before) if before else list(dict.fromkeys(paths))
+    named = {Path(p).name: p for p in (*before, *new)}
+    waits = len({Path(p).name for p in before}) < len(RUN) and set(named) <= set(RUN)
+    return list(named.values()) if waits else new
+
+
 def measurement(files: Sequence[Path]) -> Path:
     """The one of several files that is the measurement: others lie beside it."""
     first = [f for f in files if f.suffix.lower() not in COMPANIONS]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from invdiff.app import words
-from invdiff.app.asked import AskedAgain
+from invdiff.app.again import Again
 from invdiff.app.examples import examples_of
 from invdiff.app.intake import added, measurement
 from invdiff.app.messages import Begun, Done, Failed, Running, Stopped, Waiting
@@ -33,7 +33,7 @@ class JobTab:
     def __init__(self, site: Site, name: str, tasks: list[str], photos: bool) -> None:
         self.site, self.name, self.photos = site, name, photos
         self.form = TaskForm(site, name, tasks)
-        self.results = Results(site, name)
+        self.results, self.again = Results(site, name), Again(site, name)
         self.examples = examples_of(tasks)
 
     def draw(self) -> None:
@@ -50,7 +50,7 @@ class JobTab:
                 self.form.draw_options()
                 with gr.Accordion("How it is run", open=False):
                     self.form.draw_how()
-                self._draw_again()
+                self.again.draw()
             with gr.Column(min_width=300):
                 self._draw_buttons()
                 self.said.render()
@@ -101,17 +101,6 @@ class JobTab:
 
         return any(e.painted for e in entries(TASKS[task or self.form.tasks[0]]))
 
-    def _draw_again(self) -> None:
-        import gradio as gr
-
-        with gr.Accordion("Repeat a run", open=False):
-            gr.Markdown("From the zip of a run, or its run.json and run.safetensors together.")
-            self.run_files = gr.File(
-                label="run.json and run.safetensors, or a zip", file_count="multiple", height=110,
-                elem_id=f"{self.name}-run",
-            )  # fmt: skip
-            self.again = gr.Button("Repeat this run", elem_id=f"{self.name}-again")
-
     def _draw_buttons(self) -> None:
         import gradio as gr
 
@@ -140,7 +129,7 @@ class JobTab:
         inputs = [*drawn, *self.form.inputs]
         self.go.click(event(self._start, said), inputs, made, **QUIET)
         self.on.click(event(self._resume, said), None, made, **QUIET)
-        self.again.click(event(self._repeat, said), self.run_files, made, **QUIET)
+        self.again.connect(said, self._repeat, made)
         self.stop.click(event(self._stop, said), None, [self.said, self.stop], **QUIET)
 
     def _masking(self, task: str) -> Any:
@@ -222,9 +211,7 @@ class JobTab:
         yield from self._run(visit, replace(asked, resume=True))
 
     def _repeat(self, visit: Visit, paths: list[str] | None) -> Iterator[dict[Any, Any]]:
-        folder = self.site.intake.take_run(paths or [], visit.room("again"))
-        out = visit.folder / f"restored-again-{self.name}"
-        yield from self._run(visit, AskedAgain(str(folder), str(out)))
+        yield from self._run(visit, self.again.asked(visit, paths))
 
     def _stop(self, visit: Visit) -> dict[Any, Any]:
         import gradio as gr

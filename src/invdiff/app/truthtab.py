@@ -19,6 +19,16 @@ FIGURES = {
     "wrong share of modes": "modes",
     "residual over that of exact samples": "residual",
 }
+TITLES = {
+    "distance": "distance (median)",
+    "modes": "wrong share of modes",
+    "residual": "residual (1: exact samples)",
+}
+"""Of the axis, which is short."""
+COLOURS = {"configured": "#2563eb", "exact samples": "#15803d", "paper": "#dc2626"}
+"""Of the kinds of rows."""
+WIDTHS = [260, 170, 110, 120, 110, 110, 90]
+"""Of the columns of coverage, in pixels: no word of a header is broken."""
 
 
 class TruthTab:
@@ -41,7 +51,8 @@ class TruthTab:
         first = _audited(self.cell.value, "distance")
         self.plot = gr.ScatterPlot(
             first, x="steps", y="figure", color="kind", tooltip="all", height=360,
-            x_title="steps", y_title=next(iter(FIGURES)), elem_id=f"{NAME}-plot",
+            x_title="steps", y_title=TITLES["distance"], elem_id=f"{NAME}-plot",
+            color_map=COLOURS,
         )  # fmt: skip
         self.table = gr.Dataframe(
             first, interactive=False, label="the same as numbers", elem_id=f"{NAME}-table",
@@ -56,15 +67,16 @@ class TruthTab:
         )  # fmt: skip
         gr.Dataframe(
             covered, interactive=False, label="coverage as numbers", wrap=True,
-            elem_id=f"{NAME}-coverage-table", max_height=360,
+            elem_id=f"{NAME}-coverage-table", max_height=360, elem_classes="iv-numbers",
+            column_widths=WIDTHS,
         )  # fmt: skip
 
 
 def _both(cell: str, figure: str) -> list[Any]:
     import gradio as gr
 
-    found, named = _audited(cell, figure), {v: k for k, v in FIGURES.items()}
-    return [gr.update(value=found, y_title=named.get(figure, figure)), found]
+    found = _audited(cell, figure)
+    return [gr.update(value=found, y_title=TITLES.get(figure, figure)), found]
 
 
 def _audited(cell: str | None, figure: str) -> Any:
