@@ -27,11 +27,11 @@ import torch
 from PIL import Image
 
 from invdiff.batch.drive import count, drive
-from invdiff.batch.items import Item, Source, seed_of
+from invdiff.batch.items import BatchItem, ItemSource, seed_of
 from invdiff.batch.outputs import placed
 from invdiff.batch.place import Place
 from invdiff.batch.plan import planned
-from invdiff.batch.recipe import Recipe
+from invdiff.batch.recipe import BatchRecipe
 from invdiff.batch.workers import Here, Processes, restorer
 from invdiff.priors.load import load_prior
 from invdiff.restoration.perform import perform
@@ -40,17 +40,17 @@ MEGA = 1e6
 
 
 @dataclass(frozen=True)
-class Simulated(Source):
+class Simulated(ItemSource):
     """So many items that are no files."""
 
     number: int = 0
 
-    def items(self, passed: Any = None) -> Iterator[Item]:
+    def items(self, passed: Any = None) -> Iterator[BatchItem]:
         for i in range(self.number):
-            yield Item(f"{i // 1000:04}/{i:08}.png", f"/nowhere/{i:08}.png")
+            yield BatchItem(f"{i // 1000:04}/{i:08}.png", f"/nowhere/{i:08}.png")
 
 
-def free(place: Place, item: Item) -> dict[str, Any]:
+def free(place: Place, item: BatchItem) -> dict[str, Any]:
     """An item that costs nothing: a file of 100 bytes."""
     line = {
         "id": item.id,
@@ -67,7 +67,7 @@ def _write(path: Path) -> None:
 
 def simulated(folder: Path, number: int) -> dict[str, float]:
     """Seconds for each item and for the plan, and memory, with a solver that is free."""
-    place, recipe = Place(folder / "out"), Recipe("denoise", {"noise": "0.1"})
+    place, recipe = Place(folder / "out"), BatchRecipe("denoise", {"noise": "0.1"})
     began = time.perf_counter()
     planned(place, Simulated(("simulated",), number=number), recipe)
     plan = time.perf_counter() - began
@@ -103,8 +103,8 @@ def efficiency(folder: Path, number: int, side: int, steps: int) -> dict[str, fl
         pixels = np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
         (folder / "in").mkdir(exist_ok=True)
         Image.fromarray(pixels).save(folder / "in" / f"{i:04}.png")
-    recipe = Recipe("denoise", {"noise": "0.1"}, steps=steps, samples=2)
-    source, found = Source((str(folder / "in"),)), dict[str, float]()
+    recipe = BatchRecipe("denoise", {"noise": "0.1"}, steps=steps, samples=2)
+    source, found = ItemSource((str(folder / "in"),)), dict[str, float]()
     torch.set_num_threads(1)
     bare = Place(folder / "bare")
     planned(bare, source, recipe)

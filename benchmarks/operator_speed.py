@@ -338,6 +338,8 @@ def markdown(found: dict[str, dict[str, float]], cells: dict[str, list[str]], si
     head += [f"{what}: {who}" for what in ("A and Aᵀ", "proximal step")
              for who in ("invdiff", "plain torch", "deepinv")]  # fmt: skip
     lines = [
+        "# Times of operators",
+        "",
         f"Milliseconds of processor time on one thread, one image of {side} x {side}, made by",
         "`python benchmarks/operator_speed.py`, which says what is timed. The gap is that of",
         "[operators.md](operators.md), of four images of this size.",

@@ -209,7 +209,8 @@ def main() -> int:
         problems()
         return 0
     head = ["solver", "total / network", "ms per step without a network", "ms per network call"]
-    lines = [f"| {' | '.join(head)} |", "|---|---|---|---|"]
+    lines = ["# What solvers cost beside the network", ""]
+    lines += [f"| {' | '.join(head)} |", "|---|---|---|---|"]
     missed = False
     threads = torch.get_num_threads()
     for name, solver in registry().items():

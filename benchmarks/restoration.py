@@ -326,6 +326,8 @@ def run(args: argparse.Namespace) -> int:
     text = markdown(found, args)
     if args.data is not None:
         text = introduced(text, truth, prior.name)
+    else:
+        text = f"# Restoration with the prior `photo`\n\n{text}"
     print(text)
     if args.out:
         args.out.write_text(text)

@@ -221,7 +221,7 @@ BAD = {
     "nested": (["deep.json"], "deep.json holds no run"),
     "half a run": (["half.json"], "half.json holds no run"),
     "a run and names": (["half.json", "--solver", "dps"], "leave --solver and --prior out"),
-    "an unknown solver": (["--solver", "dsp"], "did you mean dps"),
+    "an unknown solver": (["--solver", "mmsp"], "did you mean mmps"),
     "an unknown prior": (["--prior", "phto"], "did you mean photo"),
     "an unknown format": (["--format", "yaml"], "--format is text or bibtex, found yaml."),
     "an unknown option": (["--sover", "dps"], "did you mean --solver"),

@@ -128,7 +128,7 @@ BAD = {
     "scale missing": (SR, "needs --scale"),
     "downsampling": ([*SR, "--scale", "2", "--downsampling", "bicubc"], "did you mean bicubic"),
     "task": (["restore", "inpant", "photo.png"], "no task called 'inpant'; did you mean inpaint"),
-    "solver": ([*DENOISE, "--solver", "dsp"], "no solver called 'dsp'; did you mean dps"),
+    "solver": ([*DENOISE, "--solver", "mmsp"], "no solver called 'mmsp'; did you mean mmps"),
     "prior": ([*DENOISE, "--prior", "phto"], "no prior called 'phto'; did you mean photo"),
     "prior file": ([*DENOISE, "--prior", "no.safetensors"], "no file no.safetensors"),
     "no prior": ([*DENOISE, "--prior", "weights.safetensors"], "claims a header of"),

@@ -93,8 +93,8 @@ def test_the_committed_controls_are_caught_and_exact_samples_pass():
     assert all(row[0] != "nothing" and row[1] == "none" for row in found.values())
 
 
-PENDING = {"snips"}
-"""Claims that the committed audit has not measured yet; tests/exact tests them on one mode."""
+PENDING = {"eps"}
+"""Claims about problems that this part of the audit does not have; tests/exact tests them."""
 
 
 def test_exact_and_asymptotic_are_what_the_committed_audit_supports():

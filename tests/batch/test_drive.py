@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from invdiff.batch.drive import count, drive
-from invdiff.batch.items import Item, Source
+from invdiff.batch.items import BatchItem, ItemSource
 from invdiff.batch.outputs import placed, there
 from invdiff.batch.place import Place, StoppedError, lines
 from invdiff.batch.plan import default_size, planned
-from invdiff.batch.recipe import Recipe
+from invdiff.batch.recipe import BatchRecipe
 from invdiff.batch.report import all_lines, write_report
-from invdiff.batch.shard import Asked, Done, work
+from invdiff.batch.shard import ShardAsked, ShardDone, work
 from invdiff.batch.status import status
-from invdiff.batch.workers import Died, Event, Here, Stopped
+from invdiff.batch.workers import Died, Event, Here, RunStopped
 from invdiff.core import InvdiffError
 
-RECIPE = Recipe("denoise", {"noise": "0.1"})
+RECIPE = BatchRecipe("denoise", {"noise": "0.1"})
 
 
 class Free:
@@ -32,7 +32,7 @@ class Free:
     def __init__(self, *bad: str, stops: str = "") -> None:
         self.bad, self.stops, self.made = bad, stops, list[str]()
 
-    def __call__(self, place: Place, item: Item) -> dict[str, Any]:
+    def __call__(self, place: Place, item: BatchItem) -> dict[str, Any]:
         line = {"id": item.id, "config": "c"}
         found = there(place, item, line)
         if found is not None:
@@ -46,12 +46,12 @@ class Free:
         return placed(place, item, told, lambda f: (f / "estimate.png").write_text(item.id))
 
 
-def source(root: Path, number: int = 12) -> Source:
+def source(root: Path, number: int = 12) -> ItemSource:
     """A folder of so many files."""
     (root / "in").mkdir(exist_ok=True)
     for i in range(number):
         (root / "in" / f"{i:02}.png").touch()
-    return Source((str(root / "in"),))
+    return ItemSource((str(root / "in"),))
 
 
 @pytest.fixture()
@@ -89,7 +89,7 @@ def test_a_run_that_stopped_goes_on(place: Place) -> None:
 
 
 def test_results_that_were_touched_are_made_again(place: Place) -> None:
-    item = Item("05.png", "")
+    item = BatchItem("05.png", "")
     Free()(place, item)
     (place.items / "05.png/estimate.png").write_text("cut")
     again = Free()
@@ -102,7 +102,7 @@ def test_a_folder_of_others_is_not_replaced(place: Place) -> None:
     (place.items / "05.png").mkdir()
     (place.items / "05.png/thesis.txt").write_text("years")
     with pytest.raises(InvdiffError, match="holds what no batch wrote"):
-        Free()(place, Item("05.png", ""))
+        Free()(place, BatchItem("05.png", ""))
     assert (place.items / "05.png/thesis.txt").read_text() == "years"
 
 
@@ -118,16 +118,16 @@ def test_new_files_are_added(place: Place, tmp_path: Path) -> None:
 
 def test_another_recipe_is_refused(place: Place, tmp_path: Path) -> None:
     with pytest.raises(InvdiffError, match=r"--noise 0.1, now 0.2; --steps None, now 5"):
-        planned(place, source(tmp_path), Recipe("denoise", {"noise": "0.2"}, steps=5))
+        planned(place, source(tmp_path), BatchRecipe("denoise", {"noise": "0.2"}, steps=5))
     with pytest.raises(InvdiffError, match="of other files"):
-        planned(place, Source((str(tmp_path),)), RECIPE)
+        planned(place, ItemSource((str(tmp_path),)), RECIPE)
 
 
 def test_two_items_of_one_name_are_refused(tmp_path: Path) -> None:
     source(tmp_path)
     (tmp_path / "list.txt").write_text("in/01.png\nin/02.png\nin/../in/01.png\n")
     with pytest.raises(InvdiffError, match=r"Two items have the name in/01\.png"):
-        planned(Place(tmp_path / "out"), Source((str(tmp_path / "list.txt"),)), RECIPE)
+        planned(Place(tmp_path / "out"), ItemSource((str(tmp_path / "list.txt"),)), RECIPE)
 
 
 def test_folders_of_others_are_refused(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
         count(Place(tmp_path / "in"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvdiffError, match="There is no image in"):
-        planned(Place(tmp_path / "out"), Source((str(tmp_path / "empty"),)), RECIPE)
+        planned(Place(tmp_path / "out"), ItemSource((str(tmp_path / "empty"),)), RECIPE)
 
 
 def test_what_another_process_holds_is_left_to_it(place: Place) -> None:
@@ -150,11 +150,11 @@ def test_what_another_process_holds_is_left_to_it(place: Place) -> None:
     with subprocess.Popen([sys.executable, "-c", code], text=True, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as other:  # fmt: skip
         assert other.stdout is not None and other.stdout.readline() == "True\n"
-        assert work(place, Asked(1), Free()) == Done(1, held=True)
+        assert work(place, ShardAsked(1), Free()) == ShardDone(1, held=True)
         assert drive(place, Here(place, Free()), world=2) > 0
         assert count(place).shards == 3
         other.kill()
-    assert not work(place, Asked(1), Free()).held
+    assert not work(place, ShardAsked(1), Free()).held
     assert count(place).complete
 
 
@@ -191,7 +191,7 @@ def test_an_item_that_ends_processes_is_put_aside(place: Place) -> None:
 def test_what_every_item_would_meet_ends_the_run(place: Place) -> None:
     class Refused(Here):
         def events(self, seconds: float) -> Iterator[Event]:
-            yield Stopped("There is no prior.", True)
+            yield RunStopped("There is no prior.", True)
 
     with pytest.raises(InvdiffError, match="There is no prior") as caught:
         drive(place, Refused(place))

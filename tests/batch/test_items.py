@@ -11,7 +11,7 @@ import pytest
 
 from invdiff.batch.archives import unpacked
 from invdiff.batch.drive import shards_of
-from invdiff.batch.items import Item, Source, name_of, seed_of, shard_of
+from invdiff.batch.items import BatchItem, ItemSource, name_of, seed_of, shard_of
 from invdiff.batch.ranks import rank_and_world
 from invdiff.core import InvdiffError
 
@@ -26,14 +26,14 @@ def filled(root: Path, *names: str) -> Path:
 
 def ids(*words: str | Path, **more: object) -> list[str]:
     """The names of the items of sources."""
-    return sorted(i.id for i in Source(tuple(map(str, words)), **more).items())  # type: ignore[arg-type]
+    return sorted(i.id for i in ItemSource(tuple(map(str, words)), **more).items())  # type: ignore[arg-type]
 
 
 def test_a_folder_is_mirrored(tmp_path: Path) -> None:
     """Hidden files, files of other kinds, and the folder of results are passed over."""
     names = ("a.png", "b/c.jpg", "b/d/e.npy", "b/.hidden.png", "notes.txt", "out/items/x.png")
     root, passed = filled(tmp_path, *names), []
-    found = Source((str(root),), apart=root / "out").items(passed.append)
+    found = ItemSource((str(root),), apart=root / "out").items(passed.append)
     assert sorted(i.id for i in found) == ["a.png", "b/c.jpg", "b/d/e.npy"]
     assert passed == [str(root / "notes.txt")]
     assert ids(root) == ["a.png", "b/c.jpg", "b/d/e.npy", "out/items/x.png"]
@@ -52,7 +52,7 @@ def test_globs_files_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(root / "b")
     assert ids("c.png", "../a.png") == ["a.png", "c.png"]
     (root / "list.txt").write_text("# of these\nb/d.jpg\n\na.png\n")
-    (item, other) = Source((str(root / "list.txt"),)).items()
+    (item, other) = ItemSource((str(root / "list.txt"),)).items()
     assert (item.id, item.path) == ("b/d.jpg", str(root / "b/d.jpg")) and other.id == "a.png"
     assert name_of("/data/../x/./y.png") == "x/y.png"
 
@@ -79,7 +79,7 @@ def test_members_of_a_tar(tmp_path: Path) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(name)
             archive.addfile(member, io.BytesIO(name.encode()))
-    source = Source((str(tmp_path),), ("{stem}.mask.png",))
+    source = ItemSource((str(tmp_path),), ("{stem}.mask.png",))
     found = {item.id: item for item in source.items()}
     assert sorted(found) == ["shard.tar/x/1.png", "shard.tar/x/2.png"]
     item = found["shard.tar/x/1.png"]
@@ -91,7 +91,7 @@ def test_members_of_a_tar(tmp_path: Path) -> None:
         unpacked(item.path, item.within, tmp_path / "to")
     (tmp_path / "bad.tar").write_bytes(b"no tar" * 200)
     with pytest.raises(InvdiffError, match="cannot be read as a tar file"):
-        list(Source((str(tmp_path / "bad.tar"),)).items())
+        list(ItemSource((str(tmp_path / "bad.tar"),)).items())
 
 
 def test_names_decide_shards_and_seeds() -> None:
@@ -99,7 +99,7 @@ def test_names_decide_shards_and_seeds() -> None:
     assert shard_of("a/b.png", 100) == 15
     assert seed_of(0, "a/b.png") == 11134558384252
     assert seed_of(1, "a/b.png") != seed_of(0, "a/b.png") != seed_of(0, "a/c.png")
-    shards = [shard_of(Item(f"{i}.png", "").id, 10) for i in range(5000)]
+    shards = [shard_of(BatchItem(f"{i}.png", "").id, 10) for i in range(5000)]
     assert all(400 < shards.count(s) < 600 for s in range(10))  # 500, deviation 21
 
 

@@ -59,10 +59,10 @@ def test_the_measure_knows_the_posterior(short):
 
 
 def test_every_long_solver_has_a_short_run(short):
-    """Of 1000 steps or more by default; those of score-prior are its own short run, and psld needs
-    a prior of latents."""
+    """Of 1000 steps or more by default; those of score-prior are its own short run, psld needs a
+    prior of latents, and no task has a preset of pnp-dm."""
     long = {name for name, cls in registry().items() if cls().num_steps >= LONG}
-    long -= {"score-prior", "psld"}
+    long -= {"score-prior", "psld", "pnp-dm"}
     assert len(long) >= 8 and long <= {row.short.name for row in short.ROWS}
 
 

@@ -66,7 +66,8 @@ def test_hooks_are_the_checks_of_ci() -> None:
     assert all(hook["language"] == "system" for hook in repo["hooks"])
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     checks = [line.removeprefix(".venv/bin/") for line in lines if line.startswith(".venv/bin/")]
-    checks = [check.removesuffix(" .") for check in checks if not check.startswith("pip")]
+    others = ("pip", "python -m sphinx")
+    checks = [check.removesuffix(" .") for check in checks if not check.startswith(others)]
     assert hooks == checks and len(hooks) == 3
 
 

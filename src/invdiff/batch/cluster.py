@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from invdiff.batch.place import Place
-from invdiff.batch.shard import Asked, Done, work
-from invdiff.batch.workers import Died, Event, Restored, Stopped, outcome, restorer
+from invdiff.batch.shard import ShardAsked, ShardDone, work
+from invdiff.batch.workers import Died, Event, Restored, RunStopped, outcome, restorer
 from invdiff.core import InvdiffError
 
 MISSING = "--cluster needs Ray, which is not installed; pip install 'invdiff[cluster]'."
@@ -34,7 +34,7 @@ class Actor:
         self.place = Place(out)
         self.restore: Any = None
 
-    def work(self, asked: Asked) -> tuple[list[tuple[str, bool]], Done | Stopped]:
+    def work(self, asked: ShardAsked) -> tuple[list[tuple[str, bool]], ShardDone | RunStopped]:
         """Work on a shard; the items that were restored or failed, and how it ended."""
         seen = list[tuple[str, bool]]()
         try:
@@ -55,7 +55,7 @@ class Cluster:
         self.place, self.address, self.count, self._ray = place, address, count, ray
         self._actors: list[Any] = []
         self._idle: list[Any] = []
-        self._tasks: dict[Any, tuple[Any, Asked]] = {}
+        self._tasks: dict[Any, tuple[Any, ShardAsked]] = {}
 
     def free(self) -> bool:
         return len(self._tasks) < self.count
@@ -63,7 +63,7 @@ class Cluster:
     def busy(self) -> int:
         return len(self._tasks)
 
-    def give(self, asked: Asked) -> None:
+    def give(self, asked: ShardAsked) -> None:
         if not self._idle:
             self._idle.append(self._started())
         actor = self._idle.pop()

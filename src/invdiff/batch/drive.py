@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from invdiff.batch.place import Place, StoppedError, head
 from invdiff.batch.plan import finished
-from invdiff.batch.shard import Asked, Done, item_at
-from invdiff.batch.workers import Crew, Died, Restored, Stopped
+from invdiff.batch.shard import ShardAsked, ShardDone, item_at
+from invdiff.batch.workers import Crew, Died, Restored, RunStopped
 from invdiff.core import InvdiffError
 
 DEATHS = 3
@@ -105,17 +105,17 @@ class _Run:
         """Give what is to be done, and answer what happened."""
         while self.todo and self.crew.free():
             shard = self.todo.popleft()
-            self.crew.give(Asked(shard, self.retry, tuple(self._skip.get(shard, {}).items())))
+            self.crew.give(ShardAsked(shard, self.retry, tuple(self._skip.get(shard, {}).items())))
         for event in self.crew.events(WAIT):
             match event:
                 case Restored(ok=ok):
                     self.made, self._starts = self.made + 1, 0
                     self.progress(ok)
-                case Done(shard=shard, held=True):
+                case ShardDone(shard=shard, held=True):
                     self.held.append(shard)
                 case Died():
                     self._died(event)
-                case Stopped(said=said, asked=asked):
+                case RunStopped(said=said, asked=asked):
                     raise InvdiffError(said) if asked else StoppedError(said)
 
     def _died(self, event: Died) -> None:

@@ -29,7 +29,7 @@ SEED_BYTES = 6
 
 
 @dataclass(frozen=True)
-class Item:
+class BatchItem:
     """One measurement. id: its name, a relative path with /. path: of its file, absolute.
 
     within: where it lies in the file, for one of several of an archive.
@@ -60,7 +60,7 @@ def seed_of(seed: int, name: str) -> int:
     return int.from_bytes(hashed(f"{seed}/{name}")[:SEED_BYTES], "big")
 
 
-def beside(pattern: str, item: Item) -> str:
+def beside(pattern: str, item: BatchItem) -> str:
     """A pattern with {stem}, {name} and {dir} of an item; a relative one from the item's folder.
 
     Of a member of an archive it is the id of another one.
@@ -79,7 +79,7 @@ def is_pattern(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Source:
+class ItemSource:
     """Where items come from.
 
     words: folders, globs, files, lists of files; patterns: of what lies beside items, which is none
@@ -92,7 +92,7 @@ class Source:
     apart: Path | None = None
     folders: bool = False
 
-    def items(self, passed: Callable[[str], None] = lambda path: None) -> Iterator[Item]:
+    def items(self, passed: Callable[[str], None] = lambda path: None) -> Iterator[BatchItem]:
         """All items, in whatever order. passed(path): called for files that are no measurement.
 
         Raises InvdiffError for a source that is not there.
@@ -107,7 +107,7 @@ class Source:
         elif path.is_file() and path.suffix.lower() in LISTS:
             yield from self._named(_lines(path), path.parent)
         elif path.is_file():
-            yield from archives.members(Item(path.name, os.path.abspath(path)), Item)
+            yield from archives.members(BatchItem(path.name, os.path.abspath(path)), BatchItem)
         elif glob.has_magic(word):
             yield from self._apart(lambda: self._glob(word))
         else:
@@ -115,18 +115,20 @@ class Source:
                 f"There is no {word}; IN is a folder, a glob in quotes, files, or a list (.txt)."
             )
 
-    def _apart(self, found: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+    def _apart(self, found: Callable[[], Iterator[BatchItem]]) -> Iterator[BatchItem]:
         """Items but those that lie beside others by a pattern."""
         near = {beside(p, item) for item in found() for p in self.patterns} if self.patterns else ()
         yield from (i for i in found() if (i.id if i.within else i.path) not in near)
 
-    def _folder(self, root: Path, folder: Path, passed: Callable[[str], None]) -> Iterator[Item]:
+    def _folder(
+        self, root: Path, folder: Path, passed: Callable[[str], None]
+    ) -> Iterator[BatchItem]:
         with os.scandir(folder) as entries:
             inner = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
         files = [e for e in inner if not e.is_dir()]
         if self.folders and any(is_dicom(Path(e.path)) for e in files[:PROBED] if e.is_file()):
             name = root.absolute().name if folder == root else folder.relative_to(root).as_posix()
-            yield Item(name, os.path.abspath(folder))
+            yield BatchItem(name, os.path.abspath(folder))
             files = []
         names = {e.name for e in files}
         for e in files:
@@ -135,7 +137,7 @@ class Source:
                 passed(e.path)
                 continue
             name = Path(e.path).relative_to(root).as_posix()
-            yield from archives.members(Item(name, os.path.abspath(e.path)), Item)
+            yield from archives.members(BatchItem(name, os.path.abspath(e.path)), BatchItem)
         for e in inner:
             if e.is_dir(follow_symlinks=False) and not self._is_apart(e.path):
                 yield from self._folder(root, Path(e.path), passed)
@@ -143,7 +145,7 @@ class Source:
     def _is_apart(self, folder: str) -> bool:
         return self.apart is not None and os.path.realpath(folder) == os.path.realpath(self.apart)
 
-    def _glob(self, word: str) -> Iterator[Item]:
+    def _glob(self, word: str) -> Iterator[BatchItem]:
         parts = Path(word).parts
         fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
         root = Path(*parts[:fixed]) if fixed else Path()
@@ -151,12 +153,12 @@ class Source:
         for found in glob.iglob(word, recursive=True):
             within = out is not None and os.path.realpath(found).startswith(out)
             if os.path.isfile(found) and not within:
-                item = Item(Path(found).relative_to(root).as_posix(), os.path.abspath(found))
-                yield from archives.members(item, Item)
+                item = BatchItem(Path(found).relative_to(root).as_posix(), os.path.abspath(found))
+                yield from archives.members(item, BatchItem)
 
-    def _named(self, words: Sequence[str], folder: Path) -> Iterator[Item]:
+    def _named(self, words: Sequence[str], folder: Path) -> Iterator[BatchItem]:
         """Items of paths, from a folder; an id is the path without what leads upwards."""
-        found = [Item(name_of(word), os.path.abspath(folder / word)) for word in words]
+        found = [BatchItem(name_of(word), os.path.abspath(folder / word)) for word in words]
         seen = {item.id for item in found}
         for item in found:
             above = next((str(p) for p in PurePosixPath(item.id).parents if str(p) in seen), None)

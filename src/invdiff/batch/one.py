@@ -16,10 +16,10 @@ import torch
 
 from invdiff import __version__
 from invdiff.batch import archives
-from invdiff.batch.items import Item, seed_of
+from invdiff.batch.items import BatchItem, seed_of
 from invdiff.batch.outputs import hash_of, placed, there, write_results
 from invdiff.batch.place import Place, StoppedError
-from invdiff.batch.recipe import Recipe
+from invdiff.batch.recipe import BatchRecipe
 from invdiff.core import InvdiffError
 from invdiff.core.errors import sentence
 from invdiff.files.pictures import read_photo
@@ -36,7 +36,7 @@ EVERYWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 class Restorer:
     """Restores items by a recipe; keeps the prior, and which shapes are known to fit the memory."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: BatchRecipe) -> None:
         recipe.load_plugins()
         self.recipe, self.config = recipe, recipe.digest
         self.prior = recipe.loaded_prior()
@@ -46,7 +46,7 @@ class Restorer:
             "torch": torch.__version__, "prior": self.prior.fingerprint,
         }  # fmt: skip
 
-    def __call__(self, place: Place, item: Item) -> dict[str, Any]:
+    def __call__(self, place: Place, item: BatchItem) -> dict[str, Any]:
         """The line of an item, whose results lie there; of one that failed, with `error`.
 
         Raises StoppedError for what would meet every item, as a full disk.
@@ -68,7 +68,7 @@ class Restorer:
             return known | {"error": sentence(error), "kind": kind, "seconds": spent}
 
     def _restored(
-        self, place: Place, item: Item, file: Path, known: dict[str, Any]
+        self, place: Place, item: BatchItem, file: Path, known: dict[str, Any]
     ) -> dict[str, Any]:
         began = time.perf_counter()
         truth = self.recipe.sidecars(item, file).get("truth")
@@ -91,7 +91,7 @@ class Restorer:
 
 
 @contextmanager
-def _file(item: Item) -> Iterator[Path]:
+def _file(item: BatchItem) -> Iterator[Path]:
     """The file of an item, as it lies on this machine for the block."""
     if not item.within:
         yield Path(item.path)

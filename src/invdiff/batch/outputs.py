@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from invdiff import __version__
-from invdiff.batch.items import Item
+from invdiff.batch.items import BatchItem
 from invdiff.batch.place import Place, dumps, unwritable
 from invdiff.core import InvdiffError
 from invdiff.core.checksum import LENGTH
@@ -45,7 +45,7 @@ def hash_of(*paths: Path) -> str:
 
 
 def placed(
-    place: Place, item: Item, line: dict[str, Any], write: Callable[[Path], None]
+    place: Place, item: BatchItem, line: dict[str, Any], write: Callable[[Path], None]
 ) -> dict[str, Any]:
     """Write the results of an item; its line, with the hash of every file.
 
@@ -87,7 +87,7 @@ def _place(part: Path, folder: Path) -> None:
             shutil.rmtree(swap(part, folder), ignore_errors=True)
 
 
-def there(place: Place, item: Item, line: Mapping[str, Any]) -> dict[str, Any] | None:
+def there(place: Place, item: BatchItem, line: Mapping[str, Any]) -> dict[str, Any] | None:
     """The line of results that lie there whole already, made by the same recipe of the same input.
 
     line: what is known before an item is restored. None where it is to be done.

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from invdiff import __version__
-from invdiff.batch.items import Item, Source, hashed, shard_of
+from invdiff.batch.items import BatchItem, ItemSource, hashed, shard_of
 from invdiff.batch.place import FORMAT, PLANNED, Place, dumps, head, lines, unwritable, write_lines
-from invdiff.batch.recipe import Recipe
+from invdiff.batch.recipe import BatchRecipe
 from invdiff.core import InvdiffError
 from invdiff.core.durable import own_folder, write_text
 
@@ -30,7 +30,11 @@ def default_size(count: int) -> int:
 
 
 def planned(
-    place: Place, source: Source, recipe: Recipe, size: int | None = None, frozen: bool = False
+    place: Place,
+    source: ItemSource,
+    recipe: BatchRecipe,
+    size: int | None = None,
+    frozen: bool = False,
 ) -> dict[str, int]:
     """Make the plan of a batch, or add to it what is new; counts: items, new, passed.
 
@@ -50,7 +54,9 @@ def planned(
             raise unwritable(place.out, error) from error
 
 
-def _check_same(place: Place, told: dict[str, Any], source: Source, recipe: Recipe) -> None:
+def _check_same(
+    place: Place, told: dict[str, Any], source: ItemSource, recipe: BatchRecipe
+) -> None:
     """Raise InvdiffError unless a batch was begun with the same."""
     said = recipe.differs(told["recipe"])
     if told["source"] != list(source.words):
@@ -63,7 +69,11 @@ def _check_same(place: Place, told: dict[str, Any], source: Source, recipe: Reci
 
 
 def _made(
-    place: Place, source: Source, recipe: Recipe, size: int | None, told: dict[str, Any] | None
+    place: Place,
+    source: ItemSource,
+    recipe: BatchRecipe,
+    size: int | None,
+    told: dict[str, Any] | None,
 ) -> dict[str, int]:
     passed: list[str] = []
     found = source.items(passed.append)
@@ -94,7 +104,7 @@ def _write(place: Place, told: dict[str, Any]) -> None:
     write_text(place.marker, json.dumps(told, indent=1) + "\n")
 
 
-def _listed(found: Iterable[Item], path: Path) -> int:
+def _listed(found: Iterable[BatchItem], path: Path) -> int:
     """Write items to a file, a line each; how many."""
     count = 0
     with open(path, "w", encoding="utf-8") as file:

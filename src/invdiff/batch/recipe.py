@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from invdiff import fields, plugins
-from invdiff.batch.items import Item, beside, is_pattern, seed_of
+from invdiff.batch.items import BatchItem, beside, is_pattern, seed_of
 from invdiff.core import InvdiffError, checksum
 from invdiff.core.option import flag
 from invdiff.priors.base import Prior
@@ -24,7 +24,7 @@ from invdiff.tasks.base import Task
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BatchRecipe:
     """A restoration, of whichever file. options: of the task, as text; patterns among them.
 
     prior_options: as `load_prior` takes them. truth: pattern of clean pictures. plugins: what
@@ -49,10 +49,10 @@ class Recipe:
     plugins: tuple[str, ...] = ()
 
     @staticmethod
-    def of(told: Mapping[str, Any]) -> Recipe:
+    def of(told: Mapping[str, Any]) -> BatchRecipe:
         """From the JSON values of `as_dict`."""
-        known = {k: v for k, v in told.items() if k in Recipe.__dataclass_fields__}
-        return Recipe(**known | {"plugins": tuple(told["plugins"])})
+        known = {k: v for k, v in told.items() if k in BatchRecipe.__dataclass_fields__}
+        return BatchRecipe(**known | {"plugins": tuple(told["plugins"])})
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -73,7 +73,7 @@ class Recipe:
         """The class of the task."""
         return task_class(self.task)
 
-    def checked(self) -> Recipe:
+    def checked(self) -> BatchRecipe:
         """The same with paths from the root. Raises InvdiffError for what is wrong in any case."""
         plain = {k: v for k, v in self.options.items() if not is_pattern(v)}
         known, kinds = fields.options(self.kind), fields.hints(self.kind)
@@ -107,7 +107,7 @@ class Recipe:
         if prior is not None and prior not in BUILT_IN and local(prior) is not None:
             prior = str(Path(prior).resolve())
         told = self.as_dict() | {"options": {**self.options, **files}, "prior": prior}
-        return Recipe.of(told)
+        return BatchRecipe.of(told)
 
     def loaded_prior(self) -> Prior:
         """The prior of all items. Raises InvdiffError as `load_prior` does."""
@@ -123,13 +123,13 @@ class Recipe:
             if spec not in plugins.ASKED:
                 plugins.load(spec)
 
-    def sidecars(self, item: Item, file: Path) -> dict[str, Path]:
+    def sidecars(self, item: BatchItem, file: Path) -> dict[str, Path]:
         """The files beside an item, by option. file: of the item, as it lies on this machine."""
         named = {**self.options, "truth": self.truth}
         found = {k: beside(v, item) for k, v in named.items() if is_pattern(v)}
         return {k: file.parent / Path(v).name if item.within else Path(v) for k, v in found.items()}
 
-    def job(self, item: Item, file: Path, prior: Prior) -> Job:
+    def job(self, item: BatchItem, file: Path, prior: Prior) -> Job:
         """The job of one item. Raises InvdiffError, in the command line's words."""
         near = {k: str(v) for k, v in self.sidecars(item, file).items() if k != "truth"}
         task = fields.build(self.kind, {**self.options, **near}, self.task)

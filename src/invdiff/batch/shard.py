@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invdiff.batch.items import Item
+from invdiff.batch.items import BatchItem
 from invdiff.batch.place import Place, dumps, head, lines, unwritable, write_lines
 from invdiff.batch.plan import finished
 from invdiff.core.durable import sync, sync_system, sync_tree
 
-Restore = Callable[[Place, Item], dict[str, Any]]
+Restore = Callable[[Place, BatchItem], dict[str, Any]]
 Tell = Callable[[str, bool], None]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ShardAsked:
     """A shard to be worked on. retry: what failed before too. skip: items that ended processes,
     with the sentence that tells so."""
 
@@ -31,7 +31,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Done:
+class ShardDone:
     """What became of it. held: another process is at it, so nothing was done."""
 
     shard: int
@@ -40,7 +40,9 @@ class Done:
     held: bool = False
 
 
-def work(place: Place, asked: Asked, restore: Restore, tell: Tell = lambda i, ok: None) -> Done:
+def work(
+    place: Place, asked: ShardAsked, restore: Restore, tell: Tell = lambda i, ok: None
+) -> ShardDone:
     """Restore what is left of a shard, and write what became of it.
 
     tell(id, ok): called after each item that was not in the manifest. A process that ends within
@@ -49,10 +51,10 @@ def work(place: Place, asked: Asked, restore: Restore, tell: Tell = lambda i, ok
     shard = asked.shard
     with place.holding(shard) as mine:
         if not mine:
-            return Done(shard, held=True)
+            return ShardDone(shard, held=True)
         if finished(place, shard, asked.retry):
             have = head(place.manifest(shard)) or {}
-            return Done(shard, have["items"], have["failed"])
+            return ShardDone(shard, have["items"], have["failed"])
         began = time.time()
         before = {line["id"]: line for line in lines(place.manifest(shard))}
         kept = {i: line for i, line in before.items() if not ("error" in line and asked.retry)}
@@ -68,17 +70,21 @@ def work(place: Place, asked: Asked, restore: Restore, tell: Tell = lambda i, ok
         write_lines(place.manifest(shard), told, [dumps(line) for line in found])
         with contextlib.suppress(OSError):
             place.at(shard).unlink(missing_ok=True)
-        return Done(shard, len(found), failed)
+        return ShardDone(shard, len(found), failed)
 
 
 def _worked(
-    place: Place, asked: Asked, kept: Mapping[str, dict[str, Any]], restore: Restore, tell: Tell
+    place: Place,
+    asked: ShardAsked,
+    kept: Mapping[str, dict[str, Any]],
+    restore: Restore,
+    tell: Tell,
 ) -> list[dict[str, Any]]:
     """The lines of all items of a shard, in order."""
     found, skipped = [], dict(asked.skip)
     with _telling(place.at(asked.shard)) as at:
         for told in lines(place.plan(asked.shard)):
-            item = Item(told["id"], told["path"], told.get("within", {}))
+            item = BatchItem(told["id"], told["path"], told.get("within", {}))
             line = kept.get(item.id)
             if line is None:
                 at(item.id)

@@ -15,8 +15,8 @@ import torch
 
 from invdiff.batch.one import Restorer
 from invdiff.batch.place import Place, StoppedError
-from invdiff.batch.recipe import Recipe
-from invdiff.batch.shard import Asked, Done, Restore, work
+from invdiff.batch.recipe import BatchRecipe
+from invdiff.batch.shard import Restore, ShardAsked, ShardDone, work
 from invdiff.core import InvdiffError
 from invdiff.core.errors import sentence
 
@@ -41,14 +41,14 @@ class Died:
 
 
 @dataclass(frozen=True)
-class Stopped:
+class RunStopped:
     """The run cannot go on. asked: because of what it was asked, and not of the machine."""
 
     said: str
     asked: bool
 
 
-Event = Restored | Done | Died | Stopped
+Event = Restored | ShardDone | Died | RunStopped
 
 
 class Crew(Protocol):
@@ -62,7 +62,7 @@ class Crew(Protocol):
         """How many shards are worked on."""
         ...
 
-    def give(self, asked: Asked) -> None:
+    def give(self, asked: ShardAsked) -> None:
         """Let a shard be worked on."""
         ...
 
@@ -78,13 +78,13 @@ class Crew(Protocol):
 def restorer(place: Place) -> Restorer:
     """What restores the items of a batch. One thread: sums then have one order everywhere."""
     torch.set_num_threads(1)
-    return Restorer(Recipe.of(place.told()["recipe"]))
+    return Restorer(BatchRecipe.of(place.told()["recipe"]))
 
 
-def outcome(error: BaseException) -> Stopped:
+def outcome(error: BaseException) -> RunStopped:
     """What ends a run, in words."""
     machine = isinstance(error, StoppedError) or not isinstance(error, InvdiffError)
-    return Stopped(sentence(error), not machine)
+    return RunStopped(sentence(error), not machine)
 
 
 class Here:
@@ -92,7 +92,7 @@ class Here:
 
     def __init__(self, place: Place, restore: Restore | None = None) -> None:
         self.place, self._restore = place, restore
-        self._asked: Asked | None = None
+        self._asked: ShardAsked | None = None
         self._threads = torch.get_num_threads()
 
     def free(self) -> bool:
@@ -101,7 +101,7 @@ class Here:
     def busy(self) -> int:
         return int(self._asked is not None)
 
-    def give(self, asked: Asked) -> None:
+    def give(self, asked: ShardAsked) -> None:
         self._asked = asked
 
     def events(self, seconds: float) -> Iterator[Event]:
@@ -136,7 +136,7 @@ class Processes:
     def busy(self) -> int:
         return sum(w.asked is not None for w in self._workers)
 
-    def give(self, asked: Asked) -> None:
+    def give(self, asked: ShardAsked) -> None:
         next(w for w in self._workers if w.asked is None).give(asked)
 
     def events(self, seconds: float) -> Iterator[Event]:
@@ -147,7 +147,7 @@ class Processes:
                 event = worker.pipe.recv()
             except (EOFError, OSError):
                 event = worker.died()
-            if isinstance(event, Done):
+            if isinstance(event, ShardDone):
                 worker.asked = None
             yield event
 
@@ -161,12 +161,12 @@ class _Worker:
 
     def __init__(self, place: Place, number: int) -> None:
         self.place, self.number = place, number
-        self.asked: Asked | None = None
+        self.asked: ShardAsked | None = None
         self.pipe: Connection
         self._process: Any = None
         self._began = False
 
-    def give(self, asked: Asked) -> None:
+    def give(self, asked: ShardAsked) -> None:
         """Let the process work on a shard, and start it if none runs."""
         self.asked = asked
         if self._process is None:

@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 
 from invdiff import fields, plugins
 from invdiff.batch.drive import Count, count, drive
-from invdiff.batch.items import Source
+from invdiff.batch.items import ItemSource
 from invdiff.batch.place import Place, StoppedError
 from invdiff.batch.plan import planned
 from invdiff.batch.ranks import rank_and_world
-from invdiff.batch.recipe import Recipe
+from invdiff.batch.recipe import BatchRecipe
 from invdiff.batch.report import write_report
 from invdiff.batch.settings import OF_ONE, BatchOptions
 from invdiff.batch.status import status
@@ -64,7 +64,10 @@ def run(name: str, args: list[str]) -> int:
     rank, world = (0, 1) if how.cluster else rank_and_world(os.environ)
     if how.rank is not None and how.world is not None:
         rank, world = how.rank, how.world
-    place, source = Place(how.out), Source(tuple(words), recipe.patterns, how.out, _folders(recipe))
+    place, source = (
+        Place(how.out),
+        ItemSource(tuple(words), recipe.patterns, how.out, _folders(recipe)),
+    )
     try:
         with terminations_as_interrupts():
             crew = _crew(place, how)
@@ -92,7 +95,7 @@ def _crew(place: Place, how: BatchOptions) -> Crew:
     return Processes(place, how.workers) if how.workers else Here(place)
 
 
-def _folders(recipe: Recipe) -> bool:
+def _folders(recipe: BatchRecipe) -> bool:
     return bool(getattr(recipe.kind, "folders", False))
 
 
@@ -183,7 +186,7 @@ def _parser(name: str, task: str) -> Parser:
     return to
 
 
-def _wanted(name: str, args: Sequence[str]) -> tuple[Recipe, list[str], BatchOptions, bool]:
+def _wanted(name: str, args: Sequence[str]) -> tuple[BatchRecipe, list[str], BatchOptions, bool]:
     """What a command line, with its YAML file, asks for."""
     task, rest = asked.split(name, args)
     known: Any = lambda t: (task_class(t), *COMMON)  # noqa: E731
@@ -202,7 +205,7 @@ def _wanted(name: str, args: Sequence[str]) -> tuple[Recipe, list[str], BatchOpt
     how = fields.build(BatchOptions, to.of(BatchOptions, given), name)
     one = fields.build(RunOptions, _of_each(to, given), name)
     prior = fields.build(PriorOptions, to.of(PriorOptions, given), name)
-    recipe = Recipe(
+    recipe = BatchRecipe(
         task, to.of(task_class(task), given), one.solver, dict(given.knobs), one.steps, one.samples,
         one.seed, one.batch, one.want, one.precision, one.device, prior.prior, prior.told(),
         prior.no_check, how.truth, tuple(dict.fromkeys(map(_from_root, plugins.ASKED))),

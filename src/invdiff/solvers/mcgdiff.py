@@ -25,7 +25,7 @@ from invdiff.solvers.moments import real, unreal
 class MCGDiff(ParticleFilter):
     """A particle filter whose potentials are those of y noised forward; exact steps towards them.
 
-    Cardoso, Janati El Idrissi, Le Corff, Moulines 2024, "Monte Carlo guided denoising diffusion
+    Cardoso, Janati, Le Corff, Moulines 2024, "Monte Carlo guided denoising diffusion
     models for Bayesian linear inverse problems", ICLR, arXiv 2308.07983, Algorithms 1 and 2. N ->
     particles. In z = V^T x / a, of the basis in which A = U S V^T, with y_i = (U^T y)_i / s_i:
     mode i is measured with noise n_i = sigma_y / s_i. x_t of a lower level tau_i is such a

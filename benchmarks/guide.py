@@ -1,0 +1,313 @@
+"""Writes docs/which-solver.md and docs/gallery.md from what was recorded, no figure by hand.
+
+    python benchmarks/guide.py           rewrites both
+    python benchmarks/guide.py --check   exits 1 when one of them differs, and says which
+
+Records: src/invdiff/calibration.json (benchmarks/calibration.py), docs/posterior.json
+(benchmarks/posterior.py), docs/audit.jsonl (`invdiff audit`), docs/particles.json
+(benchmarks/particles.py). Pictures: those of docs/images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from invdiff.audit.claims import unsupported
+from invdiff.audit.distance import CELLS, CONFIGURED
+from invdiff.audit.parts import SIZE
+from invdiff.audit.tables import by_row, mean_and_error, pm, table
+from invdiff.audit.verdict import flagged, joined, p_values
+from invdiff.sampling.needs import Need
+from invdiff.solvers import Solver, registry
+from invdiff.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+REFERENCES = ("exact", "unconditional")
+FIRST = 6
+"""Rows that a table of the nearest shows."""
+
+KINDS: dict[str, tuple[str, Callable[[Solver], bool]]] = {
+    "No gradients: a network that is only called": (
+        "The prior is evaluated and nothing else; the operator is linear.",
+        lambda s: not {Need.PRIOR_VJP, Need.OPERATOR_VJP} & every(s),
+    ),
+    "Gradients through the prior, a linear operator": (
+        "Vector-Jacobian products of the network, which [solvers.md](solvers.md) counts.",
+        lambda s: Need.PRIOR_VJP in every(s) and bool(LINEAR & every(s)),
+    ),
+    "An operator that is not linear, but has a gradient": (
+        "These ask for no inverse, no adjoint and no singular value decomposition.",
+        lambda s: not {*LINEAR, Need.AUTOENCODER} & every(s) and Need.OPERATOR_VJP in every(s),
+    ),
+}
+"""What a problem offers: a sentence, and which solvers are content with it."""
+LINEAR = {
+    Need.LINEAR, Need.IMAGE_LINEAR, Need.PINV, Need.GENERALISED_INVERSE, Need.SVD, Need.ISOMETRY,
+    Need.CELLS,
+}  # fmt: skip
+
+
+def every(solver: Solver) -> set[Need]:
+    """What a solver needs at the least, in the first of its ways."""
+    return set(solver.needs)
+
+
+def needed(solver: Solver) -> str:
+    """What a solver declares, in words."""
+    return ", ".join(need.value for need in Need if need in every(solver)) or "nothing"
+
+
+def records() -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], dict[str, Any]]:
+    """Coverage by task, distances, lines of the audit, distances of particles."""
+    lines = (DOCS / "audit.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    return (
+        json.loads((ROOT / "src/invdiff/calibration.json").read_text(encoding="utf-8")),
+        json.loads((DOCS / "posterior.json").read_text(encoding="utf-8")),
+        [line for line in found if "part" in line],
+        json.loads((DOCS / "particles.json").read_text(encoding="utf-8"))["cells"],
+    )
+
+
+# ---------------------------------------------------------------------------------------- by task
+
+
+def by_task(calibration: list[dict[str, Any]]) -> list[str]:
+    """The table of what `auto` takes at each measurement, and what it is worth."""
+    rows = []
+    for r in sorted(calibration, key=lambda r: list(TASKS).index(r["task"])):
+        if not r["default"] or r["side"] != 128:
+            continue
+        best = f"`{r['estimator']}`, {r['estimate']:.2f} dB" if "estimator" in r else "none"
+        gain = f"{r['estimate'] - r['one']:+.2f}" if "estimator" in r else ""
+        rows.append(
+            [f"{r['task']}: {r['title']}", best, f"`{r['solver']}`, {r['one']:.2f} dB", gain,
+             f"{r['coverage90']:.2f} ± {r['coverage90_error']:.2f}",
+             f"{(r['coverage90'] - 0.9) / r['coverage90_error']:+.1f}", str(r["nfe"])]
+        )  # fmt: skip
+    head = ["measurement", "best picture", "one sample", "difference, dB", "coverage of 90 %",
+            "from 0.90, in errors", "evaluations of a sample"]  # fmt: skip
+    return table(head, rows)
+
+
+# -------------------------------------------------------------------------------------- by problem
+
+
+def solver_of(name: str) -> Solver:
+    """The solver of a row of docs/posterior.json."""
+    return CONFIGURED[name] if name in CONFIGURED else registry()[name]()
+
+
+def everywhere(record: dict[str, Any]) -> list[float]:
+    """The distances of a row in all problems; nothing where it lacks a cell."""
+    parts = [record["cells"].get(f"{d},{dy}", {}).get("distance", []) for d, dy in CELLS]
+    return [value for part in parts for value in part] if all(parts) else []
+
+
+def nearest(
+    posterior: dict[str, Any], audit: list[Any], fits: Callable[[Solver], bool]
+) -> Iterator[list[str]]:
+    """The rows of the FIRST solvers that fit, nearest to the exact posterior first."""
+    floor = mean_and_error(everywhere(posterior["exact"]))[0]
+    found = []
+    for name, record in posterior.items():
+        if name in REFERENCES or not everywhere(record) or not fits(solver_of(name)):
+            continue
+        found.append((mean_and_error(everywhere(record))[0], name, record))
+    seen = by_row(audit, "mixture")
+    for mean, name, record in sorted(found)[:FIRST]:
+        flags = "not measured"
+        if name in seen:
+            values = joined([line["values"] for line in seen[name]])
+            flags = ", ".join(flagged(p_values(values, SIZE))) or "nothing"
+        spread = (record["spread"] or [None])[0]
+        variance = "" if spread is None else f"{spread:.2f}"
+        yield [f"`{name}`", str(record["steps"]), pm(everywhere(record)), f"{mean / floor:.1f}",
+               variance, flags, needed(solver_of(name))]  # fmt: skip
+
+
+def by_problem(posterior: dict[str, Any], audit: list[Any]) -> list[str]:
+    """A table for each of KINDS."""
+    head = ["solver", "steps", "distance", "over exact samples", "variance, seen",
+            "flagged in the audit by", "needs"]  # fmt: skip
+    lines = []
+    for title, (told, fits) in KINDS.items():
+        lines += [f"### {title}", "", told, "", *table(head, list(nearest(posterior, audit, fits)))]
+    return lines
+
+
+def by_particles(cells: dict[str, Any]) -> list[str]:
+    """What particles reach in nine cells, in words of their record."""
+    mean = {
+        name: mean_and_error([v for c in row["cells"].values() for v in c["distance"]])[0]
+        for name, row in cells.items()
+    }
+    rows = [
+        [name, f"{value:.2f}", f"{value / mean['exact']:.2f}"]
+        for name, value in sorted(mean.items(), key=lambda item: item[1])
+    ]
+    return table(["solver", "mean distance", "over exact samples"], rows)
+
+
+def claims(audit: list[Any]) -> list[str]:
+    """What every claim above `heuristic` rests on."""
+    rows = []
+    for name, kind in registry().items():
+        solver = kind()
+        if solver.claim != "heuristic":
+            why = unsupported(name, solver.claim, audit)
+            rows.append(
+                [
+                    f"`{name}`",
+                    solver.claim,
+                    f"not measured: {why}" if ": no line" in why else why or "supported",
+                ]
+            )
+    return table(["solver", "claims", "the audit"], rows)
+
+
+WHICH = """# Which solver when
+
+Made by `python benchmarks/guide.py` from recorded figures; none is written by hand. What is
+measured is told by [calibration.md](calibration.md), [posterior.md](posterior.md),
+[audit.md](audit.md) and [particles.md](particles.md).
+
+In short: take what `auto` takes. It makes the best single picture (`--want mean`) and samples of a
+sampler that was calibrated on your task (`--want samples`), and says why. Read on for a problem of
+your own, or when a solver is to be named.
+
+## A task of the package
+
+What `auto` takes, on images of 128 x 128 with a truth. PSNR in dB; one sample is lower than the
+best picture, as a draw has to be. coverage: share of the true pixels in the 90 % intervals of the
+samples. From 0.90, in errors: how many standard errors the coverage is away from that of exact
+samples.
+"""
+
+PROBLEM = r"""## A problem of your own
+
+The nearest to a posterior that is known exactly, among the solvers that are content with what the
+problem offers: mean of the sliced Wasserstein-2 distances of [posterior.md](posterior.md), with the
+defaults of each class. Rows whose distances differ by less than their errors are not told apart.
+"over exact samples" is the ratio to what exact samples get. variance: of samples of a normal law
+where it is measured, over the exact one. The audit has its own steps, and "nothing" is no proof.
+Figures of this mixture say nothing of pictures: there the table above and
+[photographs.md](photographs.md) speak. The distance of samples $X$ to exact ones $X'$, over
+directions $\theta$ of length 1, is
+
+$$ \mathrm{SW}_2(X, X')^2 = \mathbb{E}_\theta\, W_2(\theta^\top X, \theta^\top X')^2. $$
+"""
+
+PARTICLES = """## Few measurements, and the true posterior is wanted
+
+Particles weigh samples, and approach the posterior as clouds grow. Means over nine sizes of the
+mixture ([particles.md](particles.md)).
+"""
+
+CLAIMS = """## Which claims are measured
+
+`asymptotic`: the error falls as the budget grows. `exact`: exact samples cannot be told from them.
+All other solvers are `heuristic`: [solvers.md](solvers.md) says what they need and cost.
+"""
+
+
+def which() -> str:
+    """docs/which-solver.md."""
+    calibration, posterior, audit, particles = records()
+    lines = [WHICH, *by_task(calibration), PROBLEM, *by_problem(posterior, audit)]
+    lines += [PARTICLES, *by_particles(particles), CLAIMS, *claims(audit)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+# ----------------------------------------------------------------------------------------- gallery
+
+TASK_PICTURES = {
+    "inpaint": "operators/inpaint.png",
+    "super-resolution": "overview.png",
+    "deblur": "operators/circularblur.png",
+    "denoise": "operators/identity.png",
+    "colorize": "operators/grayscale.png",
+    "demosaic": "operators/bayer.png",
+    "jpeg": "operators/jpeg.png",
+    "enlarge-jpeg": "operators/jpeg-bicubic.png",
+    "hdr": "operators/hdr.png",
+    "low-light": "operators/photons.png",
+    "phase-retrieval": "operators/phaseretrieval.png",
+    "compressed-sensing": "operators/walshhadamard.png",
+    "mri": "real-brain.webp",
+    "ct": "real-tooth-30.webp",
+    "low-dose-ct": "",
+}
+"""A picture of every task, within docs/images; "" where there is none."""
+SOLVER_PICTURES = {
+    "calibration.png": ("spectral-ancestral", "ddrm"),
+    "replacement.png": ("replacement",),
+    "reconstruction.png": ("dps",),
+}
+"""Which solvers a picture of docs/images shows."""
+PAPER = {"replacement.png": "paradigms.md", "reconstruction.png": "paradigms.md"}
+"""The page that explains a picture, else calibration.md."""
+
+
+def gallery() -> str:
+    """docs/gallery.md."""
+    lines = [
+        "# Gallery",
+        "",
+        "Made by `python benchmarks/guide.py`: a picture of every task and solver that has one.",
+        "",
+        "## Tasks",
+        "",
+        "Pictures of operators show x, the measurement y, and what a pseudo-inverse or the adjoint",
+        "makes of y ([forward-models.md](forward-models.md)); others show answers.",
+        "",
+    ]
+    for name, picture in TASK_PICTURES.items():
+        title = " ".join((TASKS[name].__doc__ or "").split("\n\n")[0].split())
+        lines += [f"### {name}", "", title, ""]
+        lines += [f"![{name}](images/{picture})" if picture else "No picture yet.", ""]
+    lines += ["## Solvers", ""]
+    for picture, names in SOLVER_PICTURES.items():
+        page = PAPER.get(picture, "calibration.md")
+        lines += [f"### {' and '.join(f'`{n}`' for n in names)}", ""]
+        lines += [f"- `{n}`: {registry()[n].paper}" for n in names]
+        lines += [
+            "",
+            f"![{', '.join(names)}](images/{picture})",
+            "",
+            f"Told in [{page}]({page}).",
+            "",
+        ]
+    shown = {name for names in SOLVER_PICTURES.values() for name in names}
+    rest = ", ".join(f"`{name}`" for name in registry() if name not in shown)
+    lines += [f"No picture yet: {rest}."]
+    return "\n".join(lines) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {"which-solver.md": which, "gallery.md": gallery}
+
+
+def main() -> int:
+    """Writes the pages, or compares them."""
+    p = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    p.add_argument("--check", action="store_true", help="write nothing; 1 where a page differs")
+    check = p.parse_args().check
+    stale = 0
+    for name, made in PAGES.items():
+        file, text = DOCS / name, made()
+        if not check:
+            file.write_text(text, encoding="utf-8")
+        elif not file.is_file() or file.read_text(encoding="utf-8") != text:
+            print(f"docs/{name} differs: run python benchmarks/guide.py")
+            stale = 1
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())
