@@ -62,6 +62,7 @@ def made(name: str, knobs: dict, path: Path = VP(STEPS)) -> Solver:  # noqa: B00
     return solver_class(name)(**knobs, path=path)
 
 
+MOMENTS = {"centre": "moments", "iterations": 12}
 CASES = [
     ("dps", {"zeta": 1e6}, "smaller zeta", {"zeta": 1.0}, FLAT, VP(STEPS)),
     ("dps", {"zeta": 1e6, "loss": "gaussian"}, "smaller zeta", {"zeta": 1e-7}, FLAT, VP(STEPS)),
@@ -87,6 +88,7 @@ CASES = [
     ("dds", {"iterations": 200}, "fewer iterations", {"iterations": 1}, STEEP, VP(STEPS)),
     ("daps", {"inner": "langevin", "lr": 1.0}, "smaller lr", {"lr": 1e-7}, FLAT, LOW),
     ("daps", {"inner": "langevin", "lr": 1.0}, "inner exact", {"inner": "exact"}, FLAT, LOW),
+    ("daps", MOMENTS, "fewer iterations", {"iterations": 1}, FLAT, VP(STEPS)),
     ("ilvr", {"up": "pinv"}, "up transpose", {"up": "transpose"}, STEEP, VP(STEPS)),
 ]
 ids = [f"{name}-{list(knobs)[0]}-{advice}" for name, knobs, advice, *_ in CASES]
@@ -94,7 +96,7 @@ ids = [f"{name}-{list(knobs)[0]}-{advice}" for name, knobs, advice, *_ in CASES]
 
 @pytest.mark.parametrize(("name", "absurd", "advice", "cure", "problem", "path"), CASES, ids=ids)
 def test_an_absurd_knob_is_named(name, absurd, advice, cure, problem, path):
-    prior = Denoiser(skewed if name in ("mcg", "mmps") else gain)
+    prior = Denoiser(skewed if name in ("mcg", "mmps") or "centre" in absurd else gain)
     sentence = rf"^{re.escape(name)} (left|reached) .* at step \d+ of {STEPS}; try .*{advice}"
     with pytest.raises(DivergedError, match=sentence) as caught:
         solve(problem, prior, made(name, absurd, path))

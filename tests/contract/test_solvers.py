@@ -162,6 +162,7 @@ VARIANTS |= {
     "pnp-dm-rounds": solver_class("pnp-dm")(2, path=VE(STEPS, 3.0, 0.1)),
     "daps-langevin": solver_class("daps")("langevin", langevin_steps=3, path=Karras(STEPS)),
     "daps-tweedie": solver_class("daps")(centre="tweedie", tau="official", path=VP(STEPS)),
+    "daps-moments": solver_class("daps")(centre="moments", path=Karras(STEPS)),
     "ilvr-pinv": solver_class("ilvr")(up="pinv", range_t=1, path=VP(STEPS)),
     "snips-denoised": solver_class("snips")(K=2, final="denoised", path=VE(STEPS, 5.0, 0.05)),
     "resample-often": solver_class("resample")(
@@ -686,6 +687,7 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path, operator):
         ("daps", {}, 5, 0),
         ("dds", {}, 1, 0),
         ("daps", {"centre": "tweedie"}, 1, 0),
+        ("daps", {"centre": "moments"}, 1, 7),
         ("mmps", {"iterations": 3}, 1, 4),
         ("tds", {}, 1, 1),
         ("tds", {"twist": "frozen"}, 1, 4),

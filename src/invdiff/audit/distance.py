@@ -29,6 +29,7 @@ from invdiff.sampling.needs import Need, missing
 from invdiff.sampling.run import solve
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
+from invdiff.solvers.daps import DAPS
 from invdiff.solvers.mmps import MMPS
 from invdiff.solvers.pigdm import PiGDM
 from invdiff.solvers.tds import TDS
@@ -41,6 +42,7 @@ UNCHANGED = Autoencoder(Identity(), Identity())
 WIDE = Karras(100, 1000.0, 0.02)
 """From far above the distance of the modes of GMM-25, which is up to 100."""
 CONFIGURED: dict[str, Solver] = {
+    "daps, moments, wide": DAPS(centre="moments", iterations=4, path=WIDE),
     "mmps, 20 steps": MMPS(path=VP(20)),
     "mmps, wide": MMPS(path=WIDE),
     "mmps, draw": MMPS(draw=True),

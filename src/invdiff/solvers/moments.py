@@ -124,6 +124,42 @@ def white_variance(sigma: float, data_std: float) -> float:
     return 1 / (1 / sigma**2 + 1 / data_std**2)
 
 
+def normal_draw(z: Tensor, V: Callable[[Tensor], Tensor], iterations: int) -> Tensor:
+    """V^1/2 z of white noise z, an image: a draw of N(0, V), by `iterations` applications of V.
+
+    V^1/2 is taken in the Krylov space z, V z, ... of so many dimensions (Chow, Saad 2014, arXiv
+    1207.5113, section 3, with Arnoldi's basis). The draw has the square z^T V z, so that the
+    trace is right from the first iteration on; with n of them the law is N(0, V). V is made
+    symmetric in that space, and its eigenvalues at least 0: that of a network may be neither.
+    """
+    size = batch_dot(z, z).sqrt()
+    q, basis, images = _unit(z, size), list[Tensor](), list[Tensor]()
+    for _ in range(iterations):
+        w = V(q)
+        basis.append(q)
+        images.append(w)
+        for p in (*basis, *basis):  # twice: once is not enough in floating point
+            w = w - batch_dot(p, w) * p
+        q = _unit(w, batch_dot(w, w).sqrt())
+    H = torch.stack([torch.stack([_number(p, w) for w in images], 1) for p in basis], 1)
+    e, U = torch.linalg.eigh((H + H.mT) / 2)
+    root = (U * (e.clamp_min(0.0).sqrt() * U[:, 0])[:, None]).sum(2)  # H^1/2 e_1, (B, iterations)
+    shares = (root * size.double().flatten()[:, None]).to(z)
+    return sum(
+        (shares[:, j].reshape(size.shape) * p for j, p in enumerate(basis)), torch.zeros_like(z)
+    )
+
+
+def _unit(w: Tensor, size: Tensor) -> Tensor:
+    """w / size; 0 where that is 0."""
+    return w / torch.where(size > 0, size, 1.0)
+
+
+def _number(p: Tensor, w: Tensor) -> Tensor:
+    """Inner products of samples, (B,), float64."""
+    return batch_dot(p.double(), w.double()).flatten()
+
+
 def posterior_draw(like: Tensor, problem: Problem, variance: float, rng: Rng) -> Tensor:
     """x0 minus its mean, x0 ~ N(., variance I) given y: an image of the shape of like.
 
