@@ -178,9 +178,9 @@ Made by `python benchmarks/guide.py` from recorded figures; none is written by h
 measured is told by [calibration.md](calibration.md), [posterior.md](posterior.md),
 [audit.md](audit.md) and [particles.md](particles.md).
 
-In short: take what `auto` takes. It makes the best single picture (`--want estimate`) and samples of a
-sampler that was calibrated on your task (`--want samples`), and says why. Read on for a problem of
-your own, or when a solver is to be named.
+In short: take what `auto` takes. It makes the best single picture (`--want estimate`) and samples
+of a sampler that was calibrated on your task (`--want samples`), and says why. Read on for a
+problem of your own, or when a solver is to be named.
 
 ## A task of the package
 
