@@ -19,6 +19,7 @@ from invdiff.audit.trial import Trial, examined, trial
 from invdiff.core import InvdiffError
 from invdiff.core.schedules import VP
 from invdiff.sampling.needs import Need, missing
+from invdiff.sampling.particles import ParticleFilter
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
 
@@ -221,10 +222,8 @@ def _cloud(solver: Solver | None, name: str, t: Trial, number: int) -> tuple[Ten
 
 def scaled(solver: Solver, factor: float) -> Solver:
     """The same solver with a larger budget: of its particles where it has some, else of steps."""
-    fields = {f.name for f in dataclasses.fields(solver)}
-    if "particles" in fields:
-        count = max(2, round(getattr(solver, "particles") * factor))  # noqa: B009
-        return dataclasses.replace(solver, **{"particles": count})
+    if isinstance(solver, ParticleFilter):
+        return dataclasses.replace(solver, particles=max(2, round(solver.particles * factor)))
     return solver.with_steps(max(1, round(solver.path.steps * factor)))
 
 

@@ -206,10 +206,10 @@ classes, and were not tuned for these problems; names with a comma are
 {level:g} of any false alarm (Holm). "nothing" means that these problems did not tell the solver
 from an exact one; it is no proof that it is.
 
-Items measured: {told}. The same command with `--resume` measures what is missing. Cutting the
-steps of a solver changes it: those that take small steps may diverge. `spectral-ancestral` and
-`hqs` take a prior's error spectrum: that of photographs stands in, which fits neither the scale nor
-the modes of these laws.
+Items measured: {told}.
+The same command with `--resume` measures what is missing. Cutting the steps of a solver changes it:
+those that take small steps may diverge. `spectral-ancestral` and `hqs` take a prior's error
+spectrum: that of photographs stands in, which fits neither the scale nor the modes of these laws.
 """
 CONTROLS = """## Negative controls
 
@@ -251,5 +251,6 @@ BUDGET = """## Do asymptotic solvers approach?
 
 The largest error of the table of singular values, by simulation, as the budget grows: of particles,
 where there are some, else of steps. `falls`: it is at most 0.6 of what it is at a quarter of the
-budget, or within what exact samples show. One mode: it says nothing of how modes join.
+budget, or within what exact samples show. Particles of a cloud depend on each other: they are held
+against a quarter as many exact samples. One mode: it says nothing of how modes join.
 """

@@ -189,7 +189,10 @@ def _parser(name: str, task: str) -> Parser:
 def _wanted(name: str, args: Sequence[str]) -> tuple[BatchRecipe, list[str], BatchOptions, bool]:
     """What a command line, with its YAML file, asks for."""
     task, rest = asked.split(name, args)
-    known: Any = lambda t: (task_class(t), *COMMON)  # noqa: E731
+
+    def known(task: str) -> tuple[type, ...]:
+        return (task_class(task), *COMMON)
+
     if task is None:
         bare = Parser(name, "--config FILE", ABOUT)
         for cls in COMMON:
