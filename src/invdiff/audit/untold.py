@@ -35,6 +35,8 @@ from invdiff.solvers.unconditional import Unconditional
 SCORES = (0.1, 0.3)
 """Levels, in units of [-1, 1], at which the prior's score stands for that of clean images."""
 SAMPLES, TRUTHS = 7, 32
+MOST = 64
+"""Calibration images that are used."""
 
 
 @dataclass(frozen=True)
@@ -182,15 +184,23 @@ def report(
 
 
 def _widened(problem: Problem, prior: Prior, solver: Solver, data: Path) -> list[str]:
-    """Intervals that hold 90 % of the pixels of images like those of a folder."""
-    from invdiff.train.spectrum import images, recipe_of
+    """Intervals that hold 90 % of the pixels of images like those of a folder.
 
-    truth = images(prior, recipe_of(prior), data, 64)
-    if tuple(truth.shape[1:]) != problem.x_shape:
-        raise InvdiffError(
-            f"The images in {data} became {tuple(truth.shape[1:])}, but the run is of "
-            f"{problem.x_shape}; give images of its size."
-        )
+    The bound is of independent images: each of the folder is taken once, MOST of them at most.
+    """
+    from invdiff.train.files import read
+    from invdiff.train.spectrum import patches, recipe_of
+
+    recipe = recipe_of(prior)
+    train, valid = read(data, recipe)
+    each = [patches(prior, recipe, [image], 1) for image in [*train, *valid][:MOST]]
+    for image in each:
+        if tuple(image.shape[1:]) != problem.x_shape:
+            raise InvdiffError(
+                f"An image in {data} became {tuple(image.shape[1:])}, but the run is of "
+                f"{problem.x_shape}; give images of its size."
+            )
+    truth = torch.cat(each)
     rng = Rng.of([row_seed(6, i, 0) for i in range(len(truth))])
     y = problem.A.restrict(problem.noise.sample(problem.A(truth), rng))
     asked = Problem(y, problem.A, problem.noise, problem.x_shape)
