@@ -189,10 +189,10 @@ def test_paste_name_and_repeat(visit: Any, photo: Path, tmp_path: Path) -> None:
     field = page.locator("#restore-run")
     for name, other in (("wrong", "run.zip"), ("run", "wrong.zip")):  # one takes the other's place
         page.set_input_files("#restore-run input[type=file]", str(tmp_path / f"{name}.zip"))
+        v.until(lambda s, zip=f"{name}.zip": s == f"{zip} arrived, to be repeated.")
         field.filter(has_text=name).filter(has_not_text=other).wait_for()
     page.fill("#restore-seed input", "5")  # told by the run, not by the form
     page.click("#restore-again")
-    v.until(lambda s: s not in ("Done.", ""))
     assert v.until(lambda s: s == "Done." or v.wrong()) == "Done."
     with v.download() as inside:
         assert inside.read("sample-1.png") == first

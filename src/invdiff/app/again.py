@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from invdiff.app import words
 from invdiff.app.asked import AskedAgain
-from invdiff.app.intake import added_run
+from invdiff.app.intake import added_run, harmless
 from invdiff.app.site import QUIET, Site
 from invdiff.app.visits import Visit
 
@@ -31,15 +33,16 @@ class Again:
 
     def connect(self, said: Any, repeat: Callable[..., Any], made: list[Any]) -> None:
         """said: where failures are told. repeat: what the button does; made: what that changes."""
-        event = self.site.event
+        event, self.said = self.site.event, said
         self.files.upload(event(self._uploaded, said), self.files, [said, self.files], **QUIET)
         self.button.click(event(repeat, said), self.files, made, **QUIET)
 
     def _uploaded(self, visit: Visit, paths: list[str] | None) -> dict[Any, Any]:
-        """The files of a run take the place of those of another."""
+        """The files of a run take the place of those of another; the page says which it has."""
         key = f"{self.tab}.run"
-        visit.kept[key] = added_run(paths or [], visit.kept.get(key, ()))
-        return {self.files: visit.kept[key]}
+        kept = visit.kept[key] = added_run(paths or [], visit.kept.get(key, ()))
+        names = " and ".join(harmless(Path(path).name) for path in kept)
+        return {self.files: kept, self.said: words.status(f"{names} arrived, to be repeated.")}
 
     def asked(self, visit: Visit, paths: list[str] | None) -> AskedAgain:
         """The run that is repeated. Raises InvdiffError where its files are no run."""
