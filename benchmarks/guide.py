@@ -55,7 +55,7 @@ LINEAR = {
 
 def every(solver: Solver) -> set[Need]:
     """What a solver needs at the least, in the first of its ways."""
-    return set(solver.needs)
+    return set(solver.requires()[0])
 
 
 def needed(solver: Solver) -> str:

@@ -158,15 +158,15 @@ def because(sentence: str) -> str:
 
 def cost(solver: Solver) -> str:
     """Evaluations of the prior and vector-Jacobian products of one step, measured over two."""
-    noise = NOISELESS if Need.NOISELESS in solver.needs else Gaussian(0.1)
+    noise = NOISELESS if solver.always_needs(Need.NOISELESS) else Gaussian(0.1)
     shape, like = (1, 8, 8), torch.zeros(64, dtype=torch.float64)
     variances = torch.linspace(0.1, 1.0, 64, dtype=like.dtype)
     prior = GaussianPrior(like.reshape(shape), variances.reshape(shape))
-    A = ops.JPEG(50) if Need.CELLS in solver.needs else ops.Bicubic(2, shape[1:])
-    if Need.ISOMETRY in solver.needs:
+    A = ops.JPEG(50) if solver.always_needs(Need.CELLS) else ops.Bicubic(2, shape[1:])
+    if solver.always_needs(Need.ISOMETRY):
         A = ops.Identity()
     y = A(prior.sample(1, Rng.of(0)))
-    if Need.AUTOENCODER in solver.needs:
+    if solver.always_needs(Need.AUTOENCODER):
         A = decoded(A, UNCHANGED)
     result = solve(Problem(y, A, noise, shape), prior, solver.with_steps(2))
     return f"{result.nfe / 2:g} + {result.vjps / 2:g}"
@@ -185,9 +185,7 @@ def distance(name: str) -> str:
 
 def needed(solver: Solver) -> str:
     """What a solver declares, in words."""
-    ways = [
-        ", ".join(n.value for n in Need if n in needs) for needs in (solver.needs, *solver.or_needs)
-    ]
+    ways = [", ".join(n.value for n in Need if n in needs) for needs in solver.requires()]
     return "; or ".join(ways) or "nothing"
 
 

@@ -214,7 +214,7 @@ def main() -> int:
     missed = False
     threads = torch.get_num_threads()
     for name, solver in registry().items():
-        if Need.AUTOENCODER in solver.needs:
+        if solver.always_needs(Need.AUTOENCODER):
             continue  # of latents: their decoder is part of the operator
         ratio = float("nan")
         if not args.free_only:

@@ -64,8 +64,10 @@ def solver(
     class Toy(Solver):
         name = named
         needs = frozenset(wanted)
-        or_needs = () if instead is None else (frozenset(instead),)
         ignores_y = blind
+
+        def requires(self) -> tuple[frozenset[Need], ...]:
+            return (self.needs,) if instead is None else (self.needs, frozenset(instead))
 
     return Toy()
 

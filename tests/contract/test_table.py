@@ -71,7 +71,7 @@ def said(name: str, task: str, sigma: float) -> str:
 
 def ways(name: str) -> tuple[frozenset[Need], ...]:
     """The sets of needs of a solver, any one of which will do."""
-    return (SOLVERS[name].needs, *SOLVERS[name].or_needs)
+    return SOLVERS[name].requires()
 
 
 def can(cell: Cell) -> bool:

@@ -231,7 +231,7 @@ def test_too_many_steps_are_refused():
 
 def problem_for(solver):
     A = Inpaint.box((4, 4), 1, 1, 2, 2)
-    noise = NOISELESS if Need.NOISELESS in solver.needs else Gaussian(0.1)
+    noise = NOISELESS if solver.always_needs(Need.NOISELESS) else Gaussian(0.1)
     return Problem(A(seeded(2, 1, 4, 4)), A, noise, (1, 4, 4))
 
 
@@ -265,8 +265,9 @@ def test_the_steps_are_those_of_the_base(name):
 
 
 def test_it_passes_on_what_the_base_is():
-    assert CCDF(DPS()).needs == DPS().needs | {Need.PINV}
-    assert CCDF(PiGDM()).or_needs == tuple(n | {Need.PINV} for n in PiGDM().or_needs) != ()
+    assert CCDF(DPS()).requires()[0] == DPS().requires()[0] | {Need.PINV}
+    assert CCDF(PiGDM()).requires() == tuple(n | {Need.PINV} for n in PiGDM().requires())
+    assert len(PiGDM().requires()) == 2
     assert CCDF(DPS()).when_it_diverges == DPS().when_it_diverges
     y, A = torch.zeros(1, 1, 2, 2), Bicubic(2, (4, 4))
     noiseless = Problem(y, A, NOISELESS, (1, 4, 4))

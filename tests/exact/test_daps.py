@@ -283,7 +283,7 @@ def test_a_jacobian_that_is_not_symmetric_gives_finite_draws():
 def test_moments_draw_exactly_or_not_at_all():
     with pytest.raises(InvdiffError, match="leave inner exact"):
         DAPS("langevin", centre="moments")
-    assert DAPS(centre="moments").needs == {Need.PRIOR_VJP, Need.LINEAR, Need.GAUSSIAN}
+    assert DAPS(centre="moments").requires()[0] == {Need.PRIOR_VJP, Need.LINEAR, Need.GAUSSIAN}
 
 
 # ---- what it costs and asks for

@@ -138,8 +138,8 @@ def test_a_dark_pixel_has_a_finite_weight():
 
 def test_needs_follow_the_loss():
     both = {Need.PRIOR_VJP, Need.OPERATOR_VJP}
-    assert DPS().needs == DPS(loss="l2sq").needs == both
-    assert DPS(loss="gaussian").needs == both | {Need.GAUSSIAN, Need.NOISY}
+    assert DPS().requires()[0] == DPS(loss="l2sq").requires()[0] == both
+    assert DPS(loss="gaussian").requires()[0] == both | {Need.GAUSSIAN, Need.NOISY}
     y = torch.zeros(1, 1, 4, 4)
     gaussian, noiseless, poisson = (
         Problem(y, Identity(), noise, (1, 4, 4)) for noise in (Gaussian(0.1), NOISELESS, NOISE)
@@ -148,7 +148,7 @@ def test_needs_follow_the_loss():
         assert not any(missing(DPS(loss=loss), p) for p in (gaussian, noiseless, poisson))
     assert missing(DPS(loss="gaussian"), poisson) == [Need.GAUSSIAN, Need.NOISY]
     for loss in ("poisson_diag", "poisson_norm", "poisson_official"):
-        assert DPS(loss=loss).needs == both | {Need.POISSON}
+        assert DPS(loss=loss).requires()[0] == both | {Need.POISSON}
         assert not missing(DPS(loss=loss), poisson)
         with pytest.raises(
             IncompatibleError, match="needs Poisson noise and the noise is Gaussian"
@@ -251,7 +251,7 @@ def test_presets_are_the_repositorys_and_the_papers():
     assert DPS.published("super-resolution", literal=True).loss == "l2sq"
     assert DPS.published("poisson") == DPS(zeta=0.3, loss="poisson_official", clip="value")
     for task in REPO:
-        assert DPS.repo(task).num_steps == 1000 and DPS.repo(task).needs == DPS().needs
+        assert DPS.repo(task).num_steps == 1000 and DPS.repo(task).requires() == DPS().requires()
     for task in PAPER:
         assert DPS.published(task).num_steps == 1000
     for make in (DPS.repo, DPS.published):

@@ -226,8 +226,8 @@ def test_without_conditioned_steps_it_is_the_plain_sampler():
 
 def test_needs_and_cost():
     """One evaluation per step, no gradient; the paper's form needs no pseudo-inverse."""
-    assert ILVR().needs == {Need.LINEAR}
-    assert ILVR(up="pinv").needs == {Need.LINEAR, Need.PINV}
+    assert ILVR().requires()[0] == {Need.LINEAR}
+    assert ILVR(up="pinv").requires()[0] == {Need.LINEAR, Need.PINV}
     problem = Problem(seeded(1, 1, 2, 2), Bicubic(2, (4, 4)), NOISELESS, (1, 4, 4))
     result = solve(problem, ELEMENTWISE, ILVR(path=VP(7)))
     assert (result.nfe, result.vjps) == (7, 0)

@@ -388,8 +388,9 @@ def test_costs(data, vjps):
 
 def test_needs_follow_the_data_term():
     gradient = {Need.PRIOR_VJP, Need.OPERATOR_VJP}
-    assert Pyramid().needs == gradient and Pyramid(data="overwrite").needs == {Need.PINV}
-    assert dataclasses.replace(Pyramid(data="overwrite"), data="gradient").needs == gradient
+    overwrite = Pyramid(data="overwrite")
+    assert Pyramid().requires() == (gradient,) and overwrite.requires() == ({Need.PINV},)
+    assert dataclasses.replace(overwrite, data="gradient").requires() == (gradient,)
 
 
 def test_a_prior_of_one_size_is_refused_before_it_is_called():

@@ -301,9 +301,9 @@ def test_samples_differ_by_the_noise_of_the_steps_alone():
 
 
 def test_needs_follow_the_knobs():
-    assert REDDiff().needs == {Need.OPERATOR_VJP, Need.GAUSSIAN}
-    assert REDDiff(scaling="official").needs == {Need.OPERATOR_VJP}
-    assert REDDiff(init_from="pinv").needs == {Need.OPERATOR_VJP, Need.GAUSSIAN, Need.PINV}
+    assert REDDiff().requires()[0] == {Need.OPERATOR_VJP, Need.GAUSSIAN}
+    assert REDDiff(scaling="official").requires()[0] == {Need.OPERATOR_VJP}
+    assert REDDiff(init_from="pinv").requires()[0] == {Need.OPERATOR_VJP, Need.GAUSSIAN, Need.PINV}
     y = torch.zeros(1, 1, 4, 4)
     counted = Problem(y, Identity(), Poisson(10.0), (1, 4, 4))
     assert missing(REDDiff(), counted) == [Need.GAUSSIAN]
@@ -323,7 +323,7 @@ def test_the_official_constants_are_at_hand():
     assert REDDiff.official("inpaint").sigma0 == 1e-4
     for task in OFFICIAL:
         assert REDDiff.official(task).lam == (1.0 if task == "inpaint-noisy" else 0.25)
-    assert Need.PINV not in REDDiff.official("hdr").needs
+    assert Need.PINV not in REDDiff.official("hdr").requires()[0]
     with pytest.raises(InvdiffError, match="did you mean inpaint"):
         REDDiff.official("inpant")
 

@@ -460,9 +460,9 @@ def test_every_solver_runs_on_it(model: Path, prior: Prior, name: str) -> None:
     prior = load_diffusers(model, any_size=True) if name == "pyramid" else prior
     solver, ran = registry()[name]().with_steps(3), 0
     A = Inpaint.box((16, 16), 4, 4, 8, 8)
-    A = decoded(A, UNCHANGED) if Need.AUTOENCODER in solver.needs else A
-    A = JPEG(30) if Need.CELLS in solver.needs else A
-    A = Identity() if Need.ISOMETRY in solver.needs else A
+    A = decoded(A, UNCHANGED) if solver.always_needs(Need.AUTOENCODER) else A
+    A = JPEG(30) if solver.always_needs(Need.CELLS) else A
+    A = Identity() if solver.always_needs(Need.ISOMETRY) else A
     truth = noise(1, 3, 16, 16).float().clamp(-1, 1)
     # the row sums of tmpd are no covariance where an untrained network correlates pixels at random
     for sigma in (0.0, 50.0 if name == "tmpd" else 0.05):

@@ -66,7 +66,7 @@ def test_a_prior_without_is_refused(solver):
         solve(PROBLEM, prior(None, learned=False), solver)
     with pytest.raises(InvdiffError, match="no learned variance beside its 3 channels"):
         solve(PROBLEM, prior(None), solver)
-    assert Need.LEARNED_VARIANCE not in dataclasses.replace(solver, variance="lower").needs
+    assert not dataclasses.replace(solver, variance="lower").always_needs(Need.LEARNED_VARIANCE)
 
 
 def test_the_variance_is_between_the_two_bounds():

@@ -85,7 +85,7 @@ def posed_for(solver: Solver, problem: Problem, prior: GaussianMixture) -> Probl
 
     For a solver of latents it is the same problem behind an autoencoder that changes nothing.
     """
-    if Need.AUTOENCODER in solver.needs:
+    if solver.always_needs(Need.AUTOENCODER):
         decoding = decoded(problem.A, UNCHANGED)
         problem = Problem(problem.y, decoding, problem.noise, problem.x_shape)
     if missing(solver, problem, prior):

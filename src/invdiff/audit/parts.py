@@ -183,7 +183,7 @@ def posed(solver: Solver, cell: tuple[int, int], number: int) -> Trial | None:
     """A trial that the solver can take: with noise where it can."""
     for noiseless in (False, True):
         t = trial(*cell, number, noiseless)
-        if Need.AUTOENCODER in solver.needs or not missing(solver, t.problem, t.prior):
+        if solver.always_needs(Need.AUTOENCODER) or not missing(solver, t.problem, t.prior):
             return t
     return None
 

@@ -139,7 +139,7 @@ def _problem(y: Tensor, solver: Solver, prior: GaussianPrior) -> Problem | None:
     """y (rows, modes - 1) as a problem that the solver can take; None where there is none."""
     seen, eye = len(SNR) - 1, torch.eye(len(SNR), dtype=torch.float64)
     A = DenseOperator(eye[:seen, :seen], singular()[:seen], eye, SHAPE)
-    asked = decoded(A, UNCHANGED) if Need.AUTOENCODER in solver.needs else A
+    asked = decoded(A, UNCHANGED) if solver.always_needs(Need.AUTOENCODER) else A
     for noise in (Gaussian(SIGMA), NOISELESS):
         problem = Problem(y, asked, noise, SHAPE)
         if not missing(solver, problem, prior):

@@ -69,7 +69,7 @@ def forecast(job: Job) -> Forecast:
     """What a job will take. Raises InvdiffError, with advice, where the memory will not do."""
     problem = job.posed.problem
     solvers = [s for s in (job.estimator, job.solver if job.draws else None) if s is not None]
-    pull = any(Need.PRIOR_VJP in s.needs for s in solvers)
+    pull = any(s.always_needs(Need.PRIOR_VJP) for s in solvers)
     seconds_each, bytes_each = _evaluation(job.prior, problem, solvers[-1].levels[0], pull)
     total, evaluations = 0.0, 0
     for solver in solvers:

@@ -208,7 +208,7 @@ def presumed(prior: Prior) -> list[tuple[str, str]]:
 
 def default_batch(solver: Solver, problem: Problem) -> int:
     """Samples that are restored together, so that memory stays near that of one large picture."""
-    limit = MEGAPIXELS[Need.PRIOR_VJP in solver.needs] * 1e6
+    limit = MEGAPIXELS[solver.always_needs(Need.PRIOR_VJP)] * 1e6
     return max(1, int(limit / (problem.x_shape[-1] * problem.x_shape[-2])))
 
 

@@ -103,4 +103,4 @@ class Following:
 
 def _weight(solver: Solver) -> float:
     """Time of a step of one picture, over that of one evaluation."""
-    return WITH_GRADIENT if Need.PRIOR_VJP in solver.needs else 1.0
+    return WITH_GRADIENT if solver.always_needs(Need.PRIOR_VJP) else 1.0

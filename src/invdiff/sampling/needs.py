@@ -130,7 +130,7 @@ def missing(solver: Solver, problem: Problem, prior: Prior | None = None) -> lis
 def _lacking(solver: Solver, offered: frozenset[Need]) -> list[list[Need]]:
     """The shortest lists of what is missing, one for each set of needs that comes nearest."""
     found: list[list[Need]] = []
-    for needs in (solver.needs, *solver.or_needs):
+    for needs in solver.requires():
         lacking = closure(needs) - offered
         implied = frozenset[Need]().union(*(IMPLIES.get(need, ()) for need in lacking))
         strongest = [n for n in Need if n in lacking and n not in implied]

@@ -43,11 +43,10 @@ class Solver:
     """Base of all posterior samplers. A subclass is one paper, in one file.
 
     name: as users type it. paper: authors, year, arXiv id, algorithm. needs: what it asks of a
-    problem and prior; or_needs: other complete sets of needs, any one of which will do instead (a
-    method with one form for noisy and one for noiseless data). claim: what its samples are: `exact`
-    posterior samples, `asymptotic` ones as the budget grows, or `heuristic`. coupled: True when
-    samples interact, so that a batch must not be split. ignores_y: True for the unconditional
-    sampler alone. estimates: True when no noise is drawn, so that all samples are one picture.
+    problem and prior; where that depends on knobs, `requires` says it. claim: what its samples
+    are: `exact` posterior samples, `asymptotic` ones as the budget grows, or `heuristic`. coupled:
+    True when samples interact, so that a batch must not be split. ignores_y: True for the
+    unconditional sampler alone. estimates: True when no noise is drawn, so that all samples are one picture.
     weighted: True when samples come with weights (`importance.py`), for rows that start from noise
     alone. when_it_diverges: advice.
     path: the levels along which it travels.
@@ -57,7 +56,6 @@ class Solver:
     name: ClassVar[str]
     paper: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
-    or_needs: ClassVar[tuple[frozenset[Need], ...]] = ()
     claim: ClassVar[Claim] = "heuristic"
     coupled: ClassVar[bool] = False
     ignores_y: ClassVar[bool] = False
@@ -103,6 +101,17 @@ class Solver:
         if task not in known:
             raise nearest(task, known, f"official configuration of {cls.name}")
         return known[task]
+
+    def requires(self) -> tuple[frozenset[Need], ...]:
+        """Complete sets of needs, any one of which will do: by default one, `needs`.
+
+        A method with one form for noisy and one for noiseless data has two.
+        """
+        return (self.needs,)
+
+    def always_needs(self, need: Need) -> bool:
+        """Whether a need is in each of those sets."""
+        return all(need in needs for needs in self.requires())
 
     @property
     def levels(self) -> list[Level]:

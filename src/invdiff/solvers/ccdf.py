@@ -59,12 +59,13 @@ class CCDF(Solver):
                 f"ccdf starts from a guess, and weights are those of a start from noise; give "
                 f"{base.name} without weights."
             )
-        own = type(self).needs
-        known = {"base": base, "path": base.path, "needs": base.needs | own}
-        known |= {"or_needs": tuple(needs | own for needs in base.or_needs)}
+        known = {"base": base, "path": base.path}
         known |= {"coupled": base.coupled, "when_it_diverges": base.when_it_diverges}
         for name, value in known.items():
             object.__setattr__(self, name, value)
+
+    def requires(self) -> tuple[frozenset[Need], ...]:
+        return tuple(needs | self.needs for needs in self.base.requires())
 
     @property
     def levels(self) -> list[Level]:

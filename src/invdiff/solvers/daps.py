@@ -93,12 +93,14 @@ class DAPS(Solver):
             raise InvdiffError(
                 "daps: centre moments draws x0 at once; leave inner exact, or take another centre."
             )
+
+    def requires(self) -> tuple[frozenset[Need], ...]:
         needs = {Need.PINV} if self.inner == "exact" else {Need.OPERATOR_VJP}
         if self.centre == "moments":
             needs = {Need.PRIOR_VJP, Need.LINEAR}
         if self.tau == "sigma_y":  # a Langevin step towards noiseless data has no length
             needs |= {Need.GAUSSIAN} if self.inner == "exact" else {Need.GAUSSIAN, Need.NOISY}
-        object.__setattr__(self, "needs", frozenset(needs))
+        return (frozenset(needs),)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

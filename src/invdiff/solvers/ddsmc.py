@@ -56,8 +56,9 @@ class DDSMC(ParticleFilter):
         super().__post_init__()
         if self.eta < 1:
             object.__setattr__(self, "claim", "heuristic")
-        if self.weights:  # the evidence takes a determinant
-            object.__setattr__(self, "needs", type(self).needs | {Need.SVD})
+
+    def requires(self) -> tuple[frozenset[Need], ...]:
+        return (self.needs | ({Need.SVD} if self.weights else set()),)  # a determinant
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]

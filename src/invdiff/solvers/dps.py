@@ -75,12 +75,9 @@ class DPS(Solver):
     variance: steps.Variance = knob("lower", "variance of the fresh noise")
     path: Path = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        more = NEEDS.get(self.loss, frozenset())
-        if self.variance == "learned":
-            more = more | {Need.LEARNED_VARIANCE}
-        object.__setattr__(self, "needs", self.needs | more)
+    def requires(self) -> tuple[frozenset[Need], ...]:
+        more = {Need.LEARNED_VARIANCE} if self.variance == "learned" else set()
+        return (self.needs | NEEDS.get(self.loss, frozenset()) | more,)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

@@ -49,11 +49,10 @@ class ILVR(Solver):
     variance: steps.Variance = knob("lower", "variance of the fresh noise")
     path: Path = field(default_factory=lambda: VP(100, spacing="ends"), kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.PINV} if self.up == "pinv" else set()
         more |= {Need.LEARNED_VARIANCE} if self.variance == "learned" else set()
-        object.__setattr__(self, "needs", self.needs | more)
+        return (self.needs | more,)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

@@ -61,10 +61,9 @@ class MCG(Solver):
     variance: steps.Variance = knob("lower", "variance of the fresh noise")
     path: Path = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.variance == "learned":
-            object.__setattr__(self, "needs", self.needs | {Need.LEARNED_VARIANCE})
+    def requires(self) -> tuple[frozenset[Need], ...]:
+        more = {Need.LEARNED_VARIANCE} if self.variance == "learned" else set()
+        return (self.needs | more,)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

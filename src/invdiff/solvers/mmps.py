@@ -70,9 +70,11 @@ class MMPS(Solver):
         super().__post_init__()
         if self.draw and self.weights:
             raise InvdiffError("mmps: only steps by the mean have weights; leave draw or weights.")
-        more = {Need.PINV} if self.draw else {Need.NOISY} if self.weights else set()
-        object.__setattr__(self, "needs", type(self).needs | more)
         object.__setattr__(self, "weighted", self.weights)
+
+    def requires(self) -> tuple[frozenset[Need], ...]:
+        more = {Need.PINV} if self.draw else {Need.NOISY} if self.weights else set()
+        return (self.needs | more,)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         state = super().init(problem, prior, rng)

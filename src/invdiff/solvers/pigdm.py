@@ -47,9 +47,6 @@ class PiGDM(Solver):
     name: ClassVar[str] = "pigdm"
     paper: ClassVar[str] = "Song, Vahdat, Mardani, Kautz 2023, ICLR, Algorithm 1"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PRIOR_VJP, Need.PINV, Need.GAUSSIAN})
-    or_needs: ClassVar[tuple[frozenset[Need], ...]] = (
-        frozenset({Need.PRIOR_VJP, Need.GENERALISED_INVERSE, Need.NOISELESS}),
-    )
 
     when_it_diverges: ClassVar[str] = "a smaller weight or more steps"
 
@@ -80,9 +77,12 @@ class PiGDM(Solver):
             return
         if self.guidance == "paper":
             raise InvdiffError("pigdm: weights are those of guidance score; leave paper out.")
-        object.__setattr__(self, "needs", type(self).needs | {Need.NOISY})
-        object.__setattr__(self, "or_needs", ())
         object.__setattr__(self, "weighted", True)
+
+    def requires(self) -> tuple[frozenset[Need], ...]:
+        if self.weights:
+            return (self.needs | {Need.NOISY},)
+        return (self.needs, frozenset({Need.PRIOR_VJP, Need.GENERALISED_INVERSE, Need.NOISELESS}))
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         top = self.levels[0]

@@ -71,10 +71,8 @@ class Pyramid(Solver):
     smallest: int = knob(8, "no side of a scale has fewer pixels than this", 1)
     path: Path = field(default_factory=lambda: VP(300), kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.data == "overwrite":
-            object.__setattr__(self, "needs", frozenset({Need.PINV}))
+    def requires(self) -> tuple[frozenset[Need], ...]:
+        return (frozenset({Need.PINV}) if self.data == "overwrite" else self.needs,)
 
     @property
     def moves(self) -> list[Move]:

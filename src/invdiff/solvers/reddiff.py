@@ -91,12 +91,11 @@ class REDDiff(Solver):
     init_from: Start = knob("adjoint", "where mu starts")
     path: Path = field(default_factory=lambda: VP(100), kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.GAUSSIAN} if self.scaling == "likelihood" else set()
         more |= {Need.PINV} if self.init_from == "pinv" else set()
         more |= {Need.GUESS} if self.init_from == "guess" else set()
-        object.__setattr__(self, "needs", self.needs | more)
+        return (self.needs | more,)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

@@ -64,10 +64,8 @@ class ReSample(Solver):
         kw_only=True,
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.zeta:
-            object.__setattr__(self, "needs", self.needs | {Need.PRIOR_VJP})
+    def requires(self) -> tuple[frozenset[Need], ...]:
+        return (self.needs | ({Need.PRIOR_VJP} if self.zeta else set()),)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

@@ -52,12 +52,10 @@ class VideoGuidance(Solver):
     clip: bool = knob(False, "clip the guided x0 to the prior's range")
     path: Path = field(default_factory=lambda: VP(256, schedule="cosine"), kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        needs = self.needs
-        needs |= {Need.PINV} if self.replace_known else set()
-        needs |= {Need.GAUSSIAN} if self.noise_aware else set()
-        object.__setattr__(self, "needs", needs)
+    def requires(self) -> tuple[frozenset[Need], ...]:
+        more = {Need.PINV} if self.replace_known else set()
+        more |= {Need.GAUSSIAN} if self.noise_aware else set()
+        return (self.needs | more,)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         top = self.levels[0]
