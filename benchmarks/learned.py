@@ -41,7 +41,7 @@ def truths(prior: Prior, count: int) -> Tensor:
     """Draws of the prior, (count, 1, 28, 28)."""
     shape = (1, *SIZE)
     blank = Problem(torch.zeros(1, *shape), Identity(), Gaussian(1.0), shape)
-    solver = Unconditional(path=Karras(250, 80.0, 0.01))
+    solver = Unconditional(schedule=Karras(250, 80.0, 0.01))
     return solve(blank, prior, solver, count, seed=77, batch=96).samples[0]
 
 
@@ -64,8 +64,8 @@ def solver_for(name: str, sigma: float, steps: int, args: argparse.Namespace) ->
         "seen_scale": args.seen_scale,
     }
     if name.startswith("denoise"):
-        return SpectralAncestral(data="start", path=Karras(steps, sigma, 0.02), **how)
-    return SpectralAncestral(path=Karras(steps, 20.0, 0.02), **how)
+        return SpectralAncestral(data="start", schedule=Karras(steps, sigma, 0.02), **how)
+    return SpectralAncestral(schedule=Karras(steps, 20.0, 0.02), **how)
 
 
 def high(x: Tensor) -> Tensor:

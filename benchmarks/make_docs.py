@@ -28,7 +28,7 @@ from torch import Tensor
 import invdiff.operators as ops
 from invdiff.audit.distance import CELLS, UNCHANGED, mean_and_error
 from invdiff.commands import batch, degrade, restore, tables
-from invdiff.core import schedules as paths
+from invdiff.core import schedules
 from invdiff.core.cache import CACHE
 from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
@@ -242,11 +242,11 @@ def verdict(
 
 
 def knobs(solver: Solver) -> list[list[str]]:
-    """Rows of the table of knobs: name, default, range and help of every field but the path."""
+    """Rows of the table of knobs: name, default, range and help of every field but the schedule."""
     hints = get_type_hints(type(solver))
     rows = []
     for f in dataclasses.fields(solver):
-        if f.name == "path":
+        if f.name == "schedule":
             continue
         low, high = f.metadata["min"], f.metadata["max"]
         span = "" if low is None else f"{low:g} to {high:g}" if high is not None else f"{low:g} up"
@@ -284,7 +284,11 @@ def solvers_page() -> str:
     solvers = [cls() for cls in registry().values()]
     cases = situations()
     rows = task_table()
-    classes = [c for c in vars(paths).values() if isinstance(c, type) and issubclass(c, paths.Path)]
+    classes = [
+        c
+        for c in vars(schedules).values()
+        if isinstance(c, type) and issubclass(c, schedules.Schedule)
+    ]
     claims = ", ".join(sorted({s.claim for s in solvers}))
     lines = [
         "# Solvers",
@@ -308,7 +312,7 @@ def solvers_page() -> str:
                 "claim",
                 "distance",
                 "needs",
-                "default path",
+                "default schedule",
                 "steps",
                 "cost per step",
             ],
@@ -320,7 +324,7 @@ def solvers_page() -> str:
                     s.claim,
                     distance(s.name),
                     needed(s),
-                    call(s.path, first="steps"),
+                    call(s.schedule, first="steps"),
                     str(s.num_steps),
                     cost(s),
                 ]
@@ -375,8 +379,8 @@ def solvers_page() -> str:
         "",
         "## Knobs",
         "",
-        "Every solver also has `path`: the noise levels along which it travels.",
-        "`solver.with_steps(n)` is the same solver on n steps of the same kind of path.",
+        "Every solver also has `schedule`: the noise levels along which it travels.",
+        "`solver.with_steps(n)` is the same solver on n steps of the same kind of schedule.",
         "",
         *table(
             ["solver", "knob", "default", "range", "meaning"],
@@ -387,7 +391,7 @@ def solvers_page() -> str:
         "",
         *table(
             ["call", "what it is"],
-            ([signature(c), summary(c)] for c in classes if c is not paths.Path),
+            ([signature(c), summary(c)] for c in classes if c is not schedules.Schedule),
         ),
     ]
     return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ phase; CT with parallel rays. Total variation is sigpy's, with its weight chosen
 hand. `coils` is a simulated head in measured coils (measured_coils.py), beside total variation and
 L1-wavelets of sigpy, converged, and with --bart of BART. PSNR and SSIM are of magnitudes on [0, 1]
 (MRI) and of -1024..1500 HU (CT). Solvers run with their presets of `invdiff.tasks`, the others with
-at most --steps steps of their paper's path.
+at most --steps steps of their paper's schedule.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def best_total_variation(scan: Scan) -> Tensor:
 
 
 def configured(task: str, name: str, problem: Problem, steps: int) -> Solver:
-    """The preset of a solver for a task, else its paper's path with at most `steps` steps."""
+    """The preset of a solver for a task, else its paper's schedule with at most `steps` steps."""
     solver = auto.configured(TASKS[task], name, problem)
     preset = any(p.solver == solver.name for p in TASKS[task].presets)
     if preset or solver.num_steps <= steps:

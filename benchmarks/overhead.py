@@ -169,7 +169,7 @@ def truth_for(name: str, prior: Prior) -> Tensor:
     shape = (int(prior.shape[0] or 1), SIDE, SIDE)
     free = Problem(torch.zeros(1, *shape), Identity(), Gaussian(1.0), shape)
     path = Karras(25, 20.0, 0.01)
-    return solve(free, prior, Unconditional(path=path), seed=5).samples[:, 0]
+    return solve(free, prior, Unconditional(schedule=path), seed=5).samples[:, 0]
 
 
 def problems() -> None:

@@ -42,26 +42,26 @@ SIZES = (100, 1000, 10_000)
 PROBLEMS, GROWN, SAMPLES, SLICES = 4, 2, 320, 500
 CELL_ROWS: dict[str, Solver | None] = {
     "exact": None,
-    "tds, moments, 16 particles": TDS(twist="moments", path=WIDE),
-    "tds, moments, 16 particles, 30 steps": TDS(twist="moments", path=WIDE).with_steps(30),
-    "tds, moments, 16 particles, weights": TDS(twist="moments", weights=True, path=WIDE),
-    "tds, moments, 4 particles": TDS(4, twist="moments", path=WIDE),
-    "tds, frozen, 16 particles": TDS(twist="frozen", iterations=4, path=WIDE),
-    "tds, isotropic, 16 particles": TDS(path=WIDE),
-    "mmps, weights": MMPS(4, weights=True, path=WIDE),
-    "mmps": MMPS(4, path=WIDE),
-    "pigdm": PiGDM(path=WIDE),
-    "ddsmc, 16 particles": DDSMC(path=FALLING),
-    "ddsmc, all particles in one cloud": DDSMC(10_000, path=FALLING),
-    "ddsmc, 16 particles, weights": DDSMC(weights=True, path=FALLING),
-    "mcgdiff, all particles in one cloud": MCGDiff(10_000, path=WIDE),
+    "tds, moments, 16 particles": TDS(twist="moments", schedule=WIDE),
+    "tds, moments, 16 particles, 30 steps": TDS(twist="moments", schedule=WIDE).with_steps(30),
+    "tds, moments, 16 particles, weights": TDS(twist="moments", weights=True, schedule=WIDE),
+    "tds, moments, 4 particles": TDS(4, twist="moments", schedule=WIDE),
+    "tds, frozen, 16 particles": TDS(twist="frozen", iterations=4, schedule=WIDE),
+    "tds, isotropic, 16 particles": TDS(schedule=WIDE),
+    "mmps, weights": MMPS(4, weights=True, schedule=WIDE),
+    "mmps": MMPS(4, schedule=WIDE),
+    "pigdm": PiGDM(schedule=WIDE),
+    "ddsmc, 16 particles": DDSMC(schedule=FALLING),
+    "ddsmc, all particles in one cloud": DDSMC(10_000, schedule=FALLING),
+    "ddsmc, 16 particles, weights": DDSMC(weights=True, schedule=FALLING),
+    "mcgdiff, all particles in one cloud": MCGDiff(10_000, schedule=WIDE),
 }
 GROWING: dict[str, Solver | None] = {
     "exact": None,
-    "mcgdiff": MCGDiff(path=WIDE),
-    "ddsmc": DDSMC(path=FALLING),
-    "tds, isotropic": TDS(path=WIDE),
-    "tds, moments": TDS(twist="moments", path=WIDE),
+    "mcgdiff": MCGDiff(schedule=WIDE),
+    "ddsmc": DDSMC(schedule=FALLING),
+    "tds, isotropic": TDS(schedule=WIDE),
+    "tds, moments": TDS(twist="moments", schedule=WIDE),
 }
 
 

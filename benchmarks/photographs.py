@@ -5,7 +5,7 @@
 
 Four photographs that the prior was not trained on, cut to 128 x 128 pixels. What is measured anew
 replaces its rows in docs/photographs.json, and the page is written at the end. Solvers run with
-their presets of `invdiff.tasks`, the others with at most --steps steps of their paper's path.
+their presets of `invdiff.tasks`, the others with at most --steps steps of their paper's schedule.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ they were not tuned for these problems. Names with a comma are other configurati
 
 WEIGHTS = """
 What to do about it. `MMPS(draw=True)` has the right variance at few steps, and the same modes.
-`MMPS(weights=True, path=Karras(100, 1000.0, 0.02))` and `PiGDM(weights=True, ...)` weigh their
+`MMPS(weights=True, schedule=Karras(100, 1000.0, 0.02))` and `PiGDM(weights=True, ...)` weigh their
 samples at no further cost: `Result.mean` and `Result.std` are then weighted, `resampled()` gives
 samples of equal weight, `log_evidence` estimates log p(y), and `ess` is the number of samples that
 count. On a learned prior, whose posterior nobody knows, `ess` is the audit: where it is near 1, all

@@ -51,15 +51,15 @@ class Row:
 
 GRID = Karras(60, 20.0, 0.02)
 ROWS = (
-    Row(0.0, Replacement(), Replacement(path=GRID)),
-    Row(0.0, ScoreMedical(), ScoreMedical(path=GRID)),
-    Row(0.0, ScoreMedicalBaseline(), ScoreMedicalBaseline(path=GRID)),
-    Row(0.0, ScoreMRI(), ScoreMRI(path=GRID)),
-    Row(0.0, MCG(rho=SCALE), MCG(rho=10 * SCALE, path=VP(100))),
+    Row(0.0, Replacement(), Replacement(schedule=GRID)),
+    Row(0.0, ScoreMedical(), ScoreMedical(schedule=GRID)),
+    Row(0.0, ScoreMedicalBaseline(), ScoreMedicalBaseline(schedule=GRID)),
+    Row(0.0, ScoreMRI(), ScoreMRI(schedule=GRID)),
+    Row(0.0, MCG(rho=SCALE), MCG(rho=10 * SCALE, schedule=VP(100))),
     Row(0.1, DPS(zeta=SCALE), short_dps("super-resolution", (SIDE, SIDE))),
-    Row(0.1, SNIPS(), SNIPS(c=0.15, K=2, final="denoised", path=VE(400, 3.0, 0.02))),
-    Row(0.1, CSGM(), CSGM(c=0.2, final="denoised", path=VE(400, 3.0, 0.02))),
-    Row(0.1, DAPS(), DAPS(centre="tweedie", path=Karras(50, 20.0, 0.1))),
+    Row(0.1, SNIPS(), SNIPS(c=0.15, K=2, final="denoised", schedule=VE(400, 3.0, 0.02))),
+    Row(0.1, CSGM(), CSGM(c=0.2, final="denoised", schedule=VE(400, 3.0, 0.02))),
+    Row(0.1, DAPS(), DAPS(centre="tweedie", schedule=Karras(50, 20.0, 0.1))),
 )
 
 
@@ -92,14 +92,14 @@ def cost(solver: Solver, sigma_y: float) -> tuple[int, float, float]:
 
 
 def spelled(solver: Solver) -> str:
-    """The solver as it is written in Python, with its path, and the knobs that are not defaults."""
+    """The solver as Python writes it: its schedule, and the knobs that are not defaults."""
     knobs = [
         f"{f.name}={getattr(solver, f.name)!r}"
         for f in dataclasses.fields(solver)
-        if f.name != "path" and getattr(solver, f.name) != f.default
+        if f.name != "schedule" and getattr(solver, f.name) != f.default
     ]
-    path = call(solver.path, "steps").strip("`")
-    return f"`{type(solver).__name__}({', '.join([*knobs, f'path={path}'])})`"
+    schedule = call(solver.schedule, "steps").strip("`")
+    return f"`{type(solver).__name__}({', '.join([*knobs, f'schedule={schedule}'])})`"
 
 
 def cells(solver: Solver, sigma_y: float) -> list[str]:

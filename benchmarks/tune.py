@@ -1,8 +1,9 @@
 """Search the knobs of solvers for the tasks of `restoration.py`: what `invdiff.tasks` records.
 
-    python benchmarks/tune.py --tasks super-resolution --grid 'DiffPIR(path=Karras(20, 2.0, 0.02))'
+    python benchmarks/tune.py --tasks super-resolution --grid 'DiffPIR(schedule=Karras(20, 2.0,
+    0.02))'
 
-A grid entry is a Python expression over the solvers and paths of invdiff. Each is scored as
+A grid entry is a Python expression over the solvers and schedules of invdiff. Each is scored as
 `restoration.py` scores it; one line of JSON is printed for each.
 """
 

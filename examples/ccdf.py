@@ -23,7 +23,7 @@ def main() -> None:
     x = pictures.picture(prior)
     sheet = pictures.Sheet(prior, x)
     path = invdiff.VP(200, spacing="trailing")
-    base = invdiff.Replacement(corrector_steps=0, path=path)
+    base = invdiff.Replacement(corrector_steps=0, schedule=path)
     for name, A, starts in (
         ("x4", invdiff.Bicubic(4, pictures.SIZE), (0.1,)),
         ("half known", invdiff.Inpaint.random(pictures.SIZE, 0.5, seed=0), (0.2, 0.5)),

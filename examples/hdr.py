@@ -30,7 +30,7 @@ def main() -> None:
     panels.append((f"y / gain: {crops.score(plain, truth):.1f} dB", crops.shown(plain)))
     size = (args.size, args.size)
     solvers = {
-        "RED-diff": REDDiff(path=VP(args.steps)),
+        "RED-diff": REDDiff(schedule=VP(args.steps)),
         "DPS": short_dps("hdr", size, args.steps),
     }
     for name, solver in solvers.items():

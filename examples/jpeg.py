@@ -49,8 +49,8 @@ def main() -> None:
 
     panels = []
     path = Karras(args.steps, 1.0, 0.02)  # a JPEG shows the coarse picture: begin half way
-    pigdm = PiGDM(weight=0.4, guidance="paper", path=path)
-    solvers = {"DDRM-JPEG": DDRMJPEG(path=path), "PiGDM": pigdm}
+    pigdm = PiGDM(weight=0.4, guidance="paper", schedule=path)
+    solvers = {"DDRM-JPEG": DDRMJPEG(schedule=path), "PiGDM": pigdm}
     total = len(args.quality) * len(solvers) * args.steps
     with tqdm(total=total, unit="step") as bar:
         for quality in args.quality:

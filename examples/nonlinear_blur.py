@@ -28,7 +28,7 @@ def main() -> None:
     panels.append((f"share of kernel {strongest}", which[strongest : strongest + 1]))
     size = (args.size, args.size)
     solvers = {
-        "RED-diff": REDDiff(path=VP(args.steps)),
+        "RED-diff": REDDiff(schedule=VP(args.steps)),
         "DPS": short_dps("nonlinear-blur", size, args.steps),
     }
     for name, solver in solvers.items():

@@ -141,15 +141,15 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     Replacement, DPS = solver_class("replacement"), solver_class("dps")
     figure(
-        Replacement(corrector_steps=0, path=VE(given.steps, 20.0, 0.01)),
-        Replacement(corrector_steps=1, path=Karras(given.steps, 10.0, 0.02)),
+        Replacement(corrector_steps=0, schedule=VE(given.steps, 20.0, 0.01)),
+        Replacement(corrector_steps=1, schedule=Karras(given.steps, 10.0, 0.02)),
         "Replacement: overwrite the measured part of the state",
         given.seed,
         given.out / "replacement.png",
     )
     figure(
-        DPS(loss="gaussian", zeta=0.01, path=VP(5 * given.steps, spacing="trailing")),
-        DPS(zeta=6.0, path=VP(given.steps, spacing="trailing")),
+        DPS(loss="gaussian", zeta=0.01, schedule=VP(5 * given.steps, spacing="trailing")),
+        DPS(zeta=6.0, schedule=VP(given.steps, spacing="trailing")),
         "Reconstruction: follow the gradient of the misfit of $\\hat x_0(x_t)$",
         given.seed,
         given.out / "reconstruction.png",

@@ -37,7 +37,7 @@ def solve(
     problem = crops.measure(truth, A, noise, args.seed)
     # the smallest misfit of several starts is asked for: a step of moderate length and no clipping
     # of gradients, so that a pixel that has left the range can come back
-    solver = DPS(args.zeta * args.size / 64, clip="straight-through", path=VP(args.steps))
+    solver = DPS(args.zeta * args.size / 64, clip="straight-through", schedule=VP(args.steps))
     x = crops.samples_of(problem, prior, solver, args.seed, args.starts)
     misfit = residuals(x[None], problem)[0] / problem.y.numel() ** 0.5
     found = [align(s[None], truth, A) for s in x]

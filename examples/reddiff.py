@@ -29,7 +29,7 @@ def main() -> None:
     panels: list[tuple[str, Tensor]] = []
     for task, A in tasks.items():
         problem = crops.measure(truth, A, GaussianNoise.on_unit_range(args.sigma), args.seed)
-        solver = REDDiff(path=VP(args.steps))
+        solver = REDDiff(schedule=VP(args.steps))
         if args.scaling == "official":
             solver = REDDiff.official(task).with_steps(args.steps)
         x = crops.samples_of(problem, prior, solver, args.seed)

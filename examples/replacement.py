@@ -22,7 +22,7 @@ def main() -> None:
     prior = pictures.load(args.prior)
     x = pictures.picture(prior)
     sheet = pictures.Sheet(prior, x)
-    solver = invdiff.Replacement(path=invdiff.Karras(60, 20.0, 0.02))
+    solver = invdiff.Replacement(schedule=invdiff.Karras(60, 20.0, 0.02))
     for name, A in (
         ("half of the pixels", invdiff.Inpaint.random(pictures.SIZE, 0.5, seed=0)),
         ("hole", invdiff.Inpaint.box(pictures.SIZE, 70, 40, 32, 32)),

@@ -115,7 +115,7 @@ def main() -> None:
         cooldown=0.4,
         ode_steps=10,
         probes=1,
-        path=VE(o.steps, HIGH, LOW),
+        schedule=VE(o.steps, HIGH, LOW),
     )
     chosen = names if o.task == "all" else [o.task]
     figure, axes = plt.subplots(

@@ -21,7 +21,7 @@ def main() -> None:
     prior = pictures.load(args.prior)
     x = pictures.picture(prior)
     sheet = pictures.Sheet(prior, x)
-    solver = invdiff.SNIPS(c=0.15, K=2, final="denoised", path=invdiff.VE(400, 3.0, 0.02))
+    solver = invdiff.SNIPS(c=0.15, K=2, final="denoised", schedule=invdiff.VE(400, 3.0, 0.02))
     size, gauss = pictures.SIZE, invdiff.gaussian_kernel(1.5)
     for name, A in (
         ("half of the pixels", invdiff.Inpaint.random(size, 0.5, seed=0)),

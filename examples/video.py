@@ -67,9 +67,9 @@ def settings(path: VP, A: Operator) -> dict[str, Solver]:
     A weight far above 2 breaks the known frames, unless they are overwritten.
     """
     if isinstance(A, AveragePool):
-        guided = VideoGuidance(weight=2.0 * A.factor**2, path=path)
+        guided = VideoGuidance(weight=2.0 * A.factor**2, schedule=path)
         return {"guidance": guided, "guidance, corrector": replace(guided, delta=0.1)}
-    guided = VideoGuidance(path=path)
+    guided = VideoGuidance(schedule=path)
     both = replace(guided, replace_known=True)
     return {
         "replacement alone": replace(both, weight=0.0),
@@ -150,12 +150,12 @@ def main() -> None:
     torch.set_grad_enabled(False)
     prior = load_prior(args.prior)
     shape = tuple(int(n or 0) for n in prior.shape or ())
-    path = VP(args.steps, schedule="cosine")
+    path = VP(args.steps, betas="cosine")
     if args.clip:
         truth = read_clip(args.clip, shape, prior.value_range)
     else:
         anything = Problem(torch.zeros(1, *shape), Identity(), GaussianNoise(0.0), shape)
-        plain = registry()["unconditional"](path=path)
+        plain = registry()["unconditional"](schedule=path)
         truth = draw(anything, prior, plain, 1, args.seed + 1)
     args.out.mkdir(parents=True, exist_ok=True)
     kept = Frames(range(shape[1] // 2), shape[1])

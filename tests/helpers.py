@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import Path
+from invdiff.core.schedules import Schedule
 from invdiff.operators.algebra import Spectral
 from invdiff.priors.base import Prior
 from invdiff.priors.photo import save_weights
@@ -55,7 +55,7 @@ class Dense(Spectral):
 
 
 @dataclass(frozen=True)
-class Levels(Path):
+class Levels(Schedule):
     """A path of given levels; the clean one is among them."""
 
     given: tuple[Level, ...] = field(kw_only=True)
@@ -64,9 +64,9 @@ class Levels(Path):
         return list(self.given)
 
 
-def exploding(path: Path) -> Levels:
+def exploding(schedule: Schedule) -> Levels:
     """The same noise levels s / a as path, in the frame a = 1."""
-    levels = tuple(Level(1.0, level.sigma) for level in path.levels())
+    levels = tuple(Level(1.0, level.sigma) for level in schedule.levels())
     return Levels(len(levels) - 1, given=levels)
 
 

@@ -18,7 +18,7 @@ from invdiff import DDRM, DPS, HQS, GaussianPrior, solvers
 from invdiff.core import InvdiffError, Level, undisturbed
 from invdiff.core.arguments import _hints
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import MOST_STEPS, VE, VP, VPSDE, Flow, Karras, Path, Stairs, SubVP
+from invdiff.core.schedules import MOST_STEPS, VE, VP, VPSDE, Flow, Karras, Schedule, Stairs, SubVP
 from invdiff.noise import Gaussian, StudentT
 from invdiff.operators import Fourier, Identity
 from invdiff.priors.adapters import from_k_diffusion
@@ -32,7 +32,7 @@ Y = torch.linspace(-1, 1, 16).reshape(1, *SHAPE)
 PROBLEM = Problem(Y, Identity(), Gaussian(0.2), SHAPE)
 PRIOR = GaussianPrior(torch.zeros(SHAPE), 0.25)
 PATH = Karras(3, 1.0, 0.1)
-DRAW = DDRM(path=PATH)
+DRAW = DDRM(schedule=PATH)
 SOLVERS = solvers.registry()
 PATHS = (VP, VPSDE, SubVP, VE, Stairs, Karras, Flow)
 
@@ -77,7 +77,7 @@ def test_every_solver_admits_its_fields(name: str) -> None:
     cls = SOLVERS[name]
     assert {f.name for f in dataclasses.fields(cls)} <= set(_hints(cls))
     for wrong in ("VP", 3, VP):
-        sentence(lambda wrong=wrong: cls(path=wrong), "path must be a Path")
+        sentence(lambda wrong=wrong: cls(schedule=wrong), "path must be a Schedule")
     made = cls()
     same = {f.name: getattr(made, f.name) for f in dataclasses.fields(cls) if f.init}
     assert cls(**same) == made
@@ -107,7 +107,7 @@ def test_a_solver_of_the_users_own_is_admitted_too() -> None:
 
 
 @pytest.mark.parametrize("cls", PATHS)
-def test_steps_are_a_whole_number_that_memory_holds(cls: type[Path]) -> None:
+def test_steps_are_a_whole_number_that_memory_holds(cls: type[Schedule]) -> None:
     assert len(cls(4).levels()) == 5
     for wrong in (2.5, "4", None, 0, -1, True):
         sentence(lambda wrong=wrong: cls(wrong))
@@ -115,7 +115,7 @@ def test_steps_are_a_whole_number_that_memory_holds(cls: type[Path]) -> None:
     sentence(lambda: cls(10**18), "EB of memory")
 
 
-WRONG_PATHS: list[Callable[[], Path]] = [
+WRONG_PATHS: list[Callable[[], Schedule]] = [
     lambda: Karras(4, -1.0, 0.02),
     lambda: Karras(4, 0.02, 1.0),
     lambda: Karras(4, 1.0, -0.02),
@@ -140,7 +140,7 @@ WRONG_PATHS: list[Callable[[], Path]] = [
 
 
 @pytest.mark.parametrize("make", WRONG_PATHS)
-def test_levels_of_a_path_fall_from_noise_to_image(make: Callable[[], Path]) -> None:
+def test_levels_of_a_path_fall_from_noise_to_image(make: Callable[[], Schedule]) -> None:
     sentence(make)
 
 
@@ -295,10 +295,12 @@ def test_a_denoiser_returns_an_image_like_its_own(case: str) -> None:
 )
 def test_solvers_with_gradients_need_a_graph(f: Any) -> None:
     solve(PROBLEM, Denoiser(f), DRAW)
-    sentence(lambda: solve(PROBLEM, Denoiser(f), DPS(path=PATH)), "without a gradient", "detach")
+    sentence(
+        lambda: solve(PROBLEM, Denoiser(f), DPS(schedule=PATH)), "without a gradient", "detach"
+    )
 
 
-@pytest.mark.parametrize("solver", [DRAW, DPS(path=PATH), HQS(path=PATH)])
+@pytest.mark.parametrize("solver", [DRAW, DPS(schedule=PATH), HQS(schedule=PATH)])
 def test_what_a_denoiser_is_given_may_be_written_to(solver: Solver) -> None:
     """The same bits as from a denoiser that writes nothing, in a run and in every frame."""
 
@@ -369,7 +371,7 @@ def test_restore_says_what_is_wrong(given: dict[str, Any]) -> None:
     sentence(lambda: invdiff.restore("denoise", picture, **more))
 
 
-@pytest.mark.parametrize("solver", [DRAW, DPS(path=PATH)])
+@pytest.mark.parametrize("solver", [DRAW, DPS(schedule=PATH)])
 def test_the_callers_modes_do_not_matter(solver: Solver) -> None:
     """inference_mode, autocast, no_grad and another default dtype: the same bits."""
     net = torch.nn.Conv2d(1, 1, 3, padding=1)

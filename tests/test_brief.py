@@ -107,7 +107,7 @@ def test_a_result_is_a_line() -> None:
     A = ops.Inpaint(torch.ones(1, 1, 4, 4))
     problem = Problem(torch.full((1, 1, 4, 4), 0.7071), A, Gaussian(0.0), (1, 4, 4))
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2), name="toy")
-    result = solve(problem, prior, DDNM(path=VP(3)), samples=2, seed=7)
+    result = solve(problem, prior, DDNM(schedule=VP(3)), samples=2, seed=7)
     told = repr(result)
     assert told.startswith("Result(samples=float32(1, 2, 1, 4, 4), nfe=")
     assert told.endswith("solver=DDNM, prior=toy, seed=7)") and len(told) < 160

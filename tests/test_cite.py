@@ -114,8 +114,8 @@ def run(tmp_path: Path) -> Path:
     A = invdiff.Bicubic(4, SHAPE[1:])
     y = torch.zeros(1, *A.y_shape(SHAPE)).double()
     problem = invdiff.Problem(y, A, invdiff.GaussianNoise(0.1), SHAPE)
-    solver = invdiff.CCDF(base=invdiff.ILVR(path=invdiff.VP(4)))
-    best = invdiff.HQS(path=invdiff.VE(2, 1.0, 0.1))
+    solver = invdiff.CCDF(base=invdiff.ILVR(schedule=invdiff.VP(4)))
+    best = invdiff.HQS(schedule=invdiff.VE(2, 1.0, 0.1))
     return invdiff.solve(problem, prior, solver, estimator=best).save(tmp_path / "run")
 
 

@@ -303,7 +303,7 @@ def test_help_teaches_the_options_and_the_knobs(capsys: pytest.CaptureFixture) -
     text = " ".join(capsys.readouterr().out.split())
     assert re.search(r"guidance step size; 0 ignores y, at least 0; 1\.0 by default", text)
     assert "--solver.loss NAME" in text and ": l2, l2sq, gaussian," in text
-    assert "--solver.path.spacing" in text
+    assert "--solver.schedule.spacing" in text
     assert main(["restore", "deblur", "--solver", "dps", "--help"]) == 0
     whole = capsys.readouterr().out
     assert "--kernel" in whole and "--solver.loss" in whole
@@ -315,8 +315,8 @@ def test_a_solver_within_a_solver(here: Path, capsys: pytest.CaptureFixture) -> 
     restore(*base, "--solver.start", "0.5", "--solver.path.spacing", "trailing", "--out", "out")
     fields = json.loads((here / "out/run.json").read_text())["solver"]["fields"]
     assert fields["base"]["type"].endswith("DDRM") and fields["start"] == 0.5
-    assert fields["path"] == fields["base"]["fields"]["path"]
-    assert fields["path"]["fields"]["spacing"] == "trailing"
+    assert fields["schedule"] == fields["base"]["fields"]["schedule"]
+    assert fields["schedule"]["fields"]["spacing"] == "trailing"
     assert "ccdf, 2 steps (as asked)" in capsys.readouterr().out
     again = ["restore", "--from", "out/run.json", "--out", "again", "--quiet"]
     assert main([*again, "--prior", "tiny.safetensors"]) == 0
@@ -328,7 +328,7 @@ def test_a_solver_within_a_solver(here: Path, capsys: pytest.CaptureFixture) -> 
         and "; ddrm by default" in text
     )
     assert main(["restore", "--solver", "ccdf", "--solver.base", "replacement", "--help"]) == 0
-    assert "--solver.path.sigma_max" in capsys.readouterr().out
+    assert "--solver.schedule.sigma_max" in capsys.readouterr().out
     capsys.readouterr()
     restore("--solver", "ccdf", "--solver.base", "drdm", code=2)
     assert "no solver called 'drdm'; did you mean ddrm" in capsys.readouterr().err
@@ -347,10 +347,10 @@ def test_config_file(form: str, here: Path) -> None:
 
 
 def test_path_knobs(here: Path) -> None:
-    restore("--solver", "diffpir", "--solver.path.spacing", "trailing")
+    restore("--solver", "diffpir", "--solver.schedule.spacing", "trailing")
     fields = json.loads((here / "restored-photo/run.json").read_text())["solver"]["fields"]
-    assert fields["path"]["fields"]["spacing"] == "trailing"
-    assert fields["path"]["fields"]["steps"] == 2
+    assert fields["schedule"]["fields"]["spacing"] == "trailing"
+    assert fields["schedule"]["fields"]["steps"] == 2
 
 
 def test_grey_stays_grey(here: Path) -> None:

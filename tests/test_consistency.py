@@ -54,7 +54,7 @@ def prior() -> Prior:
 def truth(prior: Prior) -> Tensor:
     """Two images that the prior finds likely: its own samples, well within its range."""
     blank = Problem(torch.zeros(1, 3, *SIDE), Identity(), Gaussian(1.0), (3, *SIDE))
-    solver = solver_class("unconditional")(path=Karras(12, 20.0, 0.02))
+    solver = solver_class("unconditional")(schedule=Karras(12, 20.0, 0.02))
     return solve(blank, prior, solver, 2, seed=4).samples[0].clamp(-0.9, 0.9)
 
 
@@ -96,7 +96,7 @@ def test_calibrated_samples_miss_y_by_its_noise(task, level, prior, truth):
 def test_a_path_that_ends_above_the_noise_is_seen(prior, truth):
     """The negative twin: the preset of before for the best mean."""
     problem = posed("inpaint", truth, ROUNDING)
-    old = solver_class("ddrm")(eta_prop=1.0, path=Karras(20, 5.0, 0.02))
+    old = solver_class("ddrm")(eta_prop=1.0, schedule=Karras(20, 5.0, 0.02))
     found = solve(problem, prior, old, 1, seed=2).check(prior)["samples"]
     assert min(found.misfit or (0.0,)) > MISFIT and "misses the measurement" in found.warnings[0]
 
@@ -117,7 +117,9 @@ def test_an_estimate_does_not_follow_the_noise(task, prior, photo):
     y = Gaussian(50 / 255).sample(A(photo), Rng.of(1))
     problem = Problem(A.restrict(y), A, Gaussian(50 / 255), (3, 64, 64))
     solver = estimator(TASKS[task], problem)[0]
-    twin = dataclasses.replace(solver, path=dataclasses.replace(solver.path, sigma_min=50 / 255))
+    twin = dataclasses.replace(
+        solver, schedule=dataclasses.replace(solver.schedule, sigma_min=50 / 255)
+    )
     error, worse = (
         float((estimate(problem, prior, s).estimate - photo).square().mean())
         for s in (solver, twin)
@@ -134,7 +136,7 @@ def test_a_jpeg_estimate_is_nearer_than_the_file_at_any_quality(quality, prior, 
     error, before = (float((x - photo).square().mean()) for x in (result.estimate, problem.y))
     assert error < 0.95 * before
     assert result.check(prior)["estimate"].misfit == pytest.approx((0.0,), abs=1e-5)
-    strong = dataclasses.replace(solver, path=VE(2, 0.4, 0.2))  # the level of quality 5 for all
+    strong = dataclasses.replace(solver, schedule=VE(2, 0.4, 0.2))  # the level of quality 5 for all
     worse = float((estimate(problem, prior, strong).estimate - photo).square().mean())
     assert quality < 20 or worse > before
 

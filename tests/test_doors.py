@@ -496,7 +496,7 @@ def test_batch_1_equals_batch_4_to_the_bit(name: str, kind: torch.dtype, net: Pr
     cls = solvers.registry()[name]
     solver = cls().with_steps(2)
     if name not in ("ccdf", "snips"):  # whose steps are not those of any path
-        solver = dataclasses.replace(solver, path=Karras(2, 1.0, 0.1))
+        solver = dataclasses.replace(solver, schedule=Karras(2, 1.0, 0.1))
     try:
         want = solve(problem, prior, solver, samples=4, batch=4).samples
     except IncompatibleError:

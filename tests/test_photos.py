@@ -240,7 +240,7 @@ def test_a_hole_takes_a_longer_path_than_scattered_pixels() -> None:
     for A in (box, scattered):
         p = Problem(torch.zeros(1, 3, 32, 32), A, Gaussian(0.002), (3, 32, 32))
         assert has_hole(p) == (A is box)
-        paths.append(choose(TASKS["inpaint"], p)[0].path)
+        paths.append(choose(TASKS["inpaint"], p)[0].schedule)
     assert paths[0].sigma_max > paths[1].sigma_max and paths[0].steps > paths[1].steps
 
 

@@ -92,7 +92,11 @@ def test_snapshots_count_steps() -> None:
 def test_a_snapshot_of_another_run_is_refused() -> None:
     seen: list[Snapshot] = []
     solve(problem(), prior(), solver(), 3, batch=4, watch=seen.append)
-    for other, samples, batch in [(solver(), 3, 3), (DiffPIR(path=VP(9)), 3, 4), (solver(), 7, 4)]:
+    for other, samples, batch in [
+        (solver(), 3, 3),
+        (DiffPIR(schedule=VP(9)), 3, 4),
+        (solver(), 7, 4),
+    ]:
         with pytest.raises(InvdiffError, match="another run"):
             solve(problem(), prior(), other, samples, batch=batch, start=seen[-1])
 

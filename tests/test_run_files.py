@@ -158,9 +158,9 @@ def test_a_file_of_a_stranger_opens_nothing(run: Path, tmp_path: Path) -> None:
     sentence(lambda: repeated(run), "prior_options.device")
     rewritten(run, prior_options={})
     solver = json.loads((run / record.JSON_FILE).read_text())["solver"]
-    long = edited(solver, ("fields", "path", "fields", "steps"), 10**9)
+    long = edited(solver, ("fields", "schedule", "fields", "steps"), 10**9)
     rewritten(run, solver=long)
-    sentence(lambda: repeated(run), "solver.path.steps is 1000000000")
+    sentence(lambda: repeated(run), "solver.schedule.steps is 1000000000")
     deep: Any = 0
     for _ in range(200):
         deep = [deep]

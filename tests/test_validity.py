@@ -152,6 +152,6 @@ def test_solvers_of_pictures_with_holes(tmp_path: Path, alpha: np.ndarray) -> No
     cases = ((whole, "start", "one-call", 0.2), (holed, "drawn", "hqs", 5.0))
     for problem, data, best, top in cases:
         solver: Any = choose(task, problem)[0]
-        assert solver.data == data and solver.path.sigma_max == pytest.approx(top)
+        assert solver.data == data and solver.schedule.sigma_max == pytest.approx(top)
         made = estimator(task, problem)
         assert made is not None and made[0].name == best

@@ -26,7 +26,6 @@ def _homes(stub: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-# `Path` is a public name: nothing imported here may be called so
 _HOMES = _homes(pathlib.Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -13,7 +13,7 @@ from .core.schedules import VP as VP
 from .core.schedules import VPSDE as VPSDE
 from .core.schedules import Flow as Flow
 from .core.schedules import Karras as Karras
-from .core.schedules import Path as Path
+from .core.schedules import Schedule as Schedule
 from .core.schedules import Stairs as Stairs
 from .core.schedules import SubVP as SubVP
 from .noise import NOISELESS as NOISELESS

@@ -67,7 +67,7 @@ def check_solver(
     """Deterministic, row by row, resumable bit for bit, and without a change of what it is given.
 
     problem: that it can solve; without it block means of 8 x 8 pixels with noise of 0.05. prior:
-    without it a normal law. steps: of its path, to be quick.
+    without it a normal law. steps: of its schedule, to be quick.
     """
     name, solver = solver.name, solver.with_steps(steps)
     if problem is None:

@@ -51,5 +51,5 @@ def test_a_flag_needs_more_than_one_measurement_by_chance():
 
 def test_a_solver_that_sees_its_batch_is_found():
     t = trial(8, 2, 3)
-    assert mixed(DPS(path=VP(10)), t.problem, t.prior, 4) < 1e-9
-    assert mixed(BatchNorm(path=VP(10)), t.problem, t.prior, 4) > 0.1
+    assert mixed(DPS(schedule=VP(10)), t.problem, t.prior, 4) < 1e-9
+    assert mixed(BatchNorm(schedule=VP(10)), t.problem, t.prior, 4) > 0.1

@@ -36,9 +36,9 @@ def test_simulation_agrees_with_the_closed_form():
 
 def test_what_is_not_affine_is_simulated_and_what_ignores_y_is_far():
     """The negative twins of the closed form."""
-    norm = transfer(DPS(path=VP(10)))
+    norm = transfer(DPS(schedule=VP(10)))
     assert norm is not None and not norm.closed and norm.draws == DRAWS
-    plain = transfer(Unconditional(path=Karras(50, 80.0, 0.02)))
+    plain = transfer(Unconditional(schedule=Karras(50, 80.0, 0.02)))
     assert plain is not None and plain.closed
     assert float(plain.error[0]) > 10 and float(plain.error[-1]) < 0.1
     assert float(plain.coefficient.abs().max()) == 0

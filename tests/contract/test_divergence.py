@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from helpers import Dense, seeded
-from invdiff.core.schedules import VE, VP, Path
+from invdiff.core.schedules import VE, VP, Schedule
 from invdiff.noise import Gaussian
 from invdiff.operators import Identity, Inpaint
 from invdiff.operators.algebra import Linear
@@ -58,8 +58,8 @@ NOISY = measured(steep(), 10.0, 10.0)
 LOW = VE(STEPS, 3.0, 0.01)
 
 
-def made(name: str, knobs: dict, path: Path = VP(STEPS)) -> Solver:  # noqa: B008
-    return solver_class(name)(**knobs, path=path)
+def made(name: str, knobs: dict, schedule: Schedule = VP(STEPS)) -> Solver:  # noqa: B008
+    return solver_class(name)(**knobs, schedule=schedule)
 
 
 MOMENTS = {"centre": "moments", "iterations": 12}
@@ -94,24 +94,26 @@ CASES = [
 ids = [f"{name}-{list(knobs)[0]}-{advice}" for name, knobs, advice, *_ in CASES]
 
 
-@pytest.mark.parametrize(("name", "absurd", "advice", "cure", "problem", "path"), CASES, ids=ids)
-def test_an_absurd_knob_is_named(name, absurd, advice, cure, problem, path):
+@pytest.mark.parametrize(
+    ("name", "absurd", "advice", "cure", "problem", "schedule"), CASES, ids=ids
+)
+def test_an_absurd_knob_is_named(name, absurd, advice, cure, problem, schedule):
     prior = Denoiser(skewed if name in ("mcg", "mmps") or "centre" in absurd else gain)
     sentence = rf"^{re.escape(name)} (left|reached) .* at step \d+ of {STEPS}; try .*{advice}"
     with pytest.raises(DivergedError, match=sentence) as caught:
-        solve(problem, prior, made(name, absurd, path))
+        solve(problem, prior, made(name, absurd, schedule))
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
-    found = solve(problem, prior, made(name, {**absurd, **cure}, path)).samples
+    found = solve(problem, prior, made(name, {**absurd, **cure}, schedule)).samples
     assert torch.isfinite(found).all() and found.abs().max() < 1e3
 
 
 @pytest.mark.parametrize("name", ["score-mri", "score-medical-baseline"])
 def test_an_operator_that_stretches_is_named(name):
     """These step along A^T r, which is a step of length |A|^2: no knob of theirs mends that."""
-    path = VE(STEPS, 30.0, 0.01)
+    schedule = VE(STEPS, 30.0, 0.01)
     with pytest.raises(DivergedError, match=rf"{name} .* an operator scaled to a norm of 1"):
-        solve(HUGE, Denoiser(gain), made(name, {}, path))
-    assert solve(FLAT, Denoiser(gain), made(name, {}, path)).samples.abs().max() < 10
+        solve(HUGE, Denoiser(gain), made(name, {}, schedule))
+    assert solve(FLAT, Denoiser(gain), made(name, {}, schedule)).samples.abs().max() < 10
 
 
 @pytest.mark.parametrize("name", ["ddrm", "ddnm", "ddnm+", "ddrm-jpeg"])
@@ -126,9 +128,9 @@ def test_noise_that_was_not_declared_is_named(name):
 
 
 def test_a_wrapped_solver_names_its_own_knob():
-    base = solver_class("dps")(zeta=1e6, path=VP(STEPS))
+    base = solver_class("dps")(zeta=1e6, schedule=VP(STEPS))
     with pytest.raises(DivergedError, match=r"^ccdf .* at step \d+ of 26; try a smaller zeta"):
-        solve(FLAT, Denoiser(gain), solver_class("ccdf")(base, start=0.5, path=VP(STEPS)))
+        solve(FLAT, Denoiser(gain), solver_class("ccdf")(base, start=0.5, schedule=VP(STEPS)))
 
 
 def test_how_large_is_too_large_depends_on_the_range_of_images():
@@ -146,8 +148,8 @@ def test_how_large_is_too_large_depends_on_the_range_of_images():
 
 @pytest.mark.parametrize("name", registry())
 def test_the_advice_can_be_followed(name):
-    """It names a knob of the solver, or what else there is to choose: path, operator, noise."""
+    """It names a knob of the solver, or what else there is to choose: schedule, operator, noise."""
     solver = solver_class(name)()
     knobs = {*vars(solver), *vars(getattr(solver, "base", solver))}
     words = set(re.findall(r"\w+", solver.when_it_diverges))
-    assert words & (knobs | {"steps", "path", "operator", "noise"})
+    assert words & (knobs | {"steps", "schedule", "operator", "noise"})

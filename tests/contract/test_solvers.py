@@ -25,7 +25,7 @@ from covering import covering
 from helpers import exploding, noise_names, seeded, seeds
 from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, VP, Karras, Path, SubVP
+from invdiff.core.schedules import VE, VP, Karras, Schedule, SubVP
 from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.algebra.decoded import Autoencoder, decoded
@@ -114,62 +114,64 @@ def measurement(
 
 VARIANTS: dict[str, Solver] = {name: cls().with_steps(STEPS) for name, cls in registry().items()}
 VARIANTS |= {
-    "dps-l2sq": solver_class("dps")(loss="l2sq", path=VP(STEPS)),
-    "dps-gaussian": solver_class("dps")(loss="gaussian", zeta=0.003, path=VP(STEPS)),
-    "dps-likelihood": solver_class("dps")(loss="likelihood", zeta=0.003, path=VP(STEPS)),
-    "dps-poisson": solver_class("dps")(loss="poisson_diag", zeta=0.003, path=VP(STEPS)),
-    "dps-poisson-official": solver_class("dps")(loss="poisson_official", path=VP(STEPS)),
-    "dps-clip": solver_class("dps")(clip="value", path=VP(STEPS)),
-    "reddiff-official": solver_class("reddiff")(scaling="official", sigma0=0.1, path=VP(STEPS)),
-    "reddiff-guess": solver_class("reddiff")(init_from="guess", path=VP(STEPS)),
-    "reddiff-pinv": solver_class("reddiff")(init_from="pinv", path=VP(STEPS)),
-    "reddiff-prior": solver_class("reddiff")(init_from="prior", path=VP(STEPS)),
-    "diffpir-noisy": solver_class("diffpir")(final="noisy", clip="value", path=VP(STEPS)),
-    "dds-clean": solver_class("dds")(end="clean", path=VP(STEPS)),
+    "dps-l2sq": solver_class("dps")(loss="l2sq", schedule=VP(STEPS)),
+    "dps-gaussian": solver_class("dps")(loss="gaussian", zeta=0.003, schedule=VP(STEPS)),
+    "dps-likelihood": solver_class("dps")(loss="likelihood", zeta=0.003, schedule=VP(STEPS)),
+    "dps-poisson": solver_class("dps")(loss="poisson_diag", zeta=0.003, schedule=VP(STEPS)),
+    "dps-poisson-official": solver_class("dps")(loss="poisson_official", schedule=VP(STEPS)),
+    "dps-clip": solver_class("dps")(clip="value", schedule=VP(STEPS)),
+    "reddiff-official": solver_class("reddiff")(scaling="official", sigma0=0.1, schedule=VP(STEPS)),
+    "reddiff-guess": solver_class("reddiff")(init_from="guess", schedule=VP(STEPS)),
+    "reddiff-pinv": solver_class("reddiff")(init_from="pinv", schedule=VP(STEPS)),
+    "reddiff-prior": solver_class("reddiff")(init_from="prior", schedule=VP(STEPS)),
+    "diffpir-noisy": solver_class("diffpir")(final="noisy", clip="value", schedule=VP(STEPS)),
+    "dds-clean": solver_class("dds")(end="clean", schedule=VP(STEPS)),
     "latino-misfit": solver_class("latino")(unit="misfit").with_steps(STEPS),
     "score-mri-reversed": solver_class("score-mri")(
-        order="predictor-first", parts="apart", path=VE(STEPS, 20.0, 0.02)
+        order="predictor-first", parts="apart", schedule=VE(STEPS, 20.0, 0.02)
     ),
-    "diffpir-denoised": solver_class("diffpir")(final="denoised", path=VP(STEPS)),
-    "spectral-isotropic": solver_class("spectral-ancestral")("isotropic", path=VP(STEPS)),
-    "hqs-data": solver_class("hqs")(final="data", path=VE(STEPS, 0.4, 0.02)),
-    "mmps-drawn": solver_class("mmps")(draw=True, path=Karras(STEPS)),
-    "mmps-weights": solver_class("mmps")(weights=True, path=Karras(STEPS)),
-    "pigdm-paper": solver_class("pigdm")(guidance="paper", path=VP(STEPS)),
-    "pigdm-cut": solver_class("pigdm")(reach=0.1, path=VP(STEPS)),
-    "pigdm-weights": solver_class("pigdm")(weights=True, path=VP(STEPS)),
-    "mmps-deterministic": solver_class("mmps")(eta_ddim=0.0, path=Karras(STEPS)),
-    "ddrm-jpeg-linear": solver_class("ddrm-jpeg")(mix="linear", eta_prop=0.5, path=VP(STEPS)),
-    "vdm-replaced": solver_class("vdm")(replace_known=True, delta=0.1, gamma=0.3, path=VP(STEPS)),
-    "vdm-noise-aware": solver_class("vdm")(noise_aware=True, clip=True, path=VP(STEPS)),
-    "pyramid-small": solver_class("pyramid")(smallest=1, scales=2, t0=1.0, path=VP(STEPS)),
-    "pyramid-overwrite": solver_class("pyramid")(data="overwrite", smallest=1, path=VP(STEPS)),
+    "diffpir-denoised": solver_class("diffpir")(final="denoised", schedule=VP(STEPS)),
+    "spectral-isotropic": solver_class("spectral-ancestral")("isotropic", schedule=VP(STEPS)),
+    "hqs-data": solver_class("hqs")(final="data", schedule=VE(STEPS, 0.4, 0.02)),
+    "mmps-drawn": solver_class("mmps")(draw=True, schedule=Karras(STEPS)),
+    "mmps-weights": solver_class("mmps")(weights=True, schedule=Karras(STEPS)),
+    "pigdm-paper": solver_class("pigdm")(guidance="paper", schedule=VP(STEPS)),
+    "pigdm-cut": solver_class("pigdm")(reach=0.1, schedule=VP(STEPS)),
+    "pigdm-weights": solver_class("pigdm")(weights=True, schedule=VP(STEPS)),
+    "mmps-deterministic": solver_class("mmps")(eta_ddim=0.0, schedule=Karras(STEPS)),
+    "ddrm-jpeg-linear": solver_class("ddrm-jpeg")(mix="linear", eta_prop=0.5, schedule=VP(STEPS)),
+    "vdm-replaced": solver_class("vdm")(
+        replace_known=True, delta=0.1, gamma=0.3, schedule=VP(STEPS)
+    ),
+    "vdm-noise-aware": solver_class("vdm")(noise_aware=True, clip=True, schedule=VP(STEPS)),
+    "pyramid-small": solver_class("pyramid")(smallest=1, scales=2, t0=1.0, schedule=VP(STEPS)),
+    "pyramid-overwrite": solver_class("pyramid")(data="overwrite", smallest=1, schedule=VP(STEPS)),
     "csgm-matched": solver_class("csgm")(
-        likelihood="matched", final="denoised", path=VE(STEPS, 1.2, 0.1)
+        likelihood="matched", final="denoised", schedule=VE(STEPS, 1.2, 0.1)
     ),
     "score-mri-hybrid": solver_class("score-mri")(
-        noised=True, final="noisy", hybrid_every=2, path=VE(STEPS, 20.0, 0.02)
+        noised=True, final="noisy", hybrid_every=2, schedule=VE(STEPS, 20.0, 0.02)
     ),
-    "score-prior": solver_class("score-prior")(draws=4, times=2, flow_steps=2, path=VP(STEPS)),
+    "score-prior": solver_class("score-prior")(draws=4, times=2, flow_steps=2, schedule=VP(STEPS)),
     "score-prior-exact": solver_class("score-prior")(
-        prior_term="exact", family="gaussian", draws=3, ode_steps=2, probes=1, path=VP(STEPS)
+        prior_term="exact", family="gaussian", draws=3, ode_steps=2, probes=1, schedule=VP(STEPS)
     ),
-    "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, path=VP(STEPS)),
-    "tds-moments": solver_class("tds")(2, twist="moments", path=Karras(STEPS, 10.0)),
-    "tds-frozen": solver_class("tds")(twist="frozen", weights=True, path=VP(STEPS)),
-    "ddsmc-weights": solver_class("ddsmc")(weights=True, eta=0.5, path=VP(STEPS)),
-    "mcgdiff-weights": solver_class("mcgdiff")(2, weights=True, path=Karras(STEPS)),
-    "pnp-dm-rounds": solver_class("pnp-dm")(2, path=VE(STEPS, 3.0, 0.1)),
-    "daps-langevin": solver_class("daps")("langevin", langevin_steps=3, path=Karras(STEPS)),
-    "daps-tweedie": solver_class("daps")(centre="tweedie", tau="official", path=VP(STEPS)),
-    "daps-moments": solver_class("daps")(centre="moments", path=Karras(STEPS)),
-    "ilvr-pinv": solver_class("ilvr")(up="pinv", range_t=1, path=VP(STEPS)),
-    "snips-denoised": solver_class("snips")(K=2, final="denoised", path=VE(STEPS, 5.0, 0.05)),
+    "replacement-vp": solver_class("replacement")(corrector_steps=2, lam=0.5, schedule=VP(STEPS)),
+    "tds-moments": solver_class("tds")(2, twist="moments", schedule=Karras(STEPS, 10.0)),
+    "tds-frozen": solver_class("tds")(twist="frozen", weights=True, schedule=VP(STEPS)),
+    "ddsmc-weights": solver_class("ddsmc")(weights=True, eta=0.5, schedule=VP(STEPS)),
+    "mcgdiff-weights": solver_class("mcgdiff")(2, weights=True, schedule=Karras(STEPS)),
+    "pnp-dm-rounds": solver_class("pnp-dm")(2, schedule=VE(STEPS, 3.0, 0.1)),
+    "daps-langevin": solver_class("daps")("langevin", langevin_steps=3, schedule=Karras(STEPS)),
+    "daps-tweedie": solver_class("daps")(centre="tweedie", tau="official", schedule=VP(STEPS)),
+    "daps-moments": solver_class("daps")(centre="moments", schedule=Karras(STEPS)),
+    "ilvr-pinv": solver_class("ilvr")(up="pinv", range_t=1, schedule=VP(STEPS)),
+    "snips-denoised": solver_class("snips")(K=2, final="denoised", schedule=VE(STEPS, 5.0, 0.05)),
     "resample-often": solver_class("resample")(
-        every=1, iterations=3, image_iterations=3, zeta=0.1, path=VP(STEPS)
+        every=1, iterations=3, image_iterations=3, zeta=0.1, schedule=VP(STEPS)
     ),
     "ccdf-ddrm": solver_class("ccdf")(
-        solver_class("ddrm")(path=VP(6)), sigma=2.0, guess="transpose"
+        solver_class("ddrm")(schedule=VP(6)), sigma=2.0, guess="transpose"
     ).with_steps(STEPS),
 }
 
@@ -622,7 +624,7 @@ def test_the_proxies_catch_a_solver_that_hides_a_need(variant, hidden):
 # ---- weight 0 is the plain sampler
 
 
-PATHS = [VP(6), VP(6, spacing="trailing"), VE(6, 50.0, 0.02)]
+SCHEDULES = [VP(6), VP(6, spacing="trailing"), VE(6, 50.0, 0.02)]
 WEIGHTLESS = [
     ("replacement", {"lam": 0.0, "corrector_steps": 0}, 1.0),  # its predictor is ancestral
     *[
@@ -642,20 +644,20 @@ WEIGHTLESS = [
 
 
 @functools.cache
-def plain_run(eta: float, path: Path, name: str) -> tuple[list[State], Tensor]:
-    plain = solver_class("unconditional")(eta_ddim=eta, path=path)
+def plain_run(eta: float, schedule: Schedule, name: str) -> tuple[list[State], Tensor]:
+    plain = solver_class("unconditional")(eta_ddim=eta, schedule=schedule)
     return run(measurement(name), PRIOR, plain, seeds(MEASUREMENTS))
 
 
 @pytest.mark.parametrize("operator", ["inpaint", "bicubic", "blur-reflect"])
-@pytest.mark.parametrize("path", PATHS, ids=["leading", "trailing", "ve"])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["leading", "trailing", "ve"])
 @pytest.mark.parametrize(("name", "knobs", "eta"), WEIGHTLESS, ids=str)
-def test_weight_0_is_the_plain_sampler(name, knobs, eta, path, operator):
+def test_weight_0_is_the_plain_sampler(name, knobs, eta, schedule, operator):
     """Bit for bit, every state, the start included."""
-    solver = solver_class(name)(**knobs, path=path)
+    solver = solver_class(name)(**knobs, schedule=schedule)
     operator = home(solver, operator)
     ours, samples = run(measurement(operator), PRIOR, solver, seeds(MEASUREMENTS))
-    theirs, expected = plain_run(eta, path, operator)
+    theirs, expected = plain_run(eta, schedule, operator)
     assert torch.equal(samples, expected)
     assert all(same_state(a, b) for a, b in zip(ours, theirs, strict=True))
 
@@ -702,7 +704,7 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, path, operator):
 )
 def test_costs_are_as_published(name, knobs, nfe, vjps):
     """Evaluations of the prior and vector-Jacobian products, per step and image."""
-    solver = solver_class(name)(**knobs, path=VP(5))
+    solver = solver_class(name)(**knobs, schedule=VP(5))
     sigma = 0.0 if solver.always_needs(Need.NOISELESS) else 0.1
     for batch in (None, 1):
         problem = measurement(home(solver, "bicubic"), sigma)
@@ -713,7 +715,7 @@ def test_costs_are_as_published(name, knobs, nfe, vjps):
 def test_mmps_stops_once_its_system_is_solved():
     """With V and A multiples of the identity, the first iteration solves it, up to round-off."""
     linear = Denoiser(lambda x, sigma: x / (1 + sigma**2))
-    solver = solver_class("mmps")(iterations=30, path=VP(5))
+    solver = solver_class("mmps")(iterations=30, schedule=VP(5))
     result = solve(measurement("identity"), linear, solver)
     assert result.vjps <= 5 * (2 + 2)
 
@@ -765,7 +767,7 @@ def test_dps_refuses_a_prior_without_gradients():
 
 
 def test_the_likelihood_loss_of_dps_refuses_a_noiseless_measurement():
-    solver = solver_class("dps")(loss="gaussian", path=VP(STEPS))
+    solver = solver_class("dps")(loss="gaussian", schedule=VP(STEPS))
     with pytest.raises(IncompatibleError, match="a noise level above 0"):
         solve(measurement("pool", 0.0), Denoiser(refuse), solver)
     assert not solver_class("dps")().always_needs(Need.NOISY)
@@ -793,7 +795,7 @@ def test_whatever_is_missing_is_said_before_the_prior_is_called():
 @pytest.mark.parametrize("operator", ["identity", "inpaint", "pool", "blur-circular", "grey"])
 def test_a_noiseless_measurement_is_no_division_by_zero(name, operator):
     """Those that are not only for noiseless data solve these too, and stay finite and sane."""
-    solver = solver_class(name)(path=VP(8))
+    solver = solver_class(name)(schedule=VP(8))
     problem = measurement(operator, 0.0)
     assert problem.noise == NOISELESS
     samples = solve(problem, PRIOR, solver, samples=2).samples
@@ -807,7 +809,7 @@ def test_a_noiseless_measurement_is_no_division_by_zero(name, operator):
 def test_a_prior_that_fails_is_noticed_at_once(variant):
     """A NaN from the network at the third step is reported there, and the prior is named."""
     solver, problem = setting(variant, home(VARIANTS[variant], "pool"))
-    solver = dataclasses.replace(solver, path=VP(6)).with_steps(6)
+    solver = dataclasses.replace(solver, schedule=VP(6)).with_steps(6)
     calls, before = [0], []  # evaluations so far, and when each state was there
 
     def counts(x: Tensor, sigma: float) -> Tensor:
@@ -826,7 +828,7 @@ def test_a_prior_that_fails_is_noticed_at_once(variant):
     assert calls[0] == before[2] + 1
 
 
-# ---- frames, paths
+# ---- frames, schedules
 
 
 FRAMELESS = {
@@ -852,18 +854,18 @@ FRAMELESS = {
 }
 
 
-@pytest.mark.parametrize("path", [VP(8), SubVP(8)], ids=["vp", "sub-vp"])
+@pytest.mark.parametrize("schedule", [VP(8), SubVP(8)], ids=["vp", "sub-vp"])
 @pytest.mark.parametrize("operator", ["inpaint", "bicubic", "blur-circular", "grey"])
 @pytest.mark.parametrize("name", FRAMELESS)
-def test_preserving_and_exploding_runs_agree(name, operator, path):
+def test_preserving_and_exploding_runs_agree(name, operator, schedule):
     """u = x / a: the same levels s / a and the same noise give the same run, to round-off. On the
-    sub-VP path, a^2 + s^2 is not 1.
+    sub-VP schedule, a^2 + s^2 is not 1.
 
     DPS is absent: its step zeta is in the frame's units. So is the corrector of replacement: the
     paper's step size differs by 1 - beta between the frames. The state of RED-diff is an image.
     """
-    solver = solver_class(name)(**FRAMELESS[name], path=path)
-    other = dataclasses.replace(solver, path=exploding(path))
+    solver = solver_class(name)(**FRAMELESS[name], schedule=schedule)
+    other = dataclasses.replace(solver, schedule=exploding(schedule))
     problem = measurement(operator, sigma_for(solver))
     ours, _ = run(problem, PRIOR, solver, seeds(MEASUREMENTS))
     theirs, _ = run(problem, PRIOR, other, seeds(MEASUREMENTS))
@@ -874,8 +876,8 @@ def test_preserving_and_exploding_runs_agree(name, operator, path):
 
 def test_dps_does_depend_on_the_frame():
     """Negative twin of the test above."""
-    solver = solver_class("dps")(path=VP(8))
-    other = dataclasses.replace(solver, path=exploding(VP(8)))
+    solver = solver_class("dps")(schedule=VP(8))
+    other = dataclasses.replace(solver, schedule=exploding(VP(8)))
     problem = measurement("bicubic")
     a, b = (run(problem, PRIOR, s, seeds(MEASUREMENTS))[1] for s in (solver, other))
     assert (a - b).abs().max() > 1e-2
@@ -886,7 +888,7 @@ def test_with_steps_changes_the_number_of_steps_alone(variant):
     solver = VARIANTS[variant]
     more = solver.with_steps(11)
     assert more.num_steps == 11 and solver.num_steps == STEPS
-    assert dataclasses.replace(more, path=solver.path) == solver
+    assert dataclasses.replace(more, schedule=solver.schedule) == solver
 
 
 def test_a_counted_prior_is_the_prior():

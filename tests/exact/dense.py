@@ -20,7 +20,7 @@ import torch
 
 from helpers import Dense, exploding, seeds, states
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, VP, Path
+from invdiff.core.schedules import VE, VP, Schedule
 from invdiff.noise import Gaussian
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
 from invdiff.problem import Problem
@@ -96,7 +96,7 @@ LIBRARY_PRIOR = GaussianPrior(
 
 @dataclass(frozen=True)
 class Task:
-    """One measurement y = A x0 + sigma_y n, its noise draws z(step, role), and its path.
+    """One measurement y = A x0 + sigma_y n, its noise draws z(step, role), and its schedule.
 
     z takes a shape too, for draws that are not images."""
 
@@ -255,7 +255,7 @@ def of_clouds(name: str):
     return register
 
 
-def compare_clouds(name, knobs, matrix, sigma_y, path: Path, n=5, library_knobs=None):
+def compare_clouds(name, knobs, matrix, sigma_y, schedule: Schedule, n=5, library_knobs=None):
     """(x, log weights) of the library's samples and of the transcription's: two clouds of n, of
     measurements whose rows take turns."""
     A = MATRICES[matrix]
@@ -265,11 +265,11 @@ def compare_clouds(name, knobs, matrix, sigma_y, path: Path, n=5, library_knobs=
     problem = Problem(torch.tensor(np.tile(y, (n, 1))), operator, Gaussian(sigma_y), SHAPE)
     knobs = {"particles": n, **knobs}
     own = knobs if library_knobs is None else {"particles": n, **library_knobs}
-    solver, rng = registry()[name](**own, path=path), Rng.of(seeds(2 * n))
+    solver, rng = registry()[name](**own, schedule=schedule), Rng.of(seeds(2 * n))
     end = states(solver, problem, LIBRARY_PRIOR, rng)[-1]
     x, got = end.x.flatten(1).numpy(), end.extra.get("log_weight")
     weights, want, lw = np.zeros(2 * n) if got is None else got.numpy(), 0 * x, np.zeros(2 * n)
-    levels = [(level.a, level.s) for level in path.levels()]
+    levels = [(level.a, level.s) for level in schedule.levels()]
     for k in (0, 1):
         rows = range(k, 2 * n, 2)
 
@@ -304,14 +304,16 @@ def assert_clouds_agree(*args, **kwargs):
 # ---- the comparison
 
 
-def compare(name, knobs, matrix, sigma_y, path: Path, library_knobs=None):
+def compare(name, knobs, matrix, sigma_y, schedule: Schedule, library_knobs=None):
     """(library's samples, transcription's samples), both (ROWS, D), on the same noise."""
     A = MATRICES[matrix]
     truth = PRIOR.mu + random_matrix(ROWS, D, 6) @ np.linalg.cholesky(PRIOR.Sigma).T
     y = truth @ A.T + sigma_y * random_matrix(ROWS, len(A), 7)
     operator = Dense(torch.tensor(A), SHAPE)
     problem = Problem(torch.tensor(y), operator, Gaussian(sigma_y), SHAPE)
-    solver = registry()[name](**(knobs if library_knobs is None else library_knobs), path=path)
+    solver = registry()[name](
+        **(knobs if library_knobs is None else library_knobs), schedule=schedule
+    )
     rng = Rng.of(SEEDS)
     got = states(solver, problem, LIBRARY_PRIOR, rng)[-1].x.flatten(1).numpy()
 
@@ -320,7 +322,7 @@ def compare(name, knobs, matrix, sigma_y, path: Path, library_knobs=None):
             like = torch.empty(1, *shape, dtype=torch.float64)
             return rng.rows([row]).at(step).normal(like, role).numpy().ravel()
 
-        levels = [(level.a, level.s) for level in path.levels()]
+        levels = [(level.a, level.s) for level in schedule.levels()]
         return TRANSCRIPTIONS[name](Task(A, y[row], sigma_y, z, levels), **knobs)
 
     return got, np.stack([one(row) for row in range(ROWS)])
@@ -332,7 +334,7 @@ def assert_agrees(*args, **kwargs):
     np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
 
 
-VP_PATH = VP(STEPS)
-PATHS = {"vp": VP_PATH, "ve": VE(STEPS, 20.0, 0.02), "vp-as-ve": exploding(VP_PATH)}
-on_paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+VP_SCHEDULE = VP(STEPS)
+SCHEDULES = {"vp": VP_SCHEDULE, "ve": VE(STEPS, 20.0, 0.02), "vp-as-ve": exploding(VP_SCHEDULE)}
+on_schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 on_matrices = pytest.mark.parametrize("matrix", ["wide", "tall"])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from helpers import Dense, states
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import Path
+from invdiff.core.schedules import Schedule
 from invdiff.noise import Gaussian
 from invdiff.operators.algebra import Operator
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
@@ -86,13 +86,15 @@ class LatentTask(Task):
         return DOWN * self.slope(x)
 
 
-def compare(name, knobs, matrix, sigma_y, path: Path, straight, library_knobs=None):
+def compare(name, knobs, matrix, sigma_y, schedule: Schedule, straight, library_knobs=None):
     """(library's last state, transcription's), both (ROWS, Z), on the same noise."""
     A, prior = MATRICES[matrix], latent_prior(straight)
     truth = UP @ (MU[:, None] + ROOT @ random_matrix(Z, ROWS, 15))
     y = truth.T @ A.T + sigma_y * random_matrix(ROWS, len(A), 7)
     problem = Problem(torch.tensor(y), Dense(torch.tensor(A), SHAPE), Gaussian(sigma_y), SHAPE)
-    solver = registry()[name](**(knobs if library_knobs is None else library_knobs), path=path)
+    solver = registry()[name](
+        **(knobs if library_knobs is None else library_knobs), schedule=schedule
+    )
     rng = Rng.of(SEEDS)
     found = states(solver, in_latent_space(problem, prior), prior, rng)
     got = solver.finish(found[-1], in_latent_space(problem, prior), prior, rng)
@@ -102,7 +104,7 @@ def compare(name, knobs, matrix, sigma_y, path: Path, straight, library_knobs=No
             like = torch.empty(1, *Z_SHAPE, dtype=torch.float64)
             return rng.rows([row]).at(step).normal(like, role).numpy().ravel()
 
-        levels = [(level.a, level.s) for level in path.levels()]
+        levels = [(level.a, level.s) for level in schedule.levels()]
         return TRANSCRIPTIONS[name](LatentTask(A, y[row], sigma_y, z, levels, straight), **knobs)
 
     return got.flatten(1).numpy(), np.stack([one(row) for row in range(ROWS)])

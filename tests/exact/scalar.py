@@ -94,8 +94,8 @@ def final(solver: Solver, gain: float) -> Moments:
 # x = m y/s + ..., with variance V given y. Denoiser: x0 = d x, d = a / (a^2 + s^2).
 
 
-def pairs(path: VP | VE) -> list[tuple[Level, Level]]:
-    levels = path.levels()
+def pairs(schedule: VP | VE) -> list[tuple[Level, Level]]:
+    levels = schedule.levels()
     return list(zip(levels[:-1], levels[1:], strict=True))
 
 
@@ -124,6 +124,8 @@ def assert_follows(solver, gain, sigma_y, recursion):
         assert got.variance == pytest.approx(want.variance, rel=1e-8, abs=1e-8)
 
 
-PATHS = [VP(50), VP(50, spacing="trailing"), VE(50, 30.0, 0.01), exploding(VP(50))]
-each_path = pytest.mark.parametrize("path", PATHS, ids=["leading", "trailing", "ve", "vp-as-ve"])
+SCHEDULES = [VP(50), VP(50, spacing="trailing"), VE(50, 30.0, 0.01), exploding(VP(50))]
+each_schedule = pytest.mark.parametrize(
+    "schedule", SCHEDULES, ids=["leading", "trailing", "ve", "vp-as-ve"]
+)
 each_gain = pytest.mark.parametrize("gain", GAINS)

@@ -11,14 +11,14 @@ from dense import (
     LIBRARY_PRIOR,
     MATRICES,
     PRIOR,
-    VP_PATH,
+    VP_SCHEDULE,
     D,
     Task,
     ancestral,
     assert_agrees,
     compare,
     on_matrices,
-    on_paths,
+    on_schedules,
     transcription,
 )  # fmt: skip
 from scalar import Moments, assert_follows, each_gain, pairs, shrink
@@ -83,7 +83,7 @@ def library(knobs):
     return {**knobs, "base": BASES[knobs.get("base", "replacement")]}
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize(
     "knobs",
@@ -95,28 +95,28 @@ def library(knobs):
     ],
     ids=str,
 )
-def test_transcription(path, matrix, knobs):
-    assert_agrees("ccdf", knobs, matrix, 0.0, path, library_knobs=library(knobs))
+def test_transcription(schedule, matrix, knobs):
+    assert_agrees("ccdf", knobs, matrix, 0.0, schedule, library_knobs=library(knobs))
 
 
 def test_transcription_of_the_transposed_guess():
     """`wide`, whose norm the power iteration finds to round-off."""
     knobs = {"start": 0.6, "guess": "transpose"}
-    assert_agrees("ccdf", knobs, "wide", 0.0, VP_PATH, library_knobs=library(knobs))
+    assert_agrees("ccdf", knobs, "wide", 0.0, VP_SCHEDULE, library_knobs=library(knobs))
 
 
 @pytest.mark.parametrize("wrong", [{"start": 0.9}, {"guess": "transpose"}, {"sigma": 9.0}])
 def test_a_wrong_knob_is_seen(wrong):
-    got, want = compare("ccdf", wrong, "wide", 0.0, VP_PATH, library_knobs=library({}))
+    got, want = compare("ccdf", wrong, "wide", 0.0, VP_SCHEDULE, library_knobs=library({}))
     assert np.abs(got - want).max() > 1e-4
 
 
 # ---- mean and variance on a scalar normal prior
 
 
-def recursion(path, gain, start):
-    """From a y/s + s z at level `start` of the path, ancestral steps with overwrites."""
-    moves = pairs(path)[start:]
+def recursion(schedule, gain, start):
+    """From a y/s + s z at level `start` of the schedule, ancestral steps with overwrites."""
+    moves = pairs(schedule)[start:]
     top = moves[0][0]
     m, V = (top.a if gain else 0.0), top.s**2
     for t, u in moves:
@@ -132,15 +132,15 @@ def recursion(path, gain, start):
 @pytest.mark.parametrize("base", [PLAIN, Unconditional()], ids=["replacement", "unconditional"])
 def test_moments(gain, base):
     """SDEdit, which has no data step, forgets the guess slowly; the first state is the jump."""
-    path = VP(50, spacing="trailing")
-    solver = CCDF(base, start=0.4, path=path)
+    schedule = VP(50, spacing="trailing")
+    solver = CCDF(base, start=0.4, schedule=schedule)
     assert solver.num_steps == 20
     if base is PLAIN:
-        assert_follows(solver, gain, 0.0, recursion(path, gain, 30))
+        assert_follows(solver, gain, 0.0, recursion(schedule, gain, 30))
     else:
-        blind = list(recursion(path, 0.0, 30))
-        coefficient, expected = path.levels()[30].a, []
-        for (t, u), moments in zip(pairs(path)[30:], blind, strict=True):
+        blind = list(recursion(schedule, 0.0, 30))
+        coefficient, expected = schedule.levels()[30].a, []
+        for (t, u), moments in zip(pairs(schedule)[30:], blind, strict=True):
             p, q, _ = bridge(t, u)
             coefficient *= p * shrink(t) + q
             expected.append(Moments(coefficient if gain else 0.0, moments.variance))
@@ -155,11 +155,11 @@ def test_moments(gain, base):
 def test_two_guesses_approach_each_other_by_the_affine_recursion(base, start):
     """The same noise, two guesses: their difference e obeys e' = (I - A^+ A) M e, M the linear part
     of an ancestral step with a normal prior, from e = a (x_init - x_init'); |e| <= prod |M| |e|."""
-    A, path = MATRICES["wide"], VP(40, spacing="trailing")
+    A, schedule = MATRICES["wide"], VP(40, spacing="trailing")
     operator = Dense(torch.tensor(A), (1, 4, 4))
     problem = Problem(seeded(2, 7, seed=3), operator, NOISELESS, (1, 4, 4))
     solvers = [
-        CCDF(ILVR() if base == "ilvr" else BASES[base], start=start, guess=guess, path=path)
+        CCDF(ILVR() if base == "ilvr" else BASES[base], start=start, guess=guess, schedule=schedule)
         for guess in ("pinv", "transpose")
     ]
     runs = [states(s, problem, LIBRARY_PRIOR, Rng.of(seeds(2))) for s in solvers]
@@ -197,28 +197,30 @@ def test_levels_of_the_schedule(t0, a, s):
 def test_a_fraction_means_the_same_noise_on_every_path():
     """It is a fraction of the variance-preserving schedule, wherever the base travels."""
     target = CCDF(start=0.2).levels[0].sigma
-    for path in (VE(200, 348.0, 0.01), Karras(200), exploding(VP(200)), VP(200)):
-        levels = [level.sigma for level in path.levels()[:-1]]
-        top = CCDF(PLAIN, start=0.2, path=path).levels[0].sigma
+    for schedule in (VE(200, 348.0, 0.01), Karras(200), exploding(VP(200)), VP(200)):
+        levels = [level.sigma for level in schedule.levels()[:-1]]
+        top = CCDF(PLAIN, start=0.2, schedule=schedule).levels[0].sigma
         assert abs(np.log(top / target)) == min(abs(np.log(v / target)) for v in levels)
-    assert CCDF(PLAIN, sigma=1.0, path=VE(200)).levels[0].sigma == pytest.approx(1.0, rel=0.03)
+    assert CCDF(PLAIN, sigma=1.0, schedule=VE(200)).levels[0].sigma == pytest.approx(1.0, rel=0.03)
 
 
 def test_the_base_keeps_its_path_unless_one_is_given():
     own, other = Karras(30, 5.0, 0.02), VP(40)
-    assert CCDF(DDRM(path=own)).path == CCDF(DDRM(path=own)).base.path == own
-    assert CCDF(DDRM(path=own), path=other).base.path == other
-    assert CCDF().path == SCHEDULE and CCDF().num_steps == 200
+    assert CCDF(DDRM(schedule=own)).schedule == CCDF(DDRM(schedule=own)).base.schedule == own
+    assert CCDF(DDRM(schedule=own), schedule=other).base.schedule == other
+    assert CCDF().schedule == SCHEDULE and CCDF().num_steps == 200
 
 
-@pytest.mark.parametrize("path", [VP(100), VP(100, spacing="trailing"), VE(50), Karras(50)])
+@pytest.mark.parametrize("schedule", [VP(100), VP(100, spacing="trailing"), VE(50), Karras(50)])
 @pytest.mark.parametrize("start", [0.1, 0.2, 0.9])
-def test_with_steps_refines_the_path(path, start):
-    solver = CCDF(PLAIN, start=start, path=path)
+def test_with_steps_refines_the_path(schedule, start):
+    solver = CCDF(PLAIN, start=start, schedule=schedule)
     for n in (1, 2, 9, 33):
         more = solver.with_steps(n)
-        assert more.num_steps == n and more.base == dataclasses.replace(PLAIN, path=more.path)
-        assert dataclasses.replace(more, path=path) == solver
+        assert more.num_steps == n and more.base == dataclasses.replace(
+            PLAIN, schedule=more.schedule
+        )
+        assert dataclasses.replace(more, schedule=schedule) == solver
 
 
 def test_too_many_steps_are_refused():
@@ -272,10 +274,12 @@ def test_it_passes_on_what_the_base_is():
     y, A = torch.zeros(1, 1, 2, 2), Bicubic(2, (4, 4))
     noiseless = Problem(y, A, NOISELESS, (1, 4, 4))
     with pytest.raises(IncompatibleError, match="a noise level above 0"):
-        solve(noiseless, ELEMENTWISE, CCDF(DPS(loss="gaussian", path=VP(5))))
+        solve(noiseless, ELEMENTWISE, CCDF(DPS(loss="gaussian", schedule=VP(5))))
 
 
-@pytest.mark.parametrize("base", [DDRM(path=Karras(20)), SNIPS(path=VE(30)), ILVR(up="pinv")])
+@pytest.mark.parametrize(
+    "base", [DDRM(schedule=Karras(20)), SNIPS(schedule=VE(30)), ILVR(up="pinv")]
+)
 def test_a_saved_run_is_repeated(base):
     """run.json holds the base and its knobs."""
     solver = CCDF(base, start=0.3, guess="transpose").with_steps(4)
@@ -290,7 +294,7 @@ def test_a_saved_run_is_repeated(base):
 def test_cost():
     """t0 N steps of the base, and none for the jump."""
     for base, each, vjps in ((PLAIN, 1, 0), (Replacement(), 2, 0), (DPS(), 1, 1)):
-        solver = CCDF(base, start=0.2, path=VP(100, spacing="trailing"))
+        solver = CCDF(base, start=0.2, schedule=VP(100, spacing="trailing"))
         result = solve(problem_for(base), ELEMENTWISE, solver)
         assert (result.nfe, result.vjps) == (20 * each, 20 * vjps)
 
@@ -310,7 +314,7 @@ def test_a_better_guess_needs_a_shorter_way():
                 def _guess(self, problem, like, guess=guess):
                     return guess
 
-            solver = Guessing(PLAIN, start=start, path=VP(50, spacing="trailing"))
+            solver = Guessing(PLAIN, start=start, schedule=VP(50, spacing="trailing"))
             x = states(solver, problem, LIBRARY_PRIOR, keys)[-1].x
             errors[quality, start] = (x - truth).flatten(1).square().mean(1)
 

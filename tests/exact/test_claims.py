@@ -75,32 +75,32 @@ def error(solver: Replacement, sigma_y: float = 0.0) -> float:
     return float(max((mean - gain).abs().max(), (covariance - exact).abs().max()))
 
 
-PATHS = {"ve": lambda n: VE(n, 20.0, 0.01), "vp": lambda n: VP(n, spacing="trailing")}
-on_paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+SCHEDULES = {"ve": lambda n: VE(n, 20.0, 0.01), "vp": lambda n: VP(n, spacing="trailing")}
+on_schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 
 
-def errors(path, M, sigma_y=0.0, budgets=(50, 200, 800)):
+def errors(schedule, M, sigma_y=0.0, budgets=(50, 200, 800)):
     """With a larger and larger number of steps; annealed, to stay affine in the noise."""
-    solvers = [Replacement(0.3, M, corrector="annealed", path=path(n)) for n in budgets]
+    solvers = [Replacement(0.3, M, corrector="annealed", schedule=schedule(n)) for n in budgets]
     return [error(solver, sigma_y) for solver in solvers]
 
 
-@on_paths
-def test_with_a_corrector_replacement_approaches_the_posterior(path):
+@on_schedules
+def test_with_a_corrector_replacement_approaches_the_posterior(schedule):
     """Each level is visited for longer as steps grow, and the last ones hold y almost exactly."""
-    once = errors(path, 1)
+    once = errors(schedule, 1)
     assert once[1] < 0.6 * once[0] and once[2] < 0.6 * once[1]
-    assert errors(path, 3, budgets=(200,))[0] < 0.6 * once[1]
+    assert errors(schedule, 3, budgets=(200,))[0] < 0.6 * once[1]
 
 
-@on_paths
-def test_without_a_corrector_it_does_not(path):
+@on_schedules
+def test_without_a_corrector_it_does_not(schedule):
     """Negative twin: why its claim depends on a knob, and replacement alone is `heuristic`."""
-    found = errors(path, 0)
+    found = errors(schedule, 0)
     assert found[2] > 0.9 * found[0] > 0.25
 
 
 def test_with_noise_in_y_it_does_not():
     """The measured pixel is y, whatever its noise: the error of its mean is 1 - 1 / (1 + 0.25)."""
     floor = 1 - 1 / (1 + 0.5**2)
-    assert min(errors(PATHS["ve"], 1, sigma_y=0.5)) > 0.999 * floor
+    assert min(errors(SCHEDULES["ve"], 1, sigma_y=0.5)) > 0.999 * floor

@@ -8,15 +8,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from dense import PATHS as DENSE_PATHS
 from dense import PRIOR, STEPS, Task, assert_agrees, compare, transcription
+from dense import SCHEDULES as DENSE_SCHEDULES
 from scalar import (
     GAINS,
     SIGMA_Y,
     Moments,
     assert_follows,
     each_gain,
-    each_path,
+    each_schedule,
     final,
     pairs,
     shrink,
@@ -52,7 +52,10 @@ def csgm(t: Task, c=0.1, weight=1.0, gamma=1.0, likelihood="score"):
     return u
 
 
-PATHS = [*DENSE_PATHS.values(), Stairs(STEPS, 2.0, 0.1, hold=2, late_hold=3, late_sigma=0.5)]
+SCHEDULES = [
+    *DENSE_SCHEDULES.values(),
+    Stairs(STEPS, 2.0, 0.1, hold=2, late_hold=3, late_sigma=0.5),
+]
 KNOBS = [
     {},
     {"c": 0.3, "gamma": 2.0},
@@ -62,11 +65,11 @@ KNOBS = [
 ]
 
 
-@pytest.mark.parametrize("path", PATHS, ids=[*DENSE_PATHS, "stairs"])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=[*DENSE_SCHEDULES, "stairs"])
 @pytest.mark.parametrize("matrix", ["wide", "tall"])
 @pytest.mark.parametrize("knobs", KNOBS, ids=str)
-def test_csgm(path, matrix, knobs):
-    assert_agrees("csgm", knobs, matrix, 0.1, path)
+def test_csgm(schedule, matrix, knobs):
+    assert_agrees("csgm", knobs, matrix, 0.1, schedule)
 
 
 @pytest.mark.parametrize(
@@ -79,18 +82,18 @@ def test_csgm(path, matrix, knobs):
     ],
 )
 def test_a_knob_off_by_a_little_is_seen(knobs, wrong):
-    path = VE(STEPS, 2.0, 0.1)
-    got, want = compare("csgm", wrong, "benign", 0.1, path, library_knobs=knobs)
+    schedule = VE(STEPS, 2.0, 0.1)
+    got, want = compare("csgm", wrong, "benign", 0.1, schedule, library_knobs=knobs)
     assert np.abs(got - want).max() > 1e-6
 
 
 # ---- the scalar oracle
 
 
-def recursion(path, gain, c, weight=1.0, gamma=1.0, sigma_y=SIGMA_Y):
+def recursion(schedule, gain, c, weight=1.0, gamma=1.0, sigma_y=SIGMA_Y):
     """u' = u + b ((D - u) / v^2 + w s (y - s u) / (gamma^2 v^2 + sigma_y^2)) + sqrt(2 b) z."""
-    m, V = 0.0, path.levels()[0].sigma ** 2
-    for t, _ in pairs(path):
+    m, V = 0.0, schedule.levels()[0].sigma ** 2
+    for t, _ in pairs(schedule):
         b = c * t.sigma**2
         pull = weight / ((gamma * t.sigma) ** 2 + sigma_y**2)
         own = 1 + b * ((shrink(Level(1.0, t.sigma)) - 1) / t.sigma**2 - pull * gain**2)
@@ -99,12 +102,12 @@ def recursion(path, gain, c, weight=1.0, gamma=1.0, sigma_y=SIGMA_Y):
 
 
 @each_gain
-@each_path
-def test_csgm_follows_its_recursion(path, gain):
+@each_schedule
+def test_csgm_follows_its_recursion(schedule, gain):
     """The likelihood form: the matched one divides by norms, and is not affine in (y, noise)."""
     for c, weight, gamma in ((0.1, 1.0, 1.0), (0.4, 0.5, 2.0)):
-        solver = CSGM(c=c, weight=weight, gamma=gamma, path=path)
-        assert_follows(solver, gain, SIGMA_Y, recursion(path, gain, c, weight, gamma))
+        solver = CSGM(c=c, weight=weight, gamma=gamma, schedule=schedule)
+        assert_follows(solver, gain, SIGMA_Y, recursion(schedule, gain, c, weight, gamma))
 
 
 def error(gain, steps, sigma_min, weight=1.0):
@@ -132,9 +135,9 @@ def test_another_likelihood_approaches_another_posterior(gain):
 
 
 def test_the_recursion_of_the_budget_test_is_the_solvers_own():
-    path = VE(60, 1.232, 0.03)
-    *_, last = recursion(path, 0.25, 0.1)
-    assert final(CSGM(path=path), 0.25) == pytest.approx(last, rel=1e-10)
+    schedule = VE(60, 1.232, 0.03)
+    *_, last = recursion(schedule, 0.25, 0.1)
+    assert final(CSGM(schedule=schedule), 0.25) == pytest.approx(last, rel=1e-10)
 
 
 # ---- the official configuration, and what it does
@@ -160,7 +163,7 @@ def spread(c):
     """Standard deviation of a long chain at sigma = 0.5, x0 = 0 for certain, over 200 x 200."""
     x_shape = (1, 200, 200)
     problem = Problem(torch.zeros(1, *x_shape), Identity(), Gaussian(0.1), x_shape)
-    solver = CSGM(c=c, weight=0.0, path=Stairs(80, 0.5, 0.5, hold=80, late_hold=80))
+    solver = CSGM(c=c, weight=0.0, schedule=Stairs(80, 0.5, 0.5, hold=80, late_hold=80))
     certain = Denoiser(lambda x, sigma: 0 * x)
     return float(states(solver, problem, certain, Rng.of([3]))[-1].x.std())
 
@@ -185,9 +188,9 @@ PRIOR_ = Denoiser(lambda x, sigma: 0.3 * x / (0.3 + sigma**2))
 
 def test_norm_matching_is_no_likelihood():
     """It does not know how noisy y is; the likelihood does."""
-    path = VE(10, 1.2, 0.1)
+    schedule = VE(10, 1.2, 0.1)
     for likelihood, same in (("matched", True), ("score", False)):
-        solver = CSGM(likelihood=likelihood, path=path)
+        solver = CSGM(likelihood=likelihood, schedule=schedule)
         a, b = (solve(small(s), PRIOR_, solver).samples for s in (0.05, 0.5))
         assert torch.equal(a, b) == same
 
@@ -208,7 +211,7 @@ def test_matched_steps_have_the_length_of_the_score():
 
 def test_weight_0_is_plain_annealed_langevin_dynamics():
     """Bit for bit; and y makes no difference."""
-    solver = CSGM(weight=0.0, path=VE(6, 1.2, 0.1))
+    solver = CSGM(weight=0.0, schedule=VE(6, 1.2, 0.1))
     problem, rng = small(), Rng.of([5, 6])
     x = 1.2 * rng.at(-1).normal(problem.x_like, "init")
     ours = states(solver, problem, PRIOR_, rng)
@@ -225,17 +228,17 @@ def test_weight_0_is_plain_annealed_langevin_dynamics():
 def test_costs_and_the_last_denoising():
     for final_, evaluations in (("none", 6), ("denoised", 7)):
         counted = Counted(PRIOR_)
-        solver = CSGM(final=final_, path=VE(6, 1.2, 0.1))
+        solver = CSGM(final=final_, schedule=VE(6, 1.2, 0.1))
         result = solve(small(), counted, solver)
         assert (result.nfe, result.vjps) == (evaluations, 0)
-    plain = solve(small(), PRIOR_, CSGM(path=VE(6, 1.2, 0.1))).samples
+    plain = solve(small(), PRIOR_, CSGM(schedule=VE(6, 1.2, 0.1))).samples
     torch.testing.assert_close(result.samples, PRIOR_.denoise(plain, 0.1))
 
 
 def test_stairs_hold_every_level_and_fill_any_number_of_steps():
     for n in range(1, 40):
-        path = Stairs(n, 10.0, 0.1, hold=2, late_hold=5, late_sigma=1.0)
-        found = [level.sigma for level in path.levels()]
+        schedule = Stairs(n, 10.0, 0.1, hold=2, late_hold=5, late_sigma=1.0)
+        found = [level.sigma for level in schedule.levels()]
         assert len(found) == n + 1 and found[-1] == 0 and sorted(found, reverse=True) == found
         held = [found.count(s) for s in sorted(set(found[:-1]), reverse=True)]
         wanted = [5 if s < 1 else 2 for s in sorted(set(found[:-1]), reverse=True)]
@@ -247,7 +250,7 @@ def test_stairs_hold_every_level_and_fill_any_number_of_steps():
 
 def test_samples_of_the_matched_form_do_not_interact():
     """The chain of one row is that row of a batch: the norms of the matched form are its own."""
-    solver = CSGM(likelihood="matched", weight=5.0, path=VE(4, 1.2, 0.1))
+    solver = CSGM(likelihood="matched", weight=5.0, schedule=VE(4, 1.2, 0.1))
     both = states(solver, small(), PRIOR_, Rng.of([5, 6]))[-1].x
     alone = states(solver, small().rows(torch.tensor([1])), PRIOR_, Rng.of([6]))[-1].x
     assert torch.equal(both[1:], alone)

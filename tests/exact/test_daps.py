@@ -10,14 +10,14 @@ from dense import (
     MATRICES,
     PRIOR,
     SHAPE,
-    VP_PATH,
+    VP_SCHEDULE,
     D,
     Task,
     assert_agrees,
     cg,
     compare,
     on_matrices,
-    on_paths,
+    on_schedules,
     transcription,
 )
 from scalar import GAINS, ROUNDING, SIGMA_Y, Moments, assert_follows, each_gain, final, pairs
@@ -98,7 +98,7 @@ def daps(
     return x
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize(
     "knobs",
@@ -113,13 +113,13 @@ def daps(
     ],
     ids=str,
 )
-def test_transcription(path, matrix, knobs):
-    assert_agrees("daps", knobs, matrix, 0.1, path)
+def test_transcription(schedule, matrix, knobs):
+    assert_agrees("daps", knobs, matrix, 0.1, schedule)
 
 
-@on_paths
-def test_transcription_without_noise(path):
-    assert_agrees("daps", {}, "tall", 0.0, path)
+@on_schedules
+def test_transcription_without_noise(schedule):
+    assert_agrees("daps", {}, "tall", 0.0, schedule)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_transcription_without_noise(path):
     ids=str,
 )
 def test_a_knob_off_by_a_little_is_seen(knobs, wrong):
-    got, want = compare("daps", wrong, "benign", 0.1, VP_PATH, library_knobs=knobs)
+    got, want = compare("daps", wrong, "benign", 0.1, VP_SCHEDULE, library_knobs=knobs)
     assert np.abs(got - want).max() > 1e-6
 
 
@@ -147,7 +147,7 @@ PRINTED = {
     "tweedie": ((0.9901, 0.0099), (0.8621, 0.1379), (0.2000, 0.8000), (0, 1.0000)),
 }
 """Independent recursions, 200 levels; tweedie is the exact posterior, rounded as the others."""
-OFFICIAL_PATH = Karras(200, 100.0, float(poly(100.0, 0.1, 201)[-2]))
+OFFICIAL_SCHEDULE = Karras(200, 100.0, float(poly(100.0, 0.1, 201)[-2]))
 """The official grid: 201 levels from 100 to 0.1, the last of which is replaced by 0."""
 
 
@@ -159,10 +159,11 @@ def printed(column: str, **knobs) -> DAPS:
 @each_gain
 @pytest.mark.parametrize("column", PRINTED)
 def test_mean_and_variance_are_the_printed_ones(column, gain):
-    """The default path rounds the last level of the official one, 0.10604, which changes no digit
+    """The default schedule rounds the last level of the official one, 0.10604, which changes no
+    digit
     but the fourth."""
     mean, variance = PRINTED[column][GAINS.index(gain)]
-    found = final(printed(column, path=OFFICIAL_PATH), gain)
+    found = final(printed(column, schedule=OFFICIAL_SCHEDULE), gain)
     assert found.mean == pytest.approx(mean, abs=ROUNDING)
     assert found.variance == pytest.approx(variance, abs=ROUNDING)
     rounded = final(printed(column), gain)
@@ -180,11 +181,11 @@ def test_the_printed_exactness_is_that_of_the_right_variance():
     assert abs(found.mean - 0.8621) > 100 * ROUNDING
 
 
-def recursion(path, gain, inner, steps, lr, tau):
+def recursion(schedule, gain, inner, steps, lr, tau):
     """x0 = c u around which x0 is drawn; u = x / a, in plain floats."""
-    top = path.levels()[0]
-    m, V, n = 0.0, top.sigma**2, path.steps
-    for i, (t, u) in enumerate(pairs(path)):
+    top = schedule.levels()[0]
+    m, V, n = 0.0, top.sigma**2, schedule.steps
+    for i, (t, u) in enumerate(pairs(schedule)):
         c, grid = 1.0, poly(t.sigma, min(0.01, t.sigma / 10), 6)
         for v, w in zip(grid[:-1], grid[1:], strict=True):
             c *= 1 + (w - v) * v / (1 + v**2)
@@ -204,20 +205,20 @@ def recursion(path, gain, inner, steps, lr, tau):
 
 
 @each_gain
-@pytest.mark.parametrize("path", [Karras(30, 50.0, 0.1), VE(30, 30.0, 0.01)], ids=str)
+@pytest.mark.parametrize("schedule", [Karras(30, 50.0, 0.1), VE(30, 30.0, 0.01)], ids=str)
 @pytest.mark.parametrize("inner", ["exact", "langevin"])
-def test_it_follows_its_recursion(path, gain, inner):
+def test_it_follows_its_recursion(schedule, gain, inner):
     knobs = {"langevin_steps": 5, "lr": 1e-5}
-    solver = DAPS(inner, **knobs, path=path)
-    assert_follows(solver, gain, SIGMA_Y, recursion(path, gain, inner, 5, 1e-5, SIGMA_Y))
+    solver = DAPS(inner, **knobs, schedule=schedule)
+    assert_follows(solver, gain, SIGMA_Y, recursion(schedule, gain, inner, 5, 1e-5, SIGMA_Y))
 
 
 def test_many_small_langevin_steps_are_the_exact_draw():
     """The two inner steps have one law; a step h makes its variance P too large by about h / 2."""
-    path = Karras(12, 10.0, 0.1)
-    *_, exact = recursion(path, 1.0, "exact", 0, 0.0, SIGMA_Y)
-    *_, chain = recursion(path, 1.0, "langevin", 4000, 1e-4, SIGMA_Y)
-    *_, short = recursion(path, 1.0, "langevin", 4, 1e-4, SIGMA_Y)
+    schedule = Karras(12, 10.0, 0.1)
+    *_, exact = recursion(schedule, 1.0, "exact", 0, 0.0, SIGMA_Y)
+    *_, chain = recursion(schedule, 1.0, "langevin", 4000, 1e-4, SIGMA_Y)
+    *_, short = recursion(schedule, 1.0, "langevin", 4, 1e-4, SIGMA_Y)
     assert chain.mean == pytest.approx(exact.mean, abs=1e-3)
     assert chain.variance == pytest.approx(exact.variance, abs=1e-4)
     assert abs(short.variance - exact.variance) > 1e-3  # negative twin
@@ -235,7 +236,7 @@ def whitened_moments(knobs, n=4000):
     mean = PRIOR.mu + cov @ A.T @ (y - A @ PRIOR.mu) / noise**2
     rows = torch.tensor(y).expand(n, -1)
     problem = Problem(rows, Dense(torch.tensor(A), SHAPE), Gaussian(noise), SHAPE)
-    solver = DAPS(**knobs, path=Karras(8, 300.0, 0.05))
+    solver = DAPS(**knobs, schedule=Karras(8, 300.0, 0.05))
     x = states(solver, problem, LIBRARY_PRIOR, Bulk(tuple(range(n))))[-1].x.flatten(1).numpy()
     w = np.linalg.solve(np.linalg.cholesky(cov), (x - mean).T)
     return w.mean(1), np.cov(w)
@@ -255,7 +256,7 @@ def test_moments_are_exact_for_correlated_images_at_eight_steps():
 def test_moments_are_told_no_deviation_of_images(gain):
     """White images need one iteration; the exact posterior at any number of steps."""
     exact = 1 / (1 + (SIGMA_Y / gain) ** 2)
-    found = final(DAPS(centre="moments", iterations=1, path=Karras(3, 3000.0, 0.1)), gain)
+    found = final(DAPS(centre="moments", iterations=1, schedule=Karras(3, 3000.0, 0.1)), gain)
     assert found == pytest.approx((exact, 1 - exact), abs=1e-6)
 
 

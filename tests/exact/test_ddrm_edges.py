@@ -21,7 +21,7 @@ POOL = AveragePool(2, (6, 4))
 def run(A, sigma_y: float, last: str, y=None):
     y = A(seeded(2, 1, *A.size)) if y is None else y
     problem = Problem(y, A, Gaussian(sigma_y), (1, *A.size))
-    return problem, states(DDRM(last=last, path=VP(5)), problem, PRIOR, RNG)
+    return problem, states(DDRM(last=last, schedule=VP(5)), problem, PRIOR, RNG)
 
 
 def test_the_last_step_keeps_noiseless_data():
@@ -31,7 +31,7 @@ def test_the_last_step_keeps_noiseless_data():
     torch.testing.assert_close(POOL(ours[-1].x), problem.y, rtol=0, atol=1e-12)
     _, official = run(POOL, 0.0, "denoise")
     assert all(torch.equal(a.x, b.x) for a, b in zip(ours[:-1], official[:-1], strict=True))
-    level = DDRM(path=VP(5)).levels[-2]
+    level = DDRM(schedule=VP(5)).levels[-2]
     assert torch.equal(official[-1].x, PRIOR.x0(official[-2].x, level))
     assert (POOL(official[-1].x) - problem.y).abs().max() > 1e-5
 

@@ -20,19 +20,19 @@ from dense import (
     SEEDS,
     SHAPE,
     STEPS,
-    VP_PATH,
+    VP_SCHEDULE,
     D,
     Task,
     assert_agrees,
     compare,
     ddim,
     on_matrices,
-    on_paths,
+    on_schedules,
     random_matrix,
     transcription,
 )
 from PIL import Image
-from scalar import Moments, assert_follows, each_gain, each_path, moments, pairs, shrink
+from scalar import Moments, assert_follows, each_gain, each_schedule, moments, pairs, shrink
 
 import invdiff.operators as ops
 from helpers import exploding, seeded, seeds, states
@@ -141,7 +141,7 @@ MEASURED = {
 measured = pytest.mark.parametrize("name", MEASURED)
 
 
-def compare_measured(solver_name, name, path, knobs, library_knobs=None):
+def compare_measured(solver_name, name, schedule, knobs, library_knobs=None):
     """(library's samples, transcription's samples), both (ROWS, D), for a nonlinear measurement."""
     A, h, pinv = MEASURED[name]
     truth = PRIOR.mu + random_matrix(ROWS, D, 6) @ np.linalg.cholesky(PRIOR.Sigma).T
@@ -149,7 +149,7 @@ def compare_measured(solver_name, name, path, knobs, library_knobs=None):
     shape = A.y_shape(SHAPE)
     problem = Problem(torch.tensor(y).reshape(ROWS, *shape), A, NOISELESS, SHAPE)
     torch.testing.assert_close(A(torch.tensor(truth).reshape(ROWS, *SHAPE)), problem.y)
-    solver = registry()[solver_name](**(library_knobs or knobs), path=path)
+    solver = registry()[solver_name](**(library_knobs or knobs), schedule=schedule)
     rng = Rng.of(SEEDS)
     got = states(solver, problem, LIBRARY_PRIOR, rng)[-1].x.flatten(1).numpy()
 
@@ -158,7 +158,7 @@ def compare_measured(solver_name, name, path, knobs, library_knobs=None):
             like = torch.empty(1, *SHAPE, dtype=torch.float64)
             return rng.rows([row]).at(step).normal(like, role).numpy().ravel()
 
-        levels = [(level.a, level.s) for level in path.levels()]
+        levels = [(level.a, level.s) for level in schedule.levels()]
         return OF[solver_name](Task(np.eye(D), y[row], 0.0, z, levels), h, pinv, **knobs)
 
     return got, np.stack([one(row) for row in range(ROWS)])
@@ -176,11 +176,11 @@ KNOBS = [
 ]
 
 
-@on_paths
+@on_schedules
 @measured
 @pytest.mark.parametrize(("solver", "knobs"), KNOBS, ids=str)
-def test_with_measurements_that_are_not_linear(solver, knobs, name, path):
-    got, want = compare_measured(solver, name, path, knobs)
+def test_with_measurements_that_are_not_linear(solver, knobs, name, schedule):
+    got, want = compare_measured(solver, name, schedule, knobs)
     assert np.isfinite(want).all() and np.abs(want).max() < 1e4
     np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
 
@@ -200,38 +200,38 @@ def test_with_measurements_that_are_not_linear(solver, knobs, name, path):
 def test_a_knob_off_by_a_little_is_seen_there_too(solver, knobs, wrong):
     """Negative twin."""
     knobs = knobs or {f.name: f.default for f in dataclasses.fields(registry()[solver])
-                      if f.name != "path"}  # fmt: skip
-    got, want = compare_measured(solver, "jpeg", VP_PATH, wrong, library_knobs=knobs)
+                      if f.name != "schedule"}  # fmt: skip
+    got, want = compare_measured(solver, "jpeg", VP_SCHEDULE, wrong, library_knobs=knobs)
     assert np.abs(got - want).max() > 1e-6
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize(
     "knobs",
     [{}, {"eta_prop": 0.5, "eta_b": 1.0}, {"eta_prop": 0.5, "mix": "linear"}, {"eta_b": 0.0}],
     ids=str,
 )
-def test_ddrm_jpeg(path, matrix, knobs):
-    assert_agrees("ddrm-jpeg", knobs, matrix, 0.0, path)
+def test_ddrm_jpeg(schedule, matrix, knobs):
+    assert_agrees("ddrm-jpeg", knobs, matrix, 0.0, schedule)
 
 
 def test_a_knob_off_by_a_little_is_seen():
     for wrong in ({"eta_b": 0.401}, {"eta_prop": 0.999}):
-        got, want = compare("ddrm-jpeg", wrong, "benign", 0.0, VP_PATH, library_knobs={})
+        got, want = compare("ddrm-jpeg", wrong, "benign", 0.0, VP_SCHEDULE, library_knobs={})
         assert np.abs(got - want).max() > 1e-6
 
 
 # ---- the closed form on a scalar normal prior
 
 
-def recursion(path, gain, eta, eta_b, mix):
+def recursion(schedule, gain, eta, eta_b, mix):
     """Mean coefficient of y / s, and variance: X' = eta_b y / s + (1 - eta_b) x0 where s > 0."""
-    top = path.levels()[0]
+    top = schedule.levels()[0]
     m, V = (top.a if gain else 0.0), top.s**2
     old = 1 - eta if mix == "linear" else math.sqrt(1 - eta**2)
     weight = eta_b if gain else 0.0
-    for t, u in pairs(path):
+    for t, u in pairs(schedule):
         d = shrink(t)
         own = u.a * (1 - weight) * d + u.s * old * (1 - t.a * d) / t.s
         m, V = own * m + u.a * weight, own**2 * V + (eta * u.s) ** 2
@@ -239,18 +239,21 @@ def recursion(path, gain, eta, eta_b, mix):
 
 
 @each_gain
-@each_path
+@each_schedule
 @pytest.mark.parametrize("mix", ["variance", "linear"])
 @pytest.mark.parametrize(("eta", "eta_b"), [(1.0, 0.4), (0.6, 0.4), (0.0, 1.0), (0.6, 0.0)])
-def test_it_follows_its_recursion(path, gain, eta, eta_b, mix):
-    solver = DDRMJPEG(eta_prop=eta, eta_b=eta_b, mix=mix, path=path)
-    assert_follows(solver, gain, 0.0, recursion(path, gain, eta, eta_b, mix))
+def test_it_follows_its_recursion(schedule, gain, eta, eta_b, mix):
+    solver = DDRMJPEG(eta_prop=eta, eta_b=eta_b, mix=mix, schedule=schedule)
+    assert_follows(solver, gain, 0.0, recursion(schedule, gain, eta, eta_b, mix))
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.0])
 def test_moments_do_not_depend_on_the_frame(gain):
-    path = VP(20, top=300)
-    a, b = (moments(DDRMJPEG(eta_prop=0.6, path=p), gain, 0.0)[-1] for p in (path, exploding(path)))
+    schedule = VP(20, top=300)
+    a, b = (
+        moments(DDRMJPEG(eta_prop=0.6, schedule=p), gain, 0.0)[-1]
+        for p in (schedule, exploding(schedule))
+    )
     assert b == pytest.approx(a, rel=1e-10, abs=1e-12)
 
 
@@ -262,12 +265,12 @@ def noise_at(mix, eta):
 
     A denoiser that knows the truth, D = 0 for x0 = 0: what is left of x is noise alone.
     """
-    path = VP(20, top=300)
+    schedule = VP(20, top=300)
     knows = Denoiser(lambda x, sigma: 0.0 * x)
     problem = Problem(torch.zeros(1, 1, 200, 200), ops.Identity(), Gaussian(0.0), (1, 200, 200))
-    solver = DDRMJPEG(eta_prop=eta, eta_b=0.0, mix=mix, path=path)
+    solver = DDRMJPEG(eta_prop=eta, eta_b=0.0, mix=mix, schedule=schedule)
     found = states(solver, problem, knows, Rng.of([0]))[:-1]
-    return [float(s.x.var()) / t.s**2 for s, t in zip(found, path.levels(), strict=False)]
+    return [float(s.x.var()) / t.s**2 for s, t in zip(found, schedule.levels(), strict=False)]
 
 
 def test_the_default_mix_keeps_the_variance_of_every_level():
@@ -291,10 +294,10 @@ def test_the_official_mix_loses_variance_between_0_and_1():
 
 def test_the_default_path_is_the_official_grid():
     solver = DDRMJPEG()
-    assert solver.path.indices() == list(range(285, -1, -15))
+    assert solver.schedule.indices() == list(range(285, -1, -15))
     assert solver.num_steps == 20
     assert solver.levels[0].sigma == pytest.approx(1.149, abs=5e-4)
-    assert solver.with_steps(10).path.indices() == list(range(270, -1, -30))
+    assert solver.with_steps(10).schedule.indices() == list(range(270, -1, -30))
 
 
 def test_eta_b_0_does_not_look_at_y_again():
@@ -314,9 +317,9 @@ def test_eta_b_0_does_not_look_at_y_again():
 def test_with_eta_prop_0_it_is_deterministic_ddim():
     """eta_b = 0 and no fresh noise: the plain sampler's steps at eta_ddim 0, bit for bit."""
     problem = Problem(0.5 * seeded(2, *SHAPE), ops.Quantize(4), NOISELESS, SHAPE)
-    rng, path = Rng.of(seeds(2)), VP(20, top=300)
-    ours = DDRMJPEG(eta_b=0.0, eta_prop=0.0, path=path)
-    plain = registry()["unconditional"](eta_ddim=0.0, path=path)
+    rng, schedule = Rng.of(seeds(2)), VP(20, top=300)
+    ours = DDRMJPEG(eta_b=0.0, eta_prop=0.0, schedule=schedule)
+    plain = registry()["unconditional"](eta_ddim=0.0, schedule=schedule)
     for state in states(ours, problem, LIBRARY_PRIOR, rng)[:-1]:
         a = ours.step(state, problem, LIBRARY_PRIOR, rng.at(state.step))
         b = plain.step(state, problem, LIBRARY_PRIOR, rng.at(state.step))
@@ -338,15 +341,15 @@ def test_quantised_data_are_kept_by_full_weight():
 def test_pigdm_needs_no_gradient_of_a_noiseless_measurement():
     """JPEG.vjp would raise; and the noiseless linear form is the limit of the noisy one, which
     differs from it by a multiple of sigma_y^2."""
-    A, path = ops.AveragePool(2, (4, 4)), VE(STEPS, 20.0, 0.02)
+    A, schedule = ops.AveragePool(2, (4, 4)), VE(STEPS, 20.0, 0.02)
     y = A(seeded(2, *SHAPE))
     found = []
     for sigma in (0.0, 1e-4, 1e-3):
-        solver = PiGDM(path=path)
+        solver = PiGDM(schedule=schedule)
         problem = Problem(y, A, Gaussian(sigma), SHAPE)
         found.append(states(solver, problem, LIBRARY_PRIOR, Rng.of(seeds(2)))[-1].x)
     near, far = (float((x - found[0]).abs().max()) for x in found[1:])
     assert 0 < near < far / 50 and far < 0.05
     problem = Problem(ops.JPEG(50)(seeded(2, *SHAPE) / 3), ops.JPEG(50), NOISELESS, SHAPE)
-    result = solve(problem, LIBRARY_PRIOR, PiGDM(path=VP(5)))
+    result = solve(problem, LIBRARY_PRIOR, PiGDM(schedule=VP(5)))
     assert (result.nfe, result.vjps) == (5, 5) and result.samples.isfinite().all()

@@ -10,16 +10,16 @@ import torch
 from dense import (
     MATRICES,
     PRIOR,
-    VP_PATH,
+    VP_SCHEDULE,
     D,
     Task,
     assert_agrees,
     compare,
     on_matrices,
-    on_paths,
+    on_schedules,
     transcription,
 )
-from scalar import SIGMA_Y, Moments, assert_follows, each_gain, each_path, pairs, shrink
+from scalar import SIGMA_Y, Moments, assert_follows, each_gain, each_schedule, pairs, shrink
 
 from helpers import Dense, seeded, seeds, states
 from invdiff.core.rng import Rng
@@ -60,26 +60,26 @@ def dds(t: Task, gamma=1.0, iterations=5, eta_prop=0.85):
     return x
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize("sigma_y", [0.1, 0.0])
 @pytest.mark.parametrize(
     "knobs", [{}, {"gamma": 30.0, "iterations": 2}, {"iterations": 1, "eta_prop": 0.3}], ids=str
 )
-def test_transcription(path, matrix, sigma_y, knobs):
-    assert_agrees("dds", knobs, matrix, sigma_y, path)
+def test_transcription(schedule, matrix, sigma_y, knobs):
+    assert_agrees("dds", knobs, matrix, sigma_y, schedule)
 
 
 @pytest.mark.parametrize("wrong", [{"gamma": 1.001}, {"iterations": 4}, {"eta_prop": 0.851}])
 def test_a_knob_off_by_a_little_is_seen(wrong):
-    got, want = compare("dds", wrong, "wide", 0.1, VP_PATH, library_knobs={})
+    got, want = compare("dds", wrong, "wide", 0.1, VP_SCHEDULE, library_knobs={})
     assert np.abs(got - want).max() > 1e-6
 
 
-def recursion(path, gain, sigma_y, gamma, eta):
+def recursion(schedule, gain, sigma_y, gamma, eta):
     """One pixel is solved by one iteration: X = (x0 + gamma s y) / (1 + gamma s^2), or y / s."""
-    m, V = 0.0, path.levels()[0].s ** 2
-    for t, u in pairs(path):
+    m, V = 0.0, schedule.levels()[0].s ** 2
+    for t, u in pairs(schedule):
         d = shrink(t)
         keep = 1 / (1 + gamma * gain**2) if sigma_y else float(gain == 0)
         of_y = (1 - keep) if gain else 0.0
@@ -90,11 +90,11 @@ def recursion(path, gain, sigma_y, gamma, eta):
 
 
 @each_gain
-@each_path
+@each_schedule
 @pytest.mark.parametrize(("sigma_y", "gamma"), [(SIGMA_Y, 1.0), (SIGMA_Y, 100.0), (0.0, 1.0)])
-def test_it_follows_its_recursion(path, gain, sigma_y, gamma):
-    solver = DDS(gamma=gamma, path=path)
-    assert_follows(solver, gain, sigma_y, recursion(path, gain, sigma_y, gamma, 0.85))
+def test_it_follows_its_recursion(schedule, gain, sigma_y, gamma):
+    solver = DDS(gamma=gamma, schedule=schedule)
+    assert_follows(solver, gain, sigma_y, recursion(schedule, gain, sigma_y, gamma, 0.85))
 
 
 def test_many_iterations_are_the_data_step_of_ddnm():
@@ -115,7 +115,10 @@ def test_cost_and_the_plain_sampler():
     problem = Problem(seeded(2, 7), A, Gaussian(0.1), (1, 4, 4))
     result = solve(problem, prior, DDS())
     assert (result.nfe, result.vjps) == (50, 0)
-    plain, blind = Unconditional(eta_ddim=0.0, path=VP(6)), DDS(gamma=0.0, eta_prop=0.0, path=VP(6))
+    plain, blind = (
+        Unconditional(eta_ddim=0.0, schedule=VP(6)),
+        DDS(gamma=0.0, eta_prop=0.0, schedule=VP(6)),
+    )
     rng = Rng.of(seeds(2))
     runs = (states(s, problem, prior, rng) for s in (plain, blind))
     assert all(torch.equal(a.x, b.x) for a, b in zip(*runs, strict=True))

@@ -7,7 +7,7 @@ import pytest
 from dense import (
     MATRICES,
     PRIOR,
-    VP_PATH,
+    VP_SCHEDULE,
     Cloud,
     D,
     assert_agrees,
@@ -15,7 +15,7 @@ from dense import (
     compare_clouds,
     log_normal,
     of_clouds,
-    on_paths,
+    on_schedules,
 )
 
 from helpers import seeded
@@ -72,15 +72,15 @@ KNOBS = [
 ]
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("knobs", KNOBS, ids=str)
-def test_transcription(path, knobs):
-    assert_clouds_agree("ddsmc", knobs, "wide", 0.3, path)
+def test_transcription(schedule, knobs):
+    assert_clouds_agree("ddsmc", knobs, "wide", 0.3, schedule)
 
 
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_a_row_alone_is_a_cloud_of_one(matrix):
-    assert_agrees("ddsmc", {}, matrix, 0.2, VP_PATH)
+    assert_agrees("ddsmc", {}, matrix, 0.2, VP_SCHEDULE)
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ def test_a_row_alone_is_a_cloud_of_one(matrix):
     ids=str,
 )
 def test_a_knob_off_by_a_little_is_seen(knobs, wrong):
-    path = VE(9, 20.0, 0.02)
-    (x, _), (want, _) = compare_clouds("ddsmc", wrong, "wide", 0.3, path, library_knobs=knobs)
+    schedule = VE(9, 20.0, 0.02)
+    (x, _), (want, _) = compare_clouds("ddsmc", wrong, "wide", 0.3, schedule, library_knobs=knobs)
     assert np.abs(x - want).max() > 1e-6
 
 
 def test_it_takes_no_gradient():
     problem = Problem(seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
-    result = solve(problem, prior, DDSMC(path=VE(5, 10.0, 0.1)), samples=3)
+    result = solve(problem, prior, DDSMC(schedule=VE(5, 10.0, 0.1)), samples=3)
     assert (result.nfe, result.vjps) == (5, 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dense import LIBRARY_PRIOR, MATRICES, PRIOR, ROWS, SEEDS, SHAPE, VP_PATH, D, ancestral
+from dense import LIBRARY_PRIOR, MATRICES, PRIOR, ROWS, SEEDS, SHAPE, VP_SCHEDULE, D, ancestral
 
 from helpers import Dense, Given, seeded, states
 from invdiff.core import InvdiffError
@@ -71,11 +71,11 @@ def dps(y, A, levels, z, loss, zeta, clip):
 @pytest.mark.parametrize("matrix", ["benign", "wide"])
 def test_the_losses_are_the_published_ones(matrix, loss, zeta, clip):
     """Central differences of step 1e-5 are good to some 1e-9; nine steps may amplify them."""
-    problem, path = counted(matrix), VP_PATH
-    solver = DPS(zeta=zeta, loss=loss, clip=clip, path=path)
+    problem, schedule = counted(matrix), VP_SCHEDULE
+    solver = DPS(zeta=zeta, loss=loss, clip=clip, schedule=schedule)
     rng = Rng.of(SEEDS)
     got = states(solver, problem, LIBRARY_PRIOR, rng)[-1].x.flatten(1).numpy()
-    levels = [(level.a, level.s) for level in path.levels()]
+    levels = [(level.a, level.s) for level in schedule.levels()]
     for row in range(ROWS):
 
         def z(step, role, row=row):
@@ -153,7 +153,7 @@ def test_needs_follow_the_loss():
         with pytest.raises(
             IncompatibleError, match="needs Poisson noise and the noise is Gaussian"
         ):
-            solve(gaussian, Denoiser(lambda x, sigma: x), DPS(loss=loss, path=VP(2)))
+            solve(gaussian, Denoiser(lambda x, sigma: x), DPS(loss=loss, schedule=VP(2)))
 
 
 # ---- known defects of the official code
@@ -164,7 +164,7 @@ def shrinking(x, sigma):
 
 
 def final(problem, solver=None, prior=None):
-    solver = solver or DPS(path=VP(8))
+    solver = solver or DPS(schedule=VP(8))
     rng = Rng.of(SEEDS[: problem.batch])
     return states(solver, problem, prior or Denoiser(shrinking), rng)[-1].x
 
@@ -175,7 +175,7 @@ def test_the_norm_is_of_each_sample(loss):
     y = seeded(2, 1, 4, 4)
     calm = Problem(y, Identity(), NOISE, (1, 4, 4))
     wild = Problem(torch.stack([y[0], 1e3 * y[1]]), Identity(), NOISE, (1, 4, 4))
-    solver = DPS(loss=loss, path=VP(8))
+    solver = DPS(loss=loss, schedule=VP(8))
     assert torch.equal(final(calm, solver)[0], final(wild, solver)[0])
     assert not torch.equal(final(calm, solver)[1], final(wild, solver)[1])
 
@@ -197,8 +197,8 @@ def test_a_residual_of_0_gives_no_step(loss):
     constant = Denoiser(lambda x, sigma: 0 * x + 0.3)
     noise = NOISE if loss.startswith("poisson") else Gaussian(0.1)
     problem = Problem(torch.full((1, 1, 4, 4), 0.3), Identity(), noise, (1, 4, 4))
-    ours = final(problem, DPS(loss=loss, path=VP(8)), constant)
-    assert torch.equal(ours, final(problem, DPS(zeta=0.0, path=VP(8)), constant))
+    ours = final(problem, DPS(loss=loss, schedule=VP(8)), constant)
+    assert torch.equal(ours, final(problem, DPS(zeta=0.0, schedule=VP(8)), constant))
 
 
 def test_the_step_of_the_norm_does_not_fall_with_the_residual():
@@ -219,7 +219,7 @@ def test_clipping_by_value_stops_the_gradient_and_straight_through_does_not():
     rng = Given((0,), table=lambda step, role: torch.zeros(1))
     moved = {}
     for clip in ("off", "value", "straight-through"):
-        on, off = (DPS(zeta=zeta, clip=clip, path=VP(8)) for zeta in (1.0, 0.0))
+        on, off = (DPS(zeta=zeta, clip=clip, schedule=VP(8)) for zeta in (1.0, 0.0))
         state = on.init(problem, prior, rng.at(-1))
         after = on.step(state, problem, prior, rng.at(0))
         assert float(after.x0) == pytest.approx(1.7 if clip == "off" else 1.0)
@@ -231,7 +231,7 @@ def test_clipping_by_value_stops_the_gradient_and_straight_through_does_not():
 def test_clipping_changes_nothing_within_the_range():
     problem = Problem(0.1 * seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
     prior = Denoiser(lambda x, sigma: 0.5 * torch.tanh(x))
-    runs = [final(problem, DPS(clip=clip, path=VP(8)), prior)
+    runs = [final(problem, DPS(clip=clip, schedule=VP(8)), prior)
             for clip in ("off", "value", "straight-through")]  # fmt: skip
     assert torch.equal(runs[0], runs[1]) and torch.equal(runs[0], runs[2])
 
@@ -261,7 +261,7 @@ def test_presets_are_the_repositorys_and_the_papers():
 
 def test_the_short_configuration_has_one_step_for_a_pixel():
     """The same picture tiled 2 x 2 has a norm twice as long: twice the zeta moves pixels alike."""
-    assert short_dps("deblur", (256, 256)) == DPS(zeta=20.0, path=VP(100))
+    assert short_dps("deblur", (256, 256)) == DPS(zeta=20.0, schedule=VP(100))
     small, large = short_dps("deblur", (64, 64)), short_dps("deblur", (128, 128))
     assert large.zeta == 2 * small.zeta == 2 * short_dps("deblur", (64, 64), 50).zeta / 2
     r = seeded(1, 1, 4, 4)
@@ -279,7 +279,7 @@ def test_the_short_configuration_has_one_step_for_a_pixel():
 def test_the_literal_reading_is_twice_the_step():
     """zeta' / |r| on the gradient of |r|^2."""
     problem = Problem(seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
-    knobs = {"path": VP(8)}
+    knobs = {"schedule": VP(8)}
     assert torch.equal(
         final(problem, DPS(0.3, "l2sq", **knobs)), final(problem, DPS(0.6, "l2", **knobs))
     )
@@ -292,6 +292,6 @@ def test_the_literal_reading_is_twice_the_step():
 def test_too_large_a_step_on_phase_retrieval_is_reported(loss):
     A = PhaseRetrieval()
     problem = Problem(A(seeded(1, 1, 8, 8, dtype=torch.float32)), A, Gaussian(0.1), (1, 8, 8))
-    solver = DPS(zeta=1e30, loss=loss, path=VP(20))
+    solver = DPS(zeta=1e30, loss=loss, schedule=VP(20))
     with pytest.raises(DivergedError, match=r"dps .* at step \d+ of 20; try a smaller zeta"):
         list(stream(problem, Denoiser(shrinking), solver, [0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dense import LIBRARY_PRIOR, MATRICES, PRIOR, ROWS, SEEDS, SHAPE, VP_PATH, D
+from dense import LIBRARY_PRIOR, MATRICES, PRIOR, ROWS, SEEDS, SHAPE, VP_SCHEDULE, D
 from scipy import stats
 from test_dps import dps
 
@@ -66,8 +66,8 @@ def test_the_step_follows_the_log_density(name):
     truth = PRIOR.mu + np.random.default_rng(6).standard_normal((ROWS, D)) / 2
     y = noise.sample(torch.tensor(truth @ A.T), Rng.of(SEEDS))
     problem = Problem(y, Dense(torch.tensor(A), SHAPE), noise, SHAPE)
-    rng, levels = Rng.of(SEEDS), [(level.a, level.s) for level in VP_PATH.levels()]
-    solver = DPS(zeta=zeta, loss="likelihood", path=VP_PATH)
+    rng, levels = Rng.of(SEEDS), [(level.a, level.s) for level in VP_SCHEDULE.levels()]
+    solver = DPS(zeta=zeta, loss="likelihood", schedule=VP_SCHEDULE)
     got = states(solver, problem, LIBRARY_PRIOR, rng)[-1].x.flatten(1).numpy()
     for row in range(ROWS):
 
@@ -87,7 +87,7 @@ def test_of_gaussian_noise_it_is_the_gaussian_loss():
     problem = Problem(seeded(2, 1, 2, 2), AveragePool(2, (4, 4)), Gaussian(0.3), (1, 4, 4))
     prior = Denoiser(lambda x, sigma: 0.3 * x / (0.3 + sigma**2))
     ends = [
-        list(stream(problem, prior, DPS(loss=loss, zeta=0.01, path=VP(5)), (1, 2)))[-1].x
+        list(stream(problem, prior, DPS(loss=loss, zeta=0.01, schedule=VP(5)), (1, 2)))[-1].x
         for loss in ("gaussian", "likelihood")
     ]
     assert torch.equal(*ends)
@@ -99,11 +99,11 @@ def test_weight_0_is_the_plain_sampler(noise, eta):
     x = seeded(2, 1, 4, 4)
     problem = Problem(noise.sample(x.abs(), Rng.of([1, 2])), Identity(), noise, (1, 4, 4))
     prior = Denoiser(lambda x, sigma: 0.3 * x / (0.3 + sigma**2))
-    solver = DPS(zeta=0.0, loss="likelihood", eta_ddim=eta, path=VP(5))
-    plain = solver_class("unconditional")(eta_ddim=eta, path=VP(5))
+    solver = DPS(zeta=0.0, loss="likelihood", eta_ddim=eta, schedule=VP(5))
+    plain = solver_class("unconditional")(eta_ddim=eta, schedule=VP(5))
     ours, theirs = (list(stream(problem, prior, s, (1, 2))) for s in (solver, plain))
     assert all(torch.equal(a.x, b.x) for a, b in zip(ours, theirs, strict=True))
-    pulled = DPS(zeta=0.02, loss="likelihood", eta_ddim=eta, path=VP(5))
+    pulled = DPS(zeta=0.02, loss="likelihood", eta_ddim=eta, schedule=VP(5))
     assert not torch.equal(list(stream(problem, prior, pulled, (1, 2)))[-1].x, ours[-1].x)
 
 
@@ -122,7 +122,7 @@ def test_noiseless_data_has_no_likelihood():
     problem = Problem(torch.zeros(1, 1, 4, 4), Identity(), NOISELESS, (1, 4, 4))
     prior = Denoiser(lambda x, sigma: x)
     with pytest.raises(IncompatibleError, match="noise that has a density"):
-        solve(problem, prior, DPS(loss="likelihood", path=VP(2)))
+        solve(problem, prior, DPS(loss="likelihood", schedule=VP(2)))
 
 
 def test_an_outlier_moves_a_gaussian_likelihood_and_not_students():
@@ -133,7 +133,7 @@ def test_an_outlier_moves_a_gaussian_likelihood_and_not_students():
     prior = GaussianPrior(torch.zeros(1, 4, 4).double(), 0.3)
     moved = {}
     for noise in (Gaussian(0.1), StudentT(0.1, 1.0)):
-        solver = DPS(loss="likelihood", zeta=0.005, path=VP(60))
+        solver = DPS(loss="likelihood", zeta=0.005, schedule=VP(60))
         runs = [
             solve(Problem(y, Identity(), noise, (1, 4, 4)), prior, solver).samples[0, 0, 0, 1, 1]
             for y in (clean, spoilt)
@@ -153,7 +153,7 @@ def test_an_outlier_moves_a_gaussian_likelihood_and_not_students():
 def test_score_prior_takes_any_density(noise):
     """Two steps run, and the law that is fitted depends on y."""
     prior = GaussianPrior(torch.zeros(1, 4, 4).double(), 0.3)
-    solver = solver_class("score-prior")(family="gaussian", draws=4, path=VE(2, 100.0, 0.01))
+    solver = solver_class("score-prior")(family="gaussian", draws=4, schedule=VE(2, 100.0, 0.01))
     y = noise.sample(seeded(1, 1, 4, 4).abs(), Rng.of(3)).abs()
     found = [
         solve(Problem(v, Identity(), noise, (1, 4, 4)), prior, solver).samples for v in (y, 2 * y)

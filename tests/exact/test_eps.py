@@ -7,9 +7,9 @@ import pytest
 import torch
 from dense import (
     LIBRARY_PRIOR,
-    PATHS,
     PRIOR,
     ROWS,
+    SCHEDULES,
     SEEDS,
     SHAPE,
     D,
@@ -48,15 +48,17 @@ def eps(t: Task, eta_ddim=1.0):
     return x
 
 
-def compared(knobs, own, path, sigma_y=0.4):
+def compared(knobs, own, schedule, sigma_y=0.4):
     """The library's samples and the transcription's."""
     y = random_matrix(ROWS, D, 7)
     problem = Problem(
         torch.tensor(y), Dense(torch.tensor(ISOMETRY), SHAPE), Gaussian(sigma_y), SHAPE
     )
     rng = Rng.of(SEEDS)
-    got = states(EPS(**own, path=path), problem, LIBRARY_PRIOR, rng)[-1].x.flatten(1).numpy()
-    levels = [(u.a, u.s) for u in path.levels()]
+    got = (
+        states(EPS(**own, schedule=schedule), problem, LIBRARY_PRIOR, rng)[-1].x.flatten(1).numpy()
+    )
+    levels = [(u.a, u.s) for u in schedule.levels()]
 
     def one(row):
         def z(step, role):
@@ -68,12 +70,12 @@ def compared(knobs, own, path, sigma_y=0.4):
     return got, np.stack([one(row) for row in range(ROWS)])
 
 
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 @pytest.mark.parametrize("knobs", [{}, {"eta_ddim": 0.3}], ids=str)
-def test_transcription(path, knobs):
-    got, want = compared(knobs, knobs, path)
+def test_transcription(schedule, knobs):
+    got, want = compared(knobs, knobs, schedule)
     np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
-    assert np.abs(got - compared({"eta_ddim": 0.99}, knobs, path)[1]).max() > 1e-6
+    assert np.abs(got - compared({"eta_ddim": 0.99}, knobs, schedule)[1]).max() > 1e-6
 
 
 def test_its_estimate_is_the_posterior_mean_of_a_mixture():
@@ -84,7 +86,7 @@ def test_its_estimate_is_the_posterior_mean_of_a_mixture():
     A = Dense(1.3 * torch.linalg.qr(seeded(4, 4, seed=2))[0], shape)
     y, x = seeded(1, 4, seed=3), seeded(1, *shape, seed=4)
     problem, sigma = Problem(y, A, Gaussian(0.6), shape), 0.8
-    state = states(EPS(path=VE(1, sigma, sigma)), problem, prior, Fixed(x / sigma))[-1]
+    state = states(EPS(schedule=VE(1, sigma, sigma)), problem, prior, Fixed(x / sigma))[-1]
     both = torch.cat([A.matrix / 0.6, torch.eye(4, dtype=torch.float64) / sigma])
     seen = torch.cat([y / 0.6, x.flatten(1) / sigma], dim=1)
     law = prior.posterior(Problem(seen, Dense(both, shape), Gaussian(1.0), shape))
@@ -113,9 +115,9 @@ def test_its_moments_approach_the_posteriors(gain):
     """On a scalar normal law: each state follows the recursion of the joint law's denoiser, and
     the last one the posterior, nearer with more steps."""
 
-    def recursion(path, sigma_y=0.1):
-        m, V = 0.0, path.levels()[0].s ** 2
-        for t, u in pairs(path):
+    def recursion(schedule, sigma_y=0.1):
+        m, V = 0.0, schedule.levels()[0].s ** 2
+        for t, u in pairs(schedule):
             total = 1 + 1 / t.sigma**2 + gain**2 / sigma_y**2
             own, of_y = 1 / t.sigma**2 / total, gain**2 / sigma_y**2 / total
             k = (u.sigma / t.sigma) ** 2
@@ -126,9 +128,9 @@ def test_its_moments_approach_the_posteriors(gain):
     exact = gain**2 / (gain**2 + 0.1**2), 0.1**2 / (gain**2 + 0.1**2)
     errors = []
     for steps in (10, 40, 160):
-        path = Karras(steps, 40.0, 0.005)
-        assert_follows(EPS(path=path), gain, 0.1, recursion(path))
-        *_, last = recursion(path)
+        schedule = Karras(steps, 40.0, 0.005)
+        assert_follows(EPS(schedule=schedule), gain, 0.1, recursion(schedule))
+        *_, last = recursion(schedule)
         assert last.mean == pytest.approx(exact[0], abs=1e-4)
         errors.append(abs(last.variance / exact[1] - 1))
     assert errors[0] > 2 * errors[1] > 4 * errors[2] and errors[2] < 0.1

@@ -10,15 +10,15 @@ import torch
 from dense import (
     MATRICES,
     PRIOR,
-    VP_PATH,
+    VP_SCHEDULE,
     Task,
     ancestral,
     assert_agrees,
     compare,
-    on_paths,
+    on_schedules,
     transcription,
 )
-from scalar import SIGMA_Y, Moments, assert_follows, each_gain, each_path, pairs, shrink
+from scalar import SIGMA_Y, Moments, assert_follows, each_gain, each_schedule, pairs, shrink
 from scalar import ancestral as bridge
 
 from helpers import Dense, seeded, seeds, states
@@ -83,28 +83,28 @@ def ilvr(t: Task, range_t=0, up="transpose", known_level="next"):
     return x
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("matrix", ["cubic", "wide"])
 @pytest.mark.parametrize(
     "knobs", [{}, {"up": "pinv"}, {"range_t": 4}, {"known_level": "current"}], ids=str
 )
-def test_transcription(path, matrix, knobs):
+def test_transcription(schedule, matrix, knobs):
     """The scale of `wide` is by power iteration: (1.1 / 2)^2 to the 60th is below round-off."""
-    assert_agrees("ilvr", knobs, matrix, 0.0, path)
+    assert_agrees("ilvr", knobs, matrix, 0.0, schedule)
 
 
 @pytest.mark.parametrize("wrong", [{"range_t": 1}, {"up": "pinv"}, {"known_level": "current"}])
 def test_a_wrong_knob_is_seen(wrong):
-    got, want = compare("ilvr", wrong, "cubic", 0.0, VP_PATH, library_knobs={})
+    got, want = compare("ilvr", wrong, "cubic", 0.0, VP_SCHEDULE, library_knobs={})
     assert np.abs(got - want).max() > 1e-3
 
 
 # ---- mean and variance on a scalar normal prior
 
 
-def recursion(path, gain, range_t, known_level):
+def recursion(schedule, gain, range_t, known_level):
     """An ancestral step, then x <- a y/s + s z; phi is 1 for any gain but 0, where it is 0."""
-    m, V, moves = 0.0, path.levels()[0].s ** 2, pairs(path)
+    m, V, moves = 0.0, schedule.levels()[0].s ** 2, pairs(schedule)
     for i, (t, u) in enumerate(moves):
         p, q, std = bridge(t, u)
         own = p * shrink(t) + q
@@ -116,11 +116,11 @@ def recursion(path, gain, range_t, known_level):
 
 
 @each_gain
-@each_path
+@each_schedule
 @pytest.mark.parametrize(("range_t", "known_level"), [(0, "next"), (10, "next"), (10, "current")])
-def test_moments(path, gain, range_t, known_level):
-    solver = ILVR(range_t=range_t, known_level=known_level, path=path)
-    assert_follows(solver, gain, SIGMA_Y, recursion(path, gain, range_t, known_level))
+def test_moments(schedule, gain, range_t, known_level):
+    solver = ILVR(range_t=range_t, known_level=known_level, schedule=schedule)
+    assert_follows(solver, gain, SIGMA_Y, recursion(schedule, gain, range_t, known_level))
 
 
 # ---- the low-pass filter
@@ -151,7 +151,7 @@ def test_the_filter_of_images():
     enlarged = np.einsum("ap,bcpq,dq->bcad", up, y.numpy(), up)
     np.testing.assert_allclose(N**2 * A.adjoint(y), enlarged, rtol=0, atol=1e-13)
     problem = Problem(y, A, NOISELESS, (1, 16, 16))
-    state = ILVR(path=VP(3)).init(problem, ELEMENTWISE, Rng.of(seeds(2)).at(-1))
+    state = ILVR(schedule=VP(3)).init(problem, ELEMENTWISE, Rng.of(seeds(2)).at(-1))
     torch.testing.assert_close(
         state.extra["scale"].flatten(), torch.full((2,), 16.0).double(), rtol=1e-12, atol=0
     )
@@ -165,7 +165,7 @@ def test_the_filter_of_images():
 
 def run(knobs, A: Linear, y, prior=ELEMENTWISE, steps=8):
     problem = Problem(y, A, NOISELESS, (1, *A.size))
-    return states(ILVR(**knobs, path=VP(steps)), problem, prior, Rng.of(seeds(len(y))))
+    return states(ILVR(**knobs, schedule=VP(steps)), problem, prior, Rng.of(seeds(len(y))))
 
 
 def test_only_the_pseudo_inverse_is_exactly_consistent():
@@ -184,7 +184,7 @@ def test_where_phi_projects_it_is_replacement():
     A, y = AveragePool(4, (16, 16)), seeded(2, 1, 4, 4)
     ours = run({}, A, y)
     problem = Problem(y, A, NOISELESS, (1, 16, 16))
-    solver = Replacement(corrector_steps=0, start="noised", path=VP(8))
+    solver = Replacement(corrector_steps=0, start="noised", schedule=VP(8))
     first = run({}, A, y)[0]
     rng = Rng.of(seeds(2))
     x = first
@@ -217,7 +217,7 @@ def test_without_conditioned_steps_it_is_the_plain_sampler():
     A, y = Bicubic(2, (8, 8)), seeded(2, 1, 4, 4)
     problem = Problem(y, A, NOISELESS, (1, 8, 8))
     ours = run({"range_t": 8}, A, y)
-    theirs = states(Unconditional(path=VP(8)), problem, ELEMENTWISE, Rng.of(seeds(2)))
+    theirs = states(Unconditional(schedule=VP(8)), problem, ELEMENTWISE, Rng.of(seeds(2)))
     assert all(torch.equal(a.x, b.x) for a, b in zip(ours, theirs, strict=True))
 
 
@@ -229,7 +229,7 @@ def test_needs_and_cost():
     assert ILVR().requires()[0] == {Need.LINEAR}
     assert ILVR(up="pinv").requires()[0] == {Need.LINEAR, Need.PINV}
     problem = Problem(seeded(1, 1, 2, 2), Bicubic(2, (4, 4)), NOISELESS, (1, 4, 4))
-    result = solve(problem, ELEMENTWISE, ILVR(path=VP(7)))
+    result = solve(problem, ELEMENTWISE, ILVR(schedule=VP(7)))
     assert (result.nfe, result.vjps) == (7, 0)
 
 
@@ -237,6 +237,6 @@ def test_a_filter_by_power_iteration_does_not_expand_much():
     """Operators without a constant eigenvector: the scale is at most slightly too large."""
     A = Dense(seeded(7, 16, seed=5), (1, 4, 4))
     problem = Problem(seeded(1, 7), A, NOISELESS, (1, 4, 4))
-    scale = ILVR(path=VP(3)).init(problem, ELEMENTWISE, Rng.of(1).at(-1)).extra["scale"]
+    scale = ILVR(schedule=VP(3)).init(problem, ELEMENTWISE, Rng.of(1).at(-1)).extra["scale"]
     largest = float(torch.linalg.svdvals(A.matrix)[0]) ** 2
     assert 1 - 1e-12 <= float(scale) * largest < 1.01

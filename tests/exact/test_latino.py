@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dense import PATHS, SHAPE, VP_PATH, D, transcription
+from dense import SCHEDULES, SHAPE, VP_SCHEDULE, D, transcription
 from latents import LatentTask, assert_agrees, compare, latent_prior
 
 from helpers import seeded, seeds, states
@@ -35,22 +35,22 @@ def latino(t: LatentTask, delta=1.0, clip=False):
 
 
 @pytest.mark.parametrize("straight", [True, False], ids=["linear", "tanh"])
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @pytest.mark.parametrize("knobs", [{}, {"delta": 0.1, "clip": True}], ids=str)
-def test_transcription(path, knobs, straight):
+def test_transcription(schedule, knobs, straight):
     for matrix in ("wide", "tall", "benign"):
-        assert_agrees("latino", knobs, matrix, 0.1, path, straight)
+        assert_agrees("latino", knobs, matrix, 0.1, schedule, straight)
 
 
 @pytest.mark.parametrize("wrong", [{"delta": 1.01}, {"clip": True}], ids=str)
 def test_a_wrong_knob_is_seen(wrong):
-    got, want = compare("latino", {}, "wide", 0.1, VP_PATH, False, library_knobs=wrong)
+    got, want = compare("latino", {}, "wide", 0.1, VP_SCHEDULE, False, library_knobs=wrong)
     assert np.abs(got - want).max() > 1e-5
 
 
 def test_steps_are_the_official_ones():
     """999, 874, ..., 124 of a table of 1000, and the clean image."""
-    assert LATINO().path.indices() == list(range(999, 0, -125))
+    assert LATINO().schedule.indices() == list(range(999, 0, -125))
 
 
 def test_delta_0_ignores_y_and_a_large_one_meets_it():

@@ -15,16 +15,16 @@ from dense import (
     ROWS,
     SEEDS,
     SHAPE,
-    VP_PATH,
+    VP_SCHEDULE,
     D,
     Task,
     ancestral,
     assert_agrees,
     compare,
-    on_paths,
+    on_schedules,
     transcription,
 )
-from scalar import Moments, assert_follows, each_gain, each_path, pairs, shrink
+from scalar import Moments, assert_follows, each_gain, each_schedule, pairs, shrink
 from scalar import ancestral as bridge
 
 from helpers import Dense, seeded, states
@@ -69,7 +69,7 @@ def mcg(
     return x
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("matrix", ["tall", "benign"])
 @pytest.mark.parametrize(
     "knobs",
@@ -82,8 +82,8 @@ def mcg(
     ],
     ids=str,
 )
-def test_mcg(path, matrix, knobs):
-    assert_agrees("mcg", knobs, matrix, 0.1, path)
+def test_mcg(schedule, matrix, knobs):
+    assert_agrees("mcg", knobs, matrix, 0.1, schedule)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,14 @@ def test_mcg(path, matrix, knobs):
 )
 def test_a_knob_off_by_a_little_is_seen(wrong):
     """Negative twin."""
-    got, want = compare("mcg", wrong, "benign", 0.1, VP_PATH, library_knobs={})
+    got, want = compare("mcg", wrong, "benign", 0.1, VP_SCHEDULE, library_knobs={})
     assert np.abs(got - want).max() > 1e-6
 
 
-def recursion(path, gain, lam, lam_drop, known_level):
+def recursion(schedule, gain, lam, lam_drop, known_level):
     """With rho = 0: x_u = ancestral, then x <- (1 - l) x + l (a y/s + s z), l from lam down."""
-    m, V = 0.0, path.levels()[0].s ** 2
-    steps = pairs(path)
+    m, V = 0.0, schedule.levels()[0].s ** 2
+    steps = pairs(schedule)
     for i, (t, u) in enumerate(steps):
         p, q, std = bridge(t, u)
         own = p * shrink(t) + q
@@ -124,21 +124,23 @@ def recursion(path, gain, lam, lam_drop, known_level):
     ("lam", "lam_drop", "known_level"), [(1.0, 0.4, "clean"), (0.6, 0.0, "current")]
 )
 @each_gain
-@each_path
-def test_mcg_follows_its_recursion(path, gain, lam, lam_drop, known_level):
+@each_schedule
+def test_mcg_follows_its_recursion(schedule, gain, lam, lam_drop, known_level):
     """At rho = 0: the gradient of a norm is not affine. One pixel is either measured, where the
     overwrite undoes the gradient, or it is not, and has none: the next test."""
-    solver = MCG(0.0, lam=lam, lam_drop=lam_drop, known_level=known_level, final="none", path=path)
-    assert_follows(solver, gain, 0.0, recursion(path, gain, lam, lam_drop, known_level))
+    solver = MCG(
+        0.0, lam=lam, lam_drop=lam_drop, known_level=known_level, final="none", schedule=schedule
+    )
+    assert_follows(solver, gain, 0.0, recursion(schedule, gain, lam, lam_drop, known_level))
 
 
 @each_gain
 def test_the_gradient_acts_off_the_data_only(gain):
     """A scalar is all data, or all unknown: rho changes nothing, to round-off."""
-    path = VP(20)
-    free = MCG(0.0, lam=0.5, final="none", path=path)
+    schedule = VP(20)
+    free = MCG(0.0, lam=0.5, final="none", schedule=schedule)
     solver = dataclasses.replace(free, rho=3.0)
-    assert_follows(solver, gain, 0.0, recursion(path, gain, 0.5, 0.0, "next"))
+    assert_follows(solver, gain, 0.0, recursion(schedule, gain, 0.5, 0.0, "next"))
 
 
 # ---- the gradient: of the norm, to y itself, one row at a time
@@ -163,7 +165,7 @@ def test_the_step_is_the_finite_difference_of_the_norm(weight):
     """rho (I - A^+ A) grad |W (y - A x0)| by central differences of the norm, y not noised."""
     A, prior = Dense(torch.tensor(MATRICES["benign"]), SHAPE), Denoiser(coupled)
     problem = Problem(seeded(1, 6), A, Gaussian(0.0), SHAPE)
-    solver = MCG(weight=weight, lam=0.0, path=VP(10))
+    solver = MCG(weight=weight, lam=0.0, schedule=VP(10))
     top, h = solver.levels[0], 1e-6
 
     def misfit(y, x):
@@ -189,7 +191,7 @@ def test_the_gradient_does_not_leak_into_known_channels(A):
     """The official colourisation mixes two bases, so that its gradient changes the known grey."""
     prior = Denoiser(lambda x, s: torch.tanh((x.flip(1, 3) + x.roll(1, 2)) / (1 + s)))
     problem = Problem(A(seeded(2, 3, 4, 4)), A, Gaussian(0.0), (3, 4, 4))
-    solver = MCG(lam=0.0, path=VP(10))
+    solver = MCG(lam=0.0, schedule=VP(10))
     _, plain = one_step(solver, problem, prior, 0.0)
     _, moved = one_step(solver, problem, prior, 1.0)
     assert (moved - plain).abs().max() > 1e-3
@@ -201,10 +203,12 @@ def test_a_row_has_a_norm_of_its_own():
     A = Dense(torch.tensor(MATRICES["benign"]), SHAPE)
     y = torch.stack([seeded(6), 100 * seeded(6, seed=1), seeded(6, seed=2)])
     problem = Problem(y, A, Gaussian(0.0), SHAPE)
-    together = states(MCG(path=VP_PATH), problem, LIBRARY_PRIOR, Rng.of(SEEDS))[-1].x
+    together = states(MCG(schedule=VP_SCHEDULE), problem, LIBRARY_PRIOR, Rng.of(SEEDS))[-1].x
     for row in range(ROWS):
         alone = problem.rows(torch.tensor([row]))
-        own = states(MCG(path=VP_PATH), alone, LIBRARY_PRIOR, Rng.of(SEEDS[row : row + 1]))[-1].x
+        own = states(MCG(schedule=VP_SCHEDULE), alone, LIBRARY_PRIOR, Rng.of(SEEDS[row : row + 1]))[
+            -1
+        ].x
         torch.testing.assert_close(own[0], together[row], rtol=1e-12, atol=1e-12)
 
 
@@ -225,16 +229,16 @@ def last(solver, sigma_y=0.0):
 
 def test_the_result_holds_y_itself():
     for known_level in ("next", "current", "clean"):
-        assert last(MCG(known_level=known_level, path=VP(30)))[KNOWN].abs().max() < 1e-15
+        assert last(MCG(known_level=known_level, schedule=VP(30)))[KNOWN].abs().max() < 1e-15
 
 
 def test_the_official_overwrite_leaves_its_noise_in_the_result():
     """Level 0 of the table has s = 0.01: known pixels of the result scatter by it, around a y.
 
     Standard errors: of a variance of n draws, sqrt(2 / n) of it; of a mean, s / sqrt(n)."""
-    path = VP(30)
-    found = last(MCG(known_level="current", final="none", path=path))[KNOWN]
-    level, n = path.levels()[-2], found.numel()
+    schedule = VP(30)
+    found = last(MCG(known_level="current", final="none", schedule=schedule))[KNOWN]
+    level, n = schedule.levels()[-2], found.numel()
     assert level.s == pytest.approx(0.01)
     assert abs(found.var() / level.s**2 - 1) < 5 * math.sqrt(2 / n)
     assert abs(found.mean() - (level.a - 1) * 0.3) < 5 * level.s / math.sqrt(n)
@@ -242,18 +246,18 @@ def test_the_official_overwrite_leaves_its_noise_in_the_result():
 
 def test_noise_in_y_is_copied_into_the_result():
     """It is not denoised: why DPS followed. The known pixels of the result are y, noise and all."""
-    assert last(MCG(path=VP(30)), sigma_y=0.2)[KNOWN].abs().max() < 1e-15
+    assert last(MCG(schedule=VP(30)), sigma_y=0.2)[KNOWN].abs().max() < 1e-15
 
 
 # ---- equal to others where it must be
 
 
-@on_paths
-def test_without_gradient_it_is_replacement(path):
+@on_schedules
+def test_without_gradient_it_is_replacement(schedule):
     A = Dense(torch.tensor(MATRICES["benign"]), SHAPE)
     problem = Problem(seeded(ROWS, 6), A, Gaussian(0.0), SHAPE)
-    ours = MCG(rho=0.0, path=path)
-    theirs = Replacement(corrector_steps=0, path=path)
+    ours = MCG(rho=0.0, schedule=schedule)
+    theirs = Replacement(corrector_steps=0, schedule=schedule)
     rng = Rng.of(SEEDS)
     start = ours.init(problem, LIBRARY_PRIOR, rng.at(-1))
     for k in range(ours.num_steps):
@@ -269,7 +273,7 @@ def test_with_a_full_overwrite_the_projection_is_redundant():
     A = Dense(torch.tensor(MATRICES["wide"]), SHAPE)
     g, x, z = (seeded(1, *SHAPE, seed=k) for k in range(3))
     problem = Problem(seeded(1, 7), A, Gaussian(0.0), SHAPE)
-    level = VP_PATH.levels()[3]
+    level = VP_SCHEDULE.levels()[3]
     full = steps.replace(x - g, problem, level, z)
     projected = steps.replace(x - (g - A.pinv(A(g))), problem, level, z)
     torch.testing.assert_close(full, projected, rtol=0, atol=1e-12)
@@ -280,6 +284,6 @@ def test_with_a_full_overwrite_the_projection_is_redundant():
 def test_costs():
     A = Radon(sparse_view(4), (8, 8), cg_iterations=3)
     problem = Problem(A(seeded(1, 1, 8, 8)), A, Gaussian(0.0), (1, 8, 8))
-    for solver in (MCG(path=VP(4)), MCG(rho=0.1, weight="pinv", path=VE(4, 10.0))):
+    for solver in (MCG(schedule=VP(4)), MCG(rho=0.1, weight="pinv", schedule=VE(4, 10.0))):
         result = solve(problem, Denoiser(lambda x, s: x / (1 + s**2)), solver)
         assert (result.nfe, result.vjps) == (4, 4)

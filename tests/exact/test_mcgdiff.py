@@ -7,7 +7,7 @@ import pytest
 from dense import (
     MATRICES,
     PRIOR,
-    VP_PATH,
+    VP_SCHEDULE,
     Cloud,
     assert_agrees,
     assert_clouds_agree,
@@ -16,7 +16,7 @@ from dense import (
     log_normal,
     modes,
     of_clouds,
-    on_paths,
+    on_schedules,
 )
 
 from helpers import seeded
@@ -98,27 +98,29 @@ KNOBS = [
 ]
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("knobs", KNOBS, ids=str)
-def test_transcription(path, knobs):
-    assert_clouds_agree("mcgdiff", knobs, "wide", 0.3, path)
+def test_transcription(schedule, knobs):
+    assert_clouds_agree("mcgdiff", knobs, "wide", 0.3, schedule)
 
 
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_a_row_alone_is_a_cloud_of_one(matrix):
-    assert_agrees("mcgdiff", {}, matrix, 0.2, VP_PATH)
+    assert_agrees("mcgdiff", {}, matrix, 0.2, VP_SCHEDULE)
 
 
 @pytest.mark.parametrize(
     ("knobs", "wrong"), [({}, {"kappa": 0.05}), ({}, {"eta_ddim": 0.999})], ids=str
 )
 def test_a_knob_off_by_a_little_is_seen(knobs, wrong):
-    (x, _), (want, _) = compare_clouds("mcgdiff", wrong, "wide", 0.3, VP_PATH, library_knobs=knobs)
+    (x, _), (want, _) = compare_clouds(
+        "mcgdiff", wrong, "wide", 0.3, VP_SCHEDULE, library_knobs=knobs
+    )
     assert np.abs(x - want).max() > 1e-6
 
 
 def test_it_takes_no_gradient():
     problem = Problem(seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
-    result = solve(problem, prior, MCGDiff(path=VE(5, 10.0, 0.1)), samples=3)
+    result = solve(problem, prior, MCGDiff(schedule=VE(5, 10.0, 0.1)), samples=3)
     assert (result.nfe, result.vjps) == (5, 0)

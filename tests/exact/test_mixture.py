@@ -38,13 +38,13 @@ Draw = Callable[[GMM25, int, int], Tensor]
 def stock(d: int, dy: int) -> dict[str, Solver]:
     """The published settings, all at 100 steps. MMPS: as many iterations as measurements."""
     return {
-        "mmps": solver_class("mmps")(iterations=dy, path=VP(100)),
-        "ddrm": solver_class("ddrm")(path=VP(100)),
-        "pigdm": solver_class("pigdm")(guidance="paper", path=VP(100)),
-        "pigdm-score": solver_class("pigdm")(path=VP(100)),
-        "dps": solver_class("dps")(path=VP(100)),
-        "diffpir": solver_class("diffpir")(path=VP(100, spacing="quad")),
-        "unconditional": solver_class("unconditional")(path=VP(100)),
+        "mmps": solver_class("mmps")(iterations=dy, schedule=VP(100)),
+        "ddrm": solver_class("ddrm")(schedule=VP(100)),
+        "pigdm": solver_class("pigdm")(guidance="paper", schedule=VP(100)),
+        "pigdm-score": solver_class("pigdm")(schedule=VP(100)),
+        "dps": solver_class("dps")(schedule=VP(100)),
+        "diffpir": solver_class("diffpir")(schedule=VP(100, spacing="quad")),
+        "unconditional": solver_class("unconditional")(schedule=VP(100)),
     }
 
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 import torch
 from scalar import PRIOR, measured
-from test_weights import ERRORS, PATHS, SIGMA_Y, chain_variance, in_errors
+from test_weights import ERRORS, SCHEDULES, SIGMA_Y, chain_variance, in_errors
 
 from helpers import Dense, seeded
 from invdiff.core.rng import Rng
@@ -107,7 +107,7 @@ def laws(solver: Solver, y: float) -> tuple[float, float, float]:
         total = at + SIGMA_Y**2 - levels[tau].sigma ** 2
         mean, variance = gain * at / total * y, V - (gain * at) ** 2 / total
     else:
-        V = chain_variance(solver.path, 1.0)
+        V = chain_variance(solver.schedule, 1.0)
         total = V + SIGMA_Y**2
         mean, variance = V / total * y, V * SIGMA_Y**2 / total
     evidence = math.exp(-0.5 * y**2 / total) / math.sqrt(2 * math.pi * total)
@@ -117,7 +117,7 @@ def laws(solver: Solver, y: float) -> tuple[float, float, float]:
 @solvers
 def test_the_mean_weight_of_a_cloud_is_the_evidence(make):
     """E = N(y; 0, V + sigma_y^2): a z-test over 400 clouds, which twice the evidence fails."""
-    solver, y = make(weights=True, path=PATHS["ve"]), 1.3
+    solver, y = make(weights=True, schedule=SCHEDULES["ve"]), 1.3
     evidence, _, _ = laws(solver, y)
     result = weighed(solver, y, 400 * N)
     means = result.log_weight[0].exp().reshape(400, N).mean(1)
@@ -128,7 +128,7 @@ def test_the_mean_weight_of_a_cloud_is_the_evidence(make):
 def test_weighted_and_equal_samples_have_the_posteriors_moments(make):
     """Of the chain's law after y, by 2000 rows: weighted in clouds of 8, or one large cloud."""
     y, rows = 1.3, 2000
-    for solver in (make(weights=True, path=PATHS["ve"]), make(path=PATHS["ve"])):
+    for solver in (make(weights=True, schedule=SCHEDULES["ve"]), make(schedule=SCHEDULES["ve"])):
         _, mean, std = laws(solver, y)
         if not solver.weights:
             object.__setattr__(solver, "particles", rows)
@@ -140,7 +140,7 @@ def test_weighted_and_equal_samples_have_the_posteriors_moments(make):
 
 def test_weights_of_float32_are_kept_in_float64():
     problem = measured(1.0, torch.tensor([1.3]), SIGMA_Y)
-    result = solve(problem, PRIOR, TDS(N, weights=True, path=PATHS["ve"]), samples=N)
+    result = solve(problem, PRIOR, TDS(N, weights=True, schedule=SCHEDULES["ve"]), samples=N)
     assert result.samples.dtype == torch.float32 and result.log_weight.dtype == F64
     assert result.mean.dtype == torch.float32
 
@@ -171,12 +171,12 @@ def error_of_shares(solver: Solver, repeats: int) -> float:
     return float((shares - exact).square().mean().sqrt())
 
 
-PATH = Karras(20, 60.0, 0.1)
+SCHEDULE = Karras(20, 60.0, 0.1)
 GROWING = {
-    "tds": lambda n: TDS(n, path=PATH),
-    "tds-moments": lambda n: TDS(n, twist="moments", path=PATH),
-    "ddsmc": lambda n: DDSMC(n, path=PATH),
-    "mcgdiff": lambda n: MCGDiff(n, path=PATH),
+    "tds": lambda n: TDS(n, schedule=SCHEDULE),
+    "tds-moments": lambda n: TDS(n, twist="moments", schedule=SCHEDULE),
+    "ddsmc": lambda n: DDSMC(n, schedule=SCHEDULE),
+    "mcgdiff": lambda n: MCGDiff(n, schedule=SCHEDULE),
 }
 
 
@@ -193,11 +193,13 @@ def test_shares_of_modes_approach_the_posteriors_as_particles_grow(make):
 def test_without_weights_they_do_not():
     """Negative twins: clouds of one row, which are guided chains; and DDSMC of another chain, that
     of eta 0, which more particles do not bring nearer."""
-    assert error_of_shares(DDSMC(256, eta=0.0, path=PATH), 4) > 0.05
+    assert error_of_shares(DDSMC(256, eta=0.0, schedule=SCHEDULE), 4) > 0.05
     problem = Problem(
         torch.full((1, 1, 1, 1), Y, dtype=F64), Identity(), Gaussian(NOISE), (1, 1, 1)
     )
-    x = solve(problem, Denoiser(four_modes), TDS(1, path=PATH), samples=2048).samples.flatten()
+    x = solve(
+        problem, Denoiser(four_modes), TDS(1, schedule=SCHEDULE), samples=2048
+    ).samples.flatten()
     shares = torch.bincount((x[:, None] - MODES).abs().argmin(1), minlength=4) / 2048
     exact = torch.softmax(-0.5 * (Y - MODES) ** 2 / (NARROW + NOISE**2), 0)
     assert float((shares - exact).abs().max()) > 0.05
@@ -210,7 +212,7 @@ def test_without_weights_they_do_not():
 def test_a_measurement_is_the_same_alone_and_beside_another(make):
     """Clouds know nothing of each other, though the solver is coupled."""
     A = Dense(seeded(3, 6, seed=2), (1, 2, 3))
-    solver = make(path=VE(6, 10.0, 0.1))
+    solver = make(schedule=VE(6, 10.0, 0.1))
     prior = Denoiser(lambda x, sigma: torch.tanh(x) / (1 + sigma**2))
     both = Problem(seeded(2, 3), A, Gaussian(0.2), (1, 2, 3))
     one = solve(both.rows(torch.tensor([0])), prior, solver, samples=5).samples

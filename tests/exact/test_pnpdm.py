@@ -12,7 +12,7 @@ from scalar import moments
 from invdiff.core.schedules import VE
 from invdiff.solvers.pnpdm import PnPDM
 
-PATH = VE(11, 3.0, 0.2)
+SCHEDULE = VE(11, 3.0, 0.2)
 
 
 @transcription("pnp-dm")
@@ -45,7 +45,7 @@ def pnpdm(t: Task, inner=20, sigma_min=0.01, eta_ddim=1.0):
     "knobs", [{"inner": 3}, {"inner": 1}, {"inner": 4, "sigma_min": 0.05, "eta_ddim": 0.4}], ids=str
 )
 def test_transcription(matrix, knobs, sigma_y):
-    assert_agrees("pnp-dm", knobs, matrix, sigma_y, PATH)
+    assert_agrees("pnp-dm", knobs, matrix, sigma_y, SCHEDULE)
 
 
 def test_a_knob_off_by_a_little_is_seen():
@@ -53,7 +53,7 @@ def test_a_knob_off_by_a_little_is_seen():
         ({"inner": 3}, {"inner": 2}),
         ({"sigma_min": 0.01}, {"sigma_min": 0.0101}),
     ):
-        got, want = compare("pnp-dm", wrong, "wide", 0.3, PATH, library_knobs=knobs)
+        got, want = compare("pnp-dm", wrong, "wide", 0.3, SCHEDULE, library_knobs=knobs)
         assert np.abs(got - want).max() > 1e-6
 
 
@@ -64,7 +64,7 @@ def test_at_a_fixed_rho_its_law_is_the_posterior_of_a_noisier_measurement(gain):
     rho, sigma_y, errors = 0.5, 0.1, []
     noise = sigma_y**2 / gain**2 + rho**2
     for inner in (5, 20, 80):
-        solver = PnPDM(inner, 0.002, path=VE(16 * inner, rho, rho))
+        solver = PnPDM(inner, 0.002, schedule=VE(16 * inner, rho, rho))
         found = moments(solver, gain, sigma_y)[-1]
         errors.append(
             max(abs(found.mean - 1 / (1 + noise)), abs(found.variance - noise / (1 + noise)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dense import MATRICES, PATHS, SHAPE, VP_PATH, ddim, transcription
+from dense import MATRICES, SCHEDULES, SHAPE, VP_SCHEDULE, ddim, transcription
 from latents import LatentTask, assert_agrees, compare, latent_prior
 
 from helpers import Dense, seeded, seeds, states
@@ -40,18 +40,18 @@ def psld(t: LatentTask, omega=1.0, gamma=0.1, eta_ddim=0.0):
 
 
 @pytest.mark.parametrize("straight", [True, False], ids=["linear", "tanh"])
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @pytest.mark.parametrize(
     "knobs", [{}, {"omega": 0.3, "gamma": 0.7, "eta_ddim": 1.0}, {"omega": 0.0}], ids=str
 )
-def test_transcription(path, knobs, straight):
+def test_transcription(schedule, knobs, straight):
     for matrix in ("wide", "benign"):
-        assert_agrees("psld", knobs, matrix, 0.1, path, straight)
+        assert_agrees("psld", knobs, matrix, 0.1, schedule, straight)
 
 
 @pytest.mark.parametrize("wrong", [{"gamma": 0.11}, {"omega": 0.99}, {"eta_ddim": 0.01}], ids=str)
 def test_a_wrong_knob_is_seen(wrong):
-    got, want = compare("psld", {}, "wide", 0.1, VP_PATH, False, library_knobs=wrong)
+    got, want = compare("psld", {}, "wide", 0.1, VP_SCHEDULE, False, library_knobs=wrong)
     assert np.abs(got - want).max() > 1e-5
 
 
@@ -62,11 +62,11 @@ def problem(matrix: str = "benign") -> Problem:
 
 def test_without_glue_it_is_dps_on_latents():
     """The same up to round-off: the decoder's Jacobian is applied to A^T u, not to a scaled r."""
-    prior, path = latent_prior(straight=False), VP(9)
+    prior, schedule = latent_prior(straight=False), VP(9)
     posed = in_latent_space(problem(), prior)
     rng = Rng.of(seeds(3))
-    mine = states(PSLD(omega=0.5, gamma=0.0, path=path), posed, prior, rng)
-    theirs = states(DPS(zeta=0.5, eta_ddim=0.0, path=path), posed, prior, rng)
+    mine = states(PSLD(omega=0.5, gamma=0.0, schedule=schedule), posed, prior, rng)
+    theirs = states(DPS(zeta=0.5, eta_ddim=0.0, schedule=schedule), posed, prior, rng)
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a.x, b.x, rtol=1e-12, atol=1e-12)
 
@@ -75,15 +75,15 @@ def test_a_measurement_that_is_met_has_no_misfit():
     """With y = A D(z0) the norm is 0, where its gradient is taken as 0; the glue is still there."""
     prior = latent_prior(straight=True)
     posed = in_latent_space(problem(), prior)
-    solver = PSLD(path=VP(1))
+    solver = PSLD(schedule=VP(1))
     state = solver.init(posed, prior, Rng.of(seeds(3)).at(-1))
     z0 = prior.x0(state.x, solver.levels[0])
     x0 = posed.latent.inner(z0)
     fitting = Problem(posed.latent.outer(x0), posed.A, posed.noise, posed.x_shape)
     moved = solver.step(state, fitting, prior, Rng.of(seeds(3)).at(0))
-    plain = PSLD(omega=0.0, path=VP(1)).step(state, fitting, prior, Rng.of(seeds(3)).at(0))
+    plain = PSLD(omega=0.0, schedule=VP(1)).step(state, fitting, prior, Rng.of(seeds(3)).at(0))
     torch.testing.assert_close(moved.x, plain.x)
-    free = PSLD(omega=0.0, gamma=0.0, path=VP(1))
+    free = PSLD(omega=0.0, gamma=0.0, schedule=VP(1))
     free = free.step(state, fitting, prior, Rng.of(seeds(3)).at(0))
     assert moved.x.isfinite().all() and (moved.x - free.x).abs().max() > 1e-3
 
@@ -93,4 +93,4 @@ def test_what_it_needs():
     with pytest.raises(
         IncompatibleError, match="psld cannot solve Dense: it needs an autoencoder "
     ):
-        solve(problem(), image_prior, PSLD(path=VP(2)))
+        solve(problem(), image_prior, PSLD(schedule=VP(2)))

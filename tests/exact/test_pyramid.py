@@ -23,7 +23,7 @@ from torch import Tensor
 from helpers import Dense, Given, noise_names, seeded, seeds, states
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, VP, Path
+from invdiff.core.schedules import VE, VP, Schedule
 from invdiff.noise import Gaussian
 from invdiff.operators import AveragePool, Identity, Inpaint, Operator
 from invdiff.priors.base import Denoiser, Prior
@@ -171,13 +171,13 @@ MATRICES: dict[str, tuple[np.ndarray, Operator]] = {
 }
 
 
-def compare(knobs, matrix, path: Path, library_knobs=None):
+def compare(knobs, matrix, schedule: Schedule, library_knobs=None):
     """(library's samples, second version's), both (ROWS, 42), on the same noise."""
     A, operator = MATRICES[matrix]
     y = (MU + random_matrix(ROWS, D, 13) @ np.linalg.cholesky(SIGMA).T) @ A.T
     shape = operator.y_shape(SHAPE)
     problem = Problem(torch.tensor(y).reshape(ROWS, *shape), operator, Gaussian(0.0), SHAPE)
-    solver = Pyramid(**(knobs if library_knobs is None else library_knobs), path=path)
+    solver = Pyramid(**(knobs if library_knobs is None else library_knobs), schedule=schedule)
     keys = seeds(ROWS)
     got = states(solver, problem, Scales(), Rng.of(keys))[-1].x.flatten(1).numpy()
 
@@ -187,25 +187,25 @@ def compare(knobs, matrix, path: Path, library_knobs=None):
             return Rng.of(keys[row]).at(step).normal(like, role).numpy().ravel()
 
         def chain(n):
-            return [(v.a, v.s) for v in dataclasses.replace(path, steps=n).levels()]
+            return [(v.a, v.s) for v in dataclasses.replace(schedule, steps=n).levels()]
 
-        return pyramid(Picture(A, y[row], z, chain, path.steps), **knobs)
+        return pyramid(Picture(A, y[row], z, chain, schedule.steps), **knobs)
 
     return got, np.stack([one(row) for row in range(ROWS)])
 
 
-def assert_agrees(knobs, matrix, path):
-    got, want = compare(knobs, matrix, path)
+def assert_agrees(knobs, matrix, schedule):
+    got, want = compare(knobs, matrix, schedule)
     assert np.isfinite(want).all() and np.abs(want).max() < 1e4
     np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
 
 
-PATHS = {"vp": VP(12), "vp-trailing": VP(15, spacing="trailing"), "ve": VE(11, 20.0, 0.02)}
-on_paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+SCHEDULES = {"vp": VP(12), "vp-trailing": VP(15, spacing="trailing"), "ve": VE(11, 20.0, 0.02)}
+on_schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 on_matrices = pytest.mark.parametrize("matrix", MATRICES)
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize(
     "knobs",
@@ -219,8 +219,8 @@ on_matrices = pytest.mark.parametrize("matrix", MATRICES)
     ids=str,
 )
 @pytest.mark.parametrize("data", ["gradient", "overwrite"])
-def test_it_is_the_second_version(path, matrix, knobs, data):
-    assert_agrees(knobs | {"data": data}, matrix, path)
+def test_it_is_the_second_version(schedule, matrix, knobs, data):
+    assert_agrees(knobs | {"data": data}, matrix, schedule)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
@@ -242,18 +242,18 @@ def test_with_few_steps_it_is_the_second_version(steps):
 )
 def test_a_knob_off_by_a_little_is_seen(knobs, wrong):
     """Negative twin of the tests above."""
-    got, want = compare(knobs | wrong, "dense", PATHS["vp"], library_knobs=knobs)
+    got, want = compare(knobs | wrong, "dense", SCHEDULES["vp"], library_knobs=knobs)
     assert np.abs(got - want).max() > 1e-6
 
 
 # ---- on one pixel, where every scale is the same size
 
 
-def parts(path, scales, t0):
+def parts(schedule, scales, t0):
     """(level, next, whether a scale begins) of every step, from the published cost N (1 + sum t0),
     for budgets that it divides."""
-    n = round(path.steps / (1 + (scales - 1) * t0))
-    chain = dataclasses.replace(path, steps=n).levels()
+    n = round(schedule.steps / (1 + (scales - 1) * t0))
+    chain = dataclasses.replace(schedule, steps=n).levels()
     begin = round(n * t0)
     for scale in range(scales):
         run = chain if scale == 0 else chain[n - begin :]
@@ -268,10 +268,10 @@ def bridge(t, u):
     return u.a * step / t.s**2, r * u.s**2 / t.s**2, math.sqrt(step) * u.s / t.s
 
 
-def recursion(path, gain, scales, t0):
+def recursion(schedule, gain, scales, t0):
     """Overwriting: x_u = a y/s + s z where s > 0; else the bridge; a jump is a x + s z."""
-    m, V = 0.0, next(parts(path, scales, t0))[0].s ** 2
-    for t, u, begins in parts(path, scales, t0):
+    m, V = 0.0, next(parts(schedule, scales, t0))[0].s ** 2
+    for t, u, begins in parts(schedule, scales, t0):
         if begins:
             m, V = t.a * m, t.a**2 * V + t.s**2
         on_x0, on_x, std = bridge(t, u)
@@ -285,25 +285,25 @@ def recursion(path, gain, scales, t0):
 @each_gain
 def test_overwriting_follows_its_recursion(gain, spacing, steps, scales, t0):
     """The gradient of a norm is not linear in y and noise: see the next test."""
-    path = VP(steps, spacing=spacing)
-    solver = Pyramid(data="overwrite", scales=scales, t0=t0, path=path)
-    expected = [Moments(*found) for found in recursion(path, gain, scales, t0)]
+    schedule = VP(steps, spacing=spacing)
+    solver = Pyramid(data="overwrite", scales=scales, t0=t0, schedule=schedule)
+    expected = [Moments(*found) for found in recursion(schedule, gain, scales, t0)]
     assert_follows(solver, gain, 0.0, expected)
 
 
 @pytest.mark.parametrize("scales", [1, 3])
 def test_the_gradient_is_a_sign_on_one_pixel(scales):
     """x' - rho d|y - x0|/dx_t = x' + rho d sign(y - x0), in plain numbers, with given noise."""
-    path, rho, y = VP(30), 0.3, 0.8
-    solver = Pyramid(scales=scales, rho=rho, path=path)
+    schedule, rho, y = VP(30), 0.3, 0.8
+    solver = Pyramid(scales=scales, rho=rho, schedule=schedule)
     problem = Problem(torch.full((1, 1, 1, 1), y).double(), Identity(), Gaussian(0.0), (1, 1, 1))
     names = noise_names(solver, problem, SCALAR_PRIOR)
     draws = dict(zip(names, np.random.default_rng(2).standard_normal(len(names)), strict=True))
     table = Given((0,), table=lambda step, role: torch.tensor([draws[step, role]]))
     found = states(solver, problem, SCALAR_PRIOR, table)
-    x = next(parts(path, scales, 0.25))[0].s * draws[-1, "init"]
+    x = next(parts(schedule, scales, 0.25))[0].s * draws[-1, "init"]
     signs = set()
-    for i, (t, u, begins) in enumerate(parts(path, scales, 0.25)):
+    for i, (t, u, begins) in enumerate(parts(schedule, scales, 0.25)):
         if begins:
             x = t.a * x + t.s * draws[i, "jump"]
         d = t.a / (t.a**2 + t.s**2)
@@ -320,7 +320,7 @@ def test_the_gradient_is_a_sign_on_one_pixel(scales):
 
 def test_the_budget_is_shared_as_published():
     """N (1 + sum t0) evaluations: 200 + 50 + 50; finer scales run the end of the same chain."""
-    solver = Pyramid(t0=0.25, path=VP(300))
+    solver = Pyramid(t0=0.25, schedule=VP(300))
     scales = [move.scale for move in solver.moves]
     assert [scales.count(k) for k in (2, 1, 0)] == [200, 50, 50] and scales == sorted(scales)[::-1]
     chain = VP(200).levels()
@@ -354,7 +354,7 @@ class Anywhere(Prior):
 def test_every_scale_has_its_size(smallest, ladder):
     shape, prior = (2, 11, 16), Anywhere()
     problem = Problem(seeded(2, *shape), Identity(), Gaussian(0.1), shape)
-    solver = Pyramid(smallest=smallest, t0=1.0, path=VP(9))
+    solver = Pyramid(smallest=smallest, t0=1.0, schedule=VP(9))
     found = states(solver, problem, prior, Rng.of(seeds(2)))
     assert prior.asked == [size for size in ladder for _ in range(3)]
     assert [tuple(s.x.shape[-2:]) for s in found] == [ladder[0], *prior.asked]
@@ -364,14 +364,16 @@ def test_every_scale_has_its_size(smallest, ladder):
 def test_videos_keep_their_frames():
     shape, prior = (1, 5, 16, 8), Anywhere()
     problem = Problem(seeded(1, 1, 5, 4, 2), AveragePool(4, (16, 8)), Gaussian(0.1), shape)
-    found = states(Pyramid(smallest=2, path=VP(6)), problem, prior, Rng.of(seeds(1)))
+    found = states(Pyramid(smallest=2, schedule=VP(6)), problem, prior, Rng.of(seeds(1)))
     assert [tuple(s.x.shape[1:]) for s in found[4:]] == [(1, 5, 4, 2), (1, 5, 8, 4), shape]
     assert found[1].x0.shape == (1, *shape)
 
 
 def test_a_preview_is_the_clean_estimate_enlarged():
     problem = Problem(seeded(1, *SHAPE), Identity(), Gaussian(0.1), SHAPE)
-    found = states(Pyramid(smallest=1, rho=0.0, path=VP(6)), problem, Scales(), Rng.of(seeds(1)))
+    found = states(
+        Pyramid(smallest=1, rho=0.0, schedule=VP(6)), problem, Scales(), Rng.of(seeds(1))
+    )
     before = found[1].x / VP(4).levels()[1].a
     small = Scales().denoise(before, VP(4).levels()[1].sigma)
     expected = repeat(4) @ small.flatten().numpy()
@@ -382,7 +384,7 @@ def test_a_preview_is_the_clean_estimate_enlarged():
 def test_costs(data, vjps):
     """One evaluation a step at every scale; with the gradient, one product too."""
     problem = Problem(seeded(1, *SHAPE), Identity(), Gaussian(0.1), SHAPE)
-    result = solve(problem, Scales(), Pyramid(data=data, smallest=1, path=VP(9)), samples=2)
+    result = solve(problem, Scales(), Pyramid(data=data, smallest=1, schedule=VP(9)), samples=2)
     assert (result.nfe, result.vjps) == (9, vjps)
 
 
@@ -409,14 +411,16 @@ def test_a_prior_of_one_size_is_refused_before_it_is_called():
 # ---- what y does
 
 
-@pytest.mark.parametrize("path", [VP(6), VP(6, spacing="trailing"), VE(6, 50.0, 0.02)])
+@pytest.mark.parametrize("schedule", [VP(6), VP(6, spacing="trailing"), VE(6, 50.0, 0.02)])
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
-def test_at_one_scale_without_data_it_is_the_plain_sampler(eta, path):
+def test_at_one_scale_without_data_it_is_the_plain_sampler(eta, schedule):
     """Bit for bit, every state."""
     problem = Problem(seeded(2, *SHAPE), Identity(), Gaussian(0.1), SHAPE)
-    solver = Pyramid(scales=1, rho=0.0, eta_ddim=eta, path=path)
+    solver = Pyramid(scales=1, rho=0.0, eta_ddim=eta, schedule=schedule)
     ours = list(stream(problem, Scales(), solver, seeds(2)))
-    theirs = list(stream(problem, Scales(), Unconditional(eta_ddim=eta, path=path), seeds(2)))
+    theirs = list(
+        stream(problem, Scales(), Unconditional(eta_ddim=eta, schedule=schedule), seeds(2))
+    )
     for a, b in zip(ours, theirs, strict=True):
         assert torch.equal(a.x, b.x) and torch.equal(a.x0, b.x0)
 
@@ -425,7 +429,7 @@ def test_rho_0_ignores_the_measurement_at_all_scales():
     runs = []
     for seed in (1, 2):
         problem = Problem(seeded(1, *SHAPE, seed=seed), Identity(), Gaussian(0.1), SHAPE)
-        solver = Pyramid(rho=0.0, smallest=1, path=VP(9))
+        solver = Pyramid(rho=0.0, smallest=1, schedule=VP(9))
         runs.append(solve(problem, Scales(), solver, samples=2).samples)
     assert torch.equal(*runs)
 
@@ -434,7 +438,7 @@ def test_rho_0_ignores_the_measurement_at_all_scales():
 def test_overwriting_ends_at_the_data(matrix):
     A, operator = MATRICES[matrix]
     y = torch.tensor(A @ MU).reshape(1, *operator.y_shape(SHAPE))
-    solver = Pyramid(data="overwrite", smallest=1, path=VP(20))
+    solver = Pyramid(data="overwrite", smallest=1, schedule=VP(20))
     x = solve(Problem(y, operator, Gaussian(0.0), SHAPE), Scales(), solver).samples[0]
     torch.testing.assert_close(operator(x), y, rtol=0, atol=1e-12)
 
@@ -447,7 +451,7 @@ def test_in_super_resolution_the_coarse_scale_is_tied_to_y_itself(factor):
     y = seeded(1, 1, 2, 3)
     problem = Problem(y, AveragePool(4, shape[1:]), Gaussian(0.0), shape)
     scales = 1 + int(math.log2(factor))
-    solver = Pyramid(data="overwrite", scales=scales, smallest=1, t0=0.5, path=VP(12))
+    solver = Pyramid(data="overwrite", scales=scales, smallest=1, t0=0.5, schedule=VP(12))
     coarse = [m.scale for m in solver.moves].count(scales - 1)
     x = states(solver, problem, Anywhere(), Rng.of(seeds(1)))[coarse].x
     expected = y if factor == 4 else AveragePool(2, (4, 6))(x)

@@ -19,15 +19,15 @@ from dense import (
     ROWS,
     SEEDS,
     SHAPE,
-    VP_PATH,
+    VP_SCHEDULE,
     Task,
     assert_agrees,
     compare,
     on_matrices,
-    on_paths,
+    on_schedules,
     transcription,
 )
-from scalar import GAINS, SIGMA_Y, each_gain, each_path, measured
+from scalar import GAINS, SIGMA_Y, each_gain, each_schedule, measured
 from scalar import PRIOR as SCALAR_PRIOR
 
 from helpers import Dense, Given, Levels, exploding, noise_names, seeded, states
@@ -91,7 +91,7 @@ def reddiff(
     return mu
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize(
     "knobs",
@@ -105,13 +105,13 @@ def reddiff(
     ],
     ids=str,
 )
-def test_reddiff(path, matrix, knobs):
-    assert_agrees("reddiff", knobs, matrix, 0.1, path)
+def test_reddiff(schedule, matrix, knobs):
+    assert_agrees("reddiff", knobs, matrix, 0.1, schedule)
 
 
 @pytest.mark.parametrize("weight", W)
 def test_weights(weight):
-    assert_agrees("reddiff", {"weight": weight, "lam": 2.0}, "benign", 0.1, VP_PATH)
+    assert_agrees("reddiff", {"weight": weight, "lam": 2.0}, "benign", 0.1, VP_SCHEDULE)
     assert set(W) == set(WEIGHTS)
 
 
@@ -120,7 +120,7 @@ def test_weights(weight):
     [("lam", 30.1), ("lr", 0.1001), ("obs_weight", 1.01), ("sigma0", 1e-3), ("weight", "log")],
 )
 def test_a_knob_off_by_a_little_is_seen(knob, wrong):
-    got, want = compare("reddiff", {knob: wrong}, "benign", 0.1, VP_PATH, library_knobs={})
+    got, want = compare("reddiff", {knob: wrong}, "benign", 0.1, VP_SCHEDULE, library_knobs={})
     assert np.abs(got - want).max() > 1e-6
 
 
@@ -136,7 +136,7 @@ def setting(sigma_y=0.1, dtype=torch.float64):
 def test_it_is_adam_on_the_objective(scaling):
     """The official loss is one mean over a batch; for one image, it is a mean over its entries."""
     problem = setting().rows(torch.tensor([1]))
-    solver = REDDiff(lam=0.7, lr=0.05, scaling=scaling, path=VP(30))
+    solver = REDDiff(lam=0.7, lr=0.05, scaling=scaling, schedule=VP(30))
     rng = Rng.of(SEEDS[:1])
     found = states(solver, problem, LIBRARY_PRIOR, rng)
     mu = found[0].x.clone().requires_grad_()
@@ -164,10 +164,10 @@ def draws(step: int, role: str) -> torch.Tensor:
 
 
 @each_gain
-@each_path
-def test_reddiff_follows_its_recursion(path, gain):
+@each_schedule
+def test_reddiff_follows_its_recursion(schedule, gain):
     """In plain Python floats; D(x_t) = a x_t / (a^2 + s^2), and e - eps = (mu - D) / v."""
-    solver = REDDiff(lam=30.0, lr=0.03, init_from="zeros", path=path)
+    solver = REDDiff(lam=30.0, lr=0.03, init_from="zeros", schedule=schedule)
     y = 0.8 * (gain or 1.0)
     problem = measured(gain, torch.tensor([y], dtype=torch.float64), SIGMA_Y)
     mu, m, v = 0.0, 0.0, 0.0
@@ -193,8 +193,8 @@ def test_the_stationary_point_of_the_expected_objective(gain, weight):
     """
     v, y = 0.7, 0.4
     level = Level(1.0, v)
-    path = Levels(2, given=(level, level, Level(1.0, 0.0)))
-    solver = REDDiff(lam=5.0, lr=0.01, weight=weight, path=path)
+    schedule = Levels(2, given=(level, level, Level(1.0, 0.0)))
+    solver = REDDiff(lam=5.0, lr=0.01, weight=weight, schedule=schedule)
     problem = measured(gain, torch.tensor([y], dtype=torch.float64), SIGMA_Y)
     precision = gain**2 / SIGMA_Y**2
     fixed = gain * y / SIGMA_Y**2 / (precision + 5.0 * W[weight](v) * v / (1 + v**2))
@@ -244,7 +244,10 @@ def final(solver, problem, prior=LIBRARY_PRIOR):
 
 
 def test_the_noise_level_enters():
-    likelihood, official = REDDiff(path=VP_PATH), REDDiff(scaling="official", path=VP_PATH)
+    likelihood, official = (
+        REDDiff(schedule=VP_SCHEDULE),
+        REDDiff(scaling="official", schedule=VP_SCHEDULE),
+    )
     one, two = setting(0.1), setting(0.2)
     assert (final(likelihood, one) - final(likelihood, two)).abs().max() > 1e-3
     assert torch.equal(final(official, one), final(official, two))
@@ -258,42 +261,46 @@ def test_lam_means_the_same_for_every_operator():
     y = torch.nn.functional.pad(problem.y, (0, 6))
     padded = Problem(y, wider, problem.noise, SHAPE)
     for scaling, same in (("likelihood", True), ("official", False)):
-        solver = REDDiff(lam=20.0, scaling=scaling, path=VP_PATH)
+        solver = REDDiff(lam=20.0, scaling=scaling, schedule=VP_SCHEDULE)
         gap = (final(solver, problem) - final(solver, padded)).abs().max()
         assert (gap < 1e-9) == same and (same or gap > 1e-3)
 
 
 def test_a_run_does_not_depend_on_the_frame():
     """e - eps = (mu - D) / v: only v = s / a enters, and mu is an image in any frame."""
-    one, two = (REDDiff(lam=3.0, path=path) for path in (VP_PATH, exploding(VP_PATH)))
+    one, two = (
+        REDDiff(lam=3.0, schedule=schedule) for schedule in (VP_SCHEDULE, exploding(VP_SCHEDULE))
+    )
     torch.testing.assert_close(final(one, setting()), final(two, setting()), rtol=1e-9, atol=1e-9)
 
 
 def test_the_last_update_is_returned():
-    problem, solver = setting(), REDDiff(path=VP_PATH)
+    problem, solver = setting(), REDDiff(schedule=VP_SCHEDULE)
     found = states(solver, problem, LIBRARY_PRIOR, Rng.of(SEEDS))
     last = solver.finish(found[-1], problem, LIBRARY_PRIOR, Rng.of(SEEDS))
     assert torch.equal(last, found[-1].x) and not torch.equal(last, found[-2].x)
 
 
 def test_a_noiseless_measurement_has_the_noise_of_the_floor():
-    solver = REDDiff(sigma_floor=0.03, path=VP_PATH)
+    solver = REDDiff(sigma_floor=0.03, schedule=VP_SCHEDULE)
     assert torch.equal(final(solver, setting(0.0)), final(solver, setting(0.03)))
     assert not torch.equal(final(solver, setting(0.0)), final(solver, setting(0.04)))
 
 
 def test_without_weight_the_data_are_ignored_bit_for_bit():
-    solver = REDDiff(obs_weight=0.0, init_from="zeros", path=VP_PATH)
+    solver = REDDiff(obs_weight=0.0, init_from="zeros", schedule=VP_SCHEDULE)
     one = setting()
     two = Problem(3 * one.y + 1, one.A, one.noise, SHAPE)
     assert torch.equal(final(solver, one), final(solver, two))
-    assert not torch.equal(final(REDDiff(path=VP_PATH), one), final(REDDiff(path=VP_PATH), two))
+    assert not torch.equal(
+        final(REDDiff(schedule=VP_SCHEDULE), one), final(REDDiff(schedule=VP_SCHEDULE), two)
+    )
 
 
 def test_samples_differ_by_the_noise_of_the_steps_alone():
     """Mode seeking: the start is the same for all seeds, unless it is asked of the prior."""
     problem = setting()
-    fixed, drawn = REDDiff(path=VP(3)), REDDiff(init_from="prior", path=VP(3))
+    fixed, drawn = REDDiff(schedule=VP(3)), REDDiff(init_from="prior", schedule=VP(3))
     steps = [(k, "step") for k in range(3)]
     assert noise_names(fixed, problem, LIBRARY_PRIOR) == steps
     assert noise_names(drawn, problem, LIBRARY_PRIOR) == [(-1, "init"), *steps]
@@ -318,7 +325,7 @@ def test_the_official_constants_are_at_hand():
         lr=0.1,
         scaling="official",
         init_from="guess",
-        path=VP(50, spacing="strided"),
+        schedule=VP(50, spacing="strided"),
     )
     assert REDDiff.official("inpaint").sigma0 == 1e-4
     for task in OFFICIAL:
@@ -335,7 +342,7 @@ def test_the_official_constants_are_at_hand():
 def test_an_overflow_is_reported(A):
     """In float32 the second moment overflows first: Adam then stands still, far from anything."""
     problem = Problem(A(seeded(1, 1, 8, 8, dtype=torch.float32)), A, Gaussian(0.1), (1, 8, 8))
-    solver = REDDiff(lr=1e25, path=VP(10))
+    solver = REDDiff(lr=1e25, schedule=VP(10))
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
     with pytest.raises(DivergedError, match=r"reddiff .* at step \d+ of 10; try a smaller lr"):
         list(stream(problem, prior, solver, [0]))

@@ -1,4 +1,4 @@
-"""ScoreSDE's replacement: Song et al. 2021, every predictor, corrector and path."""
+"""ScoreSDE's replacement: Song et al. 2021, every predictor, corrector and schedule."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from dense import PATHS, PRIOR, STEPS, Task, ancestral, assert_agrees, compare, transcription
+from dense import PRIOR, SCHEDULES, STEPS, Task, ancestral, assert_agrees, compare, transcription
 from scalar import ROUNDING, SIGMA_Y, Moments, assert_follows, each_gain, final, pairs, shrink
 from scalar import ancestral as bridge
 
 from helpers import Dense, seeded, seeds, states
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, VP, VPSDE, Karras, Path, SubVP
+from invdiff.core.schedules import VE, VP, VPSDE, Karras, Schedule, SubVP
 from invdiff.noise import NOISELESS
 from invdiff.operators import Grayscale
 from invdiff.priors.base import Denoiser
@@ -26,8 +26,8 @@ from invdiff.tasks import TASKS
 from invdiff.tasks.auto import configured
 
 PREDICTORS = ("ancestral", "reverse-diffusion", "euler-maruyama", "probability-flow")
-EVERY = PATHS | {"vp-sde": VPSDE(STEPS), "sub-vp": SubVP(STEPS)}
-on_every_path = pytest.mark.parametrize("path", EVERY.values(), ids=EVERY.keys())
+EVERY = SCHEDULES | {"vp-sde": VPSDE(STEPS), "sub-vp": SubVP(STEPS)}
+on_every_schedule = pytest.mark.parametrize("schedule", EVERY.values(), ids=EVERY.keys())
 
 
 # ---- the algorithm, as printed
@@ -94,7 +94,7 @@ def replacement(
     return x
 
 
-@on_every_path
+@on_every_schedule
 @pytest.mark.parametrize("matrix", ["wide", "tall", "benign"])
 @pytest.mark.parametrize(
     "knobs",
@@ -107,14 +107,14 @@ def replacement(
     ],
     ids=str,
 )
-def test_transcription(path, matrix, knobs):
-    assert_agrees("replacement", knobs, matrix, 0.0, path)
+def test_transcription(schedule, matrix, knobs):
+    assert_agrees("replacement", knobs, matrix, 0.0, schedule)
 
 
-@on_every_path
+@on_every_schedule
 @pytest.mark.parametrize("predictor", PREDICTORS[1:])
-def test_transcription_of_predictors(path, predictor):
-    assert_agrees("replacement", {"predictor": predictor}, "wide", 0.0, path)
+def test_transcription_of_predictors(schedule, predictor):
+    assert_agrees("replacement", {"predictor": predictor}, "wide", 0.0, schedule)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_knob_off_by_a_little_is_seen(knobs, wrong):
 # ---- mean and variance on a scalar normal prior
 
 
-def recursion(path: Path, gain, lam, known_level, predictor, snr, start):
+def recursion(schedule: Schedule, gain, lam, known_level, predictor, snr, start):
     """Moments of x with overwrites x <- (1 - lam) x + lam (a y/s + s z) where the gain is not 0.
 
     snr > 0: one annealed corrector step of size 2 alpha (snr s)^2 before each predictor.
@@ -146,9 +146,9 @@ def recursion(path: Path, gain, lam, known_level, predictor, snr, start):
             return m, V
         return (1 - lam) * m + lam * a, (1 - lam) ** 2 * V + (lam * s) ** 2
 
-    top = path.levels()[0]
+    top = schedule.levels()[0]
     m, V = overwrite(0.0, top.s**2, *((top.a, top.s) if start == "noised" else (1.0, 0.0)))
-    for t, u in pairs(path):
+    for t, u in pairs(schedule):
         total = t.a**2 + t.s**2  # the score is -x / total
         if snr:
             h = 2 * (t.a / u.a) ** 2 * (snr * t.s) ** 2
@@ -172,17 +172,17 @@ def recursion(path: Path, gain, lam, known_level, predictor, snr, start):
         yield Moments(m, V)
 
 
-SCALAR_PATHS = [VP(30), VE(30, 30.0, 0.01), SubVP(30)]
+SCALAR_SCHEDULES = [VP(30), VE(30, 30.0, 0.01), SubVP(30)]
 
 
 @each_gain
-@pytest.mark.parametrize("path", SCALAR_PATHS, ids=["vp", "ve", "sub-vp"])
+@pytest.mark.parametrize("schedule", SCALAR_SCHEDULES, ids=["vp", "ve", "sub-vp"])
 @pytest.mark.parametrize("predictor", PREDICTORS)
 @pytest.mark.parametrize(
     ("lam", "known_level", "snr", "start"),
     [(1.0, "next", 0.16, "noised"), (0.4, "current", 0.3, "clean"), (0.7, "next", 0.0, "noised")],
 )
-def test_moments(path, gain, predictor, lam, known_level, snr, start):
+def test_moments(schedule, gain, predictor, lam, known_level, snr, start):
     """With the annealed corrector: the other's step depends on norms of the noise and score."""
     solver = Replacement(
         snr=snr,
@@ -192,13 +192,13 @@ def test_moments(path, gain, predictor, lam, known_level, snr, start):
         lam=lam,
         known_level=known_level,
         start=start,
-        path=path,
+        schedule=schedule,
     )
-    expected = recursion(path, gain, lam, known_level, predictor, snr, start)
+    expected = recursion(schedule, gain, lam, known_level, predictor, snr, start)
     assert_follows(solver, gain, SIGMA_Y, expected)
 
 
-# ---- predictors and paths
+# ---- predictors and schedules
 
 
 @pytest.mark.parametrize("kind", [VPSDE, SubVP])
@@ -242,8 +242,8 @@ def test_predictors_sample_the_prior_as_the_path_gets_finer(predictor, kind):
     """Without data (gain 0), the variance tends to that of N(0, 1) in first order: it halves."""
     errors = []
     for n in (400, 800):
-        path = VE(n, 50.0, 0.01) if kind is VE else kind(n)
-        *_, last = recursion(path, 0.0, 1.0, "next", predictor, 0.0, "noised")
+        schedule = VE(n, 50.0, 0.01) if kind is VE else kind(n)
+        *_, last = recursion(schedule, 0.0, 1.0, "next", predictor, 0.0, "noised")
         errors.append(abs(last.variance - 1))
     assert errors[1] < 0.55 * errors[0]
 
@@ -255,16 +255,16 @@ def test_the_short_preset():
     """
     preset = configured(
         TASKS["inpaint"], "replacement", TASKS["inpaint"].toy(0.02)
-    )  # the path ends at the noise of y
-    assert preset == Replacement(path=Karras(60, 20.0, 0.02))
-    for path, M, variance in (
-        (preset.path, 1, 0.9084),
-        (preset.path, 0, 0.8866),
-        (Replacement().path, 1, 1.0003),
+    )  # the schedule ends at the noise of y
+    assert preset == Replacement(schedule=Karras(60, 20.0, 0.02))
+    for schedule, M, variance in (
+        (preset.schedule, 1, 0.9084),
+        (preset.schedule, 0, 0.8866),
+        (Replacement().schedule, 1, 1.0003),
     ):
-        *_, last = recursion(path, 0.0, 1.0, "next", "ancestral", 0.16 * M, "noised")
+        *_, last = recursion(schedule, 0.0, 1.0, "next", "ancestral", 0.16 * M, "noised")
         assert last.variance == pytest.approx(variance, abs=ROUNDING)
-        if path is preset.path:
+        if schedule is preset.schedule:
             solver = dataclasses.replace(preset, corrector="annealed", corrector_steps=M)
             assert final(solver, 0.0).variance == pytest.approx(variance, abs=ROUNDING)
 
@@ -308,7 +308,7 @@ def test_nothing_noisy_is_returned(predictor, known_level):
     """
     problem, rng = measured(), Rng.of(seeds(2))
     solver = Replacement(
-        corrector_steps=0, predictor=predictor, known_level=known_level, path=VP(6)
+        corrector_steps=0, predictor=predictor, known_level=known_level, schedule=VP(6)
     )
     found = states(solver, problem, NOISY_PRIOR, rng)
     for k, quiet in ((5, True), (4, False)):
@@ -323,7 +323,7 @@ def test_nothing_noisy_is_returned(predictor, known_level):
 def test_the_first_state_holds_the_noised_y():
     """Official: the clean y, unscaled, beside noise of the first level (S2)."""
     problem, rng = measured(), Rng.of(seeds(2))
-    noised, clean = Replacement(path=VP(6)), Replacement(path=VP(6), start="clean")
+    noised, clean = Replacement(schedule=VP(6)), Replacement(schedule=VP(6), start="clean")
     top = noised.levels[0]
     z = rng.at(-1).normal(problem.x_like, "known")
     expected = top.a * problem.y + top.s * A(z)
@@ -336,7 +336,7 @@ def test_the_pasted_data_have_the_level_of_the_state():
     """Official: one level too noisy after the predictor (S5)."""
     problem, rng = measured(), Rng.of(seeds(2))
     for known_level in ("next", "current"):
-        solver = Replacement(corrector_steps=0, known_level=known_level, path=VP(6))
+        solver = Replacement(corrector_steps=0, known_level=known_level, schedule=VP(6))
         state = solver.init(problem, NOISY_PRIOR, rng.at(-1))
         x = solver.step(state, problem, NOISY_PRIOR, rng.at(0)).x
         level = solver.levels[1 if known_level == "next" else 0]
@@ -350,8 +350,10 @@ def test_a_corrector_on_the_sub_vp_path_keeps_the_prior():
 
     A Langevin step of size h on N(0, T) settles at T / (1 - h / 2T), and h / 2T <= snr^2 here.
     """
-    snr, path = 0.16, SubVP(400)
-    runs = [recursion(path, 0.0, 1.0, "next", "euler-maruyama", r, "noised") for r in (0.0, snr)]
+    snr, schedule = 0.16, SubVP(400)
+    runs = [
+        recursion(schedule, 0.0, 1.0, "next", "euler-maruyama", r, "noised") for r in (0.0, snr)
+    ]
     plain, corrected = ([*run][-1].variance for run in runs)
     assert abs(corrected - 1) < snr**2 / (1 - snr**2) + abs(plain - 1)
 
@@ -362,14 +364,14 @@ def test_a_corrector_on_the_sub_vp_path_keeps_the_prior():
 def test_grey_is_the_papers_rotation_of_colours():
     """The paper turns RGB by an orthonormal 3 x 3 matrix whose first column is (1, 1, 1) / sqrt 3,
     inpaints the other two channels, and turns back: the same run as with A = Grayscale()."""
-    shape, path = (3, 2, 2), VPSDE(7)
+    shape, schedule = (3, 2, 2), VPSDE(7)
     n = 12
     L = seeded(n, n, seed=3) / 4 + 0.5 * torch.eye(n).double()
     prior = GaussianPrior(torch.zeros(shape).double(), L @ L.T)
     grey = Grayscale()(prior.sample(2, Rng.of((1, 2))))
     problem = Problem(grey, Grayscale(), NOISELESS, shape)
     rng = Rng.of(seeds(2))
-    solver = Replacement(predictor="euler-maruyama", corrector_steps=1, path=path)
+    solver = Replacement(predictor="euler-maruyama", corrector_steps=1, schedule=schedule)
     got = states(solver, problem, prior, rng)[-1].x
 
     rest = np.random.default_rng(0).standard_normal((3, 2))
@@ -388,13 +390,13 @@ def test_grey_is_the_papers_rotation_of_colours():
         r[:, 0] = a * math.sqrt(3) * problem.y.numpy()[:, 0] + s * noise[:, 0]
         return turn(Q, r)
 
-    levels = [(level.a, level.s) for level in path.levels()]
+    levels = [(level.a, level.s) for level in schedule.levels()]
     x = known(levels[0][1] * draw(-1, "init"), *levels[0], draw(-1, "known"))
     for i, (a, s) in enumerate(levels[:-1]):
         b, r = levels[i + 1]
 
         def x0(x, i=i):
-            return prior.x0(torch.tensor(x), path.levels()[i]).numpy()
+            return prior.x0(torch.tensor(x), schedule.levels()[i]).numpy()
 
         z, g = draw(i, "corrector 0"), (a * x0(x) - x) / s**2
         axes = (1, 2, 3)
@@ -415,7 +417,7 @@ def test_grey_is_the_papers_rotation_of_colours():
 def test_cost(M, each):
     """N (M + 1) evaluations, no gradient, whatever the predictor."""
     for predictor in PREDICTORS:
-        solver = Replacement(corrector_steps=M, predictor=predictor, path=SubVP(5))
+        solver = Replacement(corrector_steps=M, predictor=predictor, schedule=SubVP(5))
         result = solve(measured(), NOISY_PRIOR, solver)
         assert (result.nfe, result.vjps) == (5 * each, 0)
 
@@ -423,7 +425,7 @@ def test_cost(M, each):
 def test_a_weight_of_0_is_the_predictor_alone():
     """Whatever y is, bit for bit."""
     for predictor in PREDICTORS:
-        solver = Replacement(corrector_steps=0, lam=0.0, predictor=predictor, path=VE(5))
+        solver = Replacement(corrector_steps=0, lam=0.0, predictor=predictor, schedule=VE(5))
         problem = measured()
         other = dataclasses.replace(problem, y=-problem.y)
         a, b = (solve(p, NOISY_PRIOR, solver).samples for p in (problem, other))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dense import PATHS, VP_PATH, ddim, transcription
+from dense import SCHEDULES, VP_SCHEDULE, ddim, transcription
 from latents import LatentTask, assert_agrees, compare
 
 from helpers import seeded
@@ -72,21 +72,21 @@ SHORT = {"every": 2, "iterations": 7, "image_iterations": 5, "lr": 0.05, "image_
 
 
 @pytest.mark.parametrize("straight", [True, False], ids=["linear", "tanh"])
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @pytest.mark.parametrize(
     "knobs",
     [SHORT, {**SHORT, "every": 1, "gamma": 3.0, "zeta": 0.4, "eta_ddim": 0.7}],
     ids=["short", "all"],
 )
-def test_transcription(path, knobs, straight):
+def test_transcription(schedule, knobs, straight):
     for matrix in ("wide", "benign"):
-        assert_agrees("resample", knobs, matrix, 0.1, path, straight)
+        assert_agrees("resample", knobs, matrix, 0.1, schedule, straight)
 
 
 def test_transcription_where_fits_end_by_themselves():
     """Thousands of iterations at hand, a loose fit wanted: rows stop at different ones."""
     knobs = {**SHORT, "iterations": 500, "image_iterations": 500}
-    assert_agrees("resample", knobs, "benign", 1.0, VP_PATH, False)
+    assert_agrees("resample", knobs, "benign", 1.0, VP_SCHEDULE, False)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_transcription_where_fits_end_by_themselves():
     ids=str,
 )  # fmt: skip
 def test_a_wrong_knob_is_seen(wrong):
-    got, want = compare("resample", SHORT, "wide", 0.1, VP_PATH, False, {**SHORT, **wrong})
+    got, want = compare("resample", SHORT, "wide", 0.1, VP_SCHEDULE, False, {**SHORT, **wrong})
     assert np.abs(got - want).max() > 1e-6
 
 

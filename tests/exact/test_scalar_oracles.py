@@ -18,7 +18,7 @@ from scalar import (
     ancestral,
     assert_follows,
     each_gain,
-    each_path,
+    each_schedule,
     final,
     moments,
     pairs,
@@ -39,47 +39,47 @@ from invdiff.solvers.unconditional import Unconditional
 TABLE: list[tuple[str, Solver, tuple[tuple[float, float], ...]]] = [
     (
         "ddrm-20",
-        DDRM(path=VP(20)),
+        DDRM(schedule=VP(20)),
         ((0.9714, 0.0178), (0.8158, 0.0663), (0.3202, 0.2048), (0, 0.6342)),
     ),
     (
         "ddrm-100",
-        DDRM(path=VP(100)),
+        DDRM(schedule=VP(100)),
         ((0.9883, 0.0042), (0.8845, 0.0351), (0.4796, 0.1619), (0, 0.7247)),
     ),
     (
         "pigdm-100",
-        PiGDM(guidance="paper", path=VP(100)),
+        PiGDM(guidance="paper", schedule=VP(100)),
         ((1.0000, 0.0021), (0.9999, 0.0234), (0.5838, 0.3614), (0, 0.9216)),
     ),
     (
         "diffpir-100-denoised",
-        DiffPIR(lam=1.75, zeta=0.3, final="denoised", path=VP(100, spacing="quad")),
+        DiffPIR(lam=1.75, zeta=0.3, final="denoised", schedule=VP(100, spacing="quad")),
         ((0.9833, 0.0140), (0.8067, 0.1796), (0.1803, 0.7553), (0, 0.8931)),
     ),
     (
         "diffpir-100-proximal",
-        DiffPIR(lam=1.75, zeta=0.3, final="proximal", path=VP(100, spacing="quad")),
+        DiffPIR(lam=1.75, zeta=0.3, final="proximal", schedule=VP(100, spacing="quad")),
         ((0.9834, 0.0138), (0.8068, 0.1795), (0.1803, 0.7553), (0, 0.8931)),
     ),
     (
         "mmps-100",
-        MMPS(iterations=1, path=VP(100)),
+        MMPS(iterations=1, schedule=VP(100)),
         ((0.9901, 0.0062), (0.8621, 0.1169), (0.2000, 0.7331), (0, 0.9216)),
     ),
     (
         "pigdm-score-100",
-        PiGDM(path=VP(100)),
+        PiGDM(schedule=VP(100)),
         ((0.9901, 0.0062), (0.8621, 0.1169), (0.2000, 0.7331), (0, 0.9216)),
     ),
     (
         "mmps-1000",
-        MMPS(iterations=1, path=VP(1000)),
+        MMPS(iterations=1, schedule=VP(1000)),
         ((0.9901, 0.0092), (0.8621, 0.1351), (0.2000, 0.7923), (0, 0.9911)),
     ),
     (
         "unconditional-100",
-        Unconditional(path=VP(100)),
+        Unconditional(schedule=VP(100)),
         ((0, 0.9216), (0, 0.9216), (0, 0.9216), (0, 0.9216)),
     ),
 ]
@@ -88,7 +88,7 @@ TABLE: list[tuple[str, Solver, tuple[tuple[float, float], ...]]] = [
 @pytest.mark.parametrize("gain", GAINS)
 @pytest.mark.parametrize(("solver", "expected"), [t[1:] for t in TABLE], ids=[t[0] for t in TABLE])
 def test_mean_and_variance_are_the_printed_ones(solver, expected, gain):
-    """Settings: eta_prop 0.85 and eta_b 1; eta_ddim 1; the tables' grids are the paths' own."""
+    """Settings: eta_prop 0.85 and eta_b 1; eta_ddim 1; the tables' grids are the schedules' own."""
     found = final(solver, gain)
     mean, variance = expected[GAINS.index(gain)]
     assert found.mean == pytest.approx(mean, abs=ROUNDING)
@@ -104,7 +104,7 @@ def test_mmps_has_the_posteriors_own_mean_at_any_number_of_steps(gain):
     """
     exact = gain**2 / (gain**2 + SIGMA_Y**2)
     for steps in (5, 20, 100):
-        solver = MMPS(iterations=1, path=VE(steps, sigma_max=1e5, sigma_min=1e-3))
+        solver = MMPS(iterations=1, schedule=VE(steps, sigma_max=1e5, sigma_min=1e-3))
         assert final(solver, gain).mean == pytest.approx(exact, abs=1.01e-10)
 
 
@@ -112,15 +112,16 @@ def test_mmps_variance_falls_to_the_posteriors_as_the_path_gets_finer():
     for gain in GAINS:
         exact = SIGMA_Y**2 / (gain**2 + SIGMA_Y**2)
         errors = [
-            abs(final(MMPS(iterations=1, path=VP(n)), gain).variance - exact) for n in (20, 60, 180)
+            abs(final(MMPS(iterations=1, schedule=VP(n)), gain).variance - exact)
+            for n in (20, 60, 180)
         ]
         assert errors[0] > errors[1] > errors[2]
 
 
-def recursion_dps(path, gain, zeta):
+def recursion_dps(schedule, gain, zeta):
     """x_u = ancestral - zeta d/dx_t (y - s x0)^2 / (2 sigma_y^2); DPS Algorithm 1."""
-    m, V = 0.0, path.levels()[0].s ** 2
-    for t, u in pairs(path):
+    m, V = 0.0, schedule.levels()[0].s ** 2
+    for t, u in pairs(schedule):
         p, q, std = ancestral(t, u)
         pull = zeta * shrink(t) * gain / SIGMA_Y**2
         own = p * shrink(t) + q - pull * gain * shrink(t)
@@ -128,10 +129,10 @@ def recursion_dps(path, gain, zeta):
         yield Moments(m, V)
 
 
-def recursion_ddnm(path, gain, eta):
+def recursion_ddnm(schedule, gain, eta):
     """x_u = a X + s (eta z + sqrt(1 - eta^2) e), X = y/s where s > 0 and x0 elsewhere."""
-    m, V = 0.0, path.levels()[0].s ** 2
-    for t, u in pairs(path):
+    m, V = 0.0, schedule.levels()[0].s ** 2
+    for t, u in pairs(schedule):
         d = shrink(t)
         e = (1 - t.a * d) / t.s
         own = u.s * math.sqrt(1 - eta**2) * e + (0.0 if gain else u.a * d)
@@ -139,10 +140,10 @@ def recursion_ddnm(path, gain, eta):
         yield Moments(m, V)
 
 
-def recursion_unconditional(path, eta):
+def recursion_unconditional(schedule, eta):
     """DDIM with std eta sqrt(s_u^2 - (a_t s_u^2 / (a_u s_t))^2) of fresh noise (eq. 12 and 16)."""
-    V = path.levels()[0].s ** 2
-    for t, u in pairs(path):
+    V = schedule.levels()[0].s ** 2
+    for t, u in pairs(schedule):
         d = shrink(t)
         fresh2 = eta**2 * u.s**2 * (1 - (u.s * t.a / (u.a * t.s)) ** 2)
         own = u.a * d + math.sqrt(u.s**2 - fresh2) * (1 - t.a * d) / t.s
@@ -150,10 +151,10 @@ def recursion_unconditional(path, eta):
         yield Moments(0.0, V)
 
 
-def recursion_given_y(path, gain, eta, draw):
+def recursion_given_y(schedule, gain, eta, draw):
     """DDIM by X = E[x0 | x_t, y], or by a draw about it: x0 given x_t is N(d x_t, c)."""
-    m, V = 0.0, path.levels()[0].s ** 2
-    for t, u in pairs(path):
+    m, V = 0.0, schedule.levels()[0].s ** 2
+    for t, u in pairs(schedule):
         d, c = shrink(t), t.s**2 / (t.a**2 + t.s**2)
         K = c * gain / (c * gain**2 + SIGMA_Y**2)
         fresh2 = eta**2 * u.s**2 * (1 - (u.s * t.a / (u.a * t.s)) ** 2)
@@ -167,13 +168,13 @@ def recursion_given_y(path, gain, eta, draw):
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 @each_gain
-@each_path
-def test_pigdm_and_mmps_follow_theirs(path, gain, eta):
+@each_schedule
+def test_pigdm_and_mmps_follow_theirs(schedule, gain, eta):
     """On a white normal prior r^2 is Cov[x0 | x_t]: the score of PiGDM is MMPS there."""
-    plain, drawn = (list(recursion_given_y(path, gain, eta, draw)) for draw in (False, True))
-    assert_follows(PiGDM(eta_ddim=eta, path=path), gain, SIGMA_Y, plain)
-    assert_follows(MMPS(1, eta_ddim=eta, path=path), gain, SIGMA_Y, plain)
-    assert_follows(MMPS(1, eta_ddim=eta, draw=True, path=path), gain, SIGMA_Y, drawn)
+    plain, drawn = (list(recursion_given_y(schedule, gain, eta, draw)) for draw in (False, True))
+    assert_follows(PiGDM(eta_ddim=eta, schedule=schedule), gain, SIGMA_Y, plain)
+    assert_follows(MMPS(1, eta_ddim=eta, schedule=schedule), gain, SIGMA_Y, plain)
+    assert_follows(MMPS(1, eta_ddim=eta, draw=True, schedule=schedule), gain, SIGMA_Y, drawn)
 
 
 @pytest.mark.parametrize("steps", [10, 20])
@@ -181,39 +182,42 @@ def test_pigdm_and_mmps_follow_theirs(path, gain, eta):
 def test_a_drawn_x0_has_the_posteriors_variance_at_few_steps(gain, steps):
     """Within .95 to 1.05 of the exact one; with the mean in its place it is below .85."""
     exact = SIGMA_Y**2 / (gain**2 + SIGMA_Y**2)
-    path = Karras(steps, 80.0, 0.02)
-    drawn, mean = (final(MMPS(1, draw=d, path=path), gain) for d in (True, False))
+    schedule = Karras(steps, 80.0, 0.02)
+    drawn, mean = (final(MMPS(1, draw=d, schedule=schedule), gain) for d in (True, False))
     assert 0.95 < drawn.variance / exact < 1.05
     assert drawn.mean == pytest.approx(mean.mean, abs=1e-3)
     assert mean.variance / exact < 0.85
 
 
 @each_gain
-@each_path
-def test_dps_follows_its_recursion(path, gain):
+@each_schedule
+def test_dps_follows_its_recursion(schedule, gain):
     """The likelihood loss: the norm losses are not linear in a single residual (its sign)."""
-    solver = DPS(zeta=0.004, loss="gaussian", path=path)
-    assert_follows(solver, gain, SIGMA_Y, recursion_dps(path, gain, 0.004))
+    solver = DPS(zeta=0.004, loss="gaussian", schedule=schedule)
+    assert_follows(solver, gain, SIGMA_Y, recursion_dps(schedule, gain, 0.004))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.85, 1.0])
 @each_gain
-@each_path
-def test_ddnm_follows_its_recursion(path, gain, eta):
-    solver = DDNM(eta_prop=eta, path=path)
-    assert_follows(solver, gain, 0.0, recursion_ddnm(path, gain, eta))
+@each_schedule
+def test_ddnm_follows_its_recursion(schedule, gain, eta):
+    solver = DDNM(eta_prop=eta, schedule=schedule)
+    assert_follows(solver, gain, 0.0, recursion_ddnm(schedule, gain, eta))
 
 
 @pytest.mark.parametrize("gain", GAINS[:-1])
 def test_ddnm_ends_at_the_data(gain):
-    assert moments(DDNM(path=VP(20)), gain, 0.0)[-1] == pytest.approx((1.0, 0.0), abs=1e-14)
+    assert moments(DDNM(schedule=VP(20)), gain, 0.0)[-1] == pytest.approx((1.0, 0.0), abs=1e-14)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@each_path
-def test_unconditional_follows_its_recursion(path, eta):
+@each_schedule
+def test_unconditional_follows_its_recursion(schedule, eta):
     assert_follows(
-        Unconditional(eta_ddim=eta, path=path), 1.0, SIGMA_Y, recursion_unconditional(path, eta)
+        Unconditional(eta_ddim=eta, schedule=schedule),
+        1.0,
+        SIGMA_Y,
+        recursion_unconditional(schedule, eta),
     )
 
 
@@ -225,14 +229,14 @@ FRAMES = [(t[1], GAINS[(i + k) % len(GAINS)]) for i, t in enumerate(TABLE) for k
 def test_moments_do_not_depend_on_the_frame(solver, gain):
     """On the same levels s / a, the variance-exploding run is the variance-preserving one."""
     short = solver.with_steps(20)
-    other = dataclasses.replace(short, path=exploding(short.path))
+    other = dataclasses.replace(short, schedule=exploding(short.schedule))
     assert final(other, gain) == pytest.approx(final(short, gain), rel=1e-10, abs=1e-12)
 
 
 def test_the_impulse_method_sees_a_wrong_solver():
     """Negative twin: a DDRM with another share of fresh noise is not the printed one."""
     mean, variance = TABLE[0][2][1]
-    found = final(DDRM(eta_prop=0.8, path=VP(20)), 0.25)
+    found = final(DDRM(eta_prop=0.8, schedule=VP(20)), 0.25)
     assert abs(found.mean - mean) > 100 * ROUNDING
     assert abs(found.variance - variance) > 100 * ROUNDING
 
@@ -241,7 +245,7 @@ def test_ddnm_plus_is_ddrm_with_eta_b_1_except_for_its_start():
     """Where y is never more precise than the first level, the starts agree, and whole runs do."""
     for gain in (0.0, 0.0005):
         for sigma_y in (0.1, 0.3):
-            a = moments(DDRM(path=VP(20)), gain, sigma_y)
-            b = moments(DDNMPlus(path=VP(20)), gain, sigma_y)
+            a = moments(DDRM(schedule=VP(20)), gain, sigma_y)
+            b = moments(DDNMPlus(schedule=VP(20)), gain, sigma_y)
             assert a == [pytest.approx(x, rel=1e-11, abs=1e-13) for x in b]
-    assert final(DDNMPlus(path=VP(20)), 1.0) == pytest.approx(final(DDRM(), 1.0), abs=1e-2)
+    assert final(DDNMPlus(schedule=VP(20)), 1.0) == pytest.approx(final(DDRM(), 1.0), abs=1e-2)

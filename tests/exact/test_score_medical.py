@@ -14,16 +14,16 @@ from dense import (
     ROWS,
     SEEDS,
     SHAPE,
-    VP_PATH,
+    VP_SCHEDULE,
     Task,
     ancestral,
     assert_agrees,
     compare,
-    on_paths,
+    on_schedules,
     random_matrix,
     transcription,
 )
-from scalar import Moments, assert_follows, each_gain, each_path, pairs, shrink
+from scalar import Moments, assert_follows, each_gain, each_schedule, pairs, shrink
 from scalar import ancestral as bridge
 
 from helpers import Dense, seeded, states
@@ -85,7 +85,7 @@ def score_medical_baseline(t: Task, kappa=1.231, snr=0.608, corrector_steps=1):
     return x
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("matrix", ["tall", "benign"])
 @pytest.mark.parametrize(
     "knobs",
@@ -96,17 +96,17 @@ def score_medical_baseline(t: Task, kappa=1.231, snr=0.608, corrector_steps=1):
     ],
     ids=str,
 )
-def test_score_medical(path, matrix, knobs):
-    assert_agrees("score-medical", knobs, matrix, 0.1, path)
+def test_score_medical(schedule, matrix, knobs):
+    assert_agrees("score-medical", knobs, matrix, 0.1, schedule)
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("matrix", ["tall", "benign"])
 @pytest.mark.parametrize(
     "knobs", [{}, {"corrector_steps": 0}, {"corrector_steps": 2, "kappa": 2.0, "snr": 0.2}], ids=str
 )
-def test_score_medical_baseline(path, matrix, knobs):
-    assert_agrees("score-medical-baseline", knobs, matrix, 0.1, path)
+def test_score_medical_baseline(schedule, matrix, knobs):
+    assert_agrees("score-medical-baseline", knobs, matrix, 0.1, schedule)
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,14 @@ def test_score_medical_baseline(path, matrix, knobs):
 )
 def test_a_knob_off_by_a_little_is_seen(name, wrong):
     """Negative twin."""
-    got, want = compare(name, wrong, "benign", 0.1, VP_PATH, library_knobs={})
+    got, want = compare(name, wrong, "benign", 0.1, VP_SCHEDULE, library_knobs={})
     assert np.abs(got - want).max() > 1e-6
 
 
-def recursion(path, gain, lam, final):
+def recursion(schedule, gain, lam, final):
     """x <- (1 - lam) x + lam (a y/s + s z), then ancestral; y/s at the end if final is clean."""
-    m, V = 0.0, path.levels()[0].s ** 2
-    for t, u in pairs(path):
+    m, V = 0.0, schedule.levels()[0].s ** 2
+    for t, u in pairs(schedule):
         if gain:
             m, V = (1 - lam) * m + lam * t.a, (1 - lam) ** 2 * V + (lam * t.s) ** 2
         p, q, std = bridge(t, u)
@@ -142,17 +142,17 @@ def recursion(path, gain, lam, final):
 @pytest.mark.parametrize("final", ["clean", "none"])
 @pytest.mark.parametrize("lam", [1.0, 0.4])
 @each_gain
-@each_path
-def test_score_medical_follows_its_recursion(path, gain, lam, final):
+@each_schedule
+def test_score_medical_follows_its_recursion(schedule, gain, lam, final):
     """Without the corrector, whose step size depends on norms of the noise and of the score."""
-    solver = ScoreMedical(corrector_steps=0, lam=lam, final=final, path=path)
-    assert_follows(solver, gain, 0.0, recursion(path, gain, lam, final))
+    solver = ScoreMedical(corrector_steps=0, lam=lam, final=final, schedule=schedule)
+    assert_follows(solver, gain, 0.0, recursion(schedule, gain, lam, final))
 
 
-def recursion_baseline(path, gain, kappa):
+def recursion_baseline(schedule, gain, kappa):
     """x0 = d x + k (a y + s g z - g x), k = g / (kappa^2 a), then ancestral; for y = g (y/g)."""
-    m, V = 0.0, path.levels()[0].s ** 2
-    for t, u in pairs(path):
+    m, V = 0.0, schedule.levels()[0].s ** 2
+    for t, u in pairs(schedule):
         p, q, std = bridge(t, u)
         k = gain / (kappa**2 * t.a)
         own = p * (shrink(t) - k * gain) + q
@@ -162,10 +162,10 @@ def recursion_baseline(path, gain, kappa):
 
 
 @each_gain
-@each_path
-def test_baseline_follows_its_recursion(path, gain):
-    solver = ScoreMedicalBaseline(kappa=1.231, corrector_steps=0, path=path)
-    assert_follows(solver, gain, 0.0, recursion_baseline(path, gain, 1.231))
+@each_schedule
+def test_baseline_follows_its_recursion(schedule, gain):
+    solver = ScoreMedicalBaseline(kappa=1.231, corrector_steps=0, schedule=schedule)
+    assert_follows(solver, gain, 0.0, recursion_baseline(schedule, gain, 1.231))
 
 
 # ---- the paper's decomposition A = P(Lambda) T: T^-1 mixing is mixing by A^+ for orthonormal T
@@ -282,7 +282,7 @@ def test_the_data_comes_before_the_update_and_at_its_level():
     mask[..., 0] = 1
     A, n = Inpaint(mask), 500
     problem = Problem(A(torch.full((n, 1, 4, 4), 2.0).double()), A, Gaussian(0.0), SHAPE)
-    solver = ScoreMedical(corrector_steps=0, path=VE(4, 10.0, 0.1))
+    solver = ScoreMedical(corrector_steps=0, schedule=VE(4, 10.0, 0.1))
     states(solver, problem, Denoiser(watched), Rng.of(range(n)))
     assert [sigma for _, sigma in seen] == [level.s for level in solver.levels[:-1]]
     for known, sigma in seen:
@@ -308,7 +308,10 @@ def test_the_result_holds_y_unless_asked_otherwise():
     problem = Problem(seeded(ROWS, 6), A, Gaussian(0.0), SHAPE)
     ends = {
         final: states(
-            ScoreMedical(lam=0.5, final=final, path=VP(5)), problem, LIBRARY_PRIOR, Rng.of(SEEDS)
+            ScoreMedical(lam=0.5, final=final, schedule=VP(5)),
+            problem,
+            LIBRARY_PRIOR,
+            Rng.of(SEEDS),
         )[-1].x
         for final in ("clean", "none")
     }
@@ -323,7 +326,7 @@ def test_a_row_has_a_step_size_of_its_own(name):
     y = torch.stack([seeded(6), 100 * seeded(6, seed=1), seeded(6, seed=2)])
     problem = Problem(y, A, Gaussian(0.0), SHAPE)
     cls = {"score-medical": ScoreMedical, "score-medical-baseline": ScoreMedicalBaseline}[name]
-    solver = cls(path=VP(5))
+    solver = cls(schedule=VP(5))
     together = states(solver, problem, LIBRARY_PRIOR, Rng.of(SEEDS))[-1].x
     for row in range(ROWS):
         alone, rng = problem.rows(torch.tensor([row])), Rng.of(SEEDS[row : row + 1])
@@ -331,13 +334,15 @@ def test_a_row_has_a_step_size_of_its_own(name):
         assert batch_norm((own - together[row])[None]) < 1e-12 * (1 + together[row].norm())
 
 
-@pytest.mark.parametrize("path", [VP(6), VE(6, 50.0, 0.02)])
-def test_without_data_it_is_the_plain_sampler(path):
+@pytest.mark.parametrize("schedule", [VP(6), VE(6, 50.0, 0.02)])
+def test_without_data_it_is_the_plain_sampler(schedule):
     A = Dense(torch.tensor(MATRICES["benign"]), SHAPE)
     problem = Problem(seeded(ROWS, 6), A, Gaussian(0.0), SHAPE)
-    ours = ScoreMedical(lam=0.0, corrector_steps=0, final="none", path=path)
+    ours = ScoreMedical(lam=0.0, corrector_steps=0, final="none", schedule=schedule)
     a = states(ours, problem, LIBRARY_PRIOR, Rng.of(SEEDS))
-    b = states(Unconditional(eta_ddim=1.0, path=path), problem, LIBRARY_PRIOR, Rng.of(SEEDS))
+    b = states(
+        Unconditional(eta_ddim=1.0, schedule=schedule), problem, LIBRARY_PRIOR, Rng.of(SEEDS)
+    )
     assert all(torch.equal(p.x, q.x) for p, q in zip(a, b, strict=True))
 
 
@@ -347,7 +352,7 @@ def test_costs(M):
     problem = Problem(seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), SHAPE)
     prior = Denoiser(lambda x, s: x / (1 + s**2))
     for cls in (ScoreMedical, ScoreMedicalBaseline):
-        result = solve(problem, prior, cls(corrector_steps=M, path=VE(5, 10.0)))
+        result = solve(problem, prior, cls(corrector_steps=M, schedule=VE(5, 10.0)))
         assert (result.nfe, result.vjps) == (5 * (M + 1), 0)
 
 

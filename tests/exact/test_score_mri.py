@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from dense import PRIOR, STEPS, Task, ancestral, assert_agrees, compare, on_paths, transcription
-from scalar import Moments, assert_follows, each_gain, each_path, pairs, shrink
+from dense import PRIOR, STEPS, Task, ancestral, assert_agrees, compare, on_schedules, transcription
+from scalar import Moments, assert_follows, each_gain, each_schedule, pairs, shrink
 from scalar import ancestral as bridge
 
 import invdiff.operators as ops
@@ -75,11 +75,11 @@ KNOBS = [
 ]
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("knobs", KNOBS, ids=str)
-def test_score_mri(path, knobs):
+def test_score_mri(schedule, knobs):
     """The singular values of this matrix are at most 1.4, so that the data step contracts."""
-    assert_agrees("score-mri", knobs, "benign", 0.0, path)
+    assert_agrees("score-mri", knobs, "benign", 0.0, schedule)
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_complex_images_in_explicit_matrices(coils, hybrid_every, hybrid_end):
     A = ops.Sense(MAPS, MASK) if coils else ops.Fourier(MASK)
     y = A(seeded(1, 2, *SIZE, seed=4))
     rng = Rng.of([12])
-    path = VE(7, 5.0, 0.05)
-    solver = ScoreMRI(hybrid_every=hybrid_every, hybrid_end=hybrid_end, path=path)
+    schedule = VE(7, 5.0, 0.05)
+    solver = ScoreMRI(hybrid_every=hybrid_every, hybrid_end=hybrid_end, schedule=schedule)
     found = states(solver, Problem(y, A, Gaussian(0.0), (2, *SIZE)), LAW, rng)[-1].x
-    levels = [level.s for level in path.levels()[:-1]]
+    levels = [level.s for level in schedule.levels()[:-1]]
     want = matrices_run(E, y.numpy().ravel(), rng, 0.16, hybrid_every, hybrid_end, levels)
     np.testing.assert_allclose(found[0].numpy().reshape(2, -1), want, rtol=1e-8, atol=1e-8)
     off = matrices_run(E, 1.0001 * y.numpy().ravel(), rng, 0.16, hybrid_every, hybrid_end, levels)
@@ -168,9 +168,9 @@ def test_complex_images_in_explicit_matrices(coils, hybrid_every, hybrid_end):
 # ---- the scalar oracle
 
 
-def recursion(path, gain, lam, noised, final, every, end):
+def recursion(schedule, gain, lam, noised, final, every, end):
     """Without the corrector, whose step size depends on norms."""
-    steps, top, hold = pairs(path), path.levels()[0], 1 - lam * gain**2
+    steps, top, hold = pairs(schedule), schedule.levels()[0], 1 - lam * gain**2
     m, V = lam * gain * (gain or 1.0) * top.a, (hold * top.s) ** 2
     V += (lam * gain**2 * top.s) ** 2 if noised else 0.0
     for i, (t, u) in enumerate(steps):
@@ -198,8 +198,8 @@ def recursion(path, gain, lam, noised, final, every, end):
     ids=str,
 )
 @each_gain
-@each_path
-def test_score_mri_follows_its_recursion(path, gain, knobs):
+@each_schedule
+def test_score_mri_follows_its_recursion(schedule, gain, knobs):
     lam, noised, final, every, end = knobs
     solver = ScoreMRI(
         corrector_steps=0,
@@ -208,9 +208,9 @@ def test_score_mri_follows_its_recursion(path, gain, knobs):
         final=final,
         hybrid_every=every,
         hybrid_end=end,
-        path=path,
+        schedule=schedule,
     )
-    assert_follows(solver, gain, 0.0, recursion(path, gain, *knobs))
+    assert_follows(solver, gain, 0.0, recursion(schedule, gain, *knobs))
 
 
 # ---- costs, and the weight that ignores y
@@ -231,7 +231,7 @@ def test_costs(corrector_steps):
 
     A = ops.Fourier(MASK)
     problem = Problem(A(seeded(1, 2, *SIZE)), A, Gaussian(0.0), (2, *SIZE))
-    solver = ScoreMRI(corrector_steps=corrector_steps, path=VE(5, 5.0, 0.05))
+    solver = ScoreMRI(corrector_steps=corrector_steps, schedule=VE(5, 5.0, 0.05))
     result = solve(problem, Counted(PerChannel(Denoiser(counting, shape=(1, None, None)))), solver)
     assert (result.nfe, result.vjps) == (5 * (corrector_steps + 1), 0)
     assert sum(rows) == 2 * 5 * (corrector_steps + 1)
@@ -240,9 +240,11 @@ def test_costs(corrector_steps):
 def test_weight_0_is_the_plain_sampler():
     A = ops.Sense(MAPS, MASK)
     problem = Problem(A(seeded(2, 2, *SIZE)), A, Gaussian(0.0), (2, *SIZE))
-    path = VE(6, 5.0, 0.05)
-    ours = states(ScoreMRI(lam=0.0, corrector_steps=0, path=path), problem, LAW, Rng.of([1, 2]))
-    plain = states(Unconditional(eta_ddim=1.0, path=path), problem, LAW, Rng.of([1, 2]))
+    schedule = VE(6, 5.0, 0.05)
+    ours = states(
+        ScoreMRI(lam=0.0, corrector_steps=0, schedule=schedule), problem, LAW, Rng.of([1, 2])
+    )
+    plain = states(Unconditional(eta_ddim=1.0, schedule=schedule), problem, LAW, Rng.of([1, 2]))
     assert all(torch.equal(a.x, b.x) for a, b in zip(ours, plain, strict=True))
 
 
@@ -264,11 +266,13 @@ def nothing(x, sigma):
 def test_y_is_pasted_as_it_is_unless_asked():
     """M1: no noise is added to y at any level; with `noised` it has the level's."""
     problem = measured()
-    path = VE(4, 10.0, 0.1)
+    schedule = VE(4, 10.0, 0.1)
     seen = torch.view_as_real(problem.y)[LINES]
     for noised in (False, True):
-        run = states(ScoreMRI(noised=noised, path=path), problem, Denoiser(nothing), Rng.of([0]))
-        for state, level in list(zip(run, path.levels(), strict=True))[1:]:
+        run = states(
+            ScoreMRI(noised=noised, schedule=schedule), problem, Denoiser(nothing), Rng.of([0])
+        )
+        for state, level in list(zip(run, schedule.levels(), strict=True))[1:]:
             gap = torch.view_as_real(problem.A(state.x))[LINES] - seen
             spread = level.s if noised else 0.0
             n = gap.numel()
@@ -277,10 +281,12 @@ def test_y_is_pasted_as_it_is_unless_asked():
 
 def test_the_noise_of_the_last_level_is_left_only_when_asked():
     """M2: the official code returns it wherever nothing was sampled."""
-    path = VE(4, 10.0, 0.1)
+    schedule = VE(4, 10.0, 0.1)
     free = ~LINES.expand(1, 1, *BIG)
     for final, spread in (("denoised", 0.0), ("noisy", 0.1)):
-        x = states(ScoreMRI(final=final, path=path), measured(), Denoiser(nothing), Rng.of([0]))[-1]
+        x = states(
+            ScoreMRI(final=final, schedule=schedule), measured(), Denoiser(nothing), Rng.of([0])
+        )[-1]
         rest = torch.view_as_real(ops.fft2c(ops.as_complex(x.x)))[free]
         error = 5 * spread / math.sqrt(2 * rest.numel())
         assert abs(float(rest.std()) - spread) <= error + 1e-13
@@ -288,7 +294,7 @@ def test_the_noise_of_the_last_level_is_left_only_when_asked():
 
 def test_the_last_hybrid_weight_is_the_one_that_was_asked_for():
     """M5: the official code divides by 2000 also where N is 500, and ends at 0.8."""
-    solver = ScoreMRI(hybrid_every=50, path=VE(500, 378.0, 0.01))
+    solver = ScoreMRI(hybrid_every=50, schedule=VE(500, 378.0, 0.01))
     weights = [solver._hybrid_weight(k) for k in range(500)]
     assert weights[0] == 1 and weights[-1] == pytest.approx(0.2)
     np.testing.assert_allclose(weights, np.linspace(1, 0.2, 500), rtol=1e-12)
@@ -326,7 +332,9 @@ def test_sum_of_squares_takes_every_coil_by_itself():
     problem = Problem(
         y.transpose(0, 1), ops.Fourier(torch.ones(1, 1, *SIZE)), Gaussian(0.0), (2, *SIZE)
     )
-    found = solve(problem, PerChannel(Denoiser(grey)), ScoreMRI(path=VE(4, 5.0, 0.05)), samples=2)
+    found = solve(
+        problem, PerChannel(Denoiser(grey)), ScoreMRI(schedule=VE(4, 5.0, 0.05)), samples=2
+    )
     for sample in found.samples.transpose(0, 1):  # (coils, 2, H, W)
         together = ops.root_sum_of_squares(sample.flatten(0, 1)[None])
         torch.testing.assert_close(together, ops.root_sum_of_squares(truth), rtol=0, atol=1e-12)

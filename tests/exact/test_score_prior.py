@@ -32,7 +32,7 @@ from torch import Tensor
 import invdiff.operators as ops
 from helpers import Dense, seeded, seeds, states
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, VP, Karras, Path
+from invdiff.core.schedules import VE, VP, Karras, Schedule
 from invdiff.noise import NOISELESS, Gaussian, Poisson
 from invdiff.priors.base import Counted, Denoiser
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
@@ -44,7 +44,7 @@ from invdiff.solvers.families import RealNVP
 from invdiff.solvers.score_prior import ScorePrior
 
 STEPS = 5
-PATH = VE(STEPS, 50.0, 0.02)
+SCHEDULE = VE(STEPS, 50.0, 0.02)
 
 
 # ---- the second version: dense matrices, a diagonal normal q, gradients in closed form
@@ -139,16 +139,18 @@ def score_prior(
     return mean + abs(std) * t.normal(-1, "sample", *SHAPE).ravel()
 
 
-def compare(knobs, matrix="wide", path: Path = PATH, library=None):
+def compare(knobs, matrix="wide", schedule: Schedule = SCHEDULE, library=None):
     """(library's samples, transcription's), (ROWS, D), on the same noise."""
     A, sigma_y = MATRICES[matrix], 0.3
     y = random_matrix(ROWS, len(A), 7)
     problem = Problem(torch.tensor(y), Dense(torch.tensor(A), SHAPE), Gaussian(sigma_y), SHAPE)
     knobs = {"lr": 0.05, **knobs}
-    solver = ScorePrior(family="gaussian", probes=0, path=path, **{**knobs, **(library or {})})
+    solver = ScorePrior(
+        family="gaussian", probes=0, schedule=schedule, **{**knobs, **(library or {})}
+    )
     rng = Rng.of(SEEDS)
     got = states(solver, problem, LIBRARY_PRIOR, rng)[-1].x.flatten(1).numpy()
-    levels = path.levels()
+    levels = schedule.levels()
 
     def one(row):
         def normal(step, role, *shape):
@@ -177,14 +179,14 @@ def compare(knobs, matrix="wide", path: Path = PATH, library=None):
 )
 def test_the_second_version_agrees(knobs):
     knobs.setdefault("times", min(4, knobs.get("draws", 16)))
-    path = VE(2, 50.0, 0.02) if "prior_term" in knobs else PATH
-    got, want = compare(knobs, path=path)
+    schedule = VE(2, 50.0, 0.02) if "prior_term" in knobs else SCHEDULE
+    got, want = compare(knobs, schedule=schedule)
     np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("path", [VP(STEPS), Karras(STEPS)], ids=["vp", "karras"])
-def test_the_path_gives_the_noise_levels(path):
-    got, want = compare({"draws": 3, "times": 3}, "tall", path)
+@pytest.mark.parametrize("schedule", [VP(STEPS), Karras(STEPS)], ids=["vp", "karras"])
+def test_the_path_gives_the_noise_levels(schedule):
+    got, want = compare({"draws": 3, "times": 3}, "tall", schedule)
     np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
 
 
@@ -232,7 +234,7 @@ def test_the_mean_gradient_vanishes_at_the_optimum(gain):
     problem = measured(gain, torch.tensor([0.7 * gain], dtype=torch.float64), sigma_y)
     precision = quadratic(problem, low)
     best = torch.tensor([[gain * 0.7 * gain / sigma_y**2 / precision, precision**-0.5]])
-    solver = ScorePrior(family="gaussian", draws=128, times=2, clip=1e9, path=VE(10, 50.0, low))
+    solver = ScorePrior(family="gaussian", draws=128, times=2, clip=1e9, schedule=VE(10, 50.0, low))
     rng = Rng.of((3,))
     start = solver.init(problem, Denoiser(standard), rng.at(-1))
 
@@ -266,7 +268,7 @@ def test_a_run_settles_at_the_posterior():
     """A diagonal problem has a diagonal posterior, so q can be exact: mean and deviation, averaged
     over the last part of the run, within 5 standard errors. These come from the run: 10 blocks."""
     posterior = EXACT.posterior(six())
-    solver = ScorePrior(family="gaussian", lr=0.01, times=8, path=VE(1000, 100.0, 0.01))
+    solver = ScorePrior(family="gaussian", lr=0.01, times=8, schedule=VE(1000, 100.0, 0.01))
     weights = torch.stack(
         [s.extra["weights"][0] for s in stream(six(), SIX, solver, (1,)) if s.step > 400]
     )
@@ -290,7 +292,7 @@ def test_a_flow_fits_a_correlated_posterior():
     unit = GaussianPrior(torch.zeros(1, 2, 2, dtype=torch.float64), 1.0)
     problem, n = correlated(), 100
     posterior = unit.posterior(problem)
-    solver = ScorePrior(lr=0.01, flow_steps=3, width=4.0, times=4, path=VE(400, 100.0, 0.01))
+    solver = ScorePrior(lr=0.01, flow_steps=3, width=4.0, times=4, schedule=VE(400, 100.0, 0.01))
     found = list(stream(problem, Denoiser(standard), solver, (1,)))
     q = RealNVP((1, 2, 2), 3, 16)
     x = q.push(found[-1].extra["weights"][0], seeded(n, 1, 2, 2, seed=2))[0].flatten(1)
@@ -314,7 +316,7 @@ def test_a_flow_fits_a_correlated_posterior():
 
 def test_the_gradient_of_a_flow_by_differences():
     """All of -log p(y | x) - b(x) - log |det| in the weights of a RealNVP, on common noise."""
-    solver = ScorePrior(flow_steps=2, draws=6, times=3, clip=1e9, path=VE(4, 20.0, 0.05))
+    solver = ScorePrior(flow_steps=2, draws=6, times=3, clip=1e9, schedule=VE(4, 20.0, 0.05))
     problem, rng = six(), Rng.of((4,))
     start = solver.init(problem, SIX, rng.at(-1))
     weights = start.extra["weights"] + 0.2 * seeded(*start.extra["weights"].shape, seed=3)
@@ -343,7 +345,7 @@ def test_the_gradient_of_a_flow_by_differences():
 )
 def test_costs_are_as_specified(knobs, nfe, vjps):
     """One evaluation and one product for each noise level, whatever the number of samples."""
-    solver = ScorePrior(family="gaussian", path=VE(3), **knobs)
+    solver = ScorePrior(family="gaussian", schedule=VE(3), **knobs)
     for samples in (1, 5):
         result = solve(six(), SIX, solver, samples=samples)
         assert (result.nfe, result.vjps) == (3 * nfe, 3 * vjps)
@@ -352,7 +354,7 @@ def test_costs_are_as_specified(knobs, nfe, vjps):
 @pytest.mark.parametrize("family", ["gaussian", "realnvp"])
 def test_samples_share_a_law_and_keep_their_seeds(family):
     """Sample k is the same with more samples and beside another measurement, to round-off."""
-    solver = ScorePrior(family=family, flow_steps=2, lr=0.05, draws=4, path=VE(4))
+    solver = ScorePrior(family=family, flow_steps=2, lr=0.05, draws=4, schedule=VE(4))
     two = Problem(seeded(2, 1, 2, 3, seed=5), ops.Inpaint(MASK), Gaussian(0.3), (1, 2, 3))
     many = solve(two, SIX, solver, samples=4, seed=3).samples
     one = solve(two, SIX, solver, samples=1, seed=3).samples
@@ -365,7 +367,7 @@ def test_samples_share_a_law_and_keep_their_seeds(family):
 def test_rows_are_of_one_measurement_when_y_and_the_operator_are_the_same():
     masks = torch.stack([MASK[0], 1 - MASK[0], MASK[0]])
     y = torch.zeros(3, 1, 2, 3, dtype=torch.float64)
-    solver = ScorePrior(family="gaussian", path=VE(2))
+    solver = ScorePrior(family="gaussian", schedule=VE(2))
 
     def laws(y: Tensor, masks: Tensor) -> list[int]:
         problem = Problem(y, ops.Inpaint(masks), Gaussian(0.3), (1, 2, 3))
@@ -384,7 +386,7 @@ def test_the_data_have_weight_1_throughout():
     """The official code multiplies the data by a sigmoid of the step, even when told not to: at the
     end of its own 10000 steps their weight is 0.018. Here that is a knob."""
     problem, rng = six(), Rng.of((4,))
-    plain = ScorePrior(family="gaussian", path=VE(20000))
+    plain = ScorePrior(family="gaussian", schedule=VE(20000))
     late = plain.init(problem, SIX, rng.at(-1))
 
     def moved(solver: ScorePrior, k: int) -> Tensor:
@@ -404,7 +406,7 @@ def test_the_data_have_weight_1_throughout():
 
 @pytest.mark.parametrize("family", ["gaussian", "realnvp"])
 def test_weight_0_ignores_the_measurement(family):
-    solver = ScorePrior(family=family, flow_steps=2, data_weight=0.0, path=VE(3))
+    solver = ScorePrior(family=family, flow_steps=2, data_weight=0.0, schedule=VE(3))
     other = Problem(six().y + 1, six().A, Gaussian(0.1), (1, 2, 3))
     one, two = (list(stream(p, SIX, solver, (1,))) for p in (six(), other))
     assert all(torch.equal(a.x, b.x) for a, b in zip(one, two, strict=True))
@@ -425,7 +427,7 @@ def test_photon_counts_and_visibilities():
         Problem(counts.sample(truth, Rng.of((1,))), ops.Identity(), counts, (1, 2, 3)),
     ]
     for problem in problems:
-        solver = ScorePrior(family="gaussian", lr=0.05, path=VE(150))
+        solver = ScorePrior(family="gaussian", lr=0.05, schedule=VE(150))
         found = list(stream(problem, SIX, solver, (1,)))
         before, after = (
             float((s.x0 - truth).square().mean().sqrt()) for s in (found[0], found[-1])
@@ -444,4 +446,4 @@ def test_a_single_pixel_has_a_flow():
     """No half is given then: the layers only scale and shift."""
     problem = measured(1.0, torch.tensor([0.5], dtype=torch.float64), 0.4)
     counted = Counted(Denoiser(standard))
-    assert torch.isfinite(solve(problem, counted, ScorePrior(path=VE(3))).samples).all()
+    assert torch.isfinite(solve(problem, counted, ScorePrior(schedule=VE(3))).samples).all()

@@ -16,7 +16,7 @@ from dense import (
     assert_agrees,
     compare,
     modes,
-    on_paths,
+    on_schedules,
     transcription,
 )
 from scalar import GAINS, ROUNDING, SIGMA_Y, Moments, assert_follows, each_gain
@@ -74,14 +74,14 @@ def snips(t: Task, c=0.033, K=1):
     return x
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("c", [0.033, 0.4])
 @pytest.mark.parametrize(
     ("matrix", "sigma_y"), [("wide", 0.1), ("wide", 0.5), ("tall", 0.1), ("tall", 0.0)]
 )
-def test_transcription(path, matrix, sigma_y, c):
+def test_transcription(schedule, matrix, sigma_y, c):
     knobs = {"c": c, "K": 1}
-    assert_agrees("snips", knobs, matrix, sigma_y, path)
+    assert_agrees("snips", knobs, matrix, sigma_y, schedule)
 
 
 @pytest.mark.parametrize(("steps", "K"), [(9, 3), (8, 4), (12, 2)])
@@ -91,10 +91,10 @@ def test_transcription_with_several_steps_at_a_level(steps, K):
 
 
 def test_a_knob_off_by_a_little_is_seen():
-    path = VE(9, 20.0, 0.02)
+    schedule = VE(9, 20.0, 0.02)
     for knobs, wrong in (({"c": 0.3}, {"c": 0.3001}), ({"c": 0.3}, {"c": 0.3, "K": 3})):
         knobs = {"K": 1, **knobs}
-        got, want = compare("snips", {"K": 1, **wrong}, "wide", 0.1, path, library_knobs=knobs)
+        got, want = compare("snips", {"K": 1, **wrong}, "wide", 0.1, schedule, library_knobs=knobs)
         assert np.abs(got - want).max() > 1e-6
 
 
@@ -122,7 +122,7 @@ def recursion(sigmas, gain, c, variance):
 @pytest.mark.parametrize("c", [0.033, 0.4])
 def test_moments(gain, c):
     """Read off a whole run by impulses in every draw."""
-    solver = SNIPS(c=c, K=3, path=VE(60, 9.0, 0.02))
+    solver = SNIPS(c=c, K=3, schedule=VE(60, 9.0, 0.02))
     sigmas = np.repeat(np.geomspace(9.0, 0.02, 20), 3)
     assert_follows(solver, gain, SIGMA_Y, recursion(sigmas, gain, c, 81.0))
 
@@ -195,7 +195,7 @@ def distance(found: list[Moments]) -> float:
 def test_the_error_falls_as_the_budget_grows():
     """What the claim `asymptotic` says: about as 1 / (c K L), here twice and four times it."""
     errors = [
-        distance(long_run(SNIPS(c=0.3, K=2, path=VE(n, 3.0, 0.01)), 0.0, 9.0))
+        distance(long_run(SNIPS(c=0.3, K=2, schedule=VE(n, 3.0, 0.01)), 0.0, 9.0))
         for n in (200, 400, 800)
     ]
     assert errors[1] < 0.6 * errors[0] and errors[2] < 0.6 * errors[1]
@@ -213,11 +213,11 @@ def test_the_short_presets_excess_noise_is_near_the_papers():
     are the first of its series in c and (1 - rho) / c."""
     for c, n in ((0.02, 4000), (0.05, 2000)):
         rho = (0.02 / 3.0) ** (2 / (n - 1))
-        found = excess(SNIPS(c=c, K=1, path=VE(n, 3.0, 0.02)))
+        found = excess(SNIPS(c=c, K=1, schedule=VE(n, 3.0, 0.02)))
         assert found == pytest.approx(2 * c / (rho - (1 - c) ** 2) * rho, rel=1e-6)
         assert found == pytest.approx(1 + c / 2 + (1 - rho) / (2 * c), rel=(c + (1 - rho) / c) ** 2)
     short = configured(TASKS["deblur"], "snips", TASKS["deblur"].toy(0.1))
-    assert short == SNIPS(c=0.15, K=2, final="denoised", path=VE(400, 3.0, 0.02))
+    assert short == SNIPS(c=0.15, K=2, final="denoised", schedule=VE(400, 3.0, 0.02))
     assert excess(short) == pytest.approx(1.1457, abs=ROUNDING)
     assert excess(SNIPS()) == pytest.approx(1.1213, abs=ROUNDING)
 
@@ -230,7 +230,7 @@ def test_a_full_rank_measurement_is_not_ignored():
     truth = seeded(2, 1, 4, 4, seed=3)
     for A in (Identity(), Dense(seeded(16, 16, seed=4), (1, 4, 4))):
         problem = Problem(A(truth), A, NOISELESS, (1, 4, 4))
-        solver = SNIPS(c=0.5, K=2, path=VE(120, 9.0, 0.01))
+        solver = SNIPS(c=0.5, K=2, schedule=VE(120, 9.0, 0.01))
         x = states(solver, problem, LIBRARY_PRIOR, Rng.of(seeds(2)))[-1].x
         # noise of variance 2 c v / (1 - (1 - c)^2) = v 4 / 3 in each mode, |z| < 6.8
         assert float((x - truth).abs().max()) < 6.8 * 4 * 0.01 * math.sqrt(4 / 3)
@@ -240,7 +240,7 @@ def test_null_modes_are_found_from_s():
     """Wherever they stand, and however many: a mask has them in the middle."""
     A = Inpaint.box((4, 4), 1, 1, 2, 2)
     truth = seeded(2, 1, 4, 4, seed=3)
-    solver = SNIPS(c=0.5, K=2, path=VE(120, 9.0, 0.01))
+    solver = SNIPS(c=0.5, K=2, schedule=VE(120, 9.0, 0.01))
     ends = []
     for scale in (1.0, -1.0):
         problem = Problem(A(scale * truth), A, NOISELESS, (1, 4, 4))
@@ -254,12 +254,14 @@ def test_null_modes_are_found_from_s():
 def test_a_tie_follows_y():
     """sigma = sigma_y / s exactly. Official: no branch, so a random walk at full step (b)."""
     problem = Problem(torch.full((1, 1, 2, 2), 0.4).double(), Identity(), Gaussian(0.5), (1, 2, 2))
-    solver = SNIPS(c=0.2, K=1, path=Levels(1, given=(Level(1.0, 0.5), CLEAN)))
+    solver = SNIPS(c=0.2, K=1, schedule=Levels(1, given=(Level(1.0, 0.5), CLEAN)))
     x = seeded(1, 1, 2, 2)
     new = solver.step(State(0, x, x), problem, SCALAR_PRIOR, Rng.of(7).at(0)).x
     torch.testing.assert_close(new, x + 0.2 * (problem.y - x), rtol=0, atol=1e-15)
     for side in (1 - 1e-9, 1 + 1e-9):  # and so it is on either side
-        near = dataclasses.replace(solver, path=Levels(1, given=(Level(1.0, 0.5 * side), CLEAN)))
+        near = dataclasses.replace(
+            solver, schedule=Levels(1, given=(Level(1.0, 0.5 * side), CLEAN))
+        )
         other = near.step(State(0, x, x), problem, SCALAR_PRIOR, Rng.of(7).at(0)).x
         torch.testing.assert_close(other, new, rtol=0, atol=1e-3)
 
@@ -268,10 +270,13 @@ def test_the_last_noise_is_kept_or_denoised():
     """Official: the output keeps noise of std about 0.01, and no option removes it (c)."""
     A = Inpaint.box((4, 4), 1, 1, 2, 2)
     problem = Problem(A(seeded(2, 1, 4, 4)), A, Gaussian(0.1), (1, 4, 4))
-    for path in (VE(8, 3.0, 0.2), VP(8)):
-        noisy, clean = SNIPS(K=1, path=path), SNIPS(K=1, final="denoised", path=path)
+    for schedule in (VE(8, 3.0, 0.2), VP(8)):
+        noisy, clean = (
+            SNIPS(K=1, schedule=schedule),
+            SNIPS(K=1, final="denoised", schedule=schedule),
+        )
         a, b = (solve(problem, SCALAR_PRIOR, s) for s in (noisy, clean))
-        sigma = path.levels()[-2].sigma
+        sigma = schedule.levels()[-2].sigma
         expected = a.samples / (1 + sigma**2)
         torch.testing.assert_close(b.samples, expected, rtol=1e-12, atol=0)
         assert (a.nfe, a.vjps, b.nfe) == (8, 0, 9)

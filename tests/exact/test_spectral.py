@@ -20,7 +20,7 @@ from dense import (
     assert_agrees,
     compare,
     on_matrices,
-    on_paths,
+    on_schedules,
     transcription,
 )
 from scipy.ndimage import gaussian_filter
@@ -187,18 +187,20 @@ def one_call(t: Task, refills=0):
     return PRIOR.D(np.linalg.pinv(t.A) @ t.y, 1.0, t.levels[0][1] / t.levels[0][0])
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize("covariance", ["local", "spectral", "isotropic"])
-def test_spectral_ancestral_is_its_transcription(path, matrix, covariance, spectrum):
-    assert_agrees("spectral-ancestral", {"covariance": covariance, "tol": 0.0}, matrix, 0.1, path)
+def test_spectral_ancestral_is_its_transcription(schedule, matrix, covariance, spectrum):
+    assert_agrees(
+        "spectral-ancestral", {"covariance": covariance, "tol": 0.0}, matrix, 0.1, schedule
+    )
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("covariance", ["local", "spectral", "isotropic"])
-def test_a_size_seen_in_y_is_its_transcription(path, covariance, spectrum):
+def test_a_size_seen_in_y_is_its_transcription(schedule, covariance, spectrum):
     knobs = {"covariance": covariance, "seen_scale": 4.0, "tol": 0.0}
-    assert_agrees("spectral-ancestral", knobs, "benign", 0.1, path)
+    assert_agrees("spectral-ancestral", knobs, "benign", 0.1, schedule)
 
 
 @pytest.mark.parametrize(
@@ -216,21 +218,21 @@ def test_a_size_seen_in_y_is_its_transcription(path, covariance, spectrum):
 )
 def test_a_knob_off_by_a_little_is_seen(knobs, wrong, monkeypatch):
     monkeypatch.setattr(LIBRARY_PRIOR, "spectrum", SPECTRUM)
-    path = VE(9, 20.0, 0.02)
+    schedule = VE(9, 20.0, 0.02)
     got, want = compare(
-        "spectral-ancestral", {"tol": 0.0} | wrong, "benign", 0.1, path, {"tol": 0.0} | knobs
+        "spectral-ancestral", {"tol": 0.0} | wrong, "benign", 0.1, schedule, {"tol": 0.0} | knobs
         if wrong.get("tol") is None else {"tol": 0.5},
     )  # fmt: skip
     assert np.abs(got - want).max() > 1e-6
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize("final", ["denoised", "data"])
-def test_hqs_is_its_transcription(path, matrix, final, monkeypatch):
+def test_hqs_is_its_transcription(schedule, matrix, final, monkeypatch):
     # the start is found by conjugate gradients up to a tenth of the noise: here to round-off
     monkeypatch.setattr("invdiff.solvers.hqs.START", 0.0)
-    assert_agrees("hqs", {"final": final}, matrix, 0.1, path)
+    assert_agrees("hqs", {"final": final}, matrix, 0.1, schedule)
 
 
 @on_matrices
@@ -297,7 +299,7 @@ def drawn(name: str, steps: int, sigma: float = 0.1, **knobs):
     y = Gaussian(sigma).sample(A(truth), Rng.of(5))
     problem = Problem(A.restrict(y), A, Gaussian(sigma), (1, *SIZE))
     solver = SpectralAncestral(
-        **{"own_scale": 0.0, "tol": 1e-8, "path": Karras(steps, 100.0, 0.02), **knobs}
+        **{"own_scale": 0.0, "tol": 1e-8, "schedule": Karras(steps, 100.0, 0.02), **knobs}
     )
     x = solve(problem, prior, solver, CHAINS, seed=1).samples[0].flatten(1)
     return x, *posterior(A, prior, sigma, problem.y)
@@ -337,14 +339,14 @@ def test_another_covariance_is_seen(wrong):
 
 def test_a_noisy_image_is_a_state_of_the_chain():
     """Denoising from y alone: exact too, at 3 steps."""
-    x, mean, cov = drawn("identity", 3, 0.5, data="start", path=Karras(3, 0.5, 0.1))
+    x, mean, cov = drawn("identity", 3, 0.5, data="start", schedule=Karras(3, 0.5, 0.1))
     of_mean, of_variance = z_scores(x, mean, cov)
     assert of_mean.abs().max() < 4.5 and abs(of_variance) < 4.5
 
 
 def test_only_a_noisy_image_can_be_the_start():
     problem = Problem(torch.zeros(1, 1, 2, 2), ops.AveragePool(3, SIZE), Gaussian(0.5), (1, *SIZE))
-    solver = SpectralAncestral(data="start", path=Karras(3, 0.5, 0.1))
+    solver = SpectralAncestral(data="start", schedule=Karras(3, 0.5, 0.1))
     with pytest.raises(InvdiffError, match="take data drawn"):
         solve(problem, law(), solver)
     noisy = Problem(torch.zeros(1, 1, *SIZE), ops.Identity(), Gaussian(0.3), (1, *SIZE))
@@ -370,15 +372,15 @@ def test_clipped_noise_is_drawn_beyond_white():
         -1, 1
     )
     problem = Problem(y, ops.Identity(), Gaussian(0.2), (1, 60, 60))
-    solver = SpectralAncestral(data="start", path=Karras(2, 0.2, 0.05))
+    solver = SpectralAncestral(data="start", schedule=Karras(2, 0.2, 0.05))
     first = solver.init(problem, Bright(), Rng.of(0).at(-1)).x
     assert float(y.mean()) < 0.90 and abs(float(first.mean()) - 0.95) < 4 * 0.2 / 60
     assert abs(float(first.std()) - 0.2) < 4 * 0.2 / math.sqrt(2 * 3600)
     assert torch.equal(first[y < 1], y[y < 1]) and bool((first[y == 1] >= 1).all())
     kept = dataclasses.replace(solver, refills=0).init(problem, Bright(), Rng.of(0).at(-1)).x
     assert torch.equal(kept, y)
-    best = estimate(problem, Bright(), OneCall(refills=2, path=VE(1, 0.2, 0.2))).estimate
-    plain = estimate(problem, Bright(), OneCall(path=VE(1, 0.2, 0.2))).estimate
+    best = estimate(problem, Bright(), OneCall(refills=2, schedule=VE(1, 0.2, 0.2))).estimate
+    plain = estimate(problem, Bright(), OneCall(schedule=VE(1, 0.2, 0.2))).estimate
     assert best is not None and plain is not None
     assert abs(float(best.mean()) - 0.95) < abs(float(plain.mean()) - 0.95)
 
@@ -387,7 +389,7 @@ def test_values_beyond_the_range_were_not_clipped():
     y = torch.full((1, 1, 4, 4), 1.0)
     y[..., 0, 0] = 1.3
     problem = Problem(y, ops.Identity(), Gaussian(0.2), (1, 4, 4))
-    solver = SpectralAncestral(data="start", path=Karras(2, 0.2, 0.05))
+    solver = SpectralAncestral(data="start", schedule=Karras(2, 0.2, 0.05))
     assert torch.equal(solver.init(problem, Bright(), Rng.of(0).at(-1)).x, y)
 
 
@@ -467,7 +469,7 @@ def jpeg_problem(quality: int, shape=JPEG_SHAPE, sampling="4:4:4") -> tuple[Prob
 
 def test_spectral_jpeg_is_its_transcription():
     problem, _ = jpeg_problem(30)
-    solver, prior, rng = SpectralJPEG(path=Karras(4, 0.5, 0.05)), Grey(), Rng.of(11)
+    solver, prior, rng = SpectralJPEG(schedule=Karras(4, 0.5, 0.05)), Grey(), Rng.of(11)
     got = solve_with(solver, problem, prior, rng)
 
     def z(step, role):
@@ -486,7 +488,7 @@ def test_spectral_jpeg_is_its_transcription():
 def test_pocs_is_its_transcription():
     problem, _ = jpeg_problem(30)
     table = np.array(problem.A.steps()[0], float).reshape(8, 8)
-    solver = POCS(path=VE(3, 0.5, 0.05))
+    solver = POCS(schedule=VE(3, 0.5, 0.05))
     got = solve_with(solver, problem, Grey(), Rng.of(0)).numpy()[0, 0]
     y, levels = problem.y.numpy()[0, 0], [(level.a, level.s) for level in solver.levels]
     np.testing.assert_allclose(got, pocs(y, table, levels), atol=1e-9)
@@ -500,7 +502,7 @@ def solve_with(solver, problem, prior, rng):
     return state.x
 
 
-@pytest.mark.parametrize("solver", [SpectralJPEG(path=Karras(3, 0.5, 0.05)), POCS()])
+@pytest.mark.parametrize("solver", [SpectralJPEG(schedule=Karras(3, 0.5, 0.05)), POCS()])
 @pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0"])
 def test_answers_lie_in_the_cells_of_the_file_and_the_truth_does(sampling, solver):
     problem, truth = jpeg_problem(20, (3, 32, 48), sampling)
@@ -520,7 +522,7 @@ def test_answers_lie_in_the_cells_of_the_file_and_the_truth_does(sampling, solve
 def test_only_blocks_that_the_picture_does_not_fill_may_be_left():
     """37 = 4 x 8 + 5: of the last column of blocks the file holds pixels that nobody sees."""
     problem, _ = jpeg_problem(20, (1, 24, 37))
-    x = solve(problem, Grey(), SpectralJPEG(path=Karras(3, 0.5, 0.05)), 2, seed=3).samples[0]
+    x = solve(problem, Grey(), SpectralJPEG(schedule=Karras(3, 0.5, 0.05)), 2, seed=3).samples[0]
     (plane,) = planes(problem.A, problem.y)
     c = (plane.coefficients(x) / plane.steps - plane.index).abs()[:, :, :4]
     assert c.shape[1:3] == (3, 4) and float(c.max()) < 0.5 + 1e-6
@@ -568,4 +570,4 @@ def test_hqs_makes_an_estimate_and_a_sampler_does_not():
     found = estimate(problem, law(), HQS())
     assert found.estimate is not None and torch.equal(found.estimate, found.samples[:, 0])
     with pytest.raises(InvdiffError, match="draws samples and makes no estimate"):
-        estimate(problem, law(), SpectralAncestral(path=VP(3)))
+        estimate(problem, law(), SpectralAncestral(schedule=VP(3)))

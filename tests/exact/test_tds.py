@@ -7,7 +7,7 @@ import pytest
 import torch
 from dense import (
     PRIOR,
-    VP_PATH,
+    VP_SCHEDULE,
     Cloud,
     ancestral,
     assert_agrees,
@@ -16,7 +16,7 @@ from dense import (
     compare_clouds,
     log_normal,
     of_clouds,
-    on_paths,
+    on_schedules,
 )
 
 from helpers import Dense, seeded
@@ -87,15 +87,15 @@ KNOBS = [
 ]
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("knobs", KNOBS, ids=str)
-def test_transcription(path, knobs):
-    assert_clouds_agree("tds", knobs, "wide", 0.3, path)
+def test_transcription(schedule, knobs):
+    assert_clouds_agree("tds", knobs, "wide", 0.3, schedule)
 
 
 @pytest.mark.parametrize("matrix", ["wide", "tall"])
 def test_a_row_alone_is_a_cloud_of_one(matrix):
-    assert_agrees("tds", {}, matrix, 0.2, VP_PATH)
+    assert_agrees("tds", {}, matrix, 0.2, VP_SCHEDULE)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_row_alone_is_a_cloud_of_one(matrix):
     ids=str,
 )
 def test_a_knob_off_by_a_little_is_seen(knobs, wrong):
-    (x, _), (want, _) = compare_clouds("tds", wrong, "wide", 0.3, VP_PATH, library_knobs=knobs)
+    (x, _), (want, _) = compare_clouds("tds", wrong, "wide", 0.3, VP_SCHEDULE, library_knobs=knobs)
     assert np.abs(x - want).max() > 1e-6
 
 
@@ -130,7 +130,7 @@ def test_moments_of_complex_numbers_and_masks_are_those_of_the_same_real_matrix(
     truth = seeded(1, *shape, seed=3)
     y = A(truth) + 0.1
     flat = torch.view_as_real(A.restrict(y).resolve_conj()).flatten(1)[:, kept]
-    solver = TDS(twist="moments", weights=True, path=VE(6, 10.0, 0.1))
+    solver = TDS(twist="moments", weights=True, schedule=VE(6, 10.0, 0.1))
     one, two = (
         solve(p, Denoiser(white), solver, samples=6)
         for p in (

@@ -7,13 +7,13 @@ import pytest
 import torch
 from dense import (
     PRIOR,
-    VP_PATH,
+    VP_SCHEDULE,
     Task,
     assert_agrees,
     compare,
     ddim,
     on_matrices,
-    on_paths,
+    on_schedules,
     transcription,
 )
 
@@ -39,21 +39,21 @@ def tmpd(t: Task, eta_ddim=1.0):
     return x
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize("knobs", [{}, {"eta_ddim": 0.3}], ids=str)
-def test_transcription(path, matrix, knobs):
-    assert_agrees("tmpd", knobs, matrix, 0.5, path)
+def test_transcription(schedule, matrix, knobs):
+    assert_agrees("tmpd", knobs, matrix, 0.5, schedule)
 
 
 def test_a_knob_off_by_a_little_is_seen():
-    got, want = compare("tmpd", {"eta_ddim": 0.99}, "wide", 0.5, VP_PATH, library_knobs={})
+    got, want = compare("tmpd", {"eta_ddim": 0.99}, "wide", 0.5, VP_SCHEDULE, library_knobs={})
     assert np.abs(got - want).max() > 1e-6
 
 
 def test_where_pixels_are_independent_it_is_moment_matching():
     """A V A^T is diagonal there, so its row sums are all of it; with neighbours they are not."""
-    shape, path = (1, 4, 4), VE(8, 10.0, 0.1)
+    shape, schedule = (1, 4, 4), VE(8, 10.0, 0.1)
     A = Inpaint.box((4, 4), 0, 0, 2, 3)
     problem = Problem(A(seeded(1, *shape)), A, Gaussian(0.2), shape)
     apart = Denoiser(lambda x, sigma: torch.tanh(x / (1 + sigma**2)))
@@ -61,6 +61,6 @@ def test_where_pixels_are_independent_it_is_moment_matching():
     for prior, same in ((apart, True), (mixed, False)):
         one, two = (
             solve(problem, prior, solver).samples
-            for solver in (TMPD(path=path), MMPS(30, path=path))
+            for solver in (TMPD(schedule=schedule), MMPS(30, schedule=schedule))
         )
         assert bool((one - two).abs().max() < 1e-8) == same

@@ -15,7 +15,7 @@ from dense import (
     ROWS,
     SEEDS,
     SHAPE,
-    VP_PATH,
+    VP_SCHEDULE,
     D,
     Task,
     ancestral,
@@ -25,7 +25,7 @@ from dense import (
     ddim,
     modes,
     on_matrices,
-    on_paths,
+    on_schedules,
     transcription,
 )
 
@@ -225,13 +225,13 @@ def mmps(t: Task, iterations=None, eta_ddim=1.0, draw=False, data_std=1.0):
     return x
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("eta_ddim", [0.0, 0.5, 1.0])
-def test_unconditional(path, eta_ddim):
-    assert_agrees("unconditional", {"eta_ddim": eta_ddim}, "wide", 0.1, path)
+def test_unconditional(schedule, eta_ddim):
+    assert_agrees("unconditional", {"eta_ddim": eta_ddim}, "wide", 0.1, schedule)
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize(
     "knobs",
@@ -244,18 +244,18 @@ def test_unconditional(path, eta_ddim):
     ],
     ids=str,
 )
-def test_dps(path, matrix, knobs):
-    assert_agrees("dps", knobs, matrix, 0.1, path)
+def test_dps(schedule, matrix, knobs):
+    assert_agrees("dps", knobs, matrix, 0.1, schedule)
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("eta_ddim", [0.0, 1.0])
 @pytest.mark.parametrize("guidance", ["paper", "score"])
 @pytest.mark.parametrize(
     ("matrix", "sigma_y"), [("wide", 0.1), ("tall", 0.1), ("benign", 0.0), ("tall", 0.0)]
 )
-def test_pigdm(path, matrix, sigma_y, guidance, eta_ddim):
-    assert_agrees("pigdm", {"eta_ddim": eta_ddim, "guidance": guidance}, matrix, sigma_y, path)
+def test_pigdm(schedule, matrix, sigma_y, guidance, eta_ddim):
+    assert_agrees("pigdm", {"eta_ddim": eta_ddim, "guidance": guidance}, matrix, sigma_y, schedule)
 
 
 @pytest.mark.parametrize("guidance", ["paper", "score"])
@@ -263,75 +263,77 @@ def test_pigdm(path, matrix, sigma_y, guidance, eta_ddim):
     "knobs", [{"weight": 0.6}, {"data_std": 0.4}, {"weight": 3.0, "reach": math.inf}], ids=str
 )
 def test_pigdm_knobs(guidance, knobs):
-    assert_agrees("pigdm", {"guidance": guidance, **knobs}, "wide", 0.1, VP_PATH)
+    assert_agrees("pigdm", {"guidance": guidance, **knobs}, "wide", 0.1, VP_SCHEDULE)
 
 
 @pytest.mark.parametrize("sigma_y", [0.0, 0.1])
 def test_a_step_of_pigdm_that_overshoots_is_cut(sigma_y):
     """With the law taken for narrower than it is; without the cut the run is another one."""
     knobs = {"data_std": 0.1}
-    assert_agrees("pigdm", knobs, "benign", sigma_y, VP_PATH)
-    got, want = compare("pigdm", {**knobs, "reach": math.inf}, "benign", sigma_y, VP_PATH, knobs)
+    assert_agrees("pigdm", knobs, "benign", sigma_y, VP_SCHEDULE)
+    got, want = compare(
+        "pigdm", {**knobs, "reach": math.inf}, "benign", sigma_y, VP_SCHEDULE, knobs
+    )
     assert np.abs(got - want).max() > 1e-2
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("knobs", [{}, {"eta_b": 0.6, "eta_prop": 0.5}], ids=str)
 @pytest.mark.parametrize(
     ("matrix", "sigma_y"), [("wide", 0.1), ("wide", 0.5), ("tall", 0.1), ("tall", 0.0)]
 )
-def test_ddrm(path, matrix, sigma_y, knobs):
-    assert_agrees("ddrm", knobs, matrix, sigma_y, path)
+def test_ddrm(schedule, matrix, sigma_y, knobs):
+    assert_agrees("ddrm", knobs, matrix, sigma_y, schedule)
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("matrix", ["wide", "tall"])
 @pytest.mark.parametrize("eta_prop", [0.0, 0.85, 1.0])
-def test_ddnm(path, matrix, eta_prop):
-    assert_agrees("ddnm", {"eta_prop": eta_prop}, matrix, 0.0, path)
+def test_ddnm(schedule, matrix, eta_prop):
+    assert_agrees("ddnm", {"eta_prop": eta_prop}, matrix, 0.0, schedule)
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("eta_prop", [0.5, 0.85])
 @pytest.mark.parametrize(
     ("matrix", "sigma_y"), [("wide", 0.1), ("wide", 0.5), ("tall", 0.1), ("tall", 0.0)]
 )
-def test_ddnm_plus(path, matrix, sigma_y, eta_prop):
-    assert_agrees("ddnm+", {"eta_prop": eta_prop}, matrix, sigma_y, path)
+def test_ddnm_plus(schedule, matrix, sigma_y, eta_prop):
+    assert_agrees("ddnm+", {"eta_prop": eta_prop}, matrix, sigma_y, schedule)
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("final", ["proximal", "denoised"])
 @pytest.mark.parametrize(("matrix", "sigma_y"), [("wide", 0.1), ("tall", 0.1), ("benign", 0.0)])
-def test_diffpir(path, matrix, sigma_y, final):
-    assert_agrees("diffpir", {"final": final}, matrix, sigma_y, path)
-    assert_agrees("diffpir", {"final": final, "lam": 5.0, "zeta": 0.9}, matrix, sigma_y, path)
+def test_diffpir(schedule, matrix, sigma_y, final):
+    assert_agrees("diffpir", {"final": final}, matrix, sigma_y, schedule)
+    assert_agrees("diffpir", {"final": final, "lam": 5.0, "zeta": 0.9}, matrix, sigma_y, schedule)
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize("eta_ddim", [0.0, 1.0])
-def test_mmps(path, matrix, eta_ddim):
+def test_mmps(schedule, matrix, eta_ddim):
     """The exact solution, which conjugate gradients reach in as many steps as there are modes."""
     knobs = {"eta_ddim": eta_ddim}
-    assert_agrees("mmps", knobs, matrix, 0.1, path, library_knobs={**knobs, "iterations": 40})
+    assert_agrees("mmps", knobs, matrix, 0.1, schedule, library_knobs={**knobs, "iterations": 40})
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("knobs", [{"eta_ddim": 0.3}, {"data_std": 0.4}], ids=str)
 @pytest.mark.parametrize(("matrix", "sigma_y"), [("wide", 0.1), ("tall", 0.1), ("benign", 0.0)])
-def test_mmps_with_a_drawn_x0(path, matrix, sigma_y, knobs):
+def test_mmps_with_a_drawn_x0(schedule, matrix, sigma_y, knobs):
     knobs = {"draw": True, **knobs}
     library = {**knobs, "iterations": 40}
-    assert_agrees("mmps", knobs, matrix, sigma_y, path, library_knobs=library)
+    assert_agrees("mmps", knobs, matrix, sigma_y, schedule, library_knobs=library)
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize("iterations", [1, 3])
-def test_mmps_truncated(path, matrix, iterations):
+def test_mmps_truncated(schedule, matrix, iterations):
     """Conjugate gradients that stop early are part of the published method."""
-    assert_agrees("mmps", {"iterations": iterations}, matrix, 0.1, path)
+    assert_agrees("mmps", {"iterations": iterations}, matrix, 0.1, schedule)
 
 
 @pytest.mark.parametrize(
@@ -354,16 +356,16 @@ def test_mmps_truncated(path, matrix, iterations):
 def test_a_knob_off_by_a_little_is_seen(name, knobs, wrong):
     """Negative twin of every test above: agreement is no accident of a lax tolerance."""
     sigma_y = 0.0 if name == "ddnm" else 0.1
-    got, want = compare(name, wrong, "benign", sigma_y, VP_PATH, library_knobs=knobs)
+    got, want = compare(name, wrong, "benign", sigma_y, VP_SCHEDULE, library_knobs=knobs)
     assert np.abs(got - want).max() > 1e-6
 
 
 # ---- two names for one sampling step
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("sigma_y", [0.0, 0.1, 0.5])
-def test_ddnm_plus_is_ddrm_with_eta_b_1_in_every_step(path, sigma_y):
+def test_ddnm_plus_is_ddrm_with_eta_b_1_in_every_step(schedule, sigma_y):
     """From the same state with the same noise; their starts differ, and only these.
 
     At sigma_y = 0 the last step is a tie (y is exactly as precise as the next level): both keep y.
@@ -371,8 +373,8 @@ def test_ddnm_plus_is_ddrm_with_eta_b_1_in_every_step(path, sigma_y):
     A = Dense(torch.tensor(MATRICES["wide"]), SHAPE)
     problem = Problem(seeded(ROWS, 7), A, Gaussian(sigma_y), SHAPE)
     rng = Rng.of(SEEDS)
-    one = registry()["ddrm"](eta_b=1.0, path=path)
-    two = registry()["ddnm+"](path=path)
+    one = registry()["ddrm"](eta_b=1.0, schedule=schedule)
+    two = registry()["ddnm+"](schedule=schedule)
     for state in states(one, problem, LIBRARY_PRIOR, rng)[:-1]:
         a = one.step(state, problem, LIBRARY_PRIOR, rng.at(state.step))
         b = two.step(state, problem, LIBRARY_PRIOR, rng.at(state.step))
@@ -381,8 +383,8 @@ def test_ddnm_plus_is_ddrm_with_eta_b_1_in_every_step(path, sigma_y):
         torch.testing.assert_close(b.x0, a.x0, rtol=0, atol=0)
 
 
-@on_paths
-def test_mmps_without_a_jacobian_is_diffpirs_data_step(path):
+@on_schedules
+def test_mmps_without_a_jacobian_is_diffpirs_data_step(schedule):
     """Both are the mean of N(x0, V) after y: V = v^2 / lam for DiffPIR, the true V for MMPS.
 
     With an isotropic prior N(0, tau), V is isotropic too, and a lam can be chosen to match.
@@ -391,11 +393,11 @@ def test_mmps_without_a_jacobian_is_diffpirs_data_step(path):
     problem = Problem(seeded(ROWS, 7), A, Gaussian(0.1), SHAPE)
     prior = GaussianPrior(torch.zeros(SHAPE).double(), torch.tensor(0.7, dtype=torch.float64))
     rng = Rng.of(SEEDS)
-    mmps_solver = registry()["mmps"](iterations=16, path=path)
+    mmps_solver = registry()["mmps"](iterations=16, schedule=schedule)
     for state in states(mmps_solver, problem, prior, rng)[:-1]:
         v2 = mmps_solver.levels[state.step].sigma ** 2
         lam = v2 * (1 / 0.7 + 1 / v2)  # v^2 / V
-        same = dataclasses.replace(registry()["diffpir"](path=path), lam=lam)
+        same = dataclasses.replace(registry()["diffpir"](schedule=schedule), lam=lam)
         a = mmps_solver.step(state, problem, prior, rng.at(state.step))
         b = same.step(state, problem, prior, rng.at(state.step))
         torch.testing.assert_close(b.x0, a.x0, rtol=1e-9, atol=1e-9)

@@ -46,9 +46,9 @@ def wrong_share(solver: Solver) -> float:
 
 
 FALLS = {
-    "csgm": (lambda n: CSGM(c=0.2, path=VE(n, 4.0, 0.05)), 0.8, (20, 80, 320)),
-    "eps": (lambda n: EPS(path=VE(n, 4.0, 0.05)), 0.8, (3, 12, 80)),
-    "snips": (lambda n: SNIPS(c=0.2, K=1, path=VE(n, 4.0, 0.05)), 0.5, (20, 80, 320)),
+    "csgm": (lambda n: CSGM(c=0.2, schedule=VE(n, 4.0, 0.05)), 0.8, (20, 80, 320)),
+    "eps": (lambda n: EPS(schedule=VE(n, 4.0, 0.05)), 0.8, (3, 12, 80)),
+    "snips": (lambda n: SNIPS(c=0.2, K=1, schedule=VE(n, 4.0, 0.05)), 0.5, (20, 80, 320)),
 }
 
 
@@ -70,5 +70,5 @@ def test_the_shares_of_two_modes_approach_the_posteriors(make, factor, budgets):
 
 def test_what_only_claims_to_be_heuristic_does_not():
     """Negative twin: DDRM goes away from them, with more and more steps."""
-    errors = [wrong_share(DDRM(path=VE(n, 4.0, 0.05))) for n in (20, 80, 320)]
+    errors = [wrong_share(DDRM(schedule=VE(n, 4.0, 0.05))) for n in (20, 80, 320)]
     assert errors[2] > errors[1] > errors[0] and errors[2] > 20 * ERROR

@@ -14,13 +14,13 @@ import pytest
 import torch
 from dense import (
     PRIOR,
-    VP_PATH,
+    VP_SCHEDULE,
     D,
     Task,
     assert_agrees,
     compare,
     on_matrices,
-    on_paths,
+    on_schedules,
     transcription,
 )
 from scalar import (
@@ -30,7 +30,7 @@ from scalar import (
     Moments,
     assert_follows,
     each_gain,
-    each_path,
+    each_schedule,
     final,
     pairs,
 )
@@ -95,7 +95,7 @@ def vdm(
     return x
 
 
-@on_paths
+@on_schedules
 @on_matrices
 @pytest.mark.parametrize(
     "knobs",
@@ -108,24 +108,24 @@ def vdm(
     ],
     ids=str,
 )
-def test_it_is_the_second_version(path, matrix, knobs):
-    assert_agrees("vdm", knobs, matrix, 0.1, path)
+def test_it_is_the_second_version(schedule, matrix, knobs):
+    assert_agrees("vdm", knobs, matrix, 0.1, schedule)
 
 
-@on_paths
+@on_schedules
 @pytest.mark.parametrize("matrix", ["benign", "tall"])
 @pytest.mark.parametrize(
     "knobs", [{}, {"delta": 0.1, "gamma": 0.2}, {"noise_aware": True, "delta": 0.3}], ids=str
 )
-def test_with_replacement_it_is_the_second_version(path, matrix, knobs):
+def test_with_replacement_it_is_the_second_version(schedule, matrix, knobs):
     """The gradient may act on all of x: what it does to the known part is overwritten."""
     sigma_y = 0.1 if "noise_aware" in knobs else 0.0
-    assert_agrees("vdm", {"replace_known": True, **knobs}, matrix, sigma_y, path)
+    assert_agrees("vdm", {"replace_known": True, **knobs}, matrix, sigma_y, schedule)
 
 
 @pytest.mark.parametrize("knobs", [{"clip": True}, {"clip": True, "delta": 0.1}], ids=str)
 def test_clipped_it_is_the_second_version(knobs):
-    assert_agrees("vdm", knobs, "benign", 0.1, VP_PATH)
+    assert_agrees("vdm", knobs, "benign", 0.1, VP_SCHEDULE)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_clipped_it_is_the_second_version(knobs):
 )
 def test_a_knob_off_by_a_little_is_seen(knobs, wrong):
     """Negative twin of the tests above."""
-    got, want = compare("vdm", knobs | wrong, "benign", 0.1, VP_PATH, library_knobs=knobs)
+    got, want = compare("vdm", knobs | wrong, "benign", 0.1, VP_SCHEDULE, library_knobs=knobs)
     assert np.abs(got - want).max() > 1e-6
 
 
@@ -159,7 +159,7 @@ TABLE = {
 @pytest.mark.parametrize("weight", TABLE)
 def test_mean_and_variance_are_the_printed_ones(weight, gain):
     """100 ancestral steps on the table indices 0, 10, ..., 990, without regard for the noise."""
-    found = final(VideoGuidance(weight=weight, path=VP(100)), gain)
+    found = final(VideoGuidance(weight=weight, schedule=VP(100)), gain)
     mean, variance = TABLE[weight][GAINS.index(gain)]
     assert found.mean == pytest.approx(mean, abs=ROUNDING)
     assert found.variance == pytest.approx(variance, abs=ROUNDING)
@@ -167,13 +167,13 @@ def test_mean_and_variance_are_the_printed_ones(weight, gain):
 
 def test_the_grid_is_part_of_the_method():
     """The same steps on 9, 19, ..., 999 end elsewhere, far outside of what rounding hides."""
-    found = final(VideoGuidance(weight=1.0, path=VP(100, spacing="trailing")), 0.25)
+    found = final(VideoGuidance(weight=1.0, schedule=VP(100, spacing="trailing")), 0.25)
     assert found.mean == pytest.approx(0.2808, abs=ROUNDING)
     assert found.variance == pytest.approx(0.5038, abs=ROUNDING)
     assert abs(found.mean - TABLE[1.0][1][0]) > 100 * ROUNDING
 
 
-def recursion(path, gain, sigma_y=SIGMA_Y, **knobs):
+def recursion(schedule, gain, sigma_y=SIGMA_Y, **knobs):
     """x0 = d x + w a d s (y - s d x) / (1 + sigma_y^2 / v^2), d = a / (a^2 + s^2); the mean of
     q(x_s | x_t, x0) by Bayes' rule; then the corrector and the redrawn known part (s > 0)."""
     k = {"weight": 2.0, "gamma": 0.0, "delta": 0.0, "replace_known": False, "noise_aware": False}
@@ -186,10 +186,10 @@ def recursion(path, gain, sigma_y=SIGMA_Y, **knobs):
         pull = k["weight"] * level.a * d * gain / (1 + sigma_y**2 / v2 * k["noise_aware"])
         return d - pull * gain * d, pull * (gain or 1.0)
 
-    top = path.levels()[0]
+    top = schedule.levels()[0]
     seen = bool(gain) and k["replace_known"]
     m, V = (top.a if seen else 0.0), top.s**2
-    for i, (t, u) in enumerate(pairs(path)):
+    for i, (t, u) in enumerate(pairs(schedule)):
         own, data = x0(t)
         if k["delta"] and i > 0:
             keep = 1 - k["delta"] / 2 * (1 - t.a * own)
@@ -219,39 +219,41 @@ def recursion(path, gain, sigma_y=SIGMA_Y, **knobs):
     ids=str,
 )
 @each_gain
-@each_path
-def test_it_follows_its_recursion(path, gain, knobs):
-    assert_follows(VideoGuidance(**knobs, path=path), gain, SIGMA_Y, recursion(path, gain, **knobs))
+@each_schedule
+def test_it_follows_its_recursion(schedule, gain, knobs):
+    assert_follows(
+        VideoGuidance(**knobs, schedule=schedule), gain, SIGMA_Y, recursion(schedule, gain, **knobs)
+    )
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.25, 0.05])
 def test_replacement_ends_at_the_data(gain):
-    found = final(VideoGuidance(replace_known=True, delta=0.1, path=VP(20)), gain)
+    found = final(VideoGuidance(replace_known=True, delta=0.1, schedule=VP(20)), gain)
     assert found == pytest.approx((1.0, 0.0), abs=1e-12)
 
 
 @pytest.mark.parametrize("gain", GAINS)
 def test_moments_do_not_depend_on_the_frame(gain):
     """gamma = 0: on the same levels s / a the two frames agree, with the corrector too."""
-    solver = VideoGuidance(delta=0.1, path=VP(20))
-    other = dataclasses.replace(solver, path=exploding(solver.path))
+    solver = VideoGuidance(delta=0.1, schedule=VP(20))
+    other = dataclasses.replace(solver, schedule=exploding(solver.schedule))
     assert final(other, gain) == pytest.approx(final(solver, gain), rel=1e-10, abs=1e-12)
 
 
 def test_gamma_does_depend_on_the_frame():
-    """Negative twin, and why gamma belongs to variance-preserving paths."""
-    solver = VideoGuidance(gamma=0.5, path=VP(20))
-    other = dataclasses.replace(solver, path=exploding(solver.path))
+    """Negative twin, and why gamma belongs to variance-preserving schedules."""
+    solver = VideoGuidance(gamma=0.5, schedule=VP(20))
+    other = dataclasses.replace(solver, schedule=exploding(solver.schedule))
     assert abs(final(other, 0.25).variance - final(solver, 0.25).variance) > 1e-2
 
 
 def test_noise_aware_weighs_noisy_data_down():
     """The mean given y comes down from y to less than half as far from the posterior's own,
     1 / (1 + sigma_y^2), and below it: Var[x0 | x_t] is at most 1, not v^2."""
-    path, sigma_y, exact, means = VP(100), 0.8, 1 / (1 + 0.8**2), []
+    schedule, sigma_y, exact, means = VP(100), 0.8, 1 / (1 + 0.8**2), []
     for aware in (False, True):
-        steps = list(recursion(path, 1.0, sigma_y, weight=1.0, noise_aware=aware))
-        solver = VideoGuidance(weight=1.0, noise_aware=aware, path=path)
+        steps = list(recursion(schedule, 1.0, sigma_y, weight=1.0, noise_aware=aware))
+        solver = VideoGuidance(weight=1.0, noise_aware=aware, schedule=schedule)
         assert_follows(solver, 1.0, sigma_y, steps)
         means.append(steps[-1].mean)
     assert means[0] > 0.999 and (1 - exact) / 2 > exact - means[1] > 0
@@ -273,7 +275,7 @@ def clips(A=None, sigma=0.1, batch=2):
 @pytest.mark.parametrize(("delta", "evaluations"), [(0.0, 6), (0.1, 11)])
 def test_costs(delta, evaluations):
     """One evaluation and one product a step; the corrector has its own between any two steps."""
-    result = solve(clips(), PRIOR_OF_CLIPS, VideoGuidance(delta=delta, path=VP(6)), samples=2)
+    result = solve(clips(), PRIOR_OF_CLIPS, VideoGuidance(delta=delta, schedule=VP(6)), samples=2)
     assert (result.nfe, result.vjps) == (evaluations, evaluations)
 
 
@@ -289,13 +291,15 @@ def test_knobs_that_need_more_say_so():
     assert dataclasses.replace(both, replace_known=False).requires()[0] == plain
 
 
-@pytest.mark.parametrize("path", [VP(6), VP(6, spacing="trailing"), VE(6, 50.0, 0.02)])
+@pytest.mark.parametrize("schedule", [VP(6), VP(6, spacing="trailing"), VE(6, 50.0, 0.02)])
 @pytest.mark.parametrize("A", [Frames((0, 3), 4), AveragePool(2, (3, 5))], ids=["frames", "pool"])
-def test_weight_0_is_the_plain_sampler(A, path):
+def test_weight_0_is_the_plain_sampler(A, schedule):
     """Bit for bit, every state; with the bridge's own variance and no corrector."""
     keys = seeds(2)
-    ours = list(stream(clips(A), PRIOR_OF_CLIPS, VideoGuidance(weight=0.0, path=path), keys))
-    theirs = list(stream(clips(A), PRIOR_OF_CLIPS, Unconditional(path=path), keys))
+    ours = list(
+        stream(clips(A), PRIOR_OF_CLIPS, VideoGuidance(weight=0.0, schedule=schedule), keys)
+    )
+    theirs = list(stream(clips(A), PRIOR_OF_CLIPS, Unconditional(schedule=schedule), keys))
     for a, b in zip(ours, theirs, strict=True):
         assert torch.equal(a.x, b.x) and torch.equal(a.x0, b.x0)
 
@@ -318,7 +322,7 @@ def expectation(weight, replace_known):
     prior, _ = motion()
     y = torch.full((1, 1, 3, 2, 2), 1.5, dtype=torch.float64)
     problem = Problem(y, Frames((0, 1, 2), 6), Gaussian(0.0), (1, 6, 2, 2))
-    solver = VideoGuidance(weight=weight, replace_known=replace_known, path=VP(100))
+    solver = VideoGuidance(weight=weight, replace_known=replace_known, schedule=VP(100))
     return states(solver, problem, prior, Recorder((0,)))[-1].x[0, 0, :, 0, 0]
 
 
@@ -339,7 +343,7 @@ def test_guidance_makes_the_next_frames_follow_the_known_ones():
 
 def test_samples_have_the_shape_of_the_video():
     problem = clips(AveragePool(2, (3, 5)) @ Frames((1, 2), 4))
-    solver = VideoGuidance(replace_known=True, noise_aware=True, delta=0.1, path=VP(4))
+    solver = VideoGuidance(replace_known=True, noise_aware=True, delta=0.1, schedule=VP(4))
     found = list(stream(problem, PRIOR_OF_CLIPS, solver, seeds(2)))
     assert all(s.x.shape == s.x0.shape == (2, *SHAPE) for s in found)
     assert finish(found[-1], problem, PRIOR_OF_CLIPS, solver, seeds(2)).shape == (2, *SHAPE)

@@ -19,7 +19,7 @@ from helpers import Given, Levels, seeded
 from invdiff.audit.gmm25 import gmm25_problem
 from invdiff.core import InvdiffError, Level
 from invdiff.core.encode import decode, encode
-from invdiff.core.schedules import VE, VP, Karras, Path
+from invdiff.core.schedules import VE, VP, Karras, Schedule
 from invdiff.noise import NOISELESS, Gaussian
 from invdiff.operators import Identity, Inpaint
 from invdiff.priors.gaussian import Gaussian as GaussianPrior
@@ -42,7 +42,7 @@ PRESERVING = tuple(
     Level(1 / math.hypot(1, u.sigma), u.sigma / math.hypot(1, u.sigma))
     for u in VE(12, 20.0, 0.05).levels()
 )
-PATHS = {
+SCHEDULES = {
     "ve": VE(12, 20.0, 0.05),
     "vp": Levels(12, given=PRESERVING),
     "karras": Karras(12, 50.0, 0.02),
@@ -50,18 +50,18 @@ PATHS = {
 """Levels that fall by a steady share: a step's noise is then wider than what guidance moves. The
 last steps of a short VP table are not such, and weights degenerate there."""
 WEIGHED = {
-    "mmps": lambda path: MMPS(1, weights=True, path=path),
-    "mmps-eta": lambda path: MMPS(1, eta_ddim=0.8, weights=True, path=path),
-    "pigdm": lambda path: PiGDM(weights=True, path=path),
-    "pigdm-half": lambda path: PiGDM(0.5, weights=True, path=path),
-    "pigdm-blind": lambda path: PiGDM(0.0, weights=True, path=path),
+    "mmps": lambda schedule: MMPS(1, weights=True, schedule=schedule),
+    "mmps-eta": lambda schedule: MMPS(1, eta_ddim=0.8, weights=True, schedule=schedule),
+    "pigdm": lambda schedule: PiGDM(weights=True, schedule=schedule),
+    "pigdm-half": lambda schedule: PiGDM(0.5, weights=True, schedule=schedule),
+    "pigdm-blind": lambda schedule: PiGDM(0.0, weights=True, schedule=schedule),
 }
 solvers = pytest.mark.parametrize("make", WEIGHED.values(), ids=WEIGHED)
 
 
-def chain_variance(path: Path, eta: float) -> float:
+def chain_variance(schedule: Schedule, eta: float) -> float:
     """Of x0 at the end of unguided steps by D = a x / (a^2 + s^2), the last a draw of N(D, v^2)."""
-    levels = path.levels()
+    levels = schedule.levels()
     V = levels[0].s ** 2
     for t, u in zip(levels[:-2], levels[1:-1], strict=True):
         d = t.a / (t.a**2 + t.s**2)
@@ -84,12 +84,12 @@ def in_errors(values: torch.Tensor, expected: float) -> float:
 # ---- exact on a normal law
 
 
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @solvers
-def test_the_mean_weight_is_the_evidence_of_the_chains_law(make, path):
+def test_the_mean_weight_is_the_evidence_of_the_chains_law(make, schedule):
     """E[w] = N(y; 0, V + sigma_y^2), a z-test, which an evidence off by a quarter fails."""
-    solver = make(path)
-    V = chain_variance(path, solver.eta_ddim) + SIGMA_Y**2
+    solver = make(schedule)
+    V = chain_variance(schedule, solver.eta_ddim) + SIGMA_Y**2
     result = weighed(solver, y=1.3)
     evidence = math.exp(-0.5 * 1.3**2 / V) / math.sqrt(2 * math.pi * V)
     w = result.log_weight[0].exp()
@@ -101,8 +101,8 @@ def test_the_mean_weight_is_the_evidence_of_the_chains_law(make, path):
 @solvers
 def test_weighted_moments_are_the_posteriors(make):
     """Of the chain's law after y: self-normalised estimates, their errors by the weights."""
-    path, y = PATHS["ve"], 1.3
-    V, result = chain_variance(path, make(path).eta_ddim), weighed(make(path), y)
+    schedule, y = SCHEDULES["ve"], 1.3
+    V, result = chain_variance(schedule, make(schedule).eta_ddim), weighed(make(schedule), y)
     mean, variance = V / (V + SIGMA_Y**2) * y, V * SIGMA_Y**2 / (V + SIGMA_Y**2)
     x, W = result.samples.flatten(), torch.softmax(result.log_weight[0], 0)
     for value, expected in ((x, mean), ((x - mean).square(), variance)):
@@ -116,18 +116,18 @@ def test_weighted_moments_are_the_posteriors(make):
 
 def test_a_blind_proposal_needs_its_weights():
     """Negative twin: the rows of the unguided chain alone are the prior."""
-    result = weighed(PiGDM(0.0, weights=True, path=PATHS["ve"]), y=1.3)
+    result = weighed(PiGDM(0.0, weights=True, schedule=SCHEDULES["ve"]), y=1.3)
     assert abs(float(result.samples.mean())) < 0.1 < 1.0 < float(result.mean)
     assert result.ess[0] < ROWS / 2
 
 
 def test_on_a_fine_path_it_is_the_evidence_of_the_prior_itself():
     """N(y; 0, g^2 + sigma_y^2), within Monte Carlo error and that of the chain's variance."""
-    path, gain, y = Karras(100, 80.0, 0.02), 0.7, -0.8
-    off = abs(chain_variance(path, 1.0) - 1)
+    schedule, gain, y = Karras(100, 80.0, 0.02), 0.7, -0.8
+    off = abs(chain_variance(schedule, 1.0) - 1)
     assert off < 0.1
     V = gain**2 + SIGMA_Y**2
-    result = weighed(MMPS(1, weights=True, path=path), y, gain, rows=1500)
+    result = weighed(MMPS(1, weights=True, schedule=schedule), y, gain, rows=1500)
     w = result.log_weight[0].exp()
     error = float(w.std() / w.mean()) / math.sqrt(len(w))
     exact = -0.5 * y**2 / V - 0.5 * math.log(2 * math.pi * V)
@@ -140,9 +140,9 @@ def test_only_what_was_measured_is_evidence():
     prior = GaussianPrior(torch.zeros(1, 1, 3, dtype=F64), 1.0)
     A = Inpaint(torch.tensor([0.0, 1.0, 0.0]).reshape(1, 1, 1, 3))
     y = torch.tensor([math.nan, 1.3, math.nan], dtype=F64).reshape(1, 1, 1, 3)
-    solver, path = MMPS(1, weights=True, path=PATHS["ve"]), PATHS["ve"]
+    solver, schedule = MMPS(1, weights=True, schedule=SCHEDULES["ve"]), SCHEDULES["ve"]
     result = solve(Problem(y, A, Gaussian(SIGMA_Y), (1, 1, 3)), prior, solver, samples=ROWS)
-    V = chain_variance(path, 1.0) + SIGMA_Y**2
+    V = chain_variance(schedule, 1.0) + SIGMA_Y**2
     evidence = math.exp(-0.5 * 1.3**2 / V) / math.sqrt(2 * math.pi * V)
     assert in_errors(result.log_weight[0].exp(), evidence) < ERRORS
 
@@ -155,12 +155,12 @@ def test_on_a_mixture_weights_bring_the_samples_nearer():
 
     Twin: with the weights of other rows, which are the same numbers, the samples are no nearer.
     """
-    path, gaps, shuffled = Karras(60, 1000.0, 0.02), [], []
+    schedule, gaps, shuffled = Karras(60, 1000.0, 0.02), [], []
     for number in range(6):
         cell = gmm25_problem(80, 2, number)
         exact = cell.posterior().sample(150, 10_000)
-        plain = solve(cell.problem, cell.prior, MMPS(2, path=path), samples=150)
-        solver = MMPS(2, weights=True, path=path)
+        plain = solve(cell.problem, cell.prior, MMPS(2, schedule=schedule), samples=150)
+        solver = MMPS(2, weights=True, schedule=schedule)
         result = solve(cell.problem, cell.prior, solver, samples=150)
         other = dataclasses.replace(result, log_weight=result.log_weight.flip(1))
         far, near, wrong = (
@@ -194,7 +194,7 @@ def test_systematic_resampling_takes_each_row_its_share():
 
 
 def test_resampled_rows_are_rows_in_random_order():
-    result = weighed(MMPS(1, weights=True, path=VP(5)), 0.4, rows=200)
+    result = weighed(MMPS(1, weights=True, schedule=VP(5)), 0.4, rows=200)
     again, other = result.resampled(), result.resampled(seed=1)
     assert torch.equal(again, result.resampled()) and not torch.equal(again, other)
     assert set(again.flatten().tolist()) <= set(result.samples.flatten().tolist())
@@ -215,7 +215,7 @@ def small(noise=Gaussian(0.3)) -> Problem:  # noqa: B008
 
 
 def test_weights_are_saved_resumed_and_the_same_in_any_chunks(tmp_path):
-    solver = MMPS(1, weights=True, path=VP(4))
+    solver = MMPS(1, weights=True, schedule=VP(4))
     seen: list[Snapshot] = []
     whole = solve(small(), PRIOR, solver, samples=3, batch=2, watch=seen.append)
     assert whole.log_weight.shape == (2, 3)
@@ -229,13 +229,13 @@ def test_weights_are_saved_resumed_and_the_same_in_any_chunks(tmp_path):
     loaded = Result.load(whole.save(tmp_path / "run"))
     assert torch.equal(loaded.log_weight, whole.log_weight)
     assert loaded.solver() == solver and "log_weight" not in loaded.tensors
-    plain = solve(small(), PRIOR, MMPS(1, path=VP(4)), samples=3)
+    plain = solve(small(), PRIOR, MMPS(1, schedule=VP(4)), samples=3)
     assert Result.load(plain.save(tmp_path / "plain")).log_weight is None
 
 
 def test_the_sampler_itself_does_not_change():
     """But for the last step, which draws."""
-    plain, own = (MMPS(1, weights=w, path=VP(4)) for w in (False, True))
+    plain, own = (MMPS(1, weights=w, schedule=VP(4)) for w in (False, True))
     rng = Given((0, 1), table=lambda step, role: torch.tensor([0.3, -0.8]))
     state = State(1, seeded(2, 1, 2, 3), seeded(2, 1, 2, 3), {importance.KEY: torch.zeros(2)})
     a, b = (s.step(state, small(), PRIOR, rng) for s in (plain, own))
@@ -244,10 +244,10 @@ def test_the_sampler_itself_does_not_change():
 
 
 def test_older_records_of_pigdm_mean_the_printed_algorithm():
-    form = encode(PiGDM(0.4, path=VP(7)), {})
+    form = encode(PiGDM(0.4, schedule=VP(7)), {})
     for name in ("guidance", "data_std", "reach", "weights"):
         del form["fields"][name]
-    assert decode(form, {}) == PiGDM(0.4, guidance="paper", path=VP(7))
+    assert decode(form, {}) == PiGDM(0.4, guidance="paper", schedule=VP(7))
     assert decode(encode(PiGDM(), {}), {}) == PiGDM() != PiGDM(guidance="paper")
 
 
@@ -255,7 +255,7 @@ def test_older_records_of_pigdm_mean_the_printed_algorithm():
 
 
 def test_weights_need_noise_in_y_and_in_every_step():
-    for solver in (MMPS(weights=True, path=VP(4)), PiGDM(weights=True, path=VP(4))):
+    for solver in (MMPS(weights=True, schedule=VP(4)), PiGDM(weights=True, schedule=VP(4))):
         with pytest.raises(IncompatibleError, match="a noise level above 0"):
             solve(small(NOISELESS), PRIOR, solver)
         still = dataclasses.replace(solver, eta_ddim=0.0)

@@ -77,64 +77,69 @@ def exploding(s: Settings) -> VE:
 
 @family("ddrm")
 def ddrm(s: Settings) -> Solver:
-    return DDRM(s["eta"], s["etaB"], s["last"], path=strided(s["timesteps"]))
+    return DDRM(s["eta"], s["etaB"], s["last"], schedule=strided(s["timesteps"]))
 
 
 @family("ddrmjpeg")
 def ddrm_jpeg(s: Settings) -> Solver:
     path = strided(s["timesteps"], s["init_timestep"])
-    return DDRMJPEG(s["eta"], s["etaB"], s["mix"], path=path)
+    return DDRMJPEG(s["eta"], s["etaB"], s["mix"], schedule=path)
 
 
 @family("ddnm")
 def ddnm(s: Settings) -> Solver:
-    return DDNM(s["eta"], path=strided(s["T_sampling"]))
+    return DDNM(s["eta"], schedule=strided(s["T_sampling"]))
 
 
 @family("ddnmplus")
 def ddnm_plus(s: Settings) -> Solver:
-    return DDNMPlus(s["eta"], path=strided(s["T_sampling"]))
+    return DDNMPlus(s["eta"], schedule=strided(s["T_sampling"]))
 
 
 @family("dds")
 def dds(s: Settings) -> Solver:
     path = strided(s["T_sampling"])
-    return DDS(s["gamma"], s["CG_iter"], s["eta"], end="clean", path=path)
+    return DDS(s["gamma"], s["CG_iter"], s["eta"], end="clean", schedule=path)
 
 
 @family("diffpir")
 def diffpir(s: Settings) -> Solver:
     lam, clip = s["lambda_"] / 4, CLIP[s["clip_denoised"]]
     path = VP(s["iter_num"], spacing=s["skip_type"])
-    return DiffPIR(lam, s["zeta"], clip=clip, final="noisy", path=path)
+    return DiffPIR(lam, s["zeta"], clip=clip, final="noisy", schedule=path)
 
 
 @family("dps")
 def dps(s: Settings) -> Solver:
     if "num_steps" in s:  # the port in the repository of RED-diff
         path = strided(s["num_steps"])
-        return DPS(s["grad_term_weight"], "l2sq", s["eta"], clip=s["clip"], path=path)
+        return DPS(s["grad_term_weight"], "l2sq", s["eta"], clip=s["clip"], schedule=path)
     loss = "poisson_official" if "noise" in s else "l2"
     variance = {"fixed_small": "lower", "learned_range": "learned"}[s["model_var_type"]]
-    return DPS(s["scale"], loss, clip=CLIP[s["clip_denoised"]], variance=variance, path=respaced(s))
+    return DPS(
+        s["scale"], loss, clip=CLIP[s["clip_denoised"]], variance=variance, schedule=respaced(s)
+    )
 
 
 @family("ilvr")
 def ilvr(s: Settings) -> Solver:
     clip = CLIP[s["clip_denoised"]]
-    return ILVR(s["range_t"] + 1, known_level="current", clip=clip, path=respaced(s))
+    return ILVR(s["range_t"] + 1, known_level="current", clip=clip, schedule=respaced(s))
 
 
 @family("mcg")
 def mcg(s: Settings) -> Solver:
     how = {"known_level": "current", "final": "none", "clip": CLIP[s["clip_denoised"]]}
-    return MCG(rho=float(s["sample_method"] == "MCG"), path=respaced(s), **how)
+    return MCG(rho=float(s["sample_method"] == "MCG"), schedule=respaced(s), **how)
 
 
 @family("pigdm")
 def pigdm(s: Settings) -> Solver:
     return PiGDM(
-        s["grad_term_weight"], s["eta"], "paper", path=strided(s["num_steps"], s.get("start_step"))
+        s["grad_term_weight"],
+        s["eta"],
+        "paper",
+        schedule=strided(s["num_steps"], s.get("start_step")),
     )
 
 
@@ -142,7 +147,7 @@ def pigdm(s: Settings) -> Solver:
 def psld(s: Settings) -> Solver:
     betas = s["beta_start"], s["beta_end"]
     path = VP(s["S"], s["schedule"], "strided", 1000, *betas, shift=1, end="first")
-    return PSLD(s["omega"], s["gamma"], s["eta"], path=path)
+    return PSLD(s["omega"], s["gamma"], s["eta"], schedule=path)
 
 
 @family("reddiff")
@@ -156,7 +161,7 @@ def reddiff(s: Settings) -> Solver:
         s["obs_weight"],
         sigma0=s["sigma_x0"],
         init_from="guess",
-        path=strided(s["num_steps"]),
+        schedule=strided(s["num_steps"]),
     )
 
 
@@ -171,7 +176,7 @@ def replacement(s: Settings) -> Solver:
         predictor=PREDICTORS[s["predictor"]],
         corrector=CORRECTORS[s["corrector"]],
         start="clean",
-        path=path,
+        schedule=path,
     )
 
 
@@ -191,7 +196,7 @@ def daps(s: Settings) -> Solver:
         langevin_steps=s["langevin_steps"],
         lr=s["lr"],
         lr_min_ratio=s["lr_min_ratio"],
-        path=path,
+        schedule=path,
     )
 
 
@@ -203,14 +208,14 @@ def score_medical(s: Settings) -> Solver:
         s["n_steps"],
         corrector=CORRECTORS[s["corrector"]],
         predictor=PREDICTORS[s["predictor"]],
-        path=exploding(s),
+        schedule=exploding(s),
     )
 
 
 @family("scoremedicalbaseline")
 def score_medical_baseline(s: Settings) -> Solver:
     return ScoreMedicalBaseline(
-        s["kappa"], s["snr"], s["n_steps"], PREDICTORS[s["predictor"]], path=exploding(s)
+        s["kappa"], s["snr"], s["n_steps"], PREDICTORS[s["predictor"]], schedule=exploding(s)
     )
 
 
@@ -224,11 +229,11 @@ def score_mri(s: Settings) -> Solver:
         final="noisy",
         order="predictor-first" if "coils" in s else "corrector-first",
         parts="apart",
-        path=exploding(s),
+        schedule=exploding(s),
     )
 
 
 @family("snips")
 def snips(s: Settings) -> Solver:
     path = VE(s["L"] * s["K"], s["sigma_begin"], s["sigma_end"])
-    return SNIPS(s["c"], s["K"], path=path)
+    return SNIPS(s["c"], s["K"], schedule=path)

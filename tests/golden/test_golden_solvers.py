@@ -127,7 +127,7 @@ def test_the_parts_of_resample_are_the_official_ones():
     s, tol, z, r = case.settings, case.told["tolerance"], case["z_z"][0], case["z_r"][0]
     path = VP(s["S"], s["schedule"], "strided", 1000, s["beta_start"], s["beta_end"], None, 1)
     assert [(v.a, v.s) for v in path.levels()] == pytest.approx(case.arrays["levels"], abs=1e-13)
-    never = ReSample(s["gamma"], every=10**6, eta_ddim=s["eta"], path=path)
+    never = ReSample(s["gamma"], every=10**6, eta_ddim=s["eta"], schedule=path)
     for i, index in enumerate(s["indices"]):
         step = s["S"] - 1 - index
         start = State(step, z, torch.zeros_like(z))
@@ -149,7 +149,7 @@ def test_the_parts_of_resample_are_the_official_ones():
     [
         ("dps-inpaint-repo-clipping", {"clip": "off"}),
         ("dps-sr2-learned-range", {"variance": "lower"}),
-        ("dps-sr2-repo", {"path": VP(20)}),
+        ("dps-sr2-repo", {"schedule": VP(20)}),
         ("ilvr-down2-20-clipping", {"clip": "off"}),
         ("mcg-inpaint-50-clipping", {"clip": "off"}),
         ("diffpir-deblur-clipping-20", {"clip": "off"}),

@@ -127,7 +127,7 @@ def test_the_solver_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     code = text.split("```python\n")[1].split("```")[0]
     (tmp_path / "guide.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    solver = importlib.import_module("guide").Pulled(path=VP(5))
+    solver = importlib.import_module("guide").Pulled(schedule=VP(5))
     A = AveragePool(2, (8, 8))
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
     low, high = (

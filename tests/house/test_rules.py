@@ -75,4 +75,4 @@ def test_solvers_are_complete() -> None:
         assert cls.paper and cls.claim in {"exact", "asymptotic", "heuristic"}, name
         assert cls.__doc__ and re.search("arXiv|ICLR|IEEE", cls.__doc__), name
         for f in dataclasses.fields(cls):
-            assert f.name == "path" or f.metadata.get("help"), f"{name}.{f.name}"
+            assert f.name == "schedule" or f.metadata.get("help"), f"{name}.{f.name}"

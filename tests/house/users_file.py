@@ -19,7 +19,7 @@ noise = invdiff.GaussianNoise(0.02)
 y = noise.sample(A(x), invdiff.Rng.of(0))
 problem = invdiff.Problem(y, A, noise, (3, 32, 32))
 prior = invdiff.load_prior("photo")
-solver = invdiff.SpectralAncestral(path=invdiff.Karras(14, 3.0, 0.01))
+solver = invdiff.SpectralAncestral(schedule=invdiff.Karras(14, 3.0, 0.01))
 result = invdiff.solve(problem, prior, solver, samples=2, estimator=invdiff.HQS())
 states = invdiff.stream(problem, prior, invdiff.DPS(zeta=0.5), seeds=[7])
 

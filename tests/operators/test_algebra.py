@@ -304,7 +304,9 @@ def test_a_multiple_is_the_same_problem() -> None:
     A, noise, factor = ROUND, 0.1, -4.0
     y = A(X[:1]) + noise * random(1, *GREY, seed=5)
     found = [
-        solve(Problem(y * c, B, Gaussian(noise * abs(c)), GREY), prior, DDRM(path=VP(8)), 2).samples
+        solve(
+            Problem(y * c, B, Gaussian(noise * abs(c)), GREY), prior, DDRM(schedule=VP(8)), 2
+        ).samples
         for B, c in ((A, 1.0), (factor * A, factor))
     ]
     same(found[0], found[1], 1e-9)

@@ -151,7 +151,9 @@ def test_a_function_that_returns_its_argument():
     assert torch.equal(grad, 2 * x)
 
 
-@pytest.mark.parametrize("solver", [DPS(path=VP(3)), MMPS(path=VP(3)), DiffPIR(path=VP(3))])
+@pytest.mark.parametrize(
+    "solver", [DPS(schedule=VP(3)), MMPS(schedule=VP(3)), DiffPIR(schedule=VP(3))]
+)
 def test_solvers_run_on_numpy_functions_as_on_torch(solver):
     kinds = (torch.cumsum, np.cumsum)
     runs = []
@@ -176,7 +178,7 @@ def test_a_nonlinear_function_of_numpy_with_its_vjp():
     torch.testing.assert_close(A(x), B(x))
     torch.testing.assert_close(A.vjp(x, v), B.vjp(x, v), rtol=1e-12, atol=1e-12)
     y = B(seeded(1, *X, seed=2))
-    runs = [solve(Problem(y, op, Gaussian(0.1), X), PRIOR, DPS(path=VP(3))) for op in (A, B)]
+    runs = [solve(Problem(y, op, Gaussian(0.1), X), PRIOR, DPS(schedule=VP(3))) for op in (A, B)]
     torch.testing.assert_close(runs[0].samples, runs[1].samples, rtol=1e-9, atol=1e-9)
 
 
@@ -308,7 +310,7 @@ def test_what_is_no_matrix_is_refused():
 @pytest.mark.parametrize("kind", [torch.as_tensor, lambda m: scipy.sparse.csr_array(m.numpy())])
 def test_a_run_with_a_matrix_can_be_repeated_from_its_record(kind):
     A = Linear.from_matrix(kind(seeded(6, 24) / 5), X)
-    result = solve(Problem(A(seeded(1, *X)), A, Gaussian(0.1), X), PRIOR, DiffPIR(path=VP(3)))
+    result = solve(Problem(A(seeded(1, *X)), A, Gaussian(0.1), X), PRIOR, DiffPIR(schedule=VP(3)))
     x = seeded(2, *X, seed=1)
     assert torch.equal(result.problem().A(x), A(x))
 

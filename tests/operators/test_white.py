@@ -226,7 +226,7 @@ def test_the_sentence_names_the_noise_that_took_the_decomposition():
     sentence = why_not(DDRM(), problem)
     assert "CircularBlur with DiagonalGaussian noise offers none" in sentence
     with pytest.raises(IncompatibleError, match="CircularBlur with DiagonalGaussian"):
-        solve(problem, Denoiser(lambda x, s: x / (1 + s**2)), DDRM(path=VP(2)))
+        solve(problem, Denoiser(lambda x, s: x / (1 + s**2)), DDRM(schedule=VP(2)))
 
 
 @pytest.mark.parametrize("noise", [CASES["channels"][1], CASES["all"][1]], ids=["axis", "all"])
@@ -286,7 +286,7 @@ def test_an_exact_solver_draws_from_the_exact_posterior():
     """MMPS is exact on a normal prior: the mean of 64 samples, in standard errors."""
     problem = problem_of(*CASES["identity"])
     prior = GaussianPrior(torch.zeros(X).double(), 0.3)
-    solver = solver_class("mmps")(iterations=48, path=VP(60))
+    solver = solver_class("mmps")(iterations=48, schedule=VP(60))
     mean = solve(problem, prior, solver, samples=64).mean
     exact = prior.posterior(problem)
     error = (mean - exact.means[0]).flatten() / (exact.cov.diagonal() / 64).sqrt()
@@ -299,7 +299,7 @@ def test_an_exact_solver_draws_from_the_exact_posterior():
 def test_a_whitened_problem_is_an_ordinary_one():
     """A whitened problem has nouns of this package alone: it can be solved and written again."""
     problem = whitened(problem_of(*CASES["channels"]))
-    result = solve(problem, PRIOR, DPS(path=VP(3)))
+    result = solve(problem, PRIOR, DPS(schedule=VP(3)))
     again = result.problem()
     assert torch.equal(again.y, problem.y) and again.sigma_y == problem.sigma_y
     assert isinstance(scaled(problem.A, 2.0), Linear)
@@ -309,7 +309,7 @@ def test_a_run_is_the_same_in_chunks_and_from_its_record():
     """Each measurement has sigmas of its own; the level is common to all of them."""
     noise = DiagonalGaussian(0.1 + seeded(3, 1, 4, 4, seed=9).abs())
     problem = Problem(seeded(3, *X), Inpaint(MASK), noise, X)
-    solver = DDRM(path=VP(4))
+    solver = DDRM(schedule=VP(4))
     together = solve(problem, PRIOR, solver, samples=2)
     apart = solve(problem, PRIOR, solver, samples=2, batch=1)
     assert torch.equal(together.samples, apart.samples)

@@ -80,7 +80,7 @@ def test_the_exact_denoiser(kind: str) -> None:
 def test_a_solver_runs_on_it(kind: str) -> None:
     A = AveragePool(2, (4, 4))
     problem = Problem(seeded(1, 3, 2, 2), A, Gaussian(0.1), (3, 4, 4))
-    assert solve(problem, PRIORS[kind](), DPS(path=VP(3))).samples.isfinite().all()
+    assert solve(problem, PRIORS[kind](), DPS(schedule=VP(3))).samples.isfinite().all()
 
 
 def test_the_range_matters() -> None:

@@ -92,7 +92,9 @@ def test_the_posterior_of_the_latent_is_the_closed_form():
 def test_a_solver_that_knows_nothing_of_latents_draws_from_it():
     """MMPS is exact for normal laws but for its steps: mean and spread of decoded images."""
     n = 400
-    found = solve(problem(), prior(), MMPS(iterations=6, path=Karras(60, 20.0, 0.01)), samples=n)
+    found = solve(
+        problem(), prior(), MMPS(iterations=6, schedule=Karras(60, 20.0, 0.01)), samples=n
+    )
     exact = normal().posterior(in_latent_space(problem(), prior()))
     D = matrix(UP, Z_SHAPE)
     mean, cov = D @ exact.mean.flatten(), D @ exact.cov @ D.mT
@@ -115,7 +117,7 @@ def test_what_ignores_y_is_seen():
 
 def test_the_driver_composes_and_decodes_in_one_place():
     """solve on the problem of images is solve on that of latents, decoded."""
-    solver = DPS(path=Karras(5, 5.0, 0.1))
+    solver = DPS(schedule=Karras(5, 5.0, 0.1))
     pooled = Problem(seeded(2, 1, 2, 3, seed=6), POOL, Gaussian(0.3), X_SHAPE)
     whole = solve(pooled, prior(), solver, samples=3, batch=2)
     assert whole.samples.shape == (2, 3, *X_SHAPE) and whole.latents.shape == (2, 3, *Z_SHAPE)
@@ -187,12 +189,12 @@ def test_gradients_of_a_decoded_operator():
 def test_files_hold_latents(tmp_path: Path):
     from invdiff.sampling.result import Result
 
-    result = solve(problem(), prior(), DPS(path=Karras(3, 5.0, 0.1)))
+    result = solve(problem(), prior(), DPS(schedule=Karras(3, 5.0, 0.1)))
     loaded = Result.load(result.save(tmp_path / "run"))
     assert torch.equal(loaded.latents, result.latents)
     assert (
         Result.load(
-            solve(problem(), FLAT, DPS(path=Karras(3, 5.0, 0.1))).save(tmp_path / "plain")
+            solve(problem(), FLAT, DPS(schedule=Karras(3, 5.0, 0.1))).save(tmp_path / "plain")
         ).latents
         is None
     )

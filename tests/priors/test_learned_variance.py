@@ -26,9 +26,9 @@ SAME = Precond(lambda s: 1.0, lambda s: 0.0, lambda s: 1.0, lambda s: s)
 A = AveragePool(2, (4, 4))
 PROBLEM = Problem(A(seeded(1, 3, 4, 4)), A, NOISELESS, (3, 4, 4))
 SOLVERS = [
-    DPS(variance="learned", path=VP(5)),
-    ILVR(variance="learned", path=VP(5)),
-    MCG(variance="learned", path=VP(5)),
+    DPS(variance="learned", schedule=VP(5)),
+    ILVR(variance="learned", schedule=VP(5)),
+    MCG(variance="learned", schedule=VP(5)),
 ]
 each_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: s.name)
 

@@ -52,8 +52,13 @@ def test_negative_numbers_are_values() -> None:
     given = parser("ct").read(["s.h5", "--angles", "-90,90", "--center", "-1.5", "--water=-1e-3"])
     assert given.options == {"angles": "-90,90", "center": "-1.5", "water": "-1e-3"}
     assert given.words == ["s.h5"]
-    given = parser("denoise").read(["--solver.zeta", "-.5", "--solver.path.steps=-2"])
-    assert given.knobs == {"zeta": "-.5", "path.steps": "-2"}
+    given = parser("denoise").read(["--solver.zeta", "-.5", "--solver.schedule.steps=-2"])
+    assert given.knobs == {"zeta": "-.5", "schedule.steps": "-2"}
+
+
+def test_a_schedule_is_known_by_its_name_of_before() -> None:
+    given = parser("denoise").read(["--solver.path.steps", "2", "--solver.path.schedule=cosine"])
+    assert given.knobs == {"schedule.steps": "2", "schedule.betas": "cosine"}
 
 
 def test_what_follows_two_hyphens_is_no_option() -> None:
@@ -122,7 +127,7 @@ def test_a_file_of_options_holds_knobs_and_gives_way_to_the_command_line(here: P
     )
     assert main(["restore", "--config", "c.yaml", "--out", "a"]) == 0
     solver = json.loads(Path("a/run.json").read_text())["solver"]["fields"]
-    assert solver["zeta"] == 0.5 and solver["path"]["fields"]["spacing"] == "trailing"
+    assert solver["zeta"] == 0.5 and solver["schedule"]["fields"]["spacing"] == "trailing"
     args = ["--solver.zeta", "0.25", "--noise", "0.2", "--out", "b"]
     assert main(["restore", "denoise", "--config", "c.yaml", *args]) == 0
     run = json.loads(Path("b/run.json").read_text())

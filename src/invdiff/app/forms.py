@@ -72,9 +72,9 @@ def knobs(task: str, solver: str) -> list[Entry]:
     made = configured(cls, solver, cls.toy())
     found = []
     for name, kind in knob_types(made).items():
-        owner: Any = made.path if name.startswith("path.") else made
-        f = next(f for f in dataclasses.fields(owner) if f.name == name.removeprefix("path."))
-        text = str(f.metadata.get("help", f"of the {type(owner).__name__} path"))
+        owner: Any = made.schedule if name.startswith("schedule.") else made
+        f = next(f for f in dataclasses.fields(owner) if f.name == name.removeprefix("schedule."))
+        text = str(f.metadata.get("help", f"of the {type(owner).__name__} schedule"))
         hint, default = span(f.metadata.get("min"), f.metadata.get("max")), getattr(owner, f.name)
         if kind is Solver:
             kind, default = Literal[tuple(n for n in registry() if n != solver)], default.name

@@ -79,7 +79,7 @@ def _map(t: Trial, n: int, seed: int) -> Tensor:
 
 
 def _ignores(t: Trial, n: int, seed: int) -> Tensor:
-    return drawn(Unconditional(path=VP(50)), t.problem, t.prior, n)[0]
+    return drawn(Unconditional(schedule=VP(50)), t.problem, t.prior, n)[0]
 
 
 @dataclass(frozen=True)

@@ -42,15 +42,15 @@ UNCHANGED = Autoencoder(Identity(), Identity())
 WIDE = Karras(100, 1000.0, 0.02)
 """From far above the distance of the modes of GMM-25, which is up to 100."""
 CONFIGURED: dict[str, Solver] = {
-    "daps, moments, wide": DAPS(centre="moments", iterations=4, path=WIDE),
-    "mmps, 20 steps": MMPS(path=VP(20)),
-    "mmps, wide": MMPS(path=WIDE),
+    "daps, moments, wide": DAPS(centre="moments", iterations=4, schedule=WIDE),
+    "mmps, 20 steps": MMPS(schedule=VP(20)),
+    "mmps, wide": MMPS(schedule=WIDE),
     "mmps, draw": MMPS(draw=True),
-    "mmps, draw, 20 steps": MMPS(draw=True, path=VP(20)),
-    "mmps, weights, wide": MMPS(weights=True, path=WIDE),
-    "pigdm, 300 steps": PiGDM(path=VP(300)),
+    "mmps, draw, 20 steps": MMPS(draw=True, schedule=VP(20)),
+    "mmps, weights, wide": MMPS(weights=True, schedule=WIDE),
+    "pigdm, 300 steps": PiGDM(schedule=VP(300)),
     "pigdm, paper": PiGDM(guidance="paper"),
-    "tds, moments, wide": TDS(twist="moments", path=WIDE),
+    "tds, moments, wide": TDS(twist="moments", schedule=WIDE),
 }
 """Configurations that are reported beside the defaults of every solver."""
 MOST_STEPS = 1000

@@ -54,7 +54,7 @@ def operator(case: str) -> Linear:
 def truths(count: int, steps: int = 250) -> Tensor:
     """Draws of the prior, (count, 1, 28, 28)."""
     blank = Problem(torch.zeros(1, *SHAPE), Identity(), Gaussian(1.0), SHAPE)
-    solver = Unconditional(path=Karras(steps, 80.0, 0.01))
+    solver = Unconditional(schedule=Karras(steps, 80.0, 0.01))
     return solve(blank, load_prior(PRIOR), solver, count, seed=77, batch=96).samples[0]
 
 

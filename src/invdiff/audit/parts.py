@@ -143,7 +143,7 @@ def _controls(solvers: dict[str, Solver], how: Budget) -> list[Item]:
         Item(f"controls/{n}", partial(controls.examine, c.sampler, numbers))
         for n, c in controls.CONTROLS.items()
     ]
-    t = controls.BatchNorm(path=VP(20))
+    t = controls.BatchNorm(schedule=VP(20))
     alone = {"batch norm": t, **{n: s for n, s in solvers.items() if "," not in n}}
     return found + [Item(f"controls/{n}/batch", partial(beside, s), s) for n, s in alone.items()]
 
@@ -224,7 +224,7 @@ def scaled(solver: Solver, factor: float) -> Solver:
     """The same solver with a larger budget: of its particles where it has some, else of steps."""
     if isinstance(solver, ParticleFilter):
         return dataclasses.replace(solver, particles=max(2, round(solver.particles * factor)))
-    return solver.with_steps(max(1, round(solver.path.steps * factor)))
+    return solver.with_steps(max(1, round(solver.schedule.steps * factor)))
 
 
 def budget(solver: Solver) -> dict[str, Any] | None:

@@ -116,7 +116,7 @@ def simulated(
     top = min(80.0, prior.sigma_max)
     blank = Problem(problem.y.new_zeros(1, *shape_).float(), Identity(), Gaussian(1.0), shape_)
     path = Karras(steps, top, max(0.01, prior.sigma_min))
-    truth = solve(blank, prior, Unconditional(path=path), truths, seed=77, batch=32).samples[0]
+    truth = solve(blank, prior, Unconditional(schedule=path), truths, seed=77, batch=32).samples[0]
     rng = Rng.of([row_seed(5, i, 0) for i in range(truths)])
     y = problem.noise.sample(problem.A(truth.to(problem.y.device)), rng)
     asked = Problem(problem.A.restrict(y), problem.A, problem.noise, shape_)

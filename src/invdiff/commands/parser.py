@@ -111,7 +111,7 @@ class Parser(argparse.ArgumentParser):
                 raise self._unknown(name)
             if not equals and not rest:
                 raise InvdiffError(f"{name} needs a value.")
-            given.knobs[name.removeprefix("--solver.")] = value if equals else rest.pop(0)
+            given.knobs[_knob(name.removeprefix("--solver."))] = value if equals else rest.pop(0)
         return given
 
     def _unknown(self, name: str) -> InvdiffError:
@@ -145,7 +145,7 @@ class Given:
             solver = dict(solver)
             named = solver.pop("name", None)
             for name, value in _flat(solver):
-                self.knobs.setdefault(name, value)
+                self.knobs.setdefault(_knob(name), value)
             solver = named
         if solver is not None:
             self.options.setdefault("solver", solver)
@@ -161,7 +161,7 @@ class Given:
 
 
 def _flat(knobs: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Nested knobs as NAME or path.NAME with their values."""
+    """Nested knobs as NAME or schedule.NAME with their values."""
     found: list[tuple[str, str]] = []
     for key, value in knobs.items():
         if isinstance(value, Mapping):
@@ -169,6 +169,12 @@ def _flat(knobs: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
         else:
             found.append((f"{before}{key}", str(value)))
     return found
+
+
+def _knob(name: str) -> str:
+    """A knob's name, also by the name that it had before: `path.NAME` stays for one release."""
+    now = name.replace("path.", "schedule.", 1) if name.startswith("path.") else name
+    return "schedule.betas" if now == "schedule.schedule" else now
 
 
 def _joined(args: Sequence[str]) -> list[str]:
@@ -252,12 +258,12 @@ class _Plain(yaml.SafeLoader):  # type: ignore[misc]
 
 
 def add_knobs(to: Parser, solver: Solver) -> None:
-    """Help on --solver.KNOB for every field of a solver, and --solver.path.KNOB for its path."""
+    """Help on --solver.KNOB for each field of a solver, --solver.schedule.KNOB for its schedule."""
     group = to.add_argument_group(f"knobs of {solver.name} ({solver.paper})")
     for name, kind in knob_types(solver).items():
-        owner: Any = solver.path if name.startswith("path.") else solver
-        f = next(f for f in dataclasses.fields(owner) if f.name == name.removeprefix("path."))
-        text = f.metadata.get("help", f"of the {type(owner).__name__} path")
+        owner: Any = solver.schedule if name.startswith("schedule.") else solver
+        f = next(f for f in dataclasses.fields(owner) if f.name == name.removeprefix("schedule."))
+        text = f.metadata.get("help", f"of the {type(owner).__name__} schedule")
         hint, default = span(f.metadata.get("min"), f.metadata.get("max")), getattr(owner, f.name)
         metavar = "NAME" if kind is Solver else metavar_of(kind, len(name) + 9)
         text += _choices(kind, metavar, f)

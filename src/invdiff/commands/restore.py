@@ -90,8 +90,8 @@ class Wanted:
                 f"--solver.{name} is a knob of a solver; name it too, with --solver NAME."
             )
         if how.solver != "auto":  # before anything is read
-            own = {k: v for k, v in knobs.items() if not k.startswith("path.")}
-            with_knobs(solver_class(how.solver)(), own)  # the path is that of the preset
+            own = {k: v for k, v in knobs.items() if not k.startswith("schedule.")}
+            with_knobs(solver_class(how.solver)(), own)  # the schedule is that of the preset
 
         def configure(solver: Solver) -> Solver:
             solver = with_knobs(solver, knobs) if knobs else solver
@@ -220,7 +220,7 @@ def help_on(name: str, args: Sequence[str]) -> str:
 
 
 def _with_base(solver: Solver, rest: Sequence[str]) -> Solver:
-    """The solver, with the one inside it that arguments name: its path has knobs of its own."""
+    """The solver, with the one inside it that arguments name: its schedule has knobs of its own."""
     to = Parser("restore", "", "")
     for cls in (*TASKS.values(), *COMMON):
         missing = {n for n in fields.options(cls) if flag(n) not in to.flags()}

@@ -2,8 +2,8 @@
 
 The annotations of a class or function say what it asks for. Arrays are tensors, NumPy arrays or
 nested lists of numbers; tuples may come as any sequence or array with one axis; numbers are finite,
-but in fields whose metadata says `infinite`. Operators, noises, solvers, paths and problems admit
-what they are made of, and the functions that run them what they are called with.
+but in fields whose metadata says `infinite`. Operators, noises, solvers, schedules and problems
+admit what they are made of, and the functions that run them what they are called with.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,19 @@ UPGRADES: dict[str, dict[str, Any]] = {
 
 RENAMED: dict[str, dict[str, str]] = {
     "Frames": {"T": "length"},
+    "Solver": {"path": "schedule"},
     "TemporalPool": {"T": "length"},
+    "VP": {"schedule": "betas"},
 }
-"""By class, fields of older files that have another name now."""
+"""By class or a base of it, fields of older files that have another name now."""
+
+
+def renamed(cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a form of that class, by the names that they have now."""
+    now: dict[str, str] = {}
+    for base in cls.__mro__:
+        now |= RENAMED.get(base.__name__, {})
+    return {now.get(name, name): value for name, value in fields.items()}
 
 
 REGISTERED: dict[str, type] = {}
@@ -111,9 +122,7 @@ def _decoded(form: Any, tensors: dict[str, Tensor]) -> Any:
     if "path" in form:
         return Path(form["path"])
     cls = stored_class(str(form.get("type", "")))
-    now = RENAMED.get(cls.__name__, {})
-    fields = {now.get(k, k): v for k, v in form["fields"].items()}
-    fields = UPGRADES.get(cls.__name__, {}) | fields
+    fields = UPGRADES.get(cls.__name__, {}) | renamed(cls, form["fields"])
     return cls(**{k: _decoded(v, tensors) for k, v in fields.items()})
 
 

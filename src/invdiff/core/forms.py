@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from torch import Tensor
 
-from invdiff.core.encode import RENAMED, UPGRADES, stored_class
+from invdiff.core.encode import UPGRADES, renamed, stored_class
 from invdiff.core.errors import InvdiffError
 
 DEEPEST = 60
@@ -147,8 +147,7 @@ def _check_object(form: Any, hint: type, where: str, told: Any) -> None:
     cls = stored_class(form["type"])
     if not issubclass(cls, hint):
         raise InvdiffError(f"{where} must be {article}, found one of {cls.__name__}.")
-    renamed = RENAMED.get(cls.__name__, {})
-    given = {renamed.get(key, key): part for key, part in form["fields"].items()}
+    given = renamed(cls, form["fields"])
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}
     extra = next((name for name in given if name not in known), None)
     if extra is not None:

@@ -12,7 +12,7 @@ from invdiff.core.errors import InvdiffError
 class Level:
     """A noise level of the frame x_t = a x0 + s eps, with eps ~ N(0, I).
 
-    a: signal scale, > 0 (1 for variance-exploding paths). s: noise scale, >= 0.
+    a: signal scale, > 0 (1 for variance-exploding schedules). s: noise scale, >= 0.
     Python floats, so that reading a level never waits for a device.
     Raises InvdiffError for other numbers.
     """
@@ -43,7 +43,7 @@ class Level:
 
     @property
     def alpha_bar(self) -> float:
-        """a^2 / (a^2 + s^2); equals a^2 on a variance-preserving path."""
+        """a^2 / (a^2 + s^2); equals a^2 on a variance-preserving schedule."""
         return self.a**2 / (self.a**2 + self.s**2)
 
 

@@ -1,4 +1,4 @@
-"""Paths: the noise levels along which sampling travels. How a network was trained is not here."""
+"""Schedules: the noise levels along which sampling travels, not those of a training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from invdiff.core.arguments import admit, admitting
 from invdiff.core.limits import limited
 
 MOST_STEPS, LEVEL_BYTES = 10**6, 150
-"""Steps of a path and entries of a table at most; what a level takes in memory, in bytes."""
+"""Steps of a schedule and entries of a table at most; what a level takes in memory, in bytes."""
 
 
 @dataclass(frozen=True)
-class Path:
+class Schedule:
     """A list of levels from noise to the clean image; the last one is (1, 0).
 
     steps: number of moves, so levels() has steps + 1 entries. (`VP` has two options for official
@@ -34,8 +34,10 @@ class Path:
     def __post_init__(self) -> None:
         admit(self)
         if self.steps < 1:
-            raise InvdiffError(f"A path needs at least 1 step, but {self.steps} were asked for.")
-        limited("A path", self.steps, "steps", MOST_STEPS, LEVEL_BYTES)
+            raise InvdiffError(
+                f"A schedule needs at least 1 step, but {self.steps} were asked for."
+            )
+        limited("A schedule", self.steps, "steps", MOST_STEPS, LEVEL_BYTES)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -72,13 +74,13 @@ class Path:
 
 
 @dataclass(frozen=True)
-class VP(Path):
+class VP(Schedule):
     """Variance-preserving: a^2 + s^2 = 1 on a table of `train_steps` betas.
 
-    schedule "linear": Ho et al. 2020 (arXiv 2006.11239), betas from beta_min to beta_max.
-    schedule "scaled-linear": the square roots of the betas are linear (Rombach et al. 2022, arXiv
+    betas "linear": Ho et al. 2020 (arXiv 2006.11239), betas from beta_min to beta_max.
+    betas "scaled-linear": the square roots of the betas are linear (Rombach et al. 2022, arXiv
     2112.10752: Stable Diffusion has beta_min = 0.00085 and beta_max = 0.012).
-    schedule "cosine": Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 17, betas capped at 0.999.
+    betas "cosine": Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 17, betas capped at 0.999.
     spacing of the table's indices, T = train_steps, n = steps:
       "leading"   0, T/n, 2T/n, ..., rounded down; tops at T - T/n
       "strided"   0, c, 2c, ... below T with c = T // n: the official codes of DDRM, DDNM, PiGDM
@@ -96,7 +98,7 @@ class VP(Path):
     as in the DDIM of latent diffusion (PSLD, ReSample).
     """
 
-    schedule: Literal["linear", "scaled-linear", "cosine"] = "linear"
+    betas: Literal["linear", "scaled-linear", "cosine"] = "linear"
     spacing: Literal["leading", "trailing", "quad", "strided", "ends"] = "leading"
     train_steps: int = 1000
     beta_min: float = 1e-4
@@ -117,9 +119,9 @@ class VP(Path):
     def alpha_bars(self) -> np.ndarray:
         """The cumulative products of 1 - beta, float64, shape (train_steps,)."""
         T = self.train_steps
-        if self.schedule == "linear":
+        if self.betas == "linear":
             betas = np.linspace(self.beta_min, self.beta_max, T)
-        elif self.schedule == "scaled-linear":
+        elif self.betas == "scaled-linear":
             betas = np.linspace(self.beta_min**0.5, self.beta_max**0.5, T) ** 2
         else:
             f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -159,7 +161,7 @@ class VP(Path):
 
 
 @dataclass(frozen=True)
-class VPSDE(Path):
+class VPSDE(Schedule):
     """The variance-preserving SDE at t = linspace(1, eps, steps) (Song et al. 2021).
 
     arXiv 2011.13456, section 3.4: ln a(t) = -t^2 (beta1 - beta0) / 4 - t beta0 / 2,
@@ -199,7 +201,7 @@ class SubVP(VPSDE):
 
 
 @dataclass(frozen=True)
-class VE(Path):
+class VE(Schedule):
     """Variance-exploding: a = 1, s geometric from sigma_max to sigma_min, then 0 (Song 2021).
 
     Levels are in the unit of the images. Those of Song et al. and of what builds on their networks
@@ -273,7 +275,7 @@ class Stairs(VE):
 
 
 @dataclass(frozen=True)
-class Karras(Path):
+class Karras(Schedule):
     """Variance-exploding with the grid of Karras et al. 2022 (arXiv 2206.00364), eq. 5.
 
     open_end: sigma_min is where the next level of the grid would stand, in place of which comes the
@@ -300,7 +302,7 @@ class Karras(Path):
 
 
 @dataclass(frozen=True)
-class Flow(Path):
+class Flow(Schedule):
     """Rectified flow: x_t = (1 - t) x0 + t eps, t uniform from t_max to 0 (Liu et al. 2022)."""
 
     t_max: float = 0.999

@@ -16,7 +16,7 @@ from invdiff.priors.spectrum import ErrorSpectrum
 
 
 class Prior:
-    """A denoiser. Subclasses implement `denoise`; the frame of a path is handled here.
+    """A denoiser. Subclasses implement `denoise`; the frame of a schedule is handled here.
 
     shape: (C, H, W) that images must have, with None for a free size; None for any shape.
     value_range: range of clean images, (low, high).

@@ -13,22 +13,22 @@ from invdiff.solvers import solver_class
 
 
 def with_knobs(solver: Solver, knobs: Mapping[str, Any]) -> Solver:
-    """The solver with knobs set; `path.NAME` is one of its path.
+    """The solver with knobs set; `schedule.NAME` is one of its schedule.
 
     Another solver inside this one is given by its name, has its paper's defaults and brings its
-    path. Raises InvdiffError for a knob that there is not, and a value out of its range.
+    schedule. Raises InvdiffError for a knob that there is not, and a value out of its range.
     """
-    own = {k: v for k, v in knobs.items() if not k.startswith("path.")}
+    own = {k: v for k, v in knobs.items() if not k.startswith("schedule.")}
     kinds = knob_types(solver)
     for name in knobs:
         if name not in kinds:
             raise fields.unknown(f"--solver.{name}", [f"--solver.{k}" for k in kinds])
     values = {k: _knob(kinds[k], v, k) for k, v in own.items()}
-    path = next((v.path for v in values.values() if isinstance(v, Solver)), solver.path)
+    schedule = next((v.schedule for v in values.values() if isinstance(v, Solver)), solver.schedule)
     steps = {
-        k.removeprefix("path."): _knob(kinds[k], v, k) for k, v in knobs.items() if k not in own
+        k.removeprefix("schedule."): _knob(kinds[k], v, k) for k, v in knobs.items() if k not in own
     }
-    return dataclasses.replace(solver, **values, path=dataclasses.replace(path, **steps))
+    return dataclasses.replace(solver, **values, schedule=dataclasses.replace(schedule, **steps))
 
 
 def _knob(kind: Any, value: Any, name: str) -> Any:
@@ -38,13 +38,13 @@ def _knob(kind: Any, value: Any, name: str) -> Any:
 
 
 def knob_types(solver: Solver) -> dict[str, Any]:
-    """Name of a knob to its type; those of the path are `path.NAME`, its steps are --steps."""
+    """Name of a knob to its type; `schedule.NAME` are those of the schedule but steps (--steps)."""
     found: dict[str, Any] = {}
     inner = [getattr(solver, f.name) for f in dataclasses.fields(solver)]
-    path = next((v.path for v in inner if isinstance(v, Solver)), solver.path)
-    for before, owner in (("", solver), ("path.", path)):
+    schedule = next((v.schedule for v in inner if isinstance(v, Solver)), solver.schedule)
+    for before, owner in (("", solver), ("schedule.", schedule)):
         hints = typing.get_type_hints(type(owner))
         for f in dataclasses.fields(owner):
-            if f.name not in ("path", "steps") and f.init:
+            if f.name not in ("schedule", "steps") and f.init:
                 found[f"{before}{f.name}"] = fields.kind(hints[f.name])
     return found

@@ -125,7 +125,7 @@ def _fitted(job: Job, task: Task, name: str, cost: int) -> Solver:
 def spent(task: Task, name: str, steps: int, prior: Prior) -> int:
     """What a solver spends on a small problem of the task, with a prior that costs nothing.
 
-    It has its preset for that problem: a path that begins at the noise of another does not fit.
+    It has its preset for that problem: a schedule that begins at the noise of another does not fit.
     """
     cheap = Denoiser(lambda x, sigma: x / (1 + sigma**2))
     cheap.spectrum, cheap.learned_variance = prior.spectrum, prior.learned_variance

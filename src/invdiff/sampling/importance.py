@@ -36,8 +36,8 @@ def start(x: Tensor, levels: Sequence[Level], eta_ddim: float) -> dict[str, Tens
     pairs = zip(levels[:-2], levels[1:-1], strict=True)
     if not all(steps.ddim_std(level, to, eta_ddim) > 0 for level, to in pairs):
         raise InvdiffError(
-            "Weights need fresh noise in every step; take an eta_ddim above 0, and a path whose "
-            "noise falls at every step."
+            "Weights need fresh noise in every step; take an eta_ddim above 0, and a schedule "
+            "whose noise falls at every step."
         )
     return {KEY: torch.zeros_like(x.flatten(1)[:, 0])}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError, Level, nearest
 from invdiff.core.arguments import admit, admitting
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
@@ -46,10 +46,11 @@ class Solver:
     problem and prior; where that depends on knobs, `requires` says it. claim: what its samples
     are: `exact` posterior samples, `asymptotic` ones as the budget grows, or `heuristic`. coupled:
     True when samples interact, so that a batch must not be split. ignores_y: True for the
-    unconditional sampler alone. estimates: True when no noise is drawn, so that all samples are one picture.
+    unconditional sampler alone. estimates: True when no noise is drawn, so that all samples are one
+    picture.
     weighted: True when samples come with weights (`importance.py`), for rows that start from noise
     alone. when_it_diverges: advice.
-    path: the levels along which it travels.
+    schedule: the levels along which it travels.
     """
 
     made_by: ClassVar[str] = "invdiff.DDRM()"
@@ -61,9 +62,9 @@ class Solver:
     ignores_y: ClassVar[bool] = False
     estimates: ClassVar[bool] = False
     weighted: ClassVar[bool] = False
-    when_it_diverges: ClassVar[str] = "a path within the noise levels of the prior"
+    when_it_diverges: ClassVar[str] = "a schedule within the noise levels of the prior"
 
-    path: Path = dataclasses.field(default_factory=lambda: VP(100), kw_only=True)
+    schedule: Schedule = dataclasses.field(default_factory=lambda: VP(100), kw_only=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -115,9 +116,9 @@ class Solver:
 
     @property
     def levels(self) -> list[Level]:
-        """The path's levels, computed once."""
+        """The schedule's levels, computed once."""
         if "_levels" not in self.__dict__:
-            self.__dict__["_levels"] = self.path.levels()
+            self.__dict__["_levels"] = self.schedule.levels()
         levels: list[Level] = self.__dict__["_levels"]
         return levels
 
@@ -127,8 +128,8 @@ class Solver:
         return len(self.levels) - 1
 
     def with_steps(self, steps: int) -> Self:
-        """The same solver on the same kind of path with another number of steps."""
-        return dataclasses.replace(self, path=dataclasses.replace(self.path, steps=steps))
+        """The same solver on the same kind of schedule with another number of steps."""
+        return dataclasses.replace(self, schedule=dataclasses.replace(self.schedule, steps=steps))
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         """Pure noise at the first level; solvers that start elsewhere override it."""

@@ -51,7 +51,7 @@ def spread(z: Tensor, v: Tensor, level: Level, to: Level) -> Tensor:
 
     Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 15: ln of the variance lies between ln of the
     lower bound (v = -1, which `ddim` has at eta_ddim = 1) and ln beta, s^2 / s'^2 times it (v = 1).
-    v: shape of z. The last step adds no noise. For variance-preserving paths.
+    v: shape of z. The last step adds no noise. For variance-preserving schedules.
     """
     return z * (level.s / to.s) ** ((1 + v) / 2) if to.s else z
 

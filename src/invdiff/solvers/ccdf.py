@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.operators.algebra.krylov import inverse_squared_norm
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
@@ -33,10 +33,10 @@ class CCDF(Solver):
     t0 -> start, N' -> num_steps. The paper proves it for steps x <- A_i x' + b_i with |A_i| <= 1:
     `Replacement` and `ILVR` are such. Any other base runs, and without a proof.
 
-    base: a solver, whose path it keeps unless `path` is given. It starts at the level of the base's
-    path whose sigma = s / a is nearest to that of the variance-preserving schedule at the fraction
-    `start`, or to `sigma` itself, which means the same on every path. with_steps(n) makes the path
-    so fine that n steps are left.
+    base: a solver, whose schedule it keeps unless `schedule` is given. It starts at the level of
+    the base's schedule whose sigma = s / a is nearest to that of the variance-preserving schedule
+    at the fraction `start`, or to `sigma` itself, which means the same on every schedule.
+    with_steps(n) makes the schedule so fine that n steps are left.
     guess "pinv": A^+ y. "transpose": A^T y / |A|^2, for super-resolution the cubic enlargement;
     it does not amplify noise. With Unconditional() as base, y enters through the guess alone.
     """
@@ -45,21 +45,25 @@ class CCDF(Solver):
     paper: ClassVar[str] = "Chung, Sim, Ye 2022, arXiv 2112.05146"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PINV})
 
-    base: Solver = knob(Replacement(corrector_steps=0, path=SCHEDULE), "the solver that runs")
+    base: Solver = knob(Replacement(corrector_steps=0, schedule=SCHEDULE), "the solver that runs")
     start: float = knob(0.2, "fraction t0 of the schedule at which it starts", 0.001, 1)
     sigma: float = knob(0.0, "noise level at which it starts; 0 takes that of `start`", 0)
     guess: Literal["pinv", "transpose"] = knob("pinv", "first estimate that is noised")
-    path: Path = field(default=None, kw_only=True)  # type: ignore[assignment]  # the base's
+    schedule: Schedule = field(default=None, kw_only=True)  # type: ignore[assignment]  # the base's
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        base = self.base if self.path is None else dataclasses.replace(self.base, path=self.path)
+        base = (
+            self.base
+            if self.schedule is None
+            else dataclasses.replace(self.base, schedule=self.schedule)
+        )
         if base.weighted:
             raise InvdiffError(
                 f"ccdf starts from a guess, and weights are those of a start from noise; give "
                 f"{base.name} without weights."
             )
-        known = {"base": base, "path": base.path}
+        known = {"base": base, "schedule": base.schedule}
         known |= {"coupled": base.coupled, "when_it_diverges": base.when_it_diverges}
         for name, value in known.items():
             object.__setattr__(self, name, value)
@@ -83,14 +87,14 @@ class CCDF(Solver):
         """The same solver with `steps` steps after the jump."""
 
         def on(n: int) -> CCDF:
-            return dataclasses.replace(self, path=dataclasses.replace(self.path, steps=n))
+            return dataclasses.replace(self, schedule=dataclasses.replace(self.schedule, steps=n))
 
-        n = max(steps, round(steps * self.path.steps / self.num_steps))
+        n = max(steps, round(steps * self.schedule.steps / self.num_steps))
         while on(n).num_steps < steps:
             n += 1
         while n > steps and on(n - 1).num_steps >= steps:
             n -= 1
-        return dataclasses.replace(self, path=on(n).path)
+        return dataclasses.replace(self, schedule=on(n).schedule)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         extra, top = self.base.init(problem, prior, rng).extra, self.levels[0]

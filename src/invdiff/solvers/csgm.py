@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.core import Level, batch_norm
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, Path, Stairs
+from invdiff.core.schedules import VE, Schedule, Stairs
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -25,7 +25,8 @@ class CSGM(Solver):
 
     Jalal, Arvinte, Daras, Price, Dimakis, Tamir 2021, "Robust compressed sensing MRI with deep
     generative priors", arXiv 2108.01368, equation 4. b = c sigma^2; gamma_t -> gamma * sigma; x is
-    in coordinates x_t / a. One step for each entry of the path, whose levels may repeat (`Stairs`).
+    in coordinates x_t / a. One step for each entry of the schedule, whose levels may repeat
+    (`Stairs`).
 
     Asymptotic: each level has the law p(x; sigma) N(y; A x, gamma^2 + sigma_y^2) in the limit of
     small c and many steps, and these end at the posterior as sigma -> 0. The first level must be
@@ -36,7 +37,7 @@ class CSGM(Solver):
     the score times weight, whatever sigma_y is (there over the batch; here per sample), which is no
     likelihood. `CSGM.official()` is that code's configuration, with c = 1.148, where a step is no
     longer small: a normal law comes out 2 / (2 - c) = 2.35 times too wide.
-    In place of 3465 steps, `CSGM(c=0.2, final="denoised", path=VE(400, 3, 0.02))` takes 400;
+    In place of 3465 steps, `CSGM(c=0.2, final="denoised", schedule=VE(400, 3, 0.02))` takes 400;
     docs/short.md tells at what cost.
     It starts from noise of the first level, the official code from uniform noise. final "denoised"
     adds E[x0 | x] at the last level.
@@ -54,7 +55,7 @@ class CSGM(Solver):
     gamma: float = knob(1.0, "annealing of the likelihood, in units of sigma", 0.1)
     likelihood: Literal["score", "matched"] = knob("score", "the data term, or its length matched")
     final: Literal["none", "denoised"] = knob("none", "what becomes of the last level's noise")
-    path: Path = field(default_factory=lambda: VE(3465, 1.232, 0.0066), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VE(3465, 1.232, 0.0066), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,8 +83,8 @@ class CSGM(Solver):
             return float(232.0 * (0.0066 / 232.0) ** (i / 2310))
 
         count = 3 * 645 + late_hold * 510
-        path = Stairs(count, sigma(1156), 0.0066, 3, late_hold, sigma(1800.5))
-        return cls(c=5e-5 / 0.0066**2, weight=5.0, likelihood="matched", path=path)
+        schedule = Stairs(count, sigma(1156), 0.0066, 3, late_hold, sigma(1800.5))
+        return cls(c=5e-5 / 0.0066**2, weight=5.0, likelihood="matched", schedule=schedule)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         z = rng.normal(problem.x_like, "init")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import Karras, Path
+from invdiff.core.schedules import Karras, Schedule
 from invdiff.noise import Gaussian
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
@@ -59,15 +59,14 @@ class DAPS(Solver):
     fits the noise of y, and hardly scatters. centre "tweedie" is not the paper's: x0 given x_t is
     taken for N(E[x0 | x_t], r^2) with r^2 = 1 / (1 / sigma^2 + 1 / data_std^2), at one evaluation a
     step. For white normal images of that deviation the samples are exact; those of "flow" have 1.66
-    times the variance where y says nothing. `DAPS(centre="tweedie", path=Karras(50, 20, 0.1))`
+    times the variance where y says nothing. `DAPS(centre="tweedie", schedule=Karras(50, 20, 0.1))`
     takes 50 evaluations in place of 1000; docs/short.md tells at what cost. Nor is centre
     "moments": x0 given x_t is taken for N(E[x0 | x_t], V), V = sigma^2 dD/dx_t, of which y is told
     as in MMPS, so that the samples are exact for any normal images, at any number of steps, once
     `iterations` suffices. It costs 1 evaluation and 2 iterations + 1 gradients a step, and wants to
-    start far above the distance of modes: `DAPS(centre="moments", path=Karras(100, 1000, 0.02))`.
-    `official(task)` has
-    the settings of the official code; the default differs from it in inner and tau. Its Hamiltonian
-    sampler, the other choice of inner loop there, is not offered.
+    start far above the distance of modes: `DAPS(centre="moments", schedule=Karras(100, 1000,
+    0.02))`. `official(task)` has the settings of the official code; the default differs from it in
+    inner and tau. Its Hamiltonian sampler, the other choice of inner loop there, is not offered.
     """
 
     name: ClassVar[str] = "daps"
@@ -85,7 +84,9 @@ class DAPS(Solver):
     lr: float = knob(1e-4, "size of the Langevin steps at the first level", 0)
     lr_min_ratio: float = knob(0.01, "share of lr towards which their size falls", 0, 1)
     iterations: int = knob(3, "Krylov iterations, for centre moments", 1, 50)
-    path: Path = field(default_factory=lambda: Karras(200, 100.0, 0.1, open_end=True), kw_only=True)
+    schedule: Schedule = field(
+        default_factory=lambda: Karras(200, 100.0, 0.1, open_end=True), kw_only=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

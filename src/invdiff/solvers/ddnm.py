@@ -17,7 +17,7 @@ from invdiff.sampling.needs import Need
 from invdiff.sampling.solver import UNIT, Range, Solver, knob
 from invdiff.sampling.state import State
 
-OFFICIAL_PATH = VP(100, spacing="strided")
+OFFICIAL_SCHEDULE = VP(100, spacing="strided")
 """T_sampling 100; with eta 0.85 in all commands of evaluation.sh and configs/*.yml of wyhuai/DDNM,
 where time travel is off (travel_length and travel_repeat are 1); it is not offered here."""
 
@@ -44,7 +44,7 @@ class DDNM(Solver):
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
         """The tasks of evaluation.sh of wyhuai/DDNM, all alike: 100 steps, eta 0.85."""
         tasks = ("super-resolution", "deblur", "colorize", "inpaint", "compressed-sensing")
-        return dict.fromkeys(tasks, cls(path=OFFICIAL_PATH))
+        return dict.fromkeys(tasks, cls(schedule=OFFICIAL_SCHEDULE))
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
@@ -79,7 +79,7 @@ class DDNMPlus(Solver):
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
         """The noisy tasks of evaluation.sh of wyhuai/DDNM, all alike: 100 steps, eta 0.85."""
         tasks = ("super-resolution", "deblur", "colorize", "inpaint", "denoise")
-        return dict.fromkeys(tasks, cls(path=OFFICIAL_PATH))
+        return dict.fromkeys(tasks, cls(schedule=OFFICIAL_SCHEDULE))
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]

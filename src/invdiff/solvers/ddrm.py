@@ -10,7 +10,7 @@ import torch
 
 from invdiff.core import Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -47,7 +47,7 @@ class DDRM(Solver):
     last: Literal["consistent", "denoise"] = knob(
         "consistent", "whether the last step keeps noiseless data, or returns the denoiser's x0"
     )
-    path: Path = field(default_factory=lambda: VP(20), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VP(20), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
@@ -56,7 +56,7 @@ class DDRM(Solver):
         --sigma_0 is for images on [0, 1], and doubled in runners/diffusion.py.
         """
         tasks = ("super-resolution", "deblur", "inpaint", "colorize", "denoise")
-        same = cls(last="denoise", path=VP(20, spacing="strided"))
+        same = cls(last="denoise", schedule=VP(20, spacing="strided"))
         return dict.fromkeys((*tasks, "compressed-sensing"), same)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -21,7 +21,7 @@ class DDRMJPEG(Solver):
 
     Kawar, Song, Ermon, Elad 2022, "JPEG artifact correction using denoising diffusion restoration
     models", arXiv 2209.11888: DDRM's rule with h in the place of A, h = decode(encode(.)) and
-    h^+ = identity for JPEG. X' = eta_b X + (1 - eta_b) x0; eta -> eta_prop. The default path is
+    h^+ = identity for JPEG. X' = eta_b X + (1 - eta_b) x0; eta -> eta_prop. The default schedule is
     the official grid 0, 15, ..., 285, which begins at sigma 1.15. The paper's averaged variant is
     `Result.mean` of several samples (the official code averages images clamped to their range).
 
@@ -42,7 +42,7 @@ class DDRMJPEG(Solver):
         0.4, "weight of the corrected estimate; at 0, y is in the start alone", 0, 1
     )
     mix: Literal["variance", "linear"] = knob("variance", "weight of the old noise: exact, 1 - eta")
-    path: Path = field(default_factory=lambda: VP(20, top=300), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VP(20, top=300), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
@@ -50,7 +50,7 @@ class DDRMJPEG(Solver):
 
         The command of the README averages 8 samples (num_avg_samples).
         """
-        same = cls(mix="linear", path=VP(20, spacing="strided", top=300))
+        same = cls(mix="linear", schedule=VP(20, spacing="strided", top=300))
         return dict.fromkeys(("jpeg", "quantize"), same)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:

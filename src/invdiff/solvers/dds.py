@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.core import Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.operators.algebra.krylov import conjugate_gradients
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
@@ -47,13 +47,13 @@ class DDS(Solver):
     iterations: int = knob(5, "conjugate-gradient iterations per step", 1, 200)
     eta_prop: float = knob(0.85, "share of fresh noise in each step", 0, 1)
     end: Literal["noised", "clean"] = knob("noised", "what reaches the last noise level")
-    path: Path = field(default_factory=lambda: VP(50), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VP(50), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
         """Scripts of HJ-harry/DDS: eta 0.85, T_sampling 50, gamma 1 and 5 iterations (solver_2d.py,
         with sigma_y 0.01 for MRI and CT, and solver_3d.py, with 0)."""
-        same = cls(end="clean", path=VP(50, spacing="strided"))
+        same = cls(end="clean", schedule=VP(50, spacing="strided"))
         return dict.fromkeys(("mri", "ct"), same)
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import Level, batch_dot
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, Path
+from invdiff.core.schedules import VE, Schedule
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling import importance
@@ -50,7 +50,7 @@ class DDSMC(ParticleFilter):
 
     eta: float = knob(1.0, "1: DDPM's kernel; 0: noise is drawn anew at every step", 0, 1)
     share: float = knob(0.5, "rho^2 over sigma^2: variance that is taken for that of x0", 1e-6, 1)
-    path: Path = field(default_factory=lambda: VE(100, 100.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VE(100, 100.0, 0.01), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

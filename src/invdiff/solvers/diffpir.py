@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -43,7 +43,7 @@ class DiffPIR(Solver):
     sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 1e-6, 1)
     final: Literal["proximal", "denoised", "noisy"] = knob("proximal", "what the last step returns")
     clip: Literal["off", "value"] = knob("off", "whether x0 is clipped to the prior's range")
-    path: Path = field(default_factory=lambda: VP(100, spacing="quad"), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VP(100, spacing="quad"), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
@@ -57,7 +57,7 @@ class DiffPIR(Solver):
         same: dict[str, Any] = {"clip": "value", "final": "noisy"}
         return {
             "deblur": cls(7 / 4, 0.3, **same),
-            "inpaint": cls(1 / 4, 1.0, path=VP(20, spacing="quad"), **same),
+            "inpaint": cls(1 / 4, 1.0, schedule=VP(20, spacing="quad"), **same),
         }
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:

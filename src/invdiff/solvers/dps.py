@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from invdiff.core import nearest
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -56,8 +56,8 @@ class DPS(Solver):
     variance: of the fresh noise. "lower" is the lower bound, that of `eta_ddim`; "learned", for
     eta_ddim 1, that which the network learned: the official code's (learned_range).
     `official(task)` has it; `repo(task)` is the same for priors that learned none. The official
-    respacing to n steps is `VP(n, spacing="ends")`. The step is in the frame of the path: zeta
-    belongs to variance-preserving paths. Tasks take 100 steps or so in place of 1000
+    respacing to n steps is `VP(n, spacing="ends")`. The step is in the frame of the schedule: zeta
+    belongs to variance-preserving schedules. Tasks take 100 steps or so in place of 1000
     (`tasks.presets.short_dps`); docs/short.md tells at what cost.
     """
 
@@ -73,7 +73,7 @@ class DPS(Solver):
     clip: steps.Clip = knob("off", "whether x0 is clipped, and the gradient too")
     count_floor: float = knob(1.0, "smallest photon count as a variance, in Poisson losses", 1e-6)
     variance: steps.Variance = knob("lower", "variance of the fresh noise")
-    path: Path = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.LEARNED_VARIANCE} if self.variance == "learned" else set()

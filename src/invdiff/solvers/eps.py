@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from invdiff.core import Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import Karras, Path
+from invdiff.core.schedules import Karras, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -37,7 +37,7 @@ class EPS(Solver):
     claim: ClassVar[Claim] = "asymptotic"
 
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
-    path: Path = field(default_factory=lambda: Karras(100, 80.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: Karras(100, 80.0, 0.01), kw_only=True)
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]

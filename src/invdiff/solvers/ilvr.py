@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.operators.algebra.krylov import inverse_squared_norm
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
@@ -29,11 +29,11 @@ class ILVR(Solver):
     up "transpose": A^T / |A|^2, which for bicubic decimation is cubic enlargement by N, the
     paper's. phi is then symmetric with eigenvalues between 0 and 1, and no projector: A x is not
     exactly y. "pinv": A^+ = A^T (A A^T)^-1, with which it is. range_t: the official code leaves
-    range_t + 1 steps free where this leaves range_t. Default path: the 100 steps of the official
-    command, 999, 989, 979, ..., 10, 0. Noise in y is not modelled.
-    The official code also clips x0 to the range of images (clip "value"), takes the variance that
-    the network learned (variance "learned"), and pastes y at the level of the step's start
-    (known_level "current"); `official("super-resolution")` has all of these.
+    range_t + 1 steps free where this leaves range_t. Default schedule: the 100 steps of the
+    official command, 999, 989, 979, ..., 10, 0. Noise in y is not modelled. The official code also
+    clips x0 to the range of images (clip "value"), takes the variance that the network learned
+    (variance "learned"), and pastes y at the level of the step's start (known_level "current");
+    `official("super-resolution")` has all of these.
     """
 
     name: ClassVar[str] = "ilvr"
@@ -47,7 +47,7 @@ class ILVR(Solver):
     known_level: steps.KnownLevel = knob("next", "noise level of the data that is pasted")
     clip: Literal["off", "value"] = knob("off", "whether x0 is clipped to the prior's range")
     variance: steps.Variance = knob("lower", "variance of the fresh noise")
-    path: Path = field(default_factory=lambda: VP(100, spacing="ends"), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VP(100, spacing="ends"), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.PINV} if self.up == "pinv" else set()

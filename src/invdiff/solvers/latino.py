@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.core import Level, batch_norm
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
@@ -63,9 +63,9 @@ class LATINO(Solver):
     late_delta: float = knob(1.0, "delta at noise levels up to late_sigma", 0)
     late_sigma: float = knob(0.0, "noise level from which on late_delta holds", 0)
     unit: Unit = knob("one", "what delta is multiplied by: 1, or |y - A u|")
-    path: Path = field(
+    schedule: Schedule = field(
         default_factory=lambda: VP(
-            8, schedule="scaled-linear", spacing="trailing", beta_min=0.00085, beta_max=0.012
+            8, betas="scaled-linear", spacing="trailing", beta_min=0.00085, beta_max=0.012
         ),
         kw_only=True,
     )

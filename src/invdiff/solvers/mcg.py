@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invdiff.core import Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, VP, Path
+from invdiff.core.schedules import VE, VP, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -37,12 +37,12 @@ class MCG(Solver):
     code. `official("inpaint")` has both, and its respacing to n steps is `VP(n, spacing="ends")`.
     Deviations: norms are per sample (there over the batch); colourisation takes the misfit to y
     (there to a noised y); the Langevin corrector of the variance-exploding runs for colour and CT
-    is left out, and `path=VE(...)` gives their ancestral steps, to which rho = 0.1 belongs on [0,
-    1] and 0.2 on [-1, 1]; for CT the overwrite there is lam A^T (y - A x) / (A^T A 1), here that of
+    is left out, and `schedule=VE(...)` gives their ancestral steps, to which rho = 0.1 belongs on
+    [0, 1] and 0.2 on [-1, 1]; for CT the overwrite there is lam A^T (y - A x) / (A^T A 1), here of
     A^+. Noise in y is copied into the result: for noisy data prefer DPS. g is in the frame of the
-    path: rho = 1 belongs to variance-preserving paths, and to images of 256 x 256: the norm grows
-    with the side. `MCG(rho=10, path=VP(100))` takes a tenth of the steps; docs/short.md tells at
-    what cost.
+    schedule: rho = 1 belongs to variance-preserving schedules, and to images of 256 x 256: the norm
+    grows with the side. `MCG(rho=10, schedule=VP(100))` takes a tenth of the steps; docs/short.md
+    tells at what cost.
     """
 
     name: ClassVar[str] = "mcg"
@@ -59,7 +59,7 @@ class MCG(Solver):
     final: Literal["clean", "none"] = knob("clean", "whether y itself is put into the result")
     clip: steps.Clip = knob("off", "whether x0 is clipped, and the gradient too")
     variance: steps.Variance = knob("lower", "variance of the fresh noise")
-    path: Path = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.LEARNED_VARIANCE} if self.variance == "learned" else set()
@@ -74,13 +74,13 @@ class MCG(Solver):
         sigma_max 378, weight .1, on images on [0, 1]; for CT lam falls by .4.
         """
         how: dict[str, Any] = {"known_level": "current", "final": "none"}
-        path = VE.published(2000, 378.0, 0.01, value_range)
+        schedule = VE.published(2000, 378.0, 0.01, value_range)
         rho = 0.1 * (value_range[1] - value_range[0])
         ct: dict[str, Any] = {"weight": "pinv", "lam_drop": 0.4, "known_level": "clean"}
         return {
             "inpaint": cls(clip="value", variance="learned", **how),
-            "colorize": cls(rho=rho, path=path, **how),
-            "ct": cls(rho=rho, path=path, final="none", **ct),
+            "colorize": cls(rho=rho, schedule=schedule, **how),
+            "ct": cls(rho=rho, schedule=schedule, final="none", **ct),
         }
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import Karras, Path
+from invdiff.core.schedules import Karras, Schedule
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -37,8 +37,8 @@ class MCGDiff(ParticleFilter):
 
     Asymptotic in particles, for the law of the discretised prior. No gradient of the network: 1
     evaluation a step. Deviations: the authors insert levels at which sigma_tau = n_i, where the
-    potential has the width kappa; here tau_i is the noisiest level of the path, or the image, that
-    leaves at least kappa n_i^2 to the potential, so that nothing is added to y's noise. They
+    potential has the width kappa; here tau_i is the noisiest level of the schedule, or the image,
+    that leaves at least kappa n_i^2 to the potential, so that nothing is added to y's noise. They
     resample at every step, multinomially.
     """
 
@@ -49,7 +49,7 @@ class MCGDiff(ParticleFilter):
 
     kappa: float = knob(0.5, "share of y's variance that the potentials have at least", 1e-6, 1)
     eta_ddim: float = knob(1.0, "fresh noise per step: 1 is DDPM", 0.01, 1)
-    path: Path = field(default_factory=lambda: Karras(100, 100.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: Karras(100, 100.0, 0.01), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         """Noise at the first level, drawn together with its potentials."""

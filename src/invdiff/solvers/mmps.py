@@ -37,7 +37,7 @@ class MMPS(Solver):
     and exact for white normal images of that deviation. weights: each row carries its log weight
     (`importance.py`), so that weighted rows approach the posterior as rows and steps grow, whatever
     guidance does; the last step then draws from N(D, sigma^2) without guidance. `Result.ess` tells
-    how many rows count: few, where y holds many numbers, or a path falls steeply.
+    how many rows count: few, where y holds many numbers, or a schedule falls steeply.
     """
 
     name: ClassVar[str] = "mmps"
@@ -62,8 +62,8 @@ class MMPS(Solver):
         of .001; the last step here returns the mean.
         """
         return {
-            "cifar10": cls(1, path=VE(256, 100.0, 1e-3)),
-            "fastmri": cls(3, path=VE(64, 100.0, 1e-3)),
+            "cifar10": cls(1, schedule=VE(256, 100.0, 1e-3)),
+            "fastmri": cls(3, schedule=VE(64, 100.0, 1e-3)),
         }
 
     def __post_init__(self) -> None:

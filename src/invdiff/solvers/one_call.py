@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, Path
+from invdiff.core.schedules import VE, Schedule
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
@@ -17,15 +17,14 @@ from invdiff.solvers.normal import saturated, unsaturated
 
 @dataclass(frozen=True)
 class OneCall(Solver):
-    """x0 = D(h^+(y), sigma), sigma the one level of the path.
+    """x0 = D(h^+(y), sigma), sigma the one level of the schedule.
 
-    For y = x + sigma n and a path at that level it is the posterior mean, E[x0 | y], as far as the
-    prior knows it (Robbins 1956; Efron 2011, JASA 106, calls it Tweedie's formula; for denoisers
-    see Karras et al. 2022, arXiv 2206.00364, eq. 4). Other operators have h^+(y) for y, whose error
-    is no white noise.
-    Values at the ends of the prior's range were clipped there: `refills` times they are replaced by
-    their mean beyond it, about the denoised image.
-    No noise is drawn: every sample is the same picture, an estimate.
+    For y = x + sigma n and a schedule at that level it is the posterior mean, E[x0 | y], as far as
+    the prior knows it (Robbins 1956; Efron 2011, JASA 106, calls it Tweedie's formula; for
+    denoisers see Karras et al. 2022, arXiv 2206.00364, eq. 4). Other operators have h^+(y) for y,
+    whose error is no white noise. Values at the ends of the prior's range were clipped there:
+    `refills` times they are replaced by their mean beyond it, about the denoised image. No noise is
+    drawn: every sample is the same picture, an estimate.
     """
 
     name: ClassVar[str] = "one-call"
@@ -33,10 +32,10 @@ class OneCall(Solver):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GENERALISED_INVERSE})
     estimates: ClassVar[bool] = True
 
-    when_it_diverges: ClassVar[str] = "a path whose level lies within those of the prior"
+    when_it_diverges: ClassVar[str] = "a schedule whose level lies within those of the prior"
 
     refills: int = knob(0, "how often clipped values of y are replaced by their mean", 0, 10)
-    path: Path = field(default_factory=lambda: VE(1, 0.15, 0.15), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VE(1, 0.15, 0.15), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         x = problem.invertible.pinv(problem.y)

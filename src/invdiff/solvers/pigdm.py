@@ -68,7 +68,7 @@ class PiGDM(Solver):
         things for single tasks: it overwrites D in the known pixels of in2 masks, and pushes the
         contrast of hdr.
         """
-        same = cls(guidance="paper", path=VP(100, spacing="strided"))
+        same = cls(guidance="paper", schedule=VP(100, spacing="strided"))
         return dict.fromkeys(("super-resolution", "deblur", "inpaint", "hdr"), same)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import CLEAN, Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, Karras, Path
+from invdiff.core.schedules import VE, Karras, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -36,7 +36,7 @@ class PnPDM(Solver):
     Wu, Sun, Chen, Zhang, Yue, Bouman 2024, "Principled probabilistic imaging using diffusion models
     as plug-and-play priors", arXiv 2405.18782, Algorithm 1; with the schedule of DPnP it is Xu, Chi
     2024, "Provably robust score-based diffusion posterior sampling for plug-and-play image
-    reconstruction", arXiv 2403.17042. rho_k -> path: its levels, one a round. The draw of z
+    reconstruction", arXiv 2403.17042. rho_k -> schedule: its levels, one a round. The draw of z
     is exact, for linear operators. That of x is the prior's own sampler, from rho down a grid of
     `inner` levels to `sigma_min`, with steps of DDIM; its last step gives the denoised image.
 
@@ -45,7 +45,8 @@ class PnPDM(Solver):
     only while rho is as large as their distance. x starts from 0 with noise of rho_1; it is
     forgotten where rho_1 is larger than the image. Deviation: the inner grid starts at rho itself,
     where the official one starts at the next level of a fixed grid.
-    `path.steps` counts all steps, of 1 evaluation each: there are path.steps / inner rounds.
+    `schedule.steps` counts all steps, of 1 evaluation each: there are schedule.steps / inner
+    rounds.
     """
 
     name: ClassVar[str] = "pnp-dm"
@@ -55,15 +56,15 @@ class PnPDM(Solver):
     inner: int = knob(20, "steps of the prior's sampler in each round", 1, 1000)
     sigma_min: float = knob(0.01, "last noise level of the prior's sampler", 1e-6)
     eta_ddim: float = knob(1.0, "fresh noise per inner step: 0 is deterministic", 0, 1)
-    path: Path = field(default_factory=lambda: VE(1000, 10.0, 0.05), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VE(1000, 10.0, 0.05), kw_only=True)
 
     @property
     def moves(self) -> list[Move]:
         """All steps of a run, round after round; rounds are as equal in length as can be."""
         if "_moves" not in self.__dict__:
-            count, found = -(-self.path.steps // self.inner), list[Move]()
-            *rhos, _ = dataclasses.replace(self.path, steps=count).levels()
-            ends = [i * self.path.steps // count for i in range(count + 1)]
+            count, found = -(-self.schedule.steps // self.inner), list[Move]()
+            *rhos, _ = dataclasses.replace(self.schedule, steps=count).levels()
+            ends = [i * self.schedule.steps // count for i in range(count + 1)]
             for rho, length in zip(rhos, (b - a for a, b in pairwise(ends)), strict=True):
                 low = min(self.sigma_min, rho.sigma)
                 grid = pairwise(Karras(length, rho.sigma, low).levels())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, Path
+from invdiff.core.schedules import VE, Schedule
 from invdiff.operators.jpeg_cells import nearest, planes
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
@@ -32,9 +32,9 @@ class POCS(Solver):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CELLS, Need.NOISELESS})
     estimates: ClassVar[bool] = True
 
-    when_it_diverges: ClassVar[str] = "a path whose levels lie within those of the prior"
+    when_it_diverges: ClassVar[str] = "a schedule whose levels lie within those of the prior"
 
-    path: Path = field(default_factory=lambda: VE(2, 0.05, 0.025), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VE(2, 0.05, 0.025), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         return State(0, problem.y, problem.y.clone())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -47,9 +47,9 @@ class PSLD(Solver):
     omega: float = knob(1.0, "step along the misfit's gradient", 0)
     gamma: float = knob(0.1, "step along the gluing term's gradient", 0)
     eta_ddim: float = knob(0.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
-    path: Path = field(
+    schedule: Schedule = field(
         default_factory=lambda: VP(
-            1000, schedule="scaled-linear", spacing="trailing", beta_min=0.00085, beta_max=0.012
+            1000, betas="scaled-linear", spacing="trailing", beta_min=0.00085, beta_max=0.012
         ),
         kw_only=True,
     )
@@ -59,11 +59,11 @@ class PSLD(Solver):
         """stable-diffusion/run/*.sh of LituRout/PSLD: inverse_bip.sh (box), the other scripts for
         Stable Diffusion (defaults), and inverse_*_ldm.sh for the latent model of faces."""
         grid = VP(1000, "scaled-linear", "strided", 1000, 0.00085, 0.012, shift=1, end="first")
-        sd, ldm = cls(path=grid), cls(omega=0.1, path=grid)
+        sd, ldm = cls(schedule=grid), cls(omega=0.1, schedule=grid)
         tasks = ("super-resolution", "deblur", "motion-deblur", "inpaint")
         return {
             **dict.fromkeys(tasks, sd),
-            "inpaint-box": cls(omega=0.1, gamma=0.01, path=grid),
+            "inpaint-box": cls(omega=0.1, gamma=0.01, schedule=grid),
             **{f"{task}-ldm": ldm for task in tasks},
             "inpaint-box-ldm": ldm,
         }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invdiff.core import CLEAN, InvdiffError, Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.operators.algebra import Linear
 from invdiff.operators.downsample import Upsample
 from invdiff.priors.base import Prior, eps_from
@@ -46,11 +46,11 @@ class Pyramid(Solver):
     mean over blocks of S x S pixels it is the mean over blocks of S / 2^k.
 
     data "gradient": x' - rho grad_{x_t} |y - A_k x0|, as DPS does it; rho is in the frame of a
-    variance-preserving path. data "overwrite": x' + A_k^+ (a y + s A_k z - A_k x') at the level
+    variance-preserving schedule. data "overwrite": x' + A_k^+ (a y + s A_k z - A_k x') at the level
     that x' has reached, after ILVR; noise in y is then copied.
-    path.steps counts the steps of all scales; every finer one takes t0 of those of the coarsest.
-    With fewer steps than scales the coarsest are left out. x of a state has the size of its scale;
-    x0 is enlarged by repetition.
+    schedule.steps counts the steps of all scales; every finer one takes t0 of those of the
+    coarsest. With fewer steps than scales the coarsest are left out. x of a state has the size of
+    its scale; x0 is enlarged by repetition.
 
     The defaults of rho, t0 and the number of steps are not the paper's: they were chosen by eye.
     A network that was trained at one resolution only will run, but it takes a small picture for a
@@ -69,7 +69,7 @@ class Pyramid(Solver):
     rho: float = knob(2.0, "step size of the gradient; 0 ignores y", 0)
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
     smallest: int = knob(8, "no side of a scale has fewer pixels than this", 1)
-    path: Path = field(default_factory=lambda: VP(300), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VP(300), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         return (frozenset({Need.PINV}) if self.data == "overwrite" else self.needs,)
@@ -78,10 +78,10 @@ class Pyramid(Solver):
     def moves(self) -> list[Move]:
         """All steps, computed once: of the coarsest scale, then of the finer ones."""
         if "_moves" not in self.__dict__:
-            n = self.path.steps
+            n = self.schedule.steps
             finer = min(self.scales, n) - 1
             share = max(1, int(n * self.t0 / (1 + finer * self.t0)))
-            chain = dataclasses.replace(self.path, steps=n - finer * share).levels()
+            chain = dataclasses.replace(self.schedule, steps=n - finer * share).levels()
             parts = [chain] + [chain[-share - 1 :]] * finer
             self.__dict__["_moves"] = [
                 Move(finer - i, *pair) for i, part in enumerate(parts) for pair in pairwise(part)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invdiff.core import batch_dot
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -34,8 +34,8 @@ WEIGHTS: dict[str, Callable[[float], float]] = {
 OFFICIAL: dict[str, dict[str, Any]] = {
     "super-resolution": {"lr": 0.1},
     "inpaint": {"lr": 0.25, "sigma0": 1e-4},
-    "inpaint-noisy": {"lr": 0.25, "lam": 1.0, "path": VP(10, spacing="strided")},
-    "inpaint-readme": {"lr": 0.5, "path": VP(100, spacing="strided")},
+    "inpaint-noisy": {"lr": 0.25, "lam": 1.0, "schedule": VP(10, spacing="strided")},
+    "inpaint-readme": {"lr": 0.5, "schedule": VP(100, spacing="strided")},
     "deblur": {"lr": 0.5},
     "hdr": {"lr": 0.5},
     "phase-retrieval": {"lr": 0.5},
@@ -89,7 +89,7 @@ class REDDiff(Solver):
     sigma_floor: float = knob(0.01, "smallest noise level that the data term assumes", 1e-6)
     sigma0: float = knob(0.0, "standard deviation of q around mu", 0)
     init_from: Start = knob("adjoint", "where mu starts")
-    path: Path = field(default_factory=lambda: VP(100), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VP(100), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.GAUSSIAN} if self.scaling == "likelihood" else set()
@@ -102,7 +102,7 @@ class REDDiff(Solver):
         """sample_test.sh and README.md of NVlabs/RED-diff: means, linear weight, lam 0.25 but for
         noisy y, 50 steps, mu from `Operator.guess`, which is H_pinv there."""
         same: dict[str, Any] = {"lam": 0.25, "scaling": "official", "init_from": "guess"}
-        same["path"] = VP(50, spacing="strided")
+        same["schedule"] = VP(50, spacing="strided")
         return {task: cls(**(same | own)) for task, own in OFFICIAL.items()}
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.core import CLEAN, Level, batch_norm
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, Path
+from invdiff.core.schedules import VE, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -50,8 +50,8 @@ class Replacement(Solver):
       euler-maruyama     (1 - ln r) x + g2 score + sqrt(g2) z, with g2 = s^2 - s'^2 - 2 s^2 ln r;
                          the official code takes drift and diffusion at the start of the step
     and the last step returns the denoiser's x0. The official code takes "reverse-diffusion" on
-    variance-exploding paths and "euler-maruyama" on the others. In place of 2000 evaluations,
-    `Replacement(path=Karras(60, 20, 0.02))` takes 120.
+    variance-exploding schedules and "euler-maruyama" on the others. In place of 2000 evaluations,
+    `Replacement(schedule=Karras(60, 20, 0.02))` takes 120.
     corrector "none": y is pasted M times before the predictor, and nothing else is done, as the
     official code does without a corrector (its M is 1 then).
     The default is that of CIFAR-10: levels from 50 to 0.01 on [0, 1], here from 100 to 0.02 for
@@ -87,7 +87,7 @@ class Replacement(Solver):
         "step size from norms of noise and score, from the noise level alone, or no step",
     )
     start: Literal["noised", "clean"] = knob("noised", "known part of the first state")
-    path: Path = field(default_factory=lambda: VE.published(1000, 50.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VE.published(1000, 50.0, 0.01), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
@@ -100,7 +100,7 @@ class Replacement(Solver):
                 known_level="current",
                 predictor="reverse-diffusion",
                 start="clean",
-                path=VE.published(steps, sigma_max, 0.01, value_range),
+                schedule=VE.published(steps, sigma_max, 0.01, value_range),
             )
             for name, (steps, sigma_max, snr) in OFFICIAL.items()
         }
@@ -135,8 +135,8 @@ class Replacement(Solver):
     def _correction(self, score: Tensor, z: Tensor, level: Level, to: Level) -> float | Tensor:
         """2 alpha (r |z| / |score|)^2, or 2 alpha (r s)^2, for every sample.
 
-        alpha is 1 on a variance-exploding path and 1 - beta = (a / a')^2 on others (Algorithms 4
-        and 5).
+        alpha is 1 on a variance-exploding schedule and 1 - beta = (a / a')^2 on others (Algorithms
+        4 and 5).
         """
         alpha = (level.a / to.a) ** 2
         if self.corrector == "annealed":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import Level, batch_norm
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.operators.algebra import Operator
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
@@ -37,7 +37,7 @@ class ReSample(Solver):
     decays weights (weight_decay 0.01 of AdamW), and stops at a residual of 1e-3, or when a latent's
     is above that of 200 iterations before; here a row stops at sigma_y, or at 1e-3. Its last move
     reaches table index 0, not the clean latent. `official(task)` has of these what there is a knob
-    for: zeta, weight_decay and the path.
+    for: zeta, weight_decay and the schedule.
     """
 
     name: ClassVar[str] = "resample"
@@ -57,9 +57,9 @@ class ReSample(Solver):
     zeta: float = knob(0.0, "step of DPS in between, times abar", 0)
     eta_ddim: float = knob(0.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
     weight_decay: float = knob(0.0, "share of lr by which a fit shrinks its variable", 0, 1)
-    path: Path = field(
+    schedule: Schedule = field(
         default_factory=lambda: VP(
-            500, schedule="scaled-linear", spacing="trailing", beta_min=0.0015, beta_max=0.0195
+            500, betas="scaled-linear", spacing="trailing", beta_min=0.0015, beta_max=0.0195
         ),
         kw_only=True,
     )
@@ -72,7 +72,7 @@ class ReSample(Solver):
         """ldm/models/diffusion/ddim.py and scripts of soominkwon/resample: 500 steps for all tasks,
         and for inpainting 200 iterations of a latent, by a comment there."""
         grid = VP(500, "scaled-linear", "strided", 1000, 0.0015, 0.0195, shift=1, end="first")
-        how: dict[str, Any] = {"zeta": 0.5, "weight_decay": 0.01, "path": grid}
+        how: dict[str, Any] = {"zeta": 0.5, "weight_decay": 0.01, "schedule": grid}
         tasks = ("super-resolution", "deblur", "nonlinear-blur", "ct")
         return dict.fromkeys(tasks, cls(**how)) | {"inpaint": cls(iterations=200, **how)}
 

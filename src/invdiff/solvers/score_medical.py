@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.core import CLEAN, Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, Path
+from invdiff.core.schedules import VE, Schedule
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -67,7 +67,7 @@ class ScoreMedical(Solver):
     0.02 here, for images on [-1, 1]. y is taken for noiseless; lam < 1 tolerates noise, and an A^+
     that is not exact: for CT that is CGLS, and `Radon.cg_iterations` its budget. `official(task)`
     has the settings of the official code. In place of these 2000 evaluations,
-    `ScoreMedical(path=Karras(60, 20, 0.02))` takes 120; docs/short.md tells at what cost.
+    `ScoreMedical(schedule=Karras(60, 20, 0.02))` takes 120; docs/short.md tells at what cost.
     """
 
     name: ClassVar[str] = "score-medical"
@@ -84,7 +84,9 @@ class ScoreMedical(Solver):
     predictor: Literal["ancestral", "reverse-diffusion"] = knob(
         "ancestral", "how a step goes from one level to the next"
     )
-    path: Path = field(default_factory=lambda: VE.published(1000, 128.0, 0.01), kw_only=True)
+    schedule: Schedule = field(
+        default_factory=lambda: VE.published(1000, 128.0, 0.01), kw_only=True
+    )
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
@@ -95,7 +97,7 @@ class ScoreMedical(Solver):
                 snr,
                 corrector="langevin" if snr else "none",
                 predictor="reverse-diffusion",
-                path=VE.published(1000, sigma_max, 0.01, value_range),
+                schedule=VE.published(1000, sigma_max, 0.01, value_range),
             )
             for task, (lam, snr, sigma_max) in FILES.items()
         }
@@ -121,9 +123,9 @@ class ScoreMedicalBaseline(Solver):
 
     The baseline of Song, Shen, Xing, Ermon 2022, arXiv 2111.08005, after Song et al. 2021
     (arXiv 2011.13456): s(x) + A^T (y_t - A x) / (kappa s_t)^2, y_t = a y + s A z with fresh z in
-    each evaluation. It shares the corrector, the predictor, the deviations and the short path of
-    `ScoreMedical`. The annealed Langevin samplers of brats_ncsnpp_ald.py and _ald_projection.py, of
-    correctors alone, are not offered.
+    each evaluation. It shares the corrector, the predictor, the deviations and the short schedule
+    of `ScoreMedical`. The annealed Langevin samplers of brats_ncsnpp_ald.py and _ald_projection.py,
+    of correctors alone, are not offered.
     """
 
     name: ClassVar[str] = "score-medical-baseline"
@@ -138,13 +140,15 @@ class ScoreMedicalBaseline(Solver):
     predictor: Literal["ancestral", "reverse-diffusion"] = knob(
         "ancestral", "how a step goes from one level to the next"
     )
-    path: Path = field(default_factory=lambda: VE.published(1000, 128.0, 0.01), kw_only=True)
+    schedule: Schedule = field(
+        default_factory=lambda: VE.published(1000, 128.0, 0.01), kw_only=True
+    )
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
         """configs/ve/brats_ncsnpp_baseline.py of yang-song/score_inverse_problems."""
-        path = VE.published(1000, 128.0, 0.01, value_range)
-        return {"mri-brats": cls(predictor="reverse-diffusion", path=path)}
+        schedule = VE.published(1000, 128.0, 0.01, value_range)
+        return {"mri-brats": cls(predictor="reverse-diffusion", schedule=schedule)}
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
@@ -176,7 +180,7 @@ OFFICIAL: dict[str, ScoreMedical | ScoreMedicalBaseline] = {
         task: dataclasses.replace(solver, predictor="ancestral")
         for task, solver in ScoreMedical.configurations((0.0, 1.0)).items()
     },
-    "mri-brats-baseline": ScoreMedicalBaseline(path=VE(1000, 128.0, 0.01)),
+    "mri-brats-baseline": ScoreMedicalBaseline(schedule=VE(1000, 128.0, 0.01)),
 }
 """The settings of `FILES` with this library's predictor, on levels of images on [0, 1].
 `ScoreMedical.official(task)` has the official predictor too, and levels of images on [-1, 1]."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invdiff.core import CLEAN, Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, Path
+from invdiff.core.schedules import VE, Schedule
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -58,8 +58,8 @@ class ScoreMRI(Replacement):
     takes images that were weighted by S already, and comes after the first step and every m steps
     from there; here it is that of the combined image, after every m steps. Noise in y
     is not modelled. noised = True noises y to the level of the state, as ScoreSDE does; known_level
-    and start have a meaning only then. In place of 4000 evaluations, `ScoreMRI(path=Karras(60, 20,
-    0.02))` takes 120; docs/short.md tells at what cost.
+    and start have a meaning only then. In place of 4000 evaluations, `ScoreMRI(schedule=Karras(60,
+    20, 0.02))` takes 120; docs/short.md tells at what cost.
     """
 
     name: ClassVar[str] = "score-mri"
@@ -78,7 +78,7 @@ class ScoreMRI(Replacement):
     parts: Literal["together", "apart"] = knob(
         "together", "whether the corrector's step size is of the image or of each channel"
     )
-    path: Path = field(default_factory=lambda: VE(2000, 378.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VE(2000, 378.0, 0.01), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = (0.0, 1.0)) -> dict[str, Self]:
@@ -87,8 +87,8 @@ class ScoreMRI(Replacement):
         and M 1 in all of them."""
 
         how: dict[str, Any] = {"predictor": "reverse-diffusion", "parts": "apart"}
-        one = how | {"path": VE.published(2000, 378.0, 0.01, value_range)}
-        coils = how | {"path": VE.published(500, 378.0, 0.01, value_range)}
+        one = how | {"schedule": VE.published(2000, 378.0, 0.01, value_range)}
+        coils = how | {"schedule": VE.published(500, 378.0, 0.01, value_range)}
         coils["order"] = "predictor-first"
         return {
             "real": cls(**one),

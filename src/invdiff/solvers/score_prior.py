@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invdiff.core import batch_norm
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, VPSDE, Path
+from invdiff.core.schedules import VE, VPSDE, Schedule
 from invdiff.priors.base import Prior
 from invdiff.priors.bound import Bound
 from invdiff.priors.likelihood import ProbabilityFlow, Window, rademacher
@@ -39,8 +39,8 @@ class ScorePrior(Solver):
     from noise of the seed of the measurement's first row; sample k is G at a fixed z of its own
     seed, in every state; x0 is G(0). Rows are of one measurement when y and A are the same.
     extra["evidence"]: the last estimate of the lower bound of log p(y) that is maximised.
-    The path gives the number of steps, and with its first and last level above 0 the noise levels
-    of the prior's density; nothing travels along it.
+    The schedule gives the number of steps, and with its first and last level above 0 the noise
+    levels of the prior's density; nothing travels along it.
 
     Deviations: the coupling layers are those of `solvers.families.RealNVP`, 8 flow steps of 2 by
     default (the paper: 32); `times` noise levels a step, shared by the draws (the paper: one for
@@ -73,14 +73,14 @@ class ScorePrior(Solver):
     width: float = knob(0.125, "hidden width of realnvp, as a share of the number of pixels", 0)
     ode_steps: int = knob(30, "Runge-Kutta steps for exact", 1)
     probes: int = knob(16, "random vectors for the trace in exact; 0 is the exact trace", 0)
-    path: Path = field(default_factory=lambda: VE(1000, 100.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VE(1000, 100.0, 0.01), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
         """configs/dpi_config.py of berthyf96/score_prior, as far as ScorePrior has it: 64 draws
         with a noise level for each, 20000 steps at 1e-5, warm-up of 5000, 32 pairs of coupling
         layers."""
-        how = cls(draws=64, times=64, lr=1e-5, anneal=True, flow_steps=32, path=VPSDE(20000))
+        how = cls(draws=64, times=64, lr=1e-5, anneal=True, flow_steps=32, schedule=VPSDE(20000))
         return {"imaging": how}
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:

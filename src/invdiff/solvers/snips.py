@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invdiff.core import Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VE, Path
+from invdiff.core.schedules import VE, Schedule
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -37,12 +37,12 @@ class SNIPS(Solver):
 
     Asymptotic: exact for small c and long chains, L K c -> infinity. Modes are joined only as fast
     as Langevin dynamics mixes: for near ones hundreds of steps do; far-apart ones (GMM-25, in
-    docs/posterior.md) keep wrong shares at any budget that is run. `path.steps` counts all steps,
-    L = path.steps / K. Where x0 hardly depends on the state, n steps keep its noise at about
-    sigma^2 (1 + c / 2 + (1 - rho) / 2c), rho = (sigma_L / sigma_1)^(2 / n), and a network takes
+    docs/posterior.md) keep wrong shares at any budget that is run. `schedule.steps` counts all
+    steps, L = schedule.steps / K. Where x0 hardly depends on the state, n steps keep its noise at
+    about sigma^2 (1 + c / 2 + (1 - rho) / 2c), rho = (sigma_L / sigma_1)^(2 / n); a network takes
     the excess for texture; it is least at c = sqrt(1 - rho). Defaults: CelebA 64 x 64 of the paper,
     whose levels from 90 to 0.01 are for images on [0, 1]: from 180 to 0.02 on [-1, 1].
-    In place of these 2500 evaluations, `SNIPS(c=0.15, K=2, path=VE(400, 3.0, 0.02))` takes 400,
+    In place of these 2500 evaluations, `SNIPS(c=0.15, K=2, schedule=VE(400, 3.0, 0.02))` takes 400,
     with an excess of 15 % for 12 %. It starts from noise of the first level, the official code
     from uniform noise, which a run forgets. The result keeps the noise of the last level, as the
     paper's does, unless final is "denoised".
@@ -58,24 +58,26 @@ class SNIPS(Solver):
     c: float = knob(0.033, "step size, in units of sigma^2", 1e-6, 1)
     K: int = knob(5, "steps at each noise level", 1, 1000)
     final: Literal["none", "denoised"] = knob("none", "what becomes of the last level's noise")
-    path: Path = field(default_factory=lambda: VE.published(2500, 90.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VE.published(2500, 90.0, 0.01), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
         """configs/celeba.yml and configs/bedroom.yml of bahjat-kawar/snips_torch, whose levels are
         of images on [0, 1]: L 500 of K 5 with step_lr 3.3e-6, and 1086 of 3 with 1.8e-6."""
         return {
-            "celeba": cls(path=VE.published(2500, 90.0, 0.01, value_range)),
-            "lsun": cls(0.018, 3, path=VE.published(3258, 190.0, 0.01, value_range)),
+            "celeba": cls(schedule=VE.published(2500, 90.0, 0.01, value_range)),
+            "lsun": cls(0.018, 3, schedule=VE.published(3258, 190.0, 0.01, value_range)),
         }
 
     @property
     def levels(self) -> list[Level]:
-        """The level of every step: those of a path with steps / K levels, K times each."""
+        """The level of every step: those of a schedule with steps / K levels, K times each."""
         if "_levels" not in self.__dict__:
-            count = -(-self.path.steps // self.K)
-            *noisy, clean = dataclasses.replace(self.path, steps=count).levels()
-            spread = [noisy[i * len(noisy) // self.path.steps] for i in range(self.path.steps)]
+            count = -(-self.schedule.steps // self.K)
+            *noisy, clean = dataclasses.replace(self.schedule, steps=count).levels()
+            spread = [
+                noisy[i * len(noisy) // self.schedule.steps] for i in range(self.schedule.steps)
+            ]
             self.__dict__["_levels"] = [*spread, clean]
         levels: list[Level] = self.__dict__["_levels"]
         return levels

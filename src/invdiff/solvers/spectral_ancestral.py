@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import Karras, Path
+from invdiff.core.schedules import Karras, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -35,12 +35,12 @@ class SpectralAncestral(Solver):
 
     D is the denoiser's mean and V = V(sigma) the covariance of its error, measured once for each
     prior (`priors.spectrum`). The last step returns X, so that samples agree with y to its noise
-    wherever the path ends. For a normal law of that spectrum and a linear A the samples are exact
-    at any number of steps.
-    The reverse variance of Bao et al. 2022 (Analytic-DPM, arXiv 2201.06503), sigma'^2 (1 - k) +
-    (1 - k)^2 tr V / n, is that of these two steps for V = r^2 I without y; a variance for each
-    coordinate is in Bao et al. 2022b (SN-DDPM, arXiv 2206.07309); X drawn given y with V = r^2 I
-    is in DAPS (arXiv 2407.01521). A full V that is measured, with y, is this file's own.
+    wherever the schedule ends. For a normal law of that spectrum and a linear A the samples are
+    exact at any number of steps. The reverse variance of Bao et al. 2022 (Analytic-DPM, arXiv
+    2201.06503), sigma'^2 (1 - k) + (1 - k)^2 tr V / n, is that of these two steps for V = r^2 I
+    without y; a variance for each coordinate is in Bao et al. 2022b (SN-DDPM, arXiv 2206.07309); X
+    drawn given y with V = r^2 I is in DAPS (arXiv 2407.01521). A full V that is measured, with y,
+    is this file's own.
 
     X = D + e + V A^T (sigma_y^2 I + A V A^T)^-1 (y + sigma_y z2 - A (D + e)), e = V^(1/2) z1, by
     conjugate gradients in the space of y. The start is the posterior mean under V at a level where
@@ -49,8 +49,8 @@ class SpectralAncestral(Solver):
     the innovation test of a Kalman filter). A denoiser of many modes is mostly right and at times
     far off, so that V, a mean, is too small just there, and samples then miss y.
     data "start": y = x0 + sigma_y n is itself the first state, and no step reads it again; for
-    denoising, on a path that begins at sigma_y. Values at the ends of the prior's range were cut
-    off there: `refills` times they are drawn anew beyond them, about the denoised state.
+    denoising, on a schedule that begins at sigma_y. Values at the ends of the prior's range were
+    cut off there: `refills` times they are drawn anew beyond them, about the denoised state.
     """
 
     name: ClassVar[str] = "spectral-ancestral"
@@ -78,7 +78,7 @@ class SpectralAncestral(Solver):
         0,
         1,
     )
-    path: Path = field(default_factory=lambda: Karras(14, 3.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: Karras(14, 3.0, 0.01), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         top, like = self.levels[0], problem.x_like
@@ -118,8 +118,8 @@ class SpectralAncestral(Solver):
         )
         if not image or abs(sigma / noise - 1) > 0.01:
             raise InvdiffError(
-                f"{self.name} can start from y where y is a noisy image and the path begins at its "
-                f"noise, {problem.sigma_y:g}; take data drawn."
+                f"{self.name} can start from y where y is a noisy image and the schedule begins at "
+                f"its noise, {problem.sigma_y:g}; take data drawn."
             )
         at, x = saturated(y, prior.value_range), y
         for k in range(self.refills if bool((at != 0).any()) else 0):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import Karras, Path
+from invdiff.core.schedules import Karras, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import importance, steps
@@ -54,7 +54,7 @@ class TDS(ParticleFilter):
     half of it counts; threshold 1 resamples at every step. Samples of a small cloud may be copies
     of one, and a cloud of one is a guided chain. Cost per step and sample: 1 evaluation, and 1
     gradient, `iterations` + 1, or one more than the numbers of y.
-    The path wants to start far above the distance of the prior's modes, and to fall by a steady
+    The schedule wants to start far above the distance of the prior's modes, and to fall by a steady
     share: weights degenerate at a steep fall, as at the end of a short VP table.
     """
 
@@ -73,7 +73,7 @@ class TDS(ParticleFilter):
     reach: float = knob(
         1.0, "longest step of isotropic, in units of one that fits y; inf: any", 0, infinite=True
     )
-    path: Path = field(default_factory=lambda: Karras(100, 100.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: Karras(100, 100.0, 0.01), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         count = len(measured_numbers(problem)) if self.twist == "moments" else 0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invdiff.core import Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import VP, Path
+from invdiff.core.schedules import VP, Schedule
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -35,7 +35,7 @@ class VideoGuidance(Solver):
     does with known frames; the guidance then acts on the rest, because what it does to the observed
     part is overwritten. noise_aware divides y - A x0 by 1 + (sigma_y / sigma_t)^2: not in the
     paper, whose y is noiseless.
-    gamma > 0 depends on the frame: it belongs to variance-preserving paths.
+    gamma > 0 depends on the frame: it belongs to variance-preserving schedules.
     """
 
     name: ClassVar[str] = "vdm"
@@ -50,7 +50,7 @@ class VideoGuidance(Solver):
     replace_known: bool = knob(False, "also overwrite the observed part of the state")
     noise_aware: bool = knob(False, "weigh the misfit down where y is noisier than the state")
     clip: bool = knob(False, "clip the guided x0 to the prior's range")
-    path: Path = field(default_factory=lambda: VP(256, schedule="cosine"), kw_only=True)
+    schedule: Schedule = field(default_factory=lambda: VP(256, betas="cosine"), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.PINV} if self.replace_known else set()

@@ -25,7 +25,7 @@ class Colorize(NoisyPhoto):
     # no `best`: hqs settles for one guess of the colours, where the mean of samples averages them
     presets: ClassVar[tuple[Preset, ...]] = (
         calibrated(20, 10.0),
-        Preset("ddrm", lambda p: DDRM(eta_prop=0.95, path=start(p, 10.0, 40))),
+        Preset("ddrm", lambda p: DDRM(eta_prop=0.95, schedule=start(p, 10.0, 40))),
         *EVERY_PHOTO,
     )
 

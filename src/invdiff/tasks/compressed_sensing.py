@@ -133,9 +133,9 @@ class CompressedSensing(Task):
     presets: ClassVar[tuple[Preset, ...]] = (
         calibrated(14, 5.0),
         split(30, 1.0, 0.02),
-        Preset("diffpir", lambda p: DiffPIR(zeta=1.0, path=start(p, 5.0, 40))),
-        Preset("mmps", lambda p: MMPS(path=start(p, 3.0, 12, 0.01))),
-        Preset("ddrm", lambda p: DDRM(eta_prop=1.0, path=start(p, 5.0, 40, 0.01))),
+        Preset("diffpir", lambda p: DiffPIR(zeta=1.0, schedule=start(p, 5.0, 40))),
+        Preset("mmps", lambda p: MMPS(schedule=start(p, 3.0, 12, 0.01))),
+        Preset("ddrm", lambda p: DDRM(eta_prop=1.0, schedule=start(p, 5.0, 40, 0.01))),
     )
 
     noise: NoiseLevel | None = option(

@@ -203,24 +203,24 @@ class Ct(Task):
     presets: ClassVar[tuple[Preset, ...]] = (
         calibrated(20, 5.0),
         split(30, 1.0, 0.01),
-        _preset("diffpir", lambda p: DiffPIR(lam=0.5, zeta=1.0, path=start(p, 20.0, 60))),
-        _preset("mmps", lambda p: MMPS(iterations=12, path=start(p, 20.0, 30))),
+        _preset("diffpir", lambda p: DiffPIR(lam=0.5, zeta=1.0, schedule=start(p, 20.0, 60))),
+        _preset("mmps", lambda p: MMPS(iterations=12, schedule=start(p, 20.0, 30))),
         daps(0.05, 20.0),
-        _preset("dds", lambda p: DDS(gamma=10.0, path=start(p, 20.0, 50, 0.01))),
-        _preset("csgm", lambda p: CSGM(final="denoised", path=VE(400, 5.0, end(p, 0.01)))),
-        _preset("pigdm", lambda p: PiGDM(guidance="paper", path=start(p, 5.0, 50, 0.01))),
-        _preset("reddiff", lambda p: REDDiff(sigma_floor=0.05, path=VP(200))),
+        _preset("dds", lambda p: DDS(gamma=10.0, schedule=start(p, 20.0, 50, 0.01))),
+        _preset("csgm", lambda p: CSGM(final="denoised", schedule=VE(400, 5.0, end(p, 0.01)))),
+        _preset("pigdm", lambda p: PiGDM(guidance="paper", schedule=start(p, 5.0, 50, 0.01))),
+        _preset("reddiff", lambda p: REDDiff(sigma_floor=0.05, schedule=VP(200))),
         _preset(
             "score-medical",
-            lambda p: ScoreMedical(lam=0.8, snr=0.45, final="none", path=start(p, 20.0, 60)),
+            lambda p: ScoreMedical(lam=0.8, snr=0.45, final="none", schedule=start(p, 20.0, 60)),
         ),
         _preset(
             "mcg",
             lambda p: MCG(
-                rho=3.0, weight="pinv", lam=0.8, final="none", path=VP(60, spacing="trailing")
+                rho=3.0, weight="pinv", lam=0.8, final="none", schedule=VP(60, spacing="trailing")
             ),
         ),
-        _preset("dps", lambda p: DPS(zeta=8.0, path=VP(180, spacing="trailing"))),
+        _preset("dps", lambda p: DPS(zeta=8.0, schedule=VP(180, spacing="trailing"))),
     )
 
     noise: NoiseLevel | None = option(

@@ -46,11 +46,11 @@ class Deblur(NoisyPhoto):
     presets: ClassVar[tuple[Preset, ...]] = (
         calibrated(14, 3.0),
         split(8, 0.4, 0.02),
-        Preset("ddrm", lambda p: DDRM(eta_prop=0.95, path=start(p, 1.0, 20))),
-        Preset("diffpir", lambda p: DiffPIR(lam=2.0, zeta=1.0, path=start(p, 0.5, 20))),
+        Preset("ddrm", lambda p: DDRM(eta_prop=0.95, schedule=start(p, 1.0, 20))),
+        Preset("diffpir", lambda p: DiffPIR(lam=2.0, zeta=1.0, schedule=start(p, 0.5, 20))),
         daps(0.05, 20.0),
-        Preset("dds", lambda p: DDS(gamma=10.0, path=start(p, 1.0, 20))),
-        Preset("mmps", lambda p: MMPS(path=start(p, 3.0, 12))),
+        Preset("dds", lambda p: DDS(gamma=10.0, schedule=start(p, 1.0, 20))),
+        Preset("mmps", lambda p: MMPS(schedule=start(p, 3.0, 12))),
         dps("deblur"),
         *EVERY_PHOTO,
     )

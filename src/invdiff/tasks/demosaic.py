@@ -38,9 +38,9 @@ class Demosaic(NoisyPhoto):
         calibrated(12, 1.0),
         split(30, 0.4, 0.004),
         daps(0.02, 5.0),
-        Preset("mmps", lambda p: MMPS(path=start(p, 3.0, 12, 0.01))),
-        Preset("diffpir", lambda p: DiffPIR(zeta=1.0, path=start(p, 3.0, 80, 0.01))),
-        Preset("ddrm", lambda p: DDRM(eta_prop=1.0, path=start(p, 5.0, 40, 0.01))),
+        Preset("mmps", lambda p: MMPS(schedule=start(p, 3.0, 12, 0.01))),
+        Preset("diffpir", lambda p: DiffPIR(zeta=1.0, schedule=start(p, 3.0, 80, 0.01))),
+        Preset("ddrm", lambda p: DDRM(eta_prop=1.0, schedule=start(p, 5.0, 40, 0.01))),
         *EVERY_PHOTO,
     )
 

@@ -10,8 +10,7 @@ from typing import ClassVar, Self
 from torch import Tensor
 
 from invdiff.core.option import option
-from invdiff.core.schedules import VE, Karras
-from invdiff.core.schedules import Path as Levels
+from invdiff.core.schedules import VE, Karras, Schedule
 from invdiff.operators.algebra import Identity, Operator
 from invdiff.problem import Problem
 from invdiff.sampling.solver import Solver
@@ -28,7 +27,7 @@ from invdiff.tasks.presets import (
     HOLE,
     INFLATION,
     SPLITS,
-    noise_path,
+    noise_schedule,
     sigma_of,
     split,
 )
@@ -36,7 +35,7 @@ from invdiff.tasks.validity import has_gaps, has_hole
 from invdiff.tasks.values import NoiseLevel, Size
 
 
-def _from_noise(problem: Problem) -> Levels:
+def _from_noise(problem: Problem) -> Schedule:
     """From the measurement's own noise, which is the first state."""
     top = max(sigma_of(problem), 1e-6)
     return Karras(8, top, min(0.02, top / 4))
@@ -45,14 +44,14 @@ def _from_noise(problem: Problem) -> Levels:
 def _sampler(problem: Problem) -> Solver:
     if not isinstance(problem.A, Identity):  # y is no state of the chain
         filling = Karras(*(HOLE if has_hole(problem) else FEW), 0.01)
-        return SpectralAncestral(inflation=INFLATION, path=filling)
-    path = _from_noise(problem)
-    return SpectralAncestral(data="start", inflation=INFLATION, path=path)
+        return SpectralAncestral(inflation=INFLATION, schedule=filling)
+    schedule = _from_noise(problem)
+    return SpectralAncestral(data="start", inflation=INFLATION, schedule=schedule)
 
 
 def _one_call(problem: Problem) -> Solver:
     level = max(sigma_of(problem), 1e-6)
-    return OneCall(refills=2, path=VE(1, level, level))
+    return OneCall(refills=2, schedule=VE(1, level, level))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ class Denoise(NoisyPhoto):
         Preset("spectral-ancestral", _sampler, source="calibration.md"),
         Preset("hqs", lambda p: split(8, 0.4, 0.02).make(p) if has_gaps(p) else HQS()),
         Preset("one-call", _one_call, source="calibration.md"),
-        Preset("ddrm", lambda p: DDRM(path=noise_path(p, 8))),
+        Preset("ddrm", lambda p: DDRM(schedule=noise_schedule(p, 8))),
         *EVERY_PHOTO,
     )
 

@@ -66,7 +66,7 @@ class SmallCoefficients(Linear):
 def _sampler() -> Solver:
     """Errors differ by hundreds between coefficients: its data steps go on for longer. Its start
     and the weight of `hqs` were found by trials on four crops that are not reported."""
-    return SpectralAncestral(inflation=INFLATION, tol=0.002, path=Karras(14, 1.0, 0.01))
+    return SpectralAncestral(inflation=INFLATION, tol=0.002, schedule=Karras(14, 1.0, 0.01))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,7 @@ class EnlargeJPEG(Task):
     best: ClassVar[Choice | None] = Choice("hqs", SPLITS)
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset("spectral-ancestral", lambda p: _sampler(), source="enlarge-jpeg.md"),
-        Preset("hqs", lambda p: HQS(lam=0.05, path=VE(8, 0.4, 0.02)), source="enlarge-jpeg.md"),
+        Preset("hqs", lambda p: HQS(lam=0.05, schedule=VE(8, 0.4, 0.02)), source="enlarge-jpeg.md"),
         *EVERY_PHOTO,
     )
 

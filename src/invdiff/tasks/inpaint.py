@@ -48,8 +48,8 @@ from invdiff.tasks.values import Mask, Size
 
 
 def _sampler(problem: Problem) -> Solver:
-    path = Karras(*(HOLE if has_hole(problem) else FEW), 0.01)
-    return SpectralAncestral(inflation=INFLATION, path=path)
+    schedule = Karras(*(HOLE if has_hole(problem) else FEW), 0.01)
+    return SpectralAncestral(inflation=INFLATION, schedule=schedule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,10 @@ class Inpainting(NoisyPhoto):
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset("spectral-ancestral", _sampler, source="calibration.md"),
         split(60, 1.0, 0.005),
-        Preset("ddrm", lambda p: DDRM(eta_prop=1.0, path=start(p, 5.0, 100, 0.01))),
-        Preset("diffpir", lambda p: DiffPIR(zeta=1.0, path=start(p, 5.0, 100, 0.01))),
-        Preset("mmps", lambda p: MMPS(path=start(p, 5.0, 20, 0.02))),
-        Preset("pigdm", lambda p: PiGDM(guidance="paper", path=start(p, 5.0, 50, 0.01))),
+        Preset("ddrm", lambda p: DDRM(eta_prop=1.0, schedule=start(p, 5.0, 100, 0.01))),
+        Preset("diffpir", lambda p: DiffPIR(zeta=1.0, schedule=start(p, 5.0, 100, 0.01))),
+        Preset("mmps", lambda p: MMPS(schedule=start(p, 5.0, 20, 0.02))),
+        Preset("pigdm", lambda p: PiGDM(guidance="paper", schedule=start(p, 5.0, 50, 0.01))),
         daps(0.02, 5.0),
         dps("inpaint"),
         mcg(),

@@ -43,7 +43,7 @@ def _projections(problem: Problem) -> Solver:
     if not problem.A.cells:
         return POCS()
     level = math.hypot(coarse_error(planes(problem.jpeg, problem.y)), FINE)
-    return POCS(path=VE(2, level, 0.55 * level))
+    return POCS(schedule=VE(2, level, 0.55 * level))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +84,12 @@ class RepairJPEG(Task):
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset(
             "spectral-jpeg",
-            lambda p: SpectralJPEG(inflation=INFLATION, path=Karras(12, 1.0, 0.01)),
+            lambda p: SpectralJPEG(inflation=INFLATION, schedule=Karras(12, 1.0, 0.01)),
             source="calibration.md",
         ),
         Preset("pocs", _projections, source="calibration.md"),
-        Preset("ddrm-jpeg", lambda p: DDRMJPEG(path=start(p, 1.0, 20))),
-        Preset("pigdm", lambda p: PiGDM(weight=0.4, path=start(p, 1.0, 20))),
+        Preset("ddrm-jpeg", lambda p: DDRMJPEG(schedule=start(p, 1.0, 20))),
+        Preset("pigdm", lambda p: PiGDM(weight=0.4, schedule=start(p, 1.0, 20))),
         *EVERY_PHOTO,
     )
 

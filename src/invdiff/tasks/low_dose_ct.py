@@ -126,12 +126,12 @@ def _level(problem: Problem) -> float:
 
 def _draws(problem: Problem) -> Solver:
     top = 3 * _level(problem)
-    return SpectralAncestral(path=Karras(10, top, min(0.01, top / 12)))
+    return SpectralAncestral(schedule=Karras(10, top, min(0.01, top / 12)))
 
 
 def _split(problem: Problem) -> Solver:
     level = _level(problem)
-    return HQS(lam=1.0, path=VE(8, level, level / 3))
+    return HQS(lam=1.0, schedule=VE(8, level, level / 3))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ class LowDoseCt(Task):
         Preset("hqs", _split, source="ct.md"),
         Preset(
             "ddrm",
-            lambda p: DDRM(path=Karras(10, 3 * _level(p), _level(p) / 5)),
+            lambda p: DDRM(schedule=Karras(10, 3 * _level(p), _level(p) / 5)),
             source="ct.md",
         ),
     )

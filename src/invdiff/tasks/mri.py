@@ -143,24 +143,25 @@ class Mri(Task):
     presets: ClassVar[tuple[Preset, ...]] = (
         calibrated(20, 5.0),
         split(30, 1.0, 0.01, lam=0.5),  # maps that are estimated add to the noise
-        _preset("dps", lambda p: DPS(zeta=3.0, path=VP(200))),
-        _preset("diffpir", lambda p: DiffPIR(zeta=1.0, path=start(p, 5.0, 40))),
-        _preset("ddrm", lambda p: DDRM(eta_prop=1.0, path=start(p, 5.0, 40, 0.01))),
-        _preset("ddnm+", lambda p: DDNMPlus(path=start(p, 5.0, 50, 0.01))),
-        _preset("dds", lambda p: DDS(path=start(p, 5.0, 50, 0.01))),
-        _preset("pigdm", lambda p: PiGDM(guidance="paper", path=start(p, 5.0, 50, 0.01))),
+        _preset("dps", lambda p: DPS(zeta=3.0, schedule=VP(200))),
+        _preset("diffpir", lambda p: DiffPIR(zeta=1.0, schedule=start(p, 5.0, 40))),
+        _preset("ddrm", lambda p: DDRM(eta_prop=1.0, schedule=start(p, 5.0, 40, 0.01))),
+        _preset("ddnm+", lambda p: DDNMPlus(schedule=start(p, 5.0, 50, 0.01))),
+        _preset("dds", lambda p: DDS(schedule=start(p, 5.0, 50, 0.01))),
+        _preset("pigdm", lambda p: PiGDM(guidance="paper", schedule=start(p, 5.0, 50, 0.01))),
         daps(0.05, 20.0),
-        _preset("reddiff", lambda p: REDDiff(sigma_floor=0.05, path=VP(200))),
-        _preset("mmps", lambda p: MMPS(path=start(p, 5.0, 30))),
+        _preset("reddiff", lambda p: REDDiff(sigma_floor=0.05, schedule=VP(200))),
+        _preset("mmps", lambda p: MMPS(schedule=start(p, 5.0, 30))),
         _preset(
-            "snips", lambda p: SNIPS(c=0.15, K=1, final="denoised", path=VE(400, 3.0, end(p, 0.01)))
+            "snips",
+            lambda p: SNIPS(c=0.15, K=1, final="denoised", schedule=VE(400, 3.0, end(p, 0.01))),
         ),
-        _preset("score-mri", lambda p: ScoreMRI(path=VE(75, 20.0, end(p, 0.01)))),
+        _preset("score-mri", lambda p: ScoreMRI(schedule=VE(75, 20.0, end(p, 0.01)))),
         _preset(
             "score-medical",
-            lambda p: ScoreMedical(lam=0.5, final="none", path=start(p, 20.0, 60)),
+            lambda p: ScoreMedical(lam=0.5, final="none", schedule=start(p, 20.0, 60)),
         ),
-        _preset("csgm", lambda p: CSGM(final="denoised", path=VE(600, 1.232, 0.004))),
+        _preset("csgm", lambda p: CSGM(final="denoised", schedule=VE(600, 1.232, 0.004))),
     )
 
     noise: NoiseLevel | None = option(

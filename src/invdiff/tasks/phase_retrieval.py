@@ -110,7 +110,7 @@ class RetrievePhase(Task):
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset(
             "dps",
-            lambda p: DPS(12 * side_of(p) / 256, clip="straight-through", path=VP(150)),
+            lambda p: DPS(12 * side_of(p) / 256, clip="straight-through", schedule=VP(150)),
         ),
     )
 

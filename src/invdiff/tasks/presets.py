@@ -11,7 +11,7 @@ and 2500 evaluations of the papers, with what that costs on normal laws in the s
 from __future__ import annotations
 
 from invdiff.core import nearest
-from invdiff.core.schedules import VE, VP, Karras, Path
+from invdiff.core.schedules import VE, VP, Karras, Schedule
 from invdiff.noise import Gaussian
 from invdiff.problem import Problem
 from invdiff.sampling.solver import Solver
@@ -46,20 +46,20 @@ def side_of(problem: Problem) -> float:
 
 
 def end(problem: Problem, usual: float) -> float:
-    """Where a path ends: at the measurement's own noise, if that is below the usual end.
+    """Where a schedule ends: at the measurement's own noise, if that is below the usual end.
 
-    Most solvers leave the last level's error in the result, so that a path that ends above the
+    Most solvers leave the last level's error in the result, so that a schedule that ends above the
     noise of y gives samples that miss y.
     """
     return min(usual, max(sigma_of(problem), 2e-3))
 
 
-def start(problem: Problem, top: float, steps: int, last: float = 0.02) -> Path:
+def start(problem: Problem, top: float, steps: int, last: float = 0.02) -> Schedule:
     """The grid of Karras et al. from a level at which the task's unknown part is all noise."""
     return Karras(steps, top, end(problem, last))
 
 
-def noise_path(problem: Problem, steps: int) -> Path:
+def noise_schedule(problem: Problem, steps: int) -> Schedule:
     """From just above the measurement's own noise: a denoising problem begins half way."""
     top = 1.001 * max(sigma_of(problem), 1e-3)
     return Karras(steps, top, min(0.02, top / 4))
@@ -75,11 +75,13 @@ FILLED = 1.0
 def calibrated(steps: int, top: float) -> Preset:
     """`spectral-ancestral` in so many steps from a level; from a higher one where the photo has a
     hole."""
-    path = Karras(steps, top, 0.01)
+    schedule = Karras(steps, top, 0.01)
 
     def make(problem: Problem) -> Solver:
         far = top < HOLE[1] and has_hole(problem)
-        return SpectralAncestral(inflation=INFLATION, path=Karras(*HOLE, 0.01) if far else path)
+        return SpectralAncestral(
+            inflation=INFLATION, schedule=Karras(*HOLE, 0.01) if far else schedule
+        )
 
     return Preset("spectral-ancestral", make, source="calibration.md")
 
@@ -90,8 +92,8 @@ def split(steps: int, top: float, last: float, lam: float = 0.23) -> Preset:
 
     def make(problem: Problem) -> Solver:
         more = top < FILLED and has_gaps(problem)
-        path = VE(2 * steps, FILLED, last) if more else VE(steps, top, last)
-        return HQS(lam=lam, final="data", path=path)
+        schedule = VE(2 * steps, FILLED, last) if more else VE(steps, top, last)
+        return HQS(lam=lam, final="data", schedule=schedule)
 
     return Preset("hqs", make, source="calibration.md")
 
@@ -100,13 +102,13 @@ def daps(data_std: float, top: float) -> Preset:
     """One evaluation a step, in place of the five of its flow, and 60 steps."""
     return Preset(
         "daps",
-        lambda p: DAPS(centre="tweedie", data_std=data_std, path=start(p, top, 60, 0.01)),
+        lambda p: DAPS(centre="tweedie", data_std=data_std, schedule=start(p, top, 60, 0.01)),
     )
 
 
 def mcg() -> Preset:
     """Its step has a length for the whole image, so that it grows with the side; 100 steps."""
-    return Preset("mcg", lambda p: MCG(rho=10 * side_of(p) / 256, path=VP(100)))
+    return Preset("mcg", lambda p: MCG(rho=10 * side_of(p) / 256, schedule=VP(100)))
 
 
 STEPS_OF_DPS = {
@@ -130,7 +132,7 @@ def short_dps(kind: str, size: tuple[int, int], steps: int = 100) -> DPS:
     """
     if kind not in STEPS_OF_DPS:
         raise nearest(kind, STEPS_OF_DPS, "short configuration of DPS")
-    return DPS(STEPS_OF_DPS[kind] * shorter(size) / 256 * 100 / steps, path=VP(steps))
+    return DPS(STEPS_OF_DPS[kind] * shorter(size) / 256 * 100 / steps, schedule=VP(steps))
 
 
 def dps(kind: str) -> Preset:
@@ -138,10 +140,10 @@ def dps(kind: str) -> Preset:
     return Preset("dps", lambda p: short_dps(kind, (p.x_shape[-2], p.x_shape[-1])))
 
 
-REPLACEMENT = Preset("replacement", lambda p: Replacement(path=start(p, 20.0, 60, 0.02)))
+REPLACEMENT = Preset("replacement", lambda p: Replacement(schedule=start(p, 20.0, 60, 0.02)))
 SHORT_SNIPS = Preset(
     "snips",
-    lambda p: SNIPS(c=0.15, K=2, final="denoised", path=VE(400, 3.0, end(p, 0.02))),
+    lambda p: SNIPS(c=0.15, K=2, final="denoised", schedule=VE(400, 3.0, end(p, 0.02))),
 )
 """A chain of 400 steps, whose step size keeps its excess noise near the paper's."""
 EVERY_PHOTO = (REPLACEMENT, SHORT_SNIPS)

@@ -84,7 +84,7 @@ def draw(
     """Samples without a measurement, (count, *shape), on the CPU; always the same."""
     y = torch.zeros(1, *shape, device=device)
     problem = Problem(y, Identity(), Gaussian(1.0), shape)
-    solver = Unconditional(path=Karras(steps, 80.0, 0.01))
+    solver = Unconditional(schedule=Karras(steps, 80.0, 0.01))
     return solve(problem, prior, solver, samples=count, seed=0, batch=16).samples[0].cpu()
 
 

@@ -1,4 +1,4 @@
-"""Paths: golden values of the published tables, and what every path promises."""
+"""Schedules: golden values of the published tables, and what every schedule promises."""
 
 import math
 
@@ -11,11 +11,11 @@ from invdiff.core import CLEAN, InvdiffError
 from invdiff.core.schedules import VE, VP, VPSDE, Flow, Karras, SubVP
 
 FULL = VP(1000, spacing="trailing")
-PATHS = [VP, VE, Karras, Flow, VPSDE, SubVP]
+SCHEDULES = [VP, VE, Karras, Flow, VPSDE, SubVP]
 
 
 def sigma(t: int) -> float:
-    """Noise level of entry t of the DDPM table; the full path starts with entry 999."""
+    """Noise level of entry t of the DDPM table; the full schedule starts with entry 999."""
     return FULL.levels()[999 - t].sigma
 
 
@@ -42,9 +42,9 @@ def test_ddpm_table_ends_at_the_published_alpha_bar():
 
 
 def test_cosine_table_is_the_closed_form_where_beta_is_not_capped():
-    T, path = 1000, VP(10, schedule="cosine")
+    T, schedule = 1000, VP(10, betas="cosine")
     f = [math.cos((t / T + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(T + 1)]
-    bars = path.alpha_bars()
+    bars = schedule.alpha_bars()
     capped = [t for t in range(T) if 1 - f[t + 1] / f[t] > 0.999]
     assert capped == [999]
     np.testing.assert_allclose(bars[:999], np.array(f[1:1000]) / f[0], rtol=1e-11)
@@ -53,10 +53,10 @@ def test_cosine_table_is_the_closed_form_where_beta_is_not_capped():
 
 def test_top_leaves_the_noisier_part_of_the_table_out():
     """The grid of DDRM-JPEG; its first level is 1.149 to three decimals."""
-    path = VP(20, top=300)
-    assert path.indices() == list(range(285, -1, -15))
-    assert path.levels()[0] == FULL.levels()[999 - 285]
-    assert abs(path.levels()[0].sigma - 1.149) <= 0.0005
+    schedule = VP(20, top=300)
+    assert schedule.indices() == list(range(285, -1, -15))
+    assert schedule.levels()[0] == FULL.levels()[999 - 285]
+    assert abs(schedule.levels()[0].sigma - 1.149) <= 0.0005
     assert VP(3, spacing="trailing", top=300).indices() == [299, 199, 99]
     assert VP(100, spacing="quad", top=500).indices()[0] == 499
     for spacing in ("leading", "trailing", "quad"):
@@ -109,9 +109,9 @@ def test_strides_that_do_not_divide_the_table():
 
 def test_the_grid_of_latent_diffusion():
     """1, 21, ..., 981, and then entry 0 with its noise; 1000 steps leave no room for the shift."""
-    path = VP(50, spacing="strided", shift=1, end="first")
-    assert path.indices() == list(range(981, 0, -20))
-    assert path.levels()[-1] == FULL.levels()[-2] and path.levels()[-1] != CLEAN
+    schedule = VP(50, spacing="strided", shift=1, end="first")
+    assert schedule.indices() == list(range(981, 0, -20))
+    assert schedule.levels()[-1] == FULL.levels()[-2] and schedule.levels()[-1] != CLEAN
     assert VP(1000, spacing="strided", shift=1).indices() == FULL.indices()
 
 
@@ -138,7 +138,7 @@ def test_a_vp_path_has_as_many_steps_as_asked(spacing, steps):
     assert grid == sorted(grid, reverse=True) and 0 <= grid[-1] and grid[0] <= 999
 
 
-@pytest.mark.parametrize("kind", PATHS)
+@pytest.mark.parametrize("kind", SCHEDULES)
 @settings(max_examples=20, deadline=None)
 @given(steps=st.integers(1, 300))
 def test_every_path_falls_to_the_clean_image(kind, steps):
@@ -166,7 +166,7 @@ def test_ends_and_spacing_of_the_exploding_paths():
     assert VE(1).levels()[0].s == 100 and Karras(1).levels()[0].s == pytest.approx(80)
 
 
-@pytest.mark.parametrize("kind", PATHS)
+@pytest.mark.parametrize("kind", SCHEDULES)
 def test_a_path_without_steps_is_refused(kind):
     with pytest.raises(InvdiffError, match="at least 1 step"):
         kind(0)
