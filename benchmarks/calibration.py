@@ -31,7 +31,7 @@ from torch import Tensor
 import restoration
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import NOISELESS, DiagonalGaussian, Gaussian
+from invdiff.noise import NOISELESS, DiagonalGaussian, GaussianNoise
 from invdiff.operators.algebra import Identity, Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import blur, gaussian_kernel
@@ -137,11 +137,11 @@ def problem(row: Row, truth: Tensor) -> Problem:
         sigmas = torch.cat([sigma for _, sigma in each])
         return Problem(torch.cat([y for y, _ in each]), A, DiagonalGaussian(sigmas), shape)
     rng = Rng.of([row_seed(2026, i, 0) for i in range(len(truth))])
-    y = Gaussian(row.sigma).sample(A(truth), rng)
+    y = GaussianNoise(row.sigma).sample(A(truth), rng)
     sigma = row.sigma
     if row.picture:
         y, sigma = ((y.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1, math.hypot(sigma, ROUNDING)
-    return Problem(A.restrict(y), A, Gaussian(sigma), shape)
+    return Problem(A.restrict(y), A, GaussianNoise(sigma), shape)
 
 
 def student(level: float, samples: int) -> float:

@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
-from invdiff.sampling.pose import posed
+from invdiff.sampling.pose import pose
 from invdiff.sampling.run import solve
 from invdiff.tasks import Deblur, Kernel
 from invdiff.tasks.auto import choose, estimator
@@ -70,7 +70,7 @@ def restored(path: Path, prior: Prior, samples: int) -> tuple[np.ndarray, np.nda
     """Estimate and mean of `restore deblur --kernel gaussian:2`, and the noise, in words."""
     task = Deblur(kernel=Kernel("gaussian:2"))
     m = task.read(path, prior)
-    asked = posed(m.problem, prior)
+    asked = pose(m.problem, prior).problem
     best = estimator(task, asked)
     assert best is not None
     solver = choose(task, asked)[0]

@@ -19,7 +19,7 @@ import restoration
 from invdiff.files.pictures import save_picture
 from invdiff.priors.load import load_prior
 from invdiff.sampling.checks import OUTSIDE, misfit
-from invdiff.sampling.pose import posed
+from invdiff.sampling.pose import pose
 from invdiff.sampling.run import solve
 from invdiff.tasks import RepairJPEG
 from invdiff.tasks.auto import configured
@@ -41,7 +41,7 @@ def main() -> None:
                 problem = RepairJPEG().read(folder / made.measurement, prior).problem
             answers = {"truth": truth, "another picture": other}
             for solver in SOLVERS:
-                chosen = configured(RepairJPEG, solver, posed(problem, prior))
+                chosen = configured(RepairJPEG, solver, pose(problem, prior).problem)
                 answers[solver] = solve(problem, prior, chosen, 1, seed=0).samples[0, 0]
             for level in LEVELS:
                 answers[f"denoised at {level}"] = prior.denoise(problem.y, level)[0]

@@ -29,7 +29,7 @@ from invdiff import fields
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.sampling.checks import check
-from invdiff.sampling.pose import posed
+from invdiff.sampling.pose import pose
 from invdiff.sampling.run import solve
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import choose, estimator
@@ -99,7 +99,7 @@ def answer(run: Run, folder: Path, prior: Prior, samples: int) -> tuple[str, boo
     image.save(path, **({"quality": 85} if run.ending == ".jpg" else {}))
     task = fields.build(TASKS[run.task], {**run.options, "noise": run.noise}, run.task)
     m = task.read(path, prior)
-    asked = posed(m.problem, prior)
+    asked = pose(m.problem, prior).problem
     best = estimator(task, asked)
     assert best is not None
     result = solve(m.problem, prior, choose(task, asked)[0], samples, seed=1, estimator=best[0])

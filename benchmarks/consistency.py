@@ -21,7 +21,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.files.pictures import read_photo, to_range
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity, Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import blur, gaussian_kernel
@@ -58,9 +58,9 @@ LOW, HIGH = 0.7, 1.3
 
 
 def measured(A: Operator, truth: Tensor, level: float) -> Problem:
-    y = Gaussian(level).sample(A(truth), Rng.of(5)) if level else A(truth)
+    y = GaussianNoise(level).sample(A(truth), Rng.of(5)) if level else A(truth)
     y = ((y.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-    noise = Gaussian(math.hypot(level, ROUNDING))
+    noise = GaussianNoise(math.hypot(level, ROUNDING))
     return Problem(A.restrict(y), A, noise, (3, *SIZE))
 
 

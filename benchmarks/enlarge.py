@@ -21,7 +21,7 @@ from invdiff.files.pictures import read_photo, save_picture
 from invdiff.priors.load import load_prior
 from invdiff.problem.metrics import psnr
 from invdiff.sampling.checks import misfit
-from invdiff.sampling.pose import posed
+from invdiff.sampling.pose import pose
 from invdiff.sampling.run import estimate, solve
 from invdiff.tasks import EnlargeJPEG, NoiseLevel, SuperResolution, Task
 from invdiff.tasks.auto import choose, estimator
@@ -37,7 +37,7 @@ def answers(task: Task, file: Path, samples: int) -> tuple[Tensor, Tensor, float
     """(estimate, samples, residual of the samples)."""
     prior = load_prior("photo")
     asked = task.read(file, prior).problem
-    problem = posed(asked, prior)
+    problem = pose(asked, prior).problem
     best, (sampler, _) = estimator(task, problem), choose(task, problem)
     assert best is not None
     one = estimate(asked, prior, best[0]).estimate

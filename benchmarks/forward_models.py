@@ -20,7 +20,7 @@ from torch import Tensor
 
 import invdiff.operators as ops
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian, Noise, Poisson
+from invdiff.noise import GaussianNoise, Noise, Poisson
 from invdiff.operators import Operator
 from operator_pictures import (
     SIDE,
@@ -64,7 +64,7 @@ class Entry:
     formula: str
     code: str
     x: Callable[[], Tensor] = photo
-    noise: Noise = Gaussian(0.02)
+    noise: Noise = GaussianNoise(0.02)
     back: str = "pinv"
     show_x: Callable[[Tensor], Tensor] = display
     show_y: Callable[[Tensor], Tensor] = display
@@ -97,7 +97,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 ops.Identity,
                 "y = x + noise; here the noise has a level of 0.2: denoising.",
                 "Identity()",
-                noise=Gaussian(0.2),
+                noise=GaussianNoise(0.2),
             ),
             Entry(
                 ops.Inpaint,
@@ -229,13 +229,13 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 ops.Quantize,
                 "The centre of x's bin, of so many grey levels.",
                 "Quantize(6)",
-                noise=Gaussian(0.0),
+                noise=GaussianNoise(0.0),
             ),
             Entry(
                 ops.JPEG,
                 "decode(encode(x)) by the real codec; also with tables read from a file.",
                 "JPEG(8)",
-                noise=Gaussian(0.0),
+                noise=GaussianNoise(0.0),
             ),
         ],
     ),
@@ -263,7 +263,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 "`A.difference(y)` is what patterns of ±1 would measure, without dark current.",
                 "SinglePixel(WalshHadamard(2048, size))",
                 x=square,
-                noise=Gaussian(0.0),
+                noise=GaussianNoise(0.0),
                 show_y=lambda y: column(y.flatten(2) - y.mean()),
             ),
             Entry(
@@ -283,7 +283,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 "y = mask · F x, complex images as two channels.",
                 "Fourier(gaussian_lines(size, 3, seed=0))",
                 x=brain,
-                noise=Gaussian(0.002),
+                noise=GaussianNoise(0.002),
                 show_x=magnitude,
                 show_y=logarithm,
             ),
@@ -299,7 +299,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 "them); one of them is drawn.",
                 "Sense(ring_maps(6, size), gaussian_lines(size, 3, seed=0))",
                 x=brain,
-                noise=Gaussian(0.002),
+                noise=GaussianNoise(0.002),
                 show_x=magnitude,
                 show_y=logarithm,
             ),
@@ -310,7 +310,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 "coils.",
                 "NonCartesian(radial_uv(40, 128, size), size)",
                 x=brain,
-                noise=Gaussian(0.002),
+                noise=GaussianNoise(0.002),
                 show_x=magnitude,
                 show_y=plane(ops.radial_uv(40, 128, SIZE)),
             ),
@@ -326,7 +326,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 "Line integrals along parallel rays or a fan (`source=`).",
                 "Radon(sparse_view(24), size, cg_iterations=10)",
                 x=chest,
-                noise=Gaussian(0.2),
+                noise=GaussianNoise(0.2),
                 show_y=spread,
                 show_back=display,
             ),
@@ -335,7 +335,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 "Angles of a wedge alone are seen.",
                 "Radon(limited_angle(100, 3), size, cg_iterations=10)",
                 x=chest,
-                noise=Gaussian(0.2),
+                noise=GaussianNoise(0.2),
                 show_y=spread,
                 show_back=display,
                 name="radon-limited",
@@ -347,7 +347,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 "`rays = Radon(sparse_view(48), size, cg_iterations=10)`.",
                 "metal_trace(rays, metal) @ rays",
                 x=chest,
-                noise=Gaussian(0.2),
+                noise=GaussianNoise(0.2),
                 show_y=spread,
                 show_back=display,
                 name="radon-metal",
@@ -366,7 +366,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 "Aᵀy.",
                 "Interferometry(array.uv, size)",
                 x=sky,
-                noise=Gaussian(1e-4),
+                noise=GaussianNoise(1e-4),
                 back="adjoint",
                 show_x=spread,
                 show_y=lambda y: plane(array().uv)(y),
@@ -378,7 +378,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 "stations' phases. Drawn by angle, red for 0.",
                 "ClosurePhases(array.triangles()) @ Interferometry(array.uv, size)",
                 x=sky,
-                noise=Gaussian(0.0),
+                noise=GaussianNoise(0.0),
                 back="",
                 show_x=spread,
                 show_y=angles,
@@ -389,7 +389,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 "gains.",
                 "ClosureAmplitudes(array.quadrangles()) @ Interferometry(array.uv, size)",
                 x=sky,
-                noise=Gaussian(0.0),
+                noise=GaussianNoise(0.0),
                 back="",
                 show_x=spread,
                 show_y=column,
@@ -452,7 +452,7 @@ SECTIONS: list[tuple[str, str, list[Entry]]] = [
                 ops.ComposedPseudoInvertible,
                 "outer @ inner, not both linear: a small JPEG.",
                 "JPEG(30) @ Bicubic(2, size)",
-                noise=Gaussian(0.0),
+                noise=GaussianNoise(0.0),
                 name="jpeg-bicubic",
                 title="JPEG of a smaller image",
             ),

@@ -21,7 +21,7 @@ from torch import Tensor
 from calibration import student
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import Karras
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity
 from invdiff.operators.downsample import AveragePool
 from invdiff.operators.inpaint import Inpaint
@@ -40,7 +40,7 @@ BINS = 4
 def truths(prior: Prior, count: int) -> Tensor:
     """Draws of the prior, (count, 1, 28, 28)."""
     shape = (1, *SIZE)
-    blank = Problem(torch.zeros(1, *shape), Identity(), Gaussian(1.0), shape)
+    blank = Problem(torch.zeros(1, *shape), Identity(), GaussianNoise(1.0), shape)
     solver = Unconditional(schedule=Karras(250, 80.0, 0.01))
     return solve(blank, prior, solver, count, seed=77, batch=96).samples[0]
 
@@ -106,7 +106,7 @@ def main() -> None:
         if args.problems and name not in args.problems:
             continue
         rng = Rng.of([row_seed(5, i, 0) for i in range(args.truths)])
-        p = Problem(Gaussian(sigma).sample(A(truth), rng), A, Gaussian(sigma), (1, *SIZE))
+        p = Problem(GaussianNoise(sigma).sample(A(truth), rng), A, GaussianNoise(sigma), (1, *SIZE))
         for steps in args.steps:
             x = solve(p, prior, solver_for(name, sigma, steps, args), args.samples, 1, 240).samples
             k, mean, std = args.samples, x.mean(1), x.std(1)

@@ -23,7 +23,7 @@ import invdiff
 from invdiff.core.rng import Rng
 from invdiff.operators.radon import Radon, limited_angle
 from invdiff.operators.tomography import fbp, transmit
-from invdiff.sampling.pose import posed as posed_problem
+from invdiff.sampling.pose import pose
 from invdiff.scans.problems import ct_problem
 from invdiff.scans.sinogram import Sinogram
 from invdiff.tasks import Ct
@@ -59,7 +59,7 @@ def errors(s: Sinogram, A: Radon, top: float | None, truth: Tensor) -> tuple[flo
     """(top, NMSE of the estimate, NMSE of the mean of two samples)."""
     c = ct_problem(s, A, top=top)
     prior = invdiff.load_prior("ct")
-    posed = posed_problem(c.problem, prior)
+    posed = pose(c.problem, prior).problem
     best = estimator(Ct, posed)
     assert best is not None
     solver = choose(Ct, posed)[0]

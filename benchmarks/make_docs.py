@@ -31,13 +31,13 @@ from invdiff.commands import batch, degrade, restore, tables
 from invdiff.core import schedules
 from invdiff.core.cache import CACHE
 from invdiff.core.rng import Rng
-from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
+from invdiff.noise import NOISELESS, GaussianNoise, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.algebra.decoded import decoded
 from invdiff.operators.kernel_network import expected
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.formats import FORMATS
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.priors.load import BUILT_IN, SOURCES
 from invdiff.priors.published.base import Options as PriorOptions
 from invdiff.problem import Problem
@@ -158,7 +158,7 @@ def because(sentence: str) -> str:
 
 def cost(solver: Solver) -> str:
     """Evaluations of the prior and vector-Jacobian products of one step, measured over two."""
-    noise = NOISELESS if solver.always_needs(Need.NOISELESS) else Gaussian(0.1)
+    noise = NOISELESS if solver.always_needs(Need.NOISELESS) else GaussianNoise(0.1)
     shape, like = (1, 8, 8), torch.zeros(64, dtype=torch.float64)
     variances = torch.linspace(0.1, 1.0, 64, dtype=like.dtype)
     prior = GaussianPrior(like.reshape(shape), variances.reshape(shape))
@@ -215,10 +215,10 @@ class Opaque(Denoiser):
 def situations() -> Mapping[str, tuple[Operator, tuple[Noise, ...], Prior | None]]:
     """What decides beyond the task: operator, kinds of noise (one must do) and prior."""
     kernel = ops.motion_kernel(5, 30)
-    either = (Gaussian(0.05), NOISELESS)
+    either = (GaussianNoise(0.05), NOISELESS)
     pool = ops.AveragePool(4, (16, 16))
     return {
-        "Gaussian noise": (pool, (Gaussian(0.05),), None),
+        "Gaussian noise": (pool, (GaussianNoise(0.05),), None),
         "no noise": (pool, (NOISELESS,), None),
         "Poisson noise": (pool, (Poisson(100.0),), None),
         "kernel of rank above 1, boundary reflect or zero": (

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.coils import espirit, normalised
 from invdiff.operators.mri import Sense, as_complex, fft2c
 from invdiff.operators.sampling import acceleration, equispaced, poisson_disc
@@ -77,7 +77,7 @@ def scans(truth: Tensor, sigma: float, folder: Path) -> Iterator[Undersampled]:
     x = as_complex(truth)[0, 0]
     size = (int(x.shape[0]), int(x.shape[1]))
     clean = fft2c(measured_maps(size) * x)[None]
-    full = Gaussian(sigma).sample(clean, Rng.of(0))[0]
+    full = GaussianNoise(sigma).sample(clean, Rng.of(0))[0]
     write_cfl(folder / "full", full.movedim(0, -1)[None].numpy())
     k = read_kspace(folder / "full.cfl")
     assert torch.equal(k.data, full)

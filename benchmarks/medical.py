@@ -31,7 +31,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.files.figures import overview
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Linear
 from invdiff.operators.coils import ring_maps
 from invdiff.operators.mri import Fourier, Sense
@@ -89,7 +89,7 @@ class Scan:
 
 def measured(A: Linear, truth: Tensor, sigma: float) -> Case:
     """The measurement of each slice; the noise of a slice is always the same."""
-    noise = Gaussian(sigma)
+    noise = GaussianNoise(sigma)
     y = noise.sample(A(truth), Rng.of([row_seed(2026, i, 0) for i in range(len(truth))]))
     return Case(Problem(y, A, noise, tuple(truth.shape[1:])), truth)
 

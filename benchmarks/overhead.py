@@ -30,7 +30,7 @@ import restoration
 from invdiff.core import Level
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import Karras
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators import (
     Bicubic,
     Blur,
@@ -101,7 +101,7 @@ def problem(rows: int, side: int, noisy: bool) -> Problem:
     """Super-resolution x4 of `rows` images of side x side."""
     A = Bicubic(4, (side, side))
     y = torch.randn(rows, 3, side // 4, side // 4, generator=torch.Generator().manual_seed(0))
-    return Problem(0.3 * y, A, Gaussian(0.05) if noisy else NOISELESS, (3, side, side))
+    return Problem(0.3 * y, A, GaussianNoise(0.05) if noisy else NOISELESS, (3, side, side))
 
 
 def timed(
@@ -167,7 +167,7 @@ def truth_for(name: str, prior: Prior) -> Tensor:
         return restoration.photographs(1)[..., off : off + SIDE, off : off + SIDE].contiguous()
     assert prior.shape is not None
     shape = (int(prior.shape[0] or 1), SIDE, SIDE)
-    free = Problem(torch.zeros(1, *shape), Identity(), Gaussian(1.0), shape)
+    free = Problem(torch.zeros(1, *shape), Identity(), GaussianNoise(1.0), shape)
     path = Karras(25, 20.0, 0.01)
     return solve(free, prior, Unconditional(schedule=path), seed=5).samples[:, 0]
 
@@ -179,8 +179,8 @@ def problems() -> None:
     for title, (task, name, A, plain, sigma, steps) in scanned().items():
         prior = load_prior(name)
         truth = truth_for(name, prior)
-        y = Gaussian(sigma).sample(A(truth), Rng.of([3]))
-        p = Problem(y, A, Gaussian(sigma), tuple(truth.shape[1:]))
+        y = GaussianNoise(sigma).sample(A(truth), Rng.of([3]))
+        p = Problem(y, A, GaussianNoise(sigma), tuple(truth.shape[1:]))
         chosen = choose(TASKS[task], p)[0]
         for solver in (configured(TASKS[task], "diffpir", p).with_steps(steps), chosen):
             found = []

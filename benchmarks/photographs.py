@@ -23,7 +23,7 @@ from torch import Tensor
 import restoration
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
+from invdiff.noise import NOISELESS, GaussianNoise, Noise, Poisson
 from invdiff.operators.algebra import Linear, Operator
 from invdiff.operators.bayer import Bayer
 from invdiff.operators.blur import gaussian_kernel
@@ -86,7 +86,7 @@ def stabilised(case: Case) -> Tensor:
     noise = case.problem.noise
     assert isinstance(noise, Poisson)
     z = 2 * (noise.rate(case.problem.y) + 0.375).sqrt()
-    level = Problem(z, case.problem.A, Gaussian(1.0), case.problem.x_shape)
+    level = Problem(z, case.problem.A, GaussianNoise(1.0), case.problem.x_shape)
 
     def counts(x: Tensor) -> Tensor:
         return ((x / 2).square() - 0.375).clamp_min(0) / noise.gain + noise.black
@@ -118,7 +118,7 @@ class Row:
     def case(self, truth: Tensor) -> Case:
         """The measurement; its noise is always the same."""
         A = self.operator()
-        noise = self.noise or Gaussian.on_unit_range(self.sigma)
+        noise = self.noise or GaussianNoise.on_unit_range(self.sigma)
         y = noise.sample(A(truth), Rng.of([row_seed(2026, i, 0) for i in range(len(truth))]))
         return Case(Problem(A.restrict(y), A, noise, tuple(truth.shape[1:])), truth)
 
@@ -164,7 +164,7 @@ def quality(x: Tensor, case: Case) -> tuple[float, float]:
 
 def misfit(x: Tensor, problem: Problem) -> float | None:
     """Mean square of the residual over the variance of the noise; None where that is no number."""
-    if not isinstance(problem.noise, Gaussian) or not problem.sigma_y:
+    if not isinstance(problem.noise, GaussianNoise) or not problem.sigma_y:
         return None
     seen = problem.A.restrict(torch.ones_like(problem.y)).abs().sum()
     return float(problem.residual(x).square().sum() / seen) / problem.sigma_y**2

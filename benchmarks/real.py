@@ -27,7 +27,7 @@ from invdiff.files.figures import overview
 from invdiff.operators.algebra.krylov import least_squares
 from invdiff.operators.coils import root_sum_of_squares
 from invdiff.operators.radon import Radon
-from invdiff.problem.whiten import whitened
+from invdiff.problem.whiten import whiten
 from invdiff.solvers import Solver
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import configured
@@ -87,7 +87,7 @@ def classical(real: Real, task: str) -> Iterator[tuple[str, Callable[[], Tensor]
 
 def early(real: Real, air: Tensor, steps: int = 12) -> Tensor:
     """Least squares by CGLS from air, stopped early."""
-    p = whitened(real.problem)
+    p = whiten(real.problem)
     return air + least_squares(p.linear, p.residual(air), steps)
 
 
@@ -96,7 +96,7 @@ def by_discrepancy(real: Real) -> Tensor:
 
     Morozov's principle; where none does, the smallest weight.
     """
-    white = whitened(real.problem)
+    white = whiten(real.problem)
     for step in range(8):
         x = total_variation(white, white.sigma_y * 3 * 0.5**step)
         if real.told(x) < 1:

@@ -31,7 +31,7 @@ from torch import Tensor
 from invdiff import fields
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.blur import gaussian_kernel
 from invdiff.operators.inpaint import Inpaint
 from invdiff.priors.base import Prior
@@ -192,7 +192,7 @@ def tasks(
 def case(row: Row, truth: Tensor) -> Case:
     """The measurement of every photograph, with noise that is always the same."""
     A = task(row.task, row.options).operator(tuple(truth.shape[-2:]))
-    noise = Gaussian.on_unit_range(row.sigma, (0, 1) if is_complex(truth) else (-1, 1))
+    noise = GaussianNoise.on_unit_range(row.sigma, (0, 1) if is_complex(truth) else (-1, 1))
     rng = Rng.of([row_seed(2026, i, 0) for i in range(len(truth))])
     return Case(Problem(noise.sample(A(truth), rng), A, noise, tuple(truth.shape[1:])), truth)
 

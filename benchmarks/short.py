@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP, Karras
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Inpaint
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.run import solve
 from invdiff.solvers import Solver
@@ -81,8 +81,8 @@ def cost(solver: Solver, sigma_y: float) -> tuple[int, float, float]:
     A = Inpaint.box((SIDE, SIDE), quarter, quarter, SIDE // 2, SIDE // 2)
     z = Rng.of((5,)).normal(prior.mean[None], "truth").flatten(1)
     truth = (z @ torch.linalg.cholesky(prior.cov).mT).reshape(1, 1, SIDE, SIDE)
-    y = Gaussian(sigma_y).sample(A(truth), Rng.of((1,)))
-    problem = Problem(y, A, Gaussian(sigma_y), (1, SIDE, SIDE))
+    y = GaussianNoise(sigma_y).sample(A(truth), Rng.of((1,)))
+    problem = Problem(y, A, GaussianNoise(sigma_y), (1, SIDE, SIDE))
     result = solve(problem, prior, solver, samples=SAMPLES)
     posterior, hole = prior.posterior(problem), ~A.mask.bool().flatten()
     mean, variance = posterior.mean.flatten()[hole], posterior.cov.diagonal()[hole]

@@ -29,7 +29,7 @@ from invdiff import Prior, Problem, load_prior, psnr, read_kspace, solve, ssim
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.files.figures import overview
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.priors.base import Denoiser
 from invdiff.scans.kspace_problem import mri_problem
 from invdiff.solvers import Solver
@@ -52,7 +52,7 @@ def measured(args: argparse.Namespace) -> tuple[Problem, float]:
     found = mri_problem(k, rows=rows)
     if args.sigma is None:
         return found.problem, found.scale
-    return replace(found.problem, noise=Gaussian(args.sigma)), found.scale
+    return replace(found.problem, noise=GaussianNoise(args.sigma)), found.scale
 
 
 def sense(problem: Problem) -> Tensor:
@@ -73,8 +73,8 @@ def retrospective(args: argparse.Namespace) -> tuple[Problem, Tensor]:
         truth = torch.cat([grey * phase.cos(), grey * phase.sin()], dim=1)
     mask = ops.gaussian_lines(truth.shape[-2:], args.accel, args.seed)
     A, sigma = ops.Fourier(mask), 0.01 if args.sigma is None else args.sigma
-    y = Gaussian(sigma).sample(A(truth), Rng.of([args.seed]))
-    return Problem(y, A, Gaussian(sigma), tuple(truth.shape[1:])), truth
+    y = GaussianNoise(sigma).sample(A(truth), Rng.of([args.seed]))
+    return Problem(y, A, GaussianNoise(sigma), tuple(truth.shape[1:])), truth
 
 
 def wiener(size: tuple[int, int]) -> Prior:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import invdiff
 from invdiff.core.schedules import VE, VP, Karras
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Inpaint
 from invdiff.sampling.run import stream
 from invdiff.solvers import Solver, solver_class
@@ -47,7 +47,7 @@ def toy() -> tuple[invdiff.GaussianMixture, invdiff.Problem]:
     prior = invdiff.GaussianMixture(weights, means.reshape(3, 1, 1, 2), covs)
     A = Inpaint(torch.tensor([[[[1.0, 0.0]]]]))
     y = torch.tensor([[[[Y, 0.0]]]], dtype=torch.float64)
-    return prior, invdiff.Problem(y, A, Gaussian(SIGMA_Y), (1, 1, 2))
+    return prior, invdiff.Problem(y, A, GaussianNoise(SIGMA_Y), (1, 1, 2))
 
 
 def chains(solver: Solver, seed: int) -> tuple[Tensor, invdiff.GaussianMixture, Tensor]:
@@ -90,7 +90,7 @@ def draw_photo(rows: Any, solver: Solver, seed: int, shown: list[float]) -> None
     picture = Image.open(HERE / "alpacas.webp").convert("RGB").crop((128, 96, 256, 224))
     truth = torch.tensor(np.asarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
     A = Inpaint.box((128, 128), 0, 72, 128, 56)
-    problem = invdiff.Problem(A(truth), A, Gaussian(0.0), (3, 128, 128))
+    problem = invdiff.Problem(A(truth), A, GaussianNoise(0.0), (3, 128, 128))
     prior = invdiff.load_prior("photo", precision="bfloat16")
     states = list(
         tqdm(stream(problem, prior, solver, [seed]), total=solver.num_steps + 1, desc=solver.name)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 import invdiff
 from invdiff import operators as ops
 from invdiff.core.schedules import VE
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.priors.base import Prior
 from invdiff.priors.likelihood import ProbabilityFlow, Window, rademacher
 from invdiff.sampling.run import finish, stream
@@ -123,7 +123,7 @@ def main() -> None:
     )
     for row, name in zip(axes, chosen, strict=True):
         A, sigma = measurements(o.seed)[name]
-        noise = Gaussian(sigma)
+        noise = GaussianNoise(sigma)
         y = noise.sample(A(truth), invdiff.Rng.of((o.seed,)))
         x = fitted(invdiff.Problem(y, A, noise, SHAPE), prior, solver, name)
         mean, std = x.mean(0), x.std(0)

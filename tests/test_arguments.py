@@ -19,7 +19,7 @@ from invdiff.core import InvdiffError, Level, undisturbed
 from invdiff.core.arguments import _hints
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import MOST_STEPS, VE, VP, VPSDE, Flow, Karras, Schedule, Stairs, SubVP
-from invdiff.noise import Gaussian, StudentT
+from invdiff.noise import GaussianNoise, StudentT
 from invdiff.operators import Fourier, Identity
 from invdiff.priors.adapters import from_k_diffusion
 from invdiff.priors.base import Denoiser, Prior
@@ -29,7 +29,7 @@ from invdiff.sampling.solver import Solver
 
 SHAPE = (1, 4, 4)
 Y = torch.linspace(-1, 1, 16).reshape(1, *SHAPE)
-PROBLEM = Problem(Y, Identity(), Gaussian(0.2), SHAPE)
+PROBLEM = Problem(Y, Identity(), GaussianNoise(0.2), SHAPE)
 PRIOR = GaussianPrior(torch.zeros(SHAPE), 0.25)
 PATH = Karras(3, 1.0, 0.1)
 DRAW = DDRM(schedule=PATH)
@@ -159,9 +159,9 @@ def test_a_level_is_positive() -> None:
 
 @pytest.mark.parametrize("wrong", [None, "0.1", [0.1], math.nan, math.inf, -1.0])
 def test_noise_is_a_number(wrong: Any) -> None:
-    sentence(lambda: Gaussian(wrong))
+    sentence(lambda: GaussianNoise(wrong))
     sentence(lambda: StudentT(wrong))
-    assert Gaussian(np.float32(0.5)).sigma == 0.5
+    assert GaussianNoise(np.float32(0.5)).sigma == 0.5
 
 
 @pytest.mark.parametrize(
@@ -189,16 +189,16 @@ def test_noise_is_a_number(wrong: Any) -> None:
     ],
 )
 def test_a_problem_is_made_of_its_parts(given: dict[str, Any], word: str) -> None:
-    parts = {"y": Y, "A": Identity(), "noise": Gaussian(0.2), "x_shape": SHAPE}
+    parts = {"y": Y, "A": Identity(), "noise": GaussianNoise(0.2), "x_shape": SHAPE}
     sentence(lambda: Problem(**(parts | given)), word)
 
 
 def test_arrays_and_lists_are_measurements_too() -> None:
     for y in (Y.numpy(), Y.tolist()):
-        assert torch.equal(Problem(y, Identity(), Gaussian(0.2), SHAPE).y.float(), Y)
+        assert torch.equal(Problem(y, Identity(), GaussianNoise(0.2), SHAPE).y.float(), Y)
     mask = torch.ones(1, 1, 4, 4)
     complex_y = torch.ones(1, 1, 4, 4, dtype=torch.complex64)
-    assert Problem(complex_y, Fourier(mask), Gaussian(0.2), (2, 4, 4)).y.is_complex()
+    assert Problem(complex_y, Fourier(mask), GaussianNoise(0.2), (2, 4, 4)).y.is_complex()
 
 
 RUNS: dict[str, Callable[..., Any]] = {
@@ -378,7 +378,7 @@ def test_the_callers_modes_do_not_matter(solver: Solver) -> None:
     prior = Denoiser(lambda x, s: net(x))
     want = solve(PROBLEM, prior, solver, 2).samples
     with torch.inference_mode():
-        inside = Problem(Y.clone(), Identity(), Gaussian(0.2), SHAPE)
+        inside = Problem(Y.clone(), Identity(), GaussianNoise(0.2), SHAPE)
         assert torch.equal(solve(inside, prior, solver, 2).samples, want)
         assert prior.x0_vjp(Y.clone(), Level(1.0, 0.5))[1](Y).shape == Y.shape
     with torch.autocast("cpu", torch.bfloat16):

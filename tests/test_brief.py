@@ -15,7 +15,7 @@ from invdiff.core.schedules import VP
 from invdiff.noise import (
     CorrelatedGaussian,
     DiagonalGaussian,
-    Gaussian,
+    GaussianNoise,
     Poisson,
     StationaryGaussian,
 )
@@ -88,7 +88,7 @@ def test_an_operator_of_ones_own() -> None:
 
 
 def test_noises_tell_all_their_numbers() -> None:
-    assert repr(Gaussian(0.1)) == "Gaussian(sigma=0.1)"
+    assert repr(GaussianNoise(0.1)) == "Gaussian(sigma=0.1)"
     assert "peak=50.0" in repr(Poisson(50.0))
     assert "cov=float64(3, 3)" in repr(CorrelatedGaussian(torch.eye(3).double()))
     told = repr(StationaryGaussian(tuple(np.linspace(0.1, 0.5, 40)), (tuple(np.ones(40)),)))
@@ -105,7 +105,7 @@ def test_states_and_cases() -> None:
 
 def test_a_result_is_a_line() -> None:
     A = ops.Inpaint(torch.ones(1, 1, 4, 4))
-    problem = Problem(torch.full((1, 1, 4, 4), 0.7071), A, Gaussian(0.0), (1, 4, 4))
+    problem = Problem(torch.full((1, 1, 4, 4), 0.7071), A, GaussianNoise(0.0), (1, 4, 4))
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2), name="toy")
     result = solve(problem, prior, DDNM(schedule=VP(3)), samples=2, seed=7)
     told = repr(result)
@@ -119,7 +119,7 @@ def test_a_result_is_a_line() -> None:
 def test_what_cannot_be_written_is_recorded_by_its_short_repr() -> None:
     A = Mine(torch.ones(3, 4), {})
     problem = Problem.__new__(Problem)  # the operator is recorded, and not applied
-    for name, value in (("y", X), ("A", A), ("noise", Gaussian(0.1)), ("x_shape", (1, *SIZE))):
+    for name, value in (("y", X), ("A", A), ("noise", GaussianNoise(0.1)), ("x_shape", (1, *SIZE))):
         object.__setattr__(problem, name, value)
     prior = Denoiser(lambda x, sigma: x, name="toy")
     written = describe(problem, prior, DDNM(), {})
@@ -135,7 +135,7 @@ def test_numbers_of_one_value_are_shown() -> None:
 
 def test_messages_stay_short() -> None:
     """The sentence of a solver that cannot does not print arrays."""
-    problem = Problem(X, ops.Inpaint(MASK), Gaussian(0.1), (1, *SIZE))
+    problem = Problem(X, ops.Inpaint(MASK), GaussianNoise(0.1), (1, *SIZE))
     with pytest.raises(InvdiffError) as error:
         invdiff.check(DDNM(), problem, Denoiser(lambda x, sigma: x))
     assert len(str(error.value)) < 300 and why_not(DDNM(), problem)

@@ -17,7 +17,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, Karras
 from invdiff.files.pictures import read_photo, to_range
-from invdiff.noise import NOISELESS, DiagonalGaussian, Gaussian, Laplace, Poisson
+from invdiff.noise import NOISELESS, DiagonalGaussian, GaussianNoise, Laplace, Poisson
 from invdiff.operators import JPEG, Bayer, Bicubic, Identity, Inpaint, Operator
 from invdiff.operators.blur import blur, gaussian_kernel
 from invdiff.priors.base import Prior
@@ -53,7 +53,7 @@ def prior() -> Prior:
 @pytest.fixture(scope="module")
 def truth(prior: Prior) -> Tensor:
     """Two images that the prior finds likely: its own samples, well within its range."""
-    blank = Problem(torch.zeros(1, 3, *SIDE), Identity(), Gaussian(1.0), (3, *SIDE))
+    blank = Problem(torch.zeros(1, 3, *SIDE), Identity(), GaussianNoise(1.0), (3, *SIDE))
     solver = solver_class("unconditional")(schedule=Karras(12, 20.0, 0.02))
     return solve(blank, prior, solver, 2, seed=4).samples[0].clamp(-0.9, 0.9)
 
@@ -67,8 +67,8 @@ def photo() -> Tensor:
 
 def posed(name: str, truth: Tensor, sigma: float) -> Problem:
     A = OPERATORS[name]
-    y = Gaussian(sigma).sample(A(truth), Rng.of(range(len(truth))))
-    return Problem(A.restrict(y), A, Gaussian(sigma), (3, *SIDE))
+    y = GaussianNoise(sigma).sample(A(truth), Rng.of(range(len(truth))))
+    return Problem(A.restrict(y), A, GaussianNoise(sigma), (3, *SIDE))
 
 
 LEVELS = {"8 bits": ROUNDING, "5": 10 / 255, "25": 50 / 255}
@@ -104,7 +104,7 @@ def test_a_path_that_ends_above_the_noise_is_seen(prior, truth):
 def test_kept_pixels_move_by_one_level_at_most(prior, truth):
     levels = ((truth + 1) * 127.5).round() / 127.5 - 1
     A = OPERATORS["inpaint"]
-    problem = Problem(A(levels), A, Gaussian(ROUNDING), (3, *SIDE))
+    problem = Problem(A(levels), A, GaussianNoise(ROUNDING), (3, *SIDE))
     x = solve(problem, prior, choose(TASKS["inpaint"], problem)[0], 2, seed=3).samples
     off = ((x - levels[:, None]) * 127.5).round().abs()
     assert float(off[A.mask.bool().expand_as(levels)[:, None].expand_as(off)].max()) <= 1
@@ -114,8 +114,8 @@ def test_kept_pixels_move_by_one_level_at_most(prior, truth):
 def test_an_estimate_does_not_follow_the_noise(task, prior, photo):
     """With noise of 25/255; the negative twin ends its path at the noise level of y."""
     A = Bayer("RGGB") if task == "demosaic" else blur(gaussian_kernel(1.5), (64, 64), "reflect")
-    y = Gaussian(50 / 255).sample(A(photo), Rng.of(1))
-    problem = Problem(A.restrict(y), A, Gaussian(50 / 255), (3, 64, 64))
+    y = GaussianNoise(50 / 255).sample(A(photo), Rng.of(1))
+    problem = Problem(A.restrict(y), A, GaussianNoise(50 / 255), (3, 64, 64))
     solver = estimator(TASKS[task], problem)[0]
     twin = dataclasses.replace(
         solver, schedule=dataclasses.replace(solver.schedule, sigma_min=50 / 255)
@@ -152,10 +152,10 @@ def test_the_misfit_of_the_truth_is_one():
     x = torch.zeros(1, 1, 60, 60)
     n = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     rms = float(n.square().mean().sqrt())
-    assert float(misfit(plain(Gaussian(0.3), x + 0.3 * n), x)) == pytest.approx(rms)
+    assert float(misfit(plain(GaussianNoise(0.3), x + 0.3 * n), x)) == pytest.approx(rms)
     mask = Inpaint.box((60, 60), 0, 0, 30, 60)
     half = float(n[..., 30:, :].square().mean().sqrt())
-    assert float(misfit(plain(Gaussian(0.3), 0.3 * n, mask), x)) == pytest.approx(half)
+    assert float(misfit(plain(GaussianNoise(0.3), 0.3 * n, mask), x)) == pytest.approx(half)
     sigmas = torch.full_like(x, 0.2)
     sigmas[..., :30, :] = 2.0
     assert float(misfit(plain(DiagonalGaussian(sigmas), sigmas * n), x)) == pytest.approx(rms)
@@ -169,8 +169,8 @@ def test_a_complex_measurement_counts_both_its_parts():
 
     A = Fourier(torch.ones(1, 1, 32, 32))
     x = torch.zeros(1, 2, 32, 32)
-    y = Gaussian(0.1).sample(A(x), Rng.of(0))
-    found = float(misfit(Problem(y, A, Gaussian(0.1), (2, 32, 32)), x))
+    y = GaussianNoise(0.1).sample(A(x), Rng.of(0))
+    found = float(misfit(Problem(y, A, GaussianNoise(0.1), (2, 32, 32)), x))
     assert found == pytest.approx(1.0, abs=4 / math.sqrt(2 * 2048))
 
 
@@ -182,23 +182,27 @@ def test_what_is_out_of_cells_or_range_is_seen():
     assert inside < 0.05 < float(misfit(problem, problem.y + 0.3))
     assert excess(torch.tensor([0.0, 1.5]), (-1.0, 1.0)) == pytest.approx(0.5 / math.sqrt(2))
     assert excess(torch.tensor([9.0]), (-math.inf, math.inf)) == 0.0
-    steep = plain(Gaussian(0.1), x)
+    steep = plain(GaussianNoise(0.1), x)
     assert growth(steep, 3 * x) == pytest.approx(3.0) and growth(problem, x) is None
 
 
 def test_warnings_name_the_likely_cause():
     x = torch.zeros(1, 1, 1, 20, 20)
     n = torch.randn(1, 1, 20, 20, generator=torch.Generator().manual_seed(0))
-    fine = check(plain(Gaussian(0.1), 0.1 * n), x, (-1, 1))
+    fine = check(plain(GaussianNoise(0.1), 0.1 * n), x, (-1, 1))
     assert fine.warnings == () and json.dumps(fine.as_dict())
-    far = check(plain(Gaussian(0.1), 0.3 * n), x, (-1, 1))
+    far = check(plain(GaussianNoise(0.1), 0.3 * n), x, (-1, 1))
     assert "may be another" in far.warnings[0] and "times its noise" in far.warnings[0]
-    wild = check(plain(Gaussian(9.0), n), x + 1 + 2 * EXCESS, (-1, 1))
+    wild = check(plain(GaussianNoise(9.0), n), x + 1 + 2 * EXCESS, (-1, 1))
     assert "leave the range" in wild.warnings[0] and len(wild.warnings) == 1
     y = 0.2 * n
-    rough = check(plain(Gaussian(1.0), y), (4 * y)[:, None].clamp(-1, 1), (-1, 1), estimate=True)
+    rough = check(
+        plain(GaussianNoise(1.0), y), (4 * y)[:, None].clamp(-1, 1), (-1, 1), estimate=True
+    )
     assert "as rough as the measurement" in rough.warnings[0]
-    assert check(plain(Gaussian(1.0), y), (4 * y)[:, None].clamp(-1, 1), (-1, 1)).warnings == ()
+    assert (
+        check(plain(GaussianNoise(1.0), y), (4 * y)[:, None].clamp(-1, 1), (-1, 1)).warnings == ()
+    )
     unknown = check(plain(Laplace(0.1), 0.1 * n), x, (-1, 1))
     assert unknown.misfit is None and unknown.warnings == ()
 

@@ -8,7 +8,7 @@ import torch
 
 from invdiff.core import CLEAN, InvdiffError, Level, batch_dot, batch_norm, log_normal
 from invdiff.core.rng import Rng
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators.algebra import Identity, Linear
 from invdiff.problem import Problem
 from invdiff.sampling.state import State
@@ -86,7 +86,7 @@ def test_problem_ignores_bad_values_where_nothing_was_measured():
 
 def test_problem_rows_may_repeat():
     y = normal(3, 1, 2, 2)
-    rows = Problem(y, Identity(), Gaussian(0.1), [1, 2, 2]).rows(torch.tensor([2, 0, 2]))
+    rows = Problem(y, Identity(), GaussianNoise(0.1), [1, 2, 2]).rows(torch.tensor([2, 0, 2]))
     assert rows.batch == 3 and rows.x_shape == (1, 2, 2)
     assert torch.equal(rows.y, y[[2, 0, 2]])
 

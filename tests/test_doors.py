@@ -29,7 +29,7 @@ from invdiff.core.alike import FEW, Alike
 from invdiff.core.limits import in_words
 from invdiff.core.schedules import Karras
 from invdiff.files.pictures import check_file, read_photo
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity
 from invdiff.priors import precond
 from invdiff.priors.adapters import from_deepinv, from_k_diffusion
@@ -490,7 +490,7 @@ def test_batch_1_equals_batch_4_to_the_bit(name: str, kind: torch.dtype, net: Pr
     """In float32 with the network of `photo`, and in float64 with an exact law: every solver."""
     shape = (3, 8, 12)
     y = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(kind) * 2 - 1
-    problem = Problem(y, Identity(), Gaussian(0.1), shape)
+    problem = Problem(y, Identity(), GaussianNoise(0.1), shape)
     law = invdiff.GaussianPrior(torch.zeros(shape, dtype=kind), 0.25)
     prior = net if kind == torch.float32 else law
     cls = solvers.registry()[name]

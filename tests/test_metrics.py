@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import (
     HDR,
     ClosurePhases,
@@ -157,7 +157,7 @@ def test_the_sample_that_explains_the_measurement_best_is_chosen():
     """For each measurement on its own; the truth is not asked."""
     A = HDR()
     truth = torch.linspace(-0.4, 0.4, 24, dtype=torch.float64).reshape(2, 1, 3, 4)
-    problem = Problem(A(truth), A, Gaussian(0.1), (1, 3, 4))
+    problem = Problem(A(truth), A, GaussianNoise(0.1), (1, 3, 4))
     samples = torch.stack([truth + 0.1, truth, truth - 0.02], dim=1)
     samples[1, :2] = samples[1, [1, 0]]
     found = residuals(samples, problem)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from invdiff.core import InvdiffError, nearest
-from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
+from invdiff.noise import NOISELESS, GaussianNoise, Noise, Poisson
 from invdiff.operators.algebra import Identity, Operator, PseudoInvertible
 from invdiff.operators.algebra.compose import ComposedLinear, ComposedPseudoInvertible
 from invdiff.operators.inpaint import Inpaint
@@ -123,7 +123,7 @@ def test_an_operator_offers_its_rung(A, strongest):
     ("noise", "offered"),
     [
         (NOISELESS, {Need.GAUSSIAN, Need.NOISELESS}),
-        (Gaussian(0.1), {Need.GAUSSIAN, Need.NOISY, Need.DENSITY}),
+        (GaussianNoise(0.1), {Need.GAUSSIAN, Need.NOISY, Need.DENSITY}),
         (Poisson(10.0), {Need.POISSON, Need.DENSITY}),
     ],
 )
@@ -166,10 +166,10 @@ def test_the_sentence_does_not_offer_what_cannot_help():
     ("wanted", "noise", "word"),
     [
         (Need.GAUSSIAN, Poisson(1.0), "Poisson"),
-        (Need.NOISELESS, Gaussian(0.25), "0.25"),
+        (Need.NOISELESS, GaussianNoise(0.25), "0.25"),
         (Need.NOISY, NOISELESS, "no noise"),
-        (Need.POISSON, NOISELESS, "Gaussian"),
-        (Need.DENSITY, NOISELESS, "Gaussian(sigma=0.0) has none"),
+        (Need.POISSON, NOISELESS, "GaussianNoise"),
+        (Need.DENSITY, NOISELESS, "GaussianNoise(sigma=0.0) has none"),
     ],
 )
 def test_the_sentence_blames_the_noise_where_it_is_at_fault(wanted, noise, word):
@@ -183,19 +183,19 @@ EITHER = solver("either", Need.PINV, Need.GAUSSIAN,
 
 
 def test_one_of_several_sets_of_needs_is_enough():
-    for A, noise in ((LINEAR, NOISELESS), (LINEAR, Gaussian(0.1)), (Rounded(), NOISELESS)):
+    for A, noise in ((LINEAR, NOISELESS), (LINEAR, GaussianNoise(0.1)), (Rounded(), NOISELESS)):
         assert missing(EITHER, problem(A, noise)) == [] and why_not(EITHER, problem(A, noise)) == ""
-    assert missing(EITHER, problem(Squared(), Gaussian(0.1))) == [Need.PINV]
+    assert missing(EITHER, problem(Squared(), GaussianNoise(0.1))) == [Need.PINV]
 
 
 def test_the_sentence_tells_every_nearest_way():
     """One lacks as much as the other: both are told. One that lacks more is not."""
-    sentence = why_not(EITHER, problem(Rounded(), Gaussian(0.1)))
+    sentence = why_not(EITHER, problem(Rounded(), GaussianNoise(0.1)))
     assert sentence == (
         "either cannot solve Rounded: it needs a pseudo-inverse and Rounded offers none; or it "
-        "needs a measurement without noise and the noise is Gaussian(sigma=0.1)."
+        "needs a measurement without noise and the noise is GaussianNoise(sigma=0.1)."
     )
-    sentence = why_not(EITHER, problem(Squared(), Gaussian(0.1)))
+    sentence = why_not(EITHER, problem(Squared(), GaussianNoise(0.1)))
     assert "a pseudo-inverse" in sentence and " or " not in sentence
     twice = solver("twice", Need.PINV, instead=(Need.PINV, Need.GAUSSIAN))
     assert why_not(twice, problem(Squared())).count("it needs") == 1

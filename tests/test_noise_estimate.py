@@ -12,7 +12,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.noise import (
     CorrelatedGaussian,
-    Gaussian,
+    GaussianNoise,
     Rician,
     noise_from_background,
     noise_from_detail,
@@ -34,7 +34,7 @@ def bright(height=32, width=40):
 
 
 def noisy(x, seed=1):
-    return Gaussian(SIGMA).sample(x, Rng.of(seed))
+    return GaussianNoise(SIGMA).sample(x, Rng.of(seed))
 
 
 def estimators():
@@ -61,7 +61,7 @@ def test_the_error_that_is_stated_is_that_of_the_estimate(name):
     error = found[0].error
     assert abs(float(values.mean()) - 1) < 5 * error / math.sqrt(REPEATS) + error**2
     assert abs(float(values.std()) / error - 1) < 5 / math.sqrt(2 * REPEATS)
-    assert found[0].noise == Gaussian(found[0].sigma)
+    assert found[0].noise == GaussianNoise(found[0].sigma)
 
 
 def test_a_region_that_is_not_even_is_no_background():
@@ -95,7 +95,7 @@ def test_air_of_magnitudes_is_not_even_noise():
 def test_the_edge_of_kspace_is_noise_unless_detail_reaches_it():
     smooth = torch.ones(1, 1, 1, 1) * torch.hann_window(64).outer(torch.hann_window(48))
     k = fft2c(10 * smooth.double().to(torch.complex128))
-    k = Gaussian(SIGMA).sample(k, Rng.of(1))
+    k = GaussianNoise(SIGMA).sample(k, Rng.of(1))
     edge = noise_from_kspace(k, share=0.3)
     assert edge.sigma == pytest.approx(SIGMA, rel=5 * edge.error)
     lines = k * (torch.arange(64) % 3 == 0)[:, None]

@@ -18,7 +18,7 @@ from invdiff.core.rng import Rng
 from invdiff.noise import (
     CorrelatedGaussian,
     DiagonalGaussian,
-    Gaussian,
+    GaussianNoise,
     Laplace,
     Noise,
     Poisson,
@@ -232,7 +232,7 @@ def test_variances_of_the_entries():
 
 
 def test_equal_levels_are_white_noise():
-    white, rng = Gaussian(0.3), Rng.of([4, 5])
+    white, rng = GaussianNoise(0.3), Rng.of([4, 5])
     same = DiagonalGaussian(torch.full((1, 1, 1, 1), 0.3, dtype=torch.float64))
     coils = CorrelatedGaussian(0.09 * torch.eye(3).double())
     for noise in (same, coils):
@@ -246,7 +246,7 @@ def test_equal_levels_are_white_noise():
 def test_rician_far_from_zero_is_gaussian():
     """log I0(u) = u - log(2 pi u) / 2 + 1 / (8 u) + O(u^-2), u = 1600 where z is 40 sigma."""
     z, y = torch.full((1, 50), 8.0).double(), torch.linspace(7.5, 8.5, 50)[None].double()
-    far = Gaussian(0.2).log_prob(y, z) + 0.5 * (y / z).log().sum()
+    far = GaussianNoise(0.2).log_prob(y, z) + 0.5 * (y / z).log().sum()
     u = y * z / 0.04
     torch.testing.assert_close(
         Rician(0.2).log_prob(y, z), far + (1 / (8 * u)).sum(1), rtol=0, atol=50 / 1600**2
@@ -409,7 +409,7 @@ def test_noise_can_be_written_and_read(noise):
 
 def test_a_file_that_names_the_former_module_is_read():
     form = {"type": "invdiff.noise:Gaussian", "fields": {"sigma": 0.25}}
-    assert decode(form, {}) == Gaussian(0.25)
+    assert decode(form, {}) == GaussianNoise(0.25)
 
 
 def test_a_stationary_field_has_its_spectrum():
@@ -423,7 +423,7 @@ def test_a_stationary_field_has_its_spectrum():
     assert noise.level == 1.0
     white = StationaryGaussian((0.1, 0.5), ((0.3, 0.3),))
     y, z = seeded(2, 3, 8, 9), seeded(2, 3, 8, 9, seed=4)
-    torch.testing.assert_close(white.log_prob(y, z), Gaussian(0.3).log_prob(y, z))
+    torch.testing.assert_close(white.log_prob(y, z), GaussianNoise(0.3).log_prob(y, z))
     torch.testing.assert_close(white.whiten(y), y / 0.3)
     torch.testing.assert_close(noise.scaled(2.0).whiten(y), noise.whiten(y) / 2)
 

@@ -15,11 +15,11 @@ from invdiff import fields
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.files.pictures import Photo, read_photo, save_picture
-from invdiff.noise import Gaussian, StationaryGaussian
+from invdiff.noise import GaussianNoise, StationaryGaussian
 from invdiff.noise.bands import correlated_floors, noise_spectrum
 from invdiff.operators import Bayer, CircularBlur, blur, gaussian_kernel
 from invdiff.priors.base import Denoiser
-from invdiff.problem.whiten import whitened
+from invdiff.problem.whiten import whiten
 from invdiff.tasks import TASKS, Deblur, Kernel, Mask, Measured, PhotoTask
 from invdiff.tasks.photo_noise import FLOAT, ROUNDING, SHARP, Supposed, noise_floor, supposed
 
@@ -32,7 +32,7 @@ def rounded(pixels: Tensor, bits: int = 8) -> Tensor:
 
 
 def noisy(pixels: Tensor, sigma: float, seed: int = 1) -> Tensor:
-    return rounded(Gaussian(sigma).sample(pixels[None], Rng.of(seed))[0])
+    return rounded(GaussianNoise(sigma).sample(pixels[None], Rng.of(seed))[0])
 
 
 def scene(side: int = 128) -> Tensor:
@@ -228,7 +228,7 @@ def test_the_level_that_noise_is_whitened_to_is_seen_by_the_task(tmp_path: Path)
         noise = d.problem.noise
         assert isinstance(noise, StationaryGaussian) and "correlated" in d.noise
         assert noise.level == pytest.approx(factor * noise_spectrum(planes).level)
-    white = whitened(read(pixels, tmp_path, task("denoise", "correlated")).problem)
+    white = whiten(read(pixels, tmp_path, task("denoise", "correlated")).problem)
     residual = white.y - white.A(2 * smooth(160)[None] - 1)
     # its spectrum is even now, within the third that is known
     power = torch.fft.fft2(residual, norm="ortho").abs().square()

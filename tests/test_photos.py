@@ -16,7 +16,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.files.kernels import read_kernel
 from invdiff.files.pictures import luma, save_picture, to_range
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Grayscale, Inpaint, blur, gaussian_kernel
 from invdiff.operators.blur import margins
 from invdiff.priors.base import Denoiser, Prior
@@ -94,7 +94,7 @@ def test_grey_photo_of_a_colour_prior() -> None:
     assert view(d).grey and d.problem.y.shape[1] == 3
     x = to_range(picture(1, 20, 24), (-1.0, 1.0))[None] + 0.05 * torch.sin(torch.arange(24.0))
     twice = [x, x + 0.02]
-    full, single = d.problem.noise, Gaussian(0.2)
+    full, single = d.problem.noise, GaussianNoise(0.2)
     three = [full.log_prob(d.problem.y, t.expand(-1, 3, -1, -1)) for t in twice]
     one = [single.log_prob(d.problem.y[:, :1], t) for t in twice]
     assert torch.allclose(three[0] - three[1], one[0] - one[1], rtol=1e-4)
@@ -146,7 +146,7 @@ def test_default_noise_is_rounding() -> None:
 def test_noise_is_estimated(sigma: float, channels: int) -> None:
     """Within 5 standard errors of the median's: 1.17 sigma / sqrt(n), and a trace of texture."""
     clean = picture(channels, 128, 160)[None]
-    noisy = Gaussian(sigma).sample(clean, Rng.of(3))[0]
+    noisy = GaussianNoise(sigma).sample(clean, Rng.of(3))[0]
     n = channels * 64 * 80
     tolerance = 5 * 1.17 * sigma / math.sqrt(n) + 0.01 * sigma
     assert estimate_sigma(noisy) == pytest.approx(sigma, abs=tolerance)
@@ -157,7 +157,7 @@ def test_noise_is_estimated(sigma: float, channels: int) -> None:
 
 
 def test_noise_is_estimated_on_known_pixels() -> None:
-    noisy = Gaussian(0.05).sample(picture(3, 64, 64)[None], Rng.of(3))[0]
+    noisy = GaussianNoise(0.05).sample(picture(3, 64, 64)[None], Rng.of(3))[0]
     known = torch.ones(64, 64, dtype=torch.bool)
     known[10:40, 5:60] = False
     junk = 10 * torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -238,7 +238,7 @@ def test_a_hole_takes_a_longer_path_than_scattered_pixels() -> None:
     box, scattered = Inpaint.box((32, 32), 8, 8, 12, 12), Inpaint.random((32, 32), 0.5, seed=0)
     paths = []
     for A in (box, scattered):
-        p = Problem(torch.zeros(1, 3, 32, 32), A, Gaussian(0.002), (3, 32, 32))
+        p = Problem(torch.zeros(1, 3, 32, 32), A, GaussianNoise(0.002), (3, 32, 32))
         assert has_hole(p) == (A is box)
         paths.append(choose(TASKS["inpaint"], p)[0].schedule)
     assert paths[0].sigma_max > paths[1].sigma_max and paths[0].steps > paths[1].steps

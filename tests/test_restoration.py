@@ -161,7 +161,7 @@ def test_one_run_poses_whitens_and_checks_once(tmp_path, monkeypatch):
     from invdiff.problem import whiten
     from invdiff.sampling import needs, pose, run
 
-    counted = {"pose": 0, "whitened": 0, "check": 0}
+    counted = {"pose": 0, "whiten": 0, "check": 0}
 
     def counting(module, name):
         real = getattr(module, name)
@@ -177,14 +177,14 @@ def test_one_run_poses_whitens_and_checks_once(tmp_path, monkeypatch):
                 monkeypatch.setattr(other, name, call)
 
     counting(pose, "pose")
-    counting(whiten, "whitened")
+    counting(whiten, "whiten")
     counting(needs, "check")
     assert run.check is needs.check
     pixels = 0.5 + 0.05 * np.random.default_rng(0).standard_normal((64, 64, 3))
     invdiff.restore(
         "denoise", pixels, noise="correlated", solver="mmps", steps=1, samples=2, progress=False
     ).save(tmp_path / "out")
-    assert counted == {"pose": 1, "whitened": 1, "check": 1}
+    assert counted == {"pose": 1, "whiten": 1, "check": 1}
 
 
 @pytest.mark.parametrize("want", ["estimate", "samples", "both"])

@@ -17,7 +17,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.encode import decode, encode
 from invdiff.core.folders import check_apart, whole_folder
 from invdiff.core.schedules import VP
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity, Inpaint
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.problem import Problem
@@ -50,7 +50,7 @@ def prior(name: str = "shrink") -> Prior:
 def problem() -> Problem:
     mask = Inpaint.random((6, 5), 0.5, seed=1, batch=2).mask
     y = torch.linspace(-1, 1, 60).reshape(2, 1, 6, 5)
-    return Problem(y, Inpaint(mask), Gaussian(0.1), (1, 6, 5))
+    return Problem(y, Inpaint(mask), GaussianNoise(0.1), (1, 6, 5))
 
 
 def solver(name: str = "diffpir") -> Solver:

@@ -15,14 +15,12 @@ __version__ = "0.1.0"
 
 
 def _homes(stub: str) -> dict[str, tuple[str, str]]:
-    """Public name to (module, name there), of the text of a stub: its imports and assignments."""
+    """Public name to (module, name there), of the imports of a stub."""
     found: dict[str, tuple[str, str]] = {}
     for node in ast.parse(stub).body:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 found[alias.asname or alias.name] = (f"invdiff.{node.module}", alias.name)
-        elif isinstance(node, ast.Assign):
-            found[ast.unparse(node.targets[0])] = found.pop(ast.unparse(node.value))
     return found
 
 

@@ -20,7 +20,7 @@ from .noise import NOISELESS as NOISELESS
 from .noise import CorrelatedGaussian as CorrelatedGaussian
 from .noise import DiagonalGaussian as DiagonalGaussian
 from .noise import Estimate as Estimate
-from .noise import Gaussian as _GaussianNoise
+from .noise import GaussianNoise as GaussianNoise
 from .noise import Laplace as Laplace
 from .noise import Noise as Noise
 from .noise import Poisson as Poisson
@@ -106,8 +106,8 @@ from .priors.base import Denoiser as Denoiser
 from .priors.base import Prior as Prior
 from .priors.bound import Bound as Bound
 from .priors.channels import PerChannel as PerChannel
-from .priors.gaussian import Gaussian as _GaussianPrior
 from .priors.gaussian import GaussianMixture as GaussianMixture
+from .priors.gaussian import GaussianPrior as GaussianPrior
 from .priors.hub import load_diffusers as load_diffusers
 from .priors.latent import LatentPrior as LatentPrior
 from .priors.latent import in_latent_space as in_latent_space
@@ -121,7 +121,7 @@ from .problem.metrics import align as align
 from .problem.metrics import best_by_residual as best_by_residual
 from .problem.metrics import psnr as psnr
 from .problem.metrics import ssim as ssim
-from .problem.whiten import whitened as whitened
+from .problem.whiten import whiten as whiten
 from .restoration.api import restore as restore
 from .restoration.directions import directions as directions
 from .restoration.restored import Restoration as Restoration
@@ -196,6 +196,3 @@ from .tasks.base import View as View
 from .tasks.enlarge_jpeg import SmallCoefficients as SmallCoefficients
 
 __version__: str
-
-GaussianNoise = _GaussianNoise
-GaussianPrior = _GaussianPrior

@@ -18,12 +18,12 @@ from torch import Tensor
 from invdiff import fields
 from invdiff.core import InvdiffError
 from invdiff.core.encode import decode, encode
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Linear, Operator, PseudoInvertible
 from invdiff.operators.downsample import AveragePool
 from invdiff.operators.given.functions import dot_test
 from invdiff.priors.base import Prior
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.priors.load import load_prior
 from invdiff.problem import Problem
 from invdiff.sampling.run import finish, solve, stream
@@ -72,7 +72,7 @@ def check_solver(
     name, solver = solver.name, solver.with_steps(steps)
     if problem is None:
         A, x = AveragePool(2, (8, 8)), torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)
-        problem = Problem(A(x), A, Gaussian(0.05), (3, 8, 8))
+        problem = Problem(A(x), A, GaussianNoise(0.05), (3, 8, 8))
     prior = prior or GaussianPrior(torch.zeros(problem.x_shape), 0.25)
     y = problem.y.clone()
     first = solve(problem, prior, solver, 3, seed=7).samples

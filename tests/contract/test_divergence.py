@@ -14,7 +14,7 @@ from torch import Tensor
 
 from helpers import Dense, seeded
 from invdiff.core.schedules import VE, VP, Schedule
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity, Inpaint
 from invdiff.operators.algebra import Linear
 from invdiff.operators.algebra.scaling import ScaledSpectral
@@ -47,7 +47,7 @@ def measured(A: Linear, sigma: float, added: float) -> Problem:
     """y = A x + added n, which is said to have noise of std sigma; float32."""
     z = A(seeded(2, *SHAPE, dtype=torch.float32))
     y = z + added * seeded(*z.shape, seed=1, dtype=torch.float32)
-    return Problem(y, A, Gaussian(sigma), SHAPE)
+    return Problem(y, A, GaussianNoise(sigma), SHAPE)
 
 
 FLAT = measured(Identity(), 1e-3, 1e-3)
@@ -122,7 +122,7 @@ def test_noise_that_was_not_declared_is_named(name):
     told = "noisy measurements" if name == "ddrm-jpeg" else "noise level that the measurement"
     with pytest.raises(DivergedError, match=rf"^{re.escape(name)} .*{told}"):
         solve(STEEP, Denoiser(gain), made(name, {}))
-    honest = Problem(STEEP.y, STEEP.A, Gaussian(10.0), SHAPE)
+    honest = Problem(STEEP.y, STEEP.A, GaussianNoise(10.0), SHAPE)
     noisy = {"ddnm": "ddnm+", "ddrm-jpeg": "ddrm"}.get(name, name)
     assert solve(honest, Denoiser(gain), made(noisy, {})).samples.abs().max() < 10
 

@@ -10,7 +10,7 @@ import torch
 
 from helpers import seeded
 from invdiff.core import InvdiffError
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity
 from invdiff.priors.base import Denoiser
 from invdiff.priors.latent import LatentPrior
@@ -112,7 +112,7 @@ LATENT = LatentPrior(Denoiser(lambda z, s: z / (1 + s**2)), Identity(), Identity
 def test_delta_in_units_of_the_misfit_is_per_sample():
     """v = delta |y - A u| (1 - abar): for A = 1 the proximal step is (u / v + y / s^2) / (...)."""
     y = seeded(2, 1, 3, 3) * torch.tensor([1.0, 10.0]).reshape(2, 1, 1, 1)
-    problem = Problem(y, Identity(), Gaussian(0.2), (1, 3, 3))
+    problem = Problem(y, Identity(), GaussianNoise(0.2), (1, 3, 3))
     solver = LATINO(delta=0.3, unit="misfit").with_steps(4)
     states = list(stream(problem, LATENT, solver, (1, 2)))
     level = solver.levels[0]
@@ -124,7 +124,7 @@ def test_delta_in_units_of_the_misfit_is_per_sample():
 
 
 def test_delta_changes_at_the_late_levels():
-    problem = Problem(seeded(1, 1, 3, 3), Identity(), Gaussian(0.2), (1, 3, 3))
+    problem = Problem(seeded(1, 1, 3, 3), Identity(), GaussianNoise(0.2), (1, 3, 3))
     levels = LATINO().levels
     late = LATINO(0.0, late_delta=0.7, late_sigma=levels[4].sigma)
     plain = LATINO(0.0)
@@ -135,7 +135,7 @@ def test_delta_changes_at_the_late_levels():
 
 def test_official_samplers_run_on_a_small_problem():
     """Those whose options no other test meets: a few steps, finite samples."""
-    problem = Problem(seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
+    problem = Problem(seeded(1, 1, 4, 4), Identity(), GaussianNoise(0.1), (1, 4, 4))
     prior = Denoiser(lambda x, s: x / (1 + s**2))
     tasks = {"replacement": "lsun", "score-medical": "ct-metal", "dds": "ct", "mcg": "ct"}
     for name, task in (tasks | {"diffpir": "deblur", "score-mri": "parallel"}).items():

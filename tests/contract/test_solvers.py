@@ -26,7 +26,7 @@ from helpers import exploding, noise_names, seeded, seeds
 from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP, Karras, Schedule, SubVP
-from invdiff.noise import NOISELESS, Gaussian, Noise, Poisson
+from invdiff.noise import NOISELESS, GaussianNoise, Noise, Poisson
 from invdiff.operators import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.algebra.decoded import Autoencoder, decoded
 from invdiff.priors.base import Counted, Denoiser, Prior
@@ -109,7 +109,7 @@ def measurement(
     if isinstance(sigma, Noise):
         return Problem(sigma.sample(z, Rng.of(seeds(MEASUREMENTS))), A, sigma, RGB)
     y = z + sigma * seeded(*z.shape, seed=1, dtype=dtype)
-    return Problem(y, A, Gaussian(sigma), RGB)
+    return Problem(y, A, GaussianNoise(sigma), RGB)
 
 
 VARIANTS: dict[str, Solver] = {name: cls().with_steps(STEPS) for name, cls in registry().items()}
@@ -747,7 +747,7 @@ def able(sentence: str) -> set[str]:
 def test_ddnm_refuses_noise():
     sentence = refusal("ddnm", measurement("pool"))
     assert sentence.startswith("ddnm cannot solve AveragePool: it needs a measurement without")
-    assert "Gaussian(sigma=0.1)" in sentence
+    assert "GaussianNoise(sigma=0.1)" in sentence
     assert {"ddnm+", "ddrm", "diffpir", "dps"} <= able(sentence)
     assert not {"ddnm", "unconditional"} & able(sentence)
 

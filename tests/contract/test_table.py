@@ -19,7 +19,7 @@ from covering import covering
 from invdiff.core.rng import Rng
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
-from invdiff.problem.whiten import whitened
+from invdiff.problem.whiten import whiten
 from invdiff.sampling.needs import IncompatibleError, Need, closure, offers, why_not
 from invdiff.sampling.run import solve
 from invdiff.solvers import Solver, registry
@@ -56,7 +56,7 @@ def measured(task: str, sigma: float) -> Problem:
 
 @cache
 def white(task: str, sigma: float) -> Problem:
-    return whitened(measured(task, sigma))
+    return whiten(measured(task, sigma))
 
 
 @cache

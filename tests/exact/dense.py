@@ -21,8 +21,8 @@ import torch
 from helpers import Dense, exploding, seeds, states
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP, Schedule
-from invdiff.noise import Gaussian
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.noise import GaussianNoise
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.solvers import registry
 
@@ -262,7 +262,7 @@ def compare_clouds(name, knobs, matrix, sigma_y, schedule: Schedule, n=5, librar
     truth = PRIOR.mu + random_matrix(2, D, 6) @ np.linalg.cholesky(PRIOR.Sigma).T
     y = truth @ A.T + sigma_y * random_matrix(2, len(A), 7)
     operator = Dense(torch.tensor(A), SHAPE)
-    problem = Problem(torch.tensor(np.tile(y, (n, 1))), operator, Gaussian(sigma_y), SHAPE)
+    problem = Problem(torch.tensor(np.tile(y, (n, 1))), operator, GaussianNoise(sigma_y), SHAPE)
     knobs = {"particles": n, **knobs}
     own = knobs if library_knobs is None else {"particles": n, **library_knobs}
     solver, rng = registry()[name](**own, schedule=schedule), Rng.of(seeds(2 * n))
@@ -310,7 +310,7 @@ def compare(name, knobs, matrix, sigma_y, schedule: Schedule, library_knobs=None
     truth = PRIOR.mu + random_matrix(ROWS, D, 6) @ np.linalg.cholesky(PRIOR.Sigma).T
     y = truth @ A.T + sigma_y * random_matrix(ROWS, len(A), 7)
     operator = Dense(torch.tensor(A), SHAPE)
-    problem = Problem(torch.tensor(y), operator, Gaussian(sigma_y), SHAPE)
+    problem = Problem(torch.tensor(y), operator, GaussianNoise(sigma_y), SHAPE)
     solver = registry()[name](
         **(knobs if library_knobs is None else library_knobs), schedule=schedule
     )

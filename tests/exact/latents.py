@@ -15,9 +15,9 @@ from torch import Tensor
 from helpers import Dense, states
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import Schedule
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Operator
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.priors.latent import LatentPrior, in_latent_space
 from invdiff.problem import Problem
 from invdiff.solvers import registry
@@ -91,7 +91,7 @@ def compare(name, knobs, matrix, sigma_y, schedule: Schedule, straight, library_
     A, prior = MATRICES[matrix], latent_prior(straight)
     truth = UP @ (MU[:, None] + ROOT @ random_matrix(Z, ROWS, 15))
     y = truth.T @ A.T + sigma_y * random_matrix(ROWS, len(A), 7)
-    problem = Problem(torch.tensor(y), Dense(torch.tensor(A), SHAPE), Gaussian(sigma_y), SHAPE)
+    problem = Problem(torch.tensor(y), Dense(torch.tensor(A), SHAPE), GaussianNoise(sigma_y), SHAPE)
     solver = registry()[name](
         **(knobs if library_knobs is None else library_knobs), schedule=schedule
     )

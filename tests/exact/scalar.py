@@ -23,7 +23,7 @@ from torch import Tensor
 from helpers import Given, exploding, noise_names, states
 from invdiff.core import Level
 from invdiff.core.schedules import VE, VP
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity, Spectral
 from invdiff.operators.algebra.scaling import ScaledSpectral
 from invdiff.priors.base import Denoiser
@@ -57,7 +57,7 @@ class Moments(NamedTuple):
 
 def measured(gain: float, y: Tensor, sigma_y: float) -> Problem:
     A = ScaledSpectral(Identity(), gain) if gain else Blind()
-    return Problem(y.reshape(-1, 1, 1, 1), A, Gaussian(sigma_y), (1, 1, 1))
+    return Problem(y.reshape(-1, 1, 1, 1), A, GaussianNoise(sigma_y), (1, 1, 1))
 
 
 def moments(solver: Solver, gain: float, sigma_y: float = SIGMA_Y) -> list[Moments]:

@@ -29,7 +29,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.encode import decode, encode
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP, Karras
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators import Bicubic, Inpaint
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -233,7 +233,7 @@ def test_too_many_steps_are_refused():
 
 def problem_for(solver):
     A = Inpaint.box((4, 4), 1, 1, 2, 2)
-    noise = NOISELESS if solver.always_needs(Need.NOISELESS) else Gaussian(0.1)
+    noise = NOISELESS if solver.always_needs(Need.NOISELESS) else GaussianNoise(0.1)
     return Problem(A(seeded(2, 1, 4, 4)), A, noise, (1, 4, 4))
 
 

@@ -17,7 +17,7 @@ from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
 from invdiff.noise import NOISELESS
 from invdiff.operators import Inpaint
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.state import State
 from invdiff.solvers.replacement import Replacement

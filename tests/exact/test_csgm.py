@@ -26,7 +26,7 @@ from helpers import seeded, states
 from invdiff.core import Level
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, Stairs
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity
 from invdiff.operators.mri import Fourier
 from invdiff.priors.base import Counted, Denoiser
@@ -162,7 +162,7 @@ def test_the_official_schedule():
 def spread(c):
     """Standard deviation of a long chain at sigma = 0.5, x0 = 0 for certain, over 200 x 200."""
     x_shape = (1, 200, 200)
-    problem = Problem(torch.zeros(1, *x_shape), Identity(), Gaussian(0.1), x_shape)
+    problem = Problem(torch.zeros(1, *x_shape), Identity(), GaussianNoise(0.1), x_shape)
     solver = CSGM(c=c, weight=0.0, schedule=Stairs(80, 0.5, 0.5, hold=80, late_hold=80))
     certain = Denoiser(lambda x, sigma: 0 * x)
     return float(states(solver, problem, certain, Rng.of([3]))[-1].x.std())
@@ -180,7 +180,7 @@ def small(sigma_y=0.1, scale=1.0):
     mask = seeded(1, 1, 6, 5, seed=3) > 0
     A = Fourier(mask.double()) if scale == 1 else Identity()
     truth = seeded(2, 2, 6, 5)
-    return Problem(A(truth) * scale, A, Gaussian(sigma_y), (2, 6, 5))
+    return Problem(A(truth) * scale, A, GaussianNoise(sigma_y), (2, 6, 5))
 
 
 PRIOR_ = Denoiser(lambda x, sigma: 0.3 * x / (0.3 + sigma**2))

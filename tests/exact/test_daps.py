@@ -25,7 +25,7 @@ from scalar import GAINS, ROUNDING, SIGMA_Y, Moments, assert_follows, each_gain,
 from helpers import Bulk, Dense, seeded, states
 from invdiff.core import InvdiffError
 from invdiff.core.schedules import VE, Karras
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators import AveragePool, Fourier, Identity, PhaseRetrieval
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -235,7 +235,7 @@ def whitened_moments(knobs, n=4000):
     cov = np.linalg.inv(np.linalg.inv(PRIOR.Sigma) + A.T @ A / noise**2)
     mean = PRIOR.mu + cov @ A.T @ (y - A @ PRIOR.mu) / noise**2
     rows = torch.tensor(y).expand(n, -1)
-    problem = Problem(rows, Dense(torch.tensor(A), SHAPE), Gaussian(noise), SHAPE)
+    problem = Problem(rows, Dense(torch.tensor(A), SHAPE), GaussianNoise(noise), SHAPE)
     solver = DAPS(**knobs, schedule=Karras(8, 300.0, 0.05))
     x = states(solver, problem, LIBRARY_PRIOR, Bulk(tuple(range(n))))[-1].x.flatten(1).numpy()
     w = np.linalg.solve(np.linalg.cholesky(cov), (x - mean).T)
@@ -296,7 +296,7 @@ def shrinking(x, sigma):
 
 def test_costs():
     """1000 evaluations by default, no gradient of the network; 200 with Tweedie's formula."""
-    problem = Problem(seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
+    problem = Problem(seeded(1, 1, 4, 4), Identity(), GaussianNoise(0.1), (1, 4, 4))
     for solver, nfe in ((DAPS(), 1000), (DAPS(centre="tweedie"), 200), (DAPS(flow_steps=2), 400)):
         result = solve(problem, Denoiser(shrinking), solver)
         assert (result.nfe, result.vjps) == (nfe, 0)
@@ -304,7 +304,7 @@ def test_costs():
 
 def test_each_inner_step_needs_what_it_uses():
     A = PhaseRetrieval()
-    phase = Problem(A(seeded(1, 1, 4, 4)), A, Gaussian(0.1), (1, 4, 4))
+    phase = Problem(A(seeded(1, 1, 4, 4)), A, GaussianNoise(0.1), (1, 4, 4))
     with pytest.raises(IncompatibleError, match="daps cannot solve PhaseRetrieval"):
         solve(phase, Denoiser(shrinking), DAPS().with_steps(3))
     solver = DAPS("langevin", lr=1e-6, langevin_steps=3).with_steps(3)
@@ -329,7 +329,7 @@ def test_complex_measurements_scatter_in_both_parts():
     """Unseen pixels aside, x0 given y has variance tau^2 / 2 a part when k-space is full."""
     A = Fourier(torch.ones(1, 1, 4, 4))
     y = A(0 * seeded(400, 2, 4, 4))
-    problem = Problem(y, A, Gaussian(0.1), (2, 4, 4))
+    problem = Problem(y, A, GaussianNoise(0.1), (2, 4, 4))
     x = solve(problem, Denoiser(shrinking), DAPS().with_steps(3)).samples
     # r2 is at least 0.106^2 at the last level: posterior variance between 1/(1/.01 + 1/.0112), .01
     assert 0.0052 * 0.97 < float(x.var()) < 0.01 * 1.03

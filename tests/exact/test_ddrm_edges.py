@@ -9,7 +9,7 @@ from scalar import PRIOR
 from helpers import seeded, seeds, states
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import AveragePool, CircularBlur
 from invdiff.problem import Problem
 from invdiff.solvers.ddrm import DDRM
@@ -20,7 +20,7 @@ POOL = AveragePool(2, (6, 4))
 
 def run(A, sigma_y: float, last: str, y=None):
     y = A(seeded(2, 1, *A.size)) if y is None else y
-    problem = Problem(y, A, Gaussian(sigma_y), (1, *A.size))
+    problem = Problem(y, A, GaussianNoise(sigma_y), (1, *A.size))
     return problem, states(DDRM(last=last, schedule=VP(5)), problem, PRIOR, RNG)
 
 

@@ -38,7 +38,7 @@ import invdiff.operators as ops
 from helpers import exploding, seeded, seeds, states
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
 from invdiff.sampling.run import solve
@@ -267,7 +267,9 @@ def noise_at(mix, eta):
     """
     schedule = VP(20, top=300)
     knows = Denoiser(lambda x, sigma: 0.0 * x)
-    problem = Problem(torch.zeros(1, 1, 200, 200), ops.Identity(), Gaussian(0.0), (1, 200, 200))
+    problem = Problem(
+        torch.zeros(1, 1, 200, 200), ops.Identity(), GaussianNoise(0.0), (1, 200, 200)
+    )
     solver = DDRMJPEG(eta_prop=eta, eta_b=0.0, mix=mix, schedule=schedule)
     found = states(solver, problem, knows, Rng.of([0]))[:-1]
     return [float(s.x.var()) / t.s**2 for s, t in zip(found, schedule.levels(), strict=False)]
@@ -346,7 +348,7 @@ def test_pigdm_needs_no_gradient_of_a_noiseless_measurement():
     found = []
     for sigma in (0.0, 1e-4, 1e-3):
         solver = PiGDM(schedule=schedule)
-        problem = Problem(y, A, Gaussian(sigma), SHAPE)
+        problem = Problem(y, A, GaussianNoise(sigma), SHAPE)
         found.append(states(solver, problem, LIBRARY_PRIOR, Rng.of(seeds(2)))[-1].x)
     near, far = (float((x - found[0]).abs().max()) for x in found[1:])
     assert 0 < near < far / 50 and far < 0.05

@@ -24,7 +24,7 @@ from scalar import SIGMA_Y, Moments, assert_follows, each_gain, each_schedule, p
 from helpers import Dense, seeded, seeds, states
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
 from invdiff.sampling.run import solve
@@ -112,7 +112,7 @@ def test_cost_and_the_plain_sampler():
     """One evaluation a step; with gamma 0 and noise, y is ignored, bit for bit."""
     A = Dense(torch.tensor(MATRICES["wide"]), (1, 4, 4))
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
-    problem = Problem(seeded(2, 7), A, Gaussian(0.1), (1, 4, 4))
+    problem = Problem(seeded(2, 7), A, GaussianNoise(0.1), (1, 4, 4))
     result = solve(problem, prior, DDS())
     assert (result.nfe, result.vjps) == (50, 0)
     plain, blind = (

@@ -20,7 +20,7 @@ from dense import (
 
 from helpers import seeded
 from invdiff.core.schedules import VE
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -95,7 +95,7 @@ def test_a_knob_off_by_a_little_is_seen(knobs, wrong):
 
 
 def test_it_takes_no_gradient():
-    problem = Problem(seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
+    problem = Problem(seeded(1, 1, 4, 4), Identity(), GaussianNoise(0.1), (1, 4, 4))
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
     result = solve(problem, prior, DDSMC(schedule=VE(5, 10.0, 0.1)), samples=3)
     assert (result.nfe, result.vjps) == (5, 0)

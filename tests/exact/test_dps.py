@@ -15,7 +15,7 @@ from helpers import Dense, Given, seeded, states
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP
-from invdiff.noise import NOISELESS, Gaussian, Poisson
+from invdiff.noise import NOISELESS, GaussianNoise, Poisson
 from invdiff.operators import Identity, Inpaint, PhaseRetrieval
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -142,7 +142,7 @@ def test_needs_follow_the_loss():
     assert DPS(loss="gaussian").requires()[0] == both | {Need.GAUSSIAN, Need.NOISY}
     y = torch.zeros(1, 1, 4, 4)
     gaussian, noiseless, poisson = (
-        Problem(y, Identity(), noise, (1, 4, 4)) for noise in (Gaussian(0.1), NOISELESS, NOISE)
+        Problem(y, Identity(), noise, (1, 4, 4)) for noise in (GaussianNoise(0.1), NOISELESS, NOISE)
     )
     for loss in ("l2", "l2sq"):
         assert not any(missing(DPS(loss=loss), p) for p in (gaussian, noiseless, poisson))
@@ -185,17 +185,17 @@ def test_noise_where_nothing_was_measured_does_not_shrink_the_step():
     mask[..., :2] = 1
     y = seeded(1, 1, 4, 4)
     dirty = y + 5 * (1 - mask) * seeded(1, 1, 4, 4, seed=1)
-    masked = [final(Problem(v, Inpaint(mask), Gaussian(0.1), (1, 4, 4))) for v in (y, dirty)]
+    masked = [final(Problem(v, Inpaint(mask), GaussianNoise(0.1), (1, 4, 4))) for v in (y, dirty)]
     assert torch.equal(*masked)
     blind = Dense(torch.diag(mask.flatten().double()), (1, 4, 4))  # knows of no mask
-    seen = [final(Problem(v.flatten(1), blind, Gaussian(0.1), (1, 4, 4))) for v in (y, dirty)]
+    seen = [final(Problem(v.flatten(1), blind, GaussianNoise(0.1), (1, 4, 4))) for v in (y, dirty)]
     assert (seen[0] - seen[1]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("loss", ["l2", "l2sq", "gaussian", "poisson_norm"])
 def test_a_residual_of_0_gives_no_step(loss):
     constant = Denoiser(lambda x, sigma: 0 * x + 0.3)
-    noise = NOISE if loss.startswith("poisson") else Gaussian(0.1)
+    noise = NOISE if loss.startswith("poisson") else GaussianNoise(0.1)
     problem = Problem(torch.full((1, 1, 4, 4), 0.3), Identity(), noise, (1, 4, 4))
     ours = final(problem, DPS(loss=loss, schedule=VP(8)), constant)
     assert torch.equal(ours, final(problem, DPS(zeta=0.0, schedule=VP(8)), constant))
@@ -203,7 +203,7 @@ def test_a_residual_of_0_gives_no_step(loss):
 
 def test_the_step_of_the_norm_does_not_fall_with_the_residual():
     """Why noiseless data jitter under "l2", and not under the likelihood."""
-    problem = Problem(torch.zeros(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
+    problem = Problem(torch.zeros(1, 1, 4, 4), Identity(), GaussianNoise(0.1), (1, 4, 4))
     r = seeded(1, 1, 4, 4, dtype=torch.float32)
     for loss, ratio in (("l2", 1.0), ("l2sq", 1.0), ("gaussian", 1e-3)):
         large, small = (
@@ -229,7 +229,7 @@ def test_clipping_by_value_stops_the_gradient_and_straight_through_does_not():
 
 
 def test_clipping_changes_nothing_within_the_range():
-    problem = Problem(0.1 * seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
+    problem = Problem(0.1 * seeded(1, 1, 4, 4), Identity(), GaussianNoise(0.1), (1, 4, 4))
     prior = Denoiser(lambda x, sigma: 0.5 * torch.tanh(x))
     runs = [final(problem, DPS(clip=clip, schedule=VP(8)), prior)
             for clip in ("off", "value", "straight-through")]  # fmt: skip
@@ -238,7 +238,7 @@ def test_clipping_changes_nothing_within_the_range():
 
 def test_a_noise_level_has_a_range():
     """The paper's 0.05 is on [0, 1], the code's is on [-1, 1]: half of it."""
-    assert Gaussian.on_unit_range(0.05) == Gaussian(0.1)
+    assert GaussianNoise.on_unit_range(0.05) == GaussianNoise(0.1)
 
 
 # ---- presets
@@ -265,8 +265,8 @@ def test_the_short_configuration_has_one_step_for_a_pixel():
     small, large = short_dps("deblur", (64, 64)), short_dps("deblur", (128, 128))
     assert large.zeta == 2 * small.zeta == 2 * short_dps("deblur", (64, 64), 50).zeta / 2
     r = seeded(1, 1, 4, 4)
-    one = Problem(r, Identity(), Gaussian(0.1), (1, 4, 4))
-    four = Problem(r.tile(2, 2), Identity(), Gaussian(0.1), (1, 8, 8))
+    one = Problem(r, Identity(), GaussianNoise(0.1), (1, 4, 4))
+    four = Problem(r.tile(2, 2), Identity(), GaussianNoise(0.1), (1, 8, 8))
     moves = [
         small.zeta * LOSSES[small.loss](one, one.y, one.y, 1.0),
         large.zeta * LOSSES[large.loss](four, four.y, four.y, 1.0),
@@ -278,7 +278,7 @@ def test_the_short_configuration_has_one_step_for_a_pixel():
 
 def test_the_literal_reading_is_twice_the_step():
     """zeta' / |r| on the gradient of |r|^2."""
-    problem = Problem(seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
+    problem = Problem(seeded(1, 1, 4, 4), Identity(), GaussianNoise(0.1), (1, 4, 4))
     knobs = {"schedule": VP(8)}
     assert torch.equal(
         final(problem, DPS(0.3, "l2sq", **knobs)), final(problem, DPS(0.6, "l2", **knobs))
@@ -291,7 +291,7 @@ def test_the_literal_reading_is_twice_the_step():
 @pytest.mark.parametrize("loss", ["l2", "gaussian"])
 def test_too_large_a_step_on_phase_retrieval_is_reported(loss):
     A = PhaseRetrieval()
-    problem = Problem(A(seeded(1, 1, 8, 8, dtype=torch.float32)), A, Gaussian(0.1), (1, 8, 8))
+    problem = Problem(A(seeded(1, 1, 8, 8, dtype=torch.float32)), A, GaussianNoise(0.1), (1, 8, 8))
     solver = DPS(zeta=1e30, loss=loss, schedule=VP(20))
     with pytest.raises(DivergedError, match=r"dps .* at step \d+ of 20; try a smaller zeta"):
         list(stream(problem, Denoiser(shrinking), solver, [0]))

@@ -16,7 +16,7 @@ from invdiff.noise import (
     NOISELESS,
     CorrelatedGaussian,
     DiagonalGaussian,
-    Gaussian,
+    GaussianNoise,
     Laplace,
     Noise,
     Poisson,
@@ -26,7 +26,7 @@ from invdiff.noise import (
 )
 from invdiff.operators import AveragePool, Identity
 from invdiff.priors.base import Denoiser
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError, Need, missing
 from invdiff.sampling.run import solve, stream
@@ -84,7 +84,7 @@ def test_the_step_follows_the_log_density(name):
 
 
 def test_of_gaussian_noise_it_is_the_gaussian_loss():
-    problem = Problem(seeded(2, 1, 2, 2), AveragePool(2, (4, 4)), Gaussian(0.3), (1, 4, 4))
+    problem = Problem(seeded(2, 1, 2, 2), AveragePool(2, (4, 4)), GaussianNoise(0.3), (1, 4, 4))
     prior = Denoiser(lambda x, sigma: 0.3 * x / (0.3 + sigma**2))
     ends = [
         list(stream(problem, prior, DPS(loss=loss, zeta=0.01, schedule=VP(5)), (1, 2)))[-1].x
@@ -107,13 +107,13 @@ def test_weight_0_is_the_plain_sampler(noise, eta):
     assert not torch.equal(list(stream(problem, prior, pulled, (1, 2)))[-1].x, ours[-1].x)
 
 
-@pytest.mark.parametrize("noise", [*NOISES.values(), Poisson(40.0), Gaussian(0.1)])
+@pytest.mark.parametrize("noise", [*NOISES.values(), Poisson(40.0), GaussianNoise(0.1)])
 def test_who_offers_what(noise):
     """A density is enough for DPS and score-prior; a sigma has Gaussian noise alone."""
     problem = Problem(torch.zeros(1, 1, 4, 4), Identity(), noise, (1, 4, 4))
     assert not missing(DPS(loss="likelihood"), problem)
     assert not missing(solver_class("score-prior")(), problem)
-    white = isinstance(noise, Gaussian)
+    white = isinstance(noise, GaussianNoise)
     assert missing(DPS(loss="gaussian"), problem) == ([] if white else [Need.GAUSSIAN, Need.NOISY])
     assert (missing(solver_class("ddrm")(), problem) == []) == white
 
@@ -132,14 +132,14 @@ def test_an_outlier_moves_a_gaussian_likelihood_and_not_students():
     spoilt[0, 0, 1, 1] += 4.0
     prior = GaussianPrior(torch.zeros(1, 4, 4).double(), 0.3)
     moved = {}
-    for noise in (Gaussian(0.1), StudentT(0.1, 1.0)):
+    for noise in (GaussianNoise(0.1), StudentT(0.1, 1.0)):
         solver = DPS(loss="likelihood", zeta=0.005, schedule=VP(60))
         runs = [
             solve(Problem(y, Identity(), noise, (1, 4, 4)), prior, solver).samples[0, 0, 0, 1, 1]
             for y in (clean, spoilt)
         ]
         moved[type(noise)] = float((runs[1] - runs[0]).abs())
-    assert moved[Gaussian] > 1 and moved[StudentT] < 0.5
+    assert moved[GaussianNoise] > 1 and moved[StudentT] < 0.5
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from helpers import Dense, seeded, states
 from invdiff.core import Level
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, Karras
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators import AveragePool, Grayscale, Identity, RealFourier
 from invdiff.operators.algebra.scaling import ScaledSpectral
 from invdiff.priors.base import Denoiser
@@ -52,7 +52,7 @@ def compared(knobs, own, schedule, sigma_y=0.4):
     """The library's samples and the transcription's."""
     y = random_matrix(ROWS, D, 7)
     problem = Problem(
-        torch.tensor(y), Dense(torch.tensor(ISOMETRY), SHAPE), Gaussian(sigma_y), SHAPE
+        torch.tensor(y), Dense(torch.tensor(ISOMETRY), SHAPE), GaussianNoise(sigma_y), SHAPE
     )
     rng = Rng.of(SEEDS)
     got = (
@@ -85,11 +85,11 @@ def test_its_estimate_is_the_posterior_mean_of_a_mixture():
     prior = GaussianMixture([0.5, 0.3, 0.2], means, 0.4)
     A = Dense(1.3 * torch.linalg.qr(seeded(4, 4, seed=2))[0], shape)
     y, x = seeded(1, 4, seed=3), seeded(1, *shape, seed=4)
-    problem, sigma = Problem(y, A, Gaussian(0.6), shape), 0.8
+    problem, sigma = Problem(y, A, GaussianNoise(0.6), shape), 0.8
     state = states(EPS(schedule=VE(1, sigma, sigma)), problem, prior, Fixed(x / sigma))[-1]
     both = torch.cat([A.matrix / 0.6, torch.eye(4, dtype=torch.float64) / sigma])
     seen = torch.cat([y / 0.6, x.flatten(1) / sigma], dim=1)
-    law = prior.posterior(Problem(seen, Dense(both, shape), Gaussian(1.0), shape))
+    law = prior.posterior(Problem(seen, Dense(both, shape), GaussianNoise(1.0), shape))
     want = (law.weights[:, None] * law.means.flatten(1)).sum(0)
     torch.testing.assert_close(state.x.flatten(), want, rtol=0, atol=1e-12)
     own = prior.x0(x, Level(1.0, sigma)).flatten()  # negative twin: without y
@@ -141,12 +141,12 @@ def test_only_isometries_are_taken():
     x = seeded(1, *shape)
     taken = [Identity(), ScaledSpectral(Identity(), 3.0), RealFourier(torch.ones(1, 1, 4, 4))]
     for A in taken:
-        problem = Problem(A(x), A, Gaussian(0.1), shape)
+        problem = Problem(A(x), A, GaussianNoise(0.1), shape)
         assert Need.ISOMETRY in offers(problem)
         prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
         assert torch.isfinite(solve(problem, prior, EPS().with_steps(3)).samples).all()
     for A in (Grayscale(), AveragePool(2, (4, 4)), RealFourier(seeded(1, 1, 4, 4) > 0)):
-        problem = Problem(A(x), A, Gaussian(0.1), shape)
+        problem = Problem(A(x), A, GaussianNoise(0.1), shape)
         with pytest.raises(IncompatibleError, match="A.T A a multiple of the identity"):
             solve(problem, Denoiser(lambda x, sigma: x), EPS())
     with pytest.raises(IncompatibleError, match="a noise level above 0"):

@@ -10,7 +10,7 @@ from latents import LatentTask, assert_agrees, compare, latent_prior
 
 from helpers import seeded, seeds, states
 from invdiff.core.rng import Rng
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators import Identity
 from invdiff.priors.latent import LatentPrior, in_latent_space
 from invdiff.problem import Problem
@@ -57,7 +57,7 @@ def test_delta_0_ignores_y_and_a_large_one_meets_it():
     prior, A = latent_prior(straight=True), Identity()
     lossless = LatentPrior(prior.prior, Identity(), Identity())
     y = seeded(2, 1, 3, 3)
-    problem = in_latent_space(Problem(y, A, Gaussian(0.1), (1, 3, 3)), lossless)
+    problem = in_latent_space(Problem(y, A, GaussianNoise(0.1), (1, 3, 3)), lossless)
     other = Problem(2 * y, problem.A, problem.noise, problem.x_shape)
     rng = Rng.of(seeds(2))
     blind = [states(LATINO(delta=0.0), p, lossless, rng)[-1].x for p in (problem, other)]

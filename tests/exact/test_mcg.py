@@ -31,7 +31,7 @@ from helpers import Dense, seeded, states
 from invdiff.core import batch_norm
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Grayscale, Inpaint, Radon, sparse_view
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -164,7 +164,7 @@ def coupled(x: torch.Tensor, sigma: float) -> torch.Tensor:
 def test_the_step_is_the_finite_difference_of_the_norm(weight):
     """rho (I - A^+ A) grad |W (y - A x0)| by central differences of the norm, y not noised."""
     A, prior = Dense(torch.tensor(MATRICES["benign"]), SHAPE), Denoiser(coupled)
-    problem = Problem(seeded(1, 6), A, Gaussian(0.0), SHAPE)
+    problem = Problem(seeded(1, 6), A, GaussianNoise(0.0), SHAPE)
     solver = MCG(weight=weight, lam=0.0, schedule=VP(10))
     top, h = solver.levels[0], 1e-6
 
@@ -190,7 +190,7 @@ def test_the_step_is_the_finite_difference_of_the_norm(weight):
 def test_the_gradient_does_not_leak_into_known_channels(A):
     """The official colourisation mixes two bases, so that its gradient changes the known grey."""
     prior = Denoiser(lambda x, s: torch.tanh((x.flip(1, 3) + x.roll(1, 2)) / (1 + s)))
-    problem = Problem(A(seeded(2, 3, 4, 4)), A, Gaussian(0.0), (3, 4, 4))
+    problem = Problem(A(seeded(2, 3, 4, 4)), A, GaussianNoise(0.0), (3, 4, 4))
     solver = MCG(lam=0.0, schedule=VP(10))
     _, plain = one_step(solver, problem, prior, 0.0)
     _, moved = one_step(solver, problem, prior, 1.0)
@@ -202,7 +202,7 @@ def test_a_row_has_a_norm_of_its_own():
     """One norm over the batch, as in the official code, would couple the rows."""
     A = Dense(torch.tensor(MATRICES["benign"]), SHAPE)
     y = torch.stack([seeded(6), 100 * seeded(6, seed=1), seeded(6, seed=2)])
-    problem = Problem(y, A, Gaussian(0.0), SHAPE)
+    problem = Problem(y, A, GaussianNoise(0.0), SHAPE)
     together = states(MCG(schedule=VP_SCHEDULE), problem, LIBRARY_PRIOR, Rng.of(SEEDS))[-1].x
     for row in range(ROWS):
         alone = problem.rows(torch.tensor([row]))
@@ -223,7 +223,7 @@ def last(solver, sigma_y=0.0):
     """200 samples for y = 0.3 + sigma_y n on the known pixels of a 4 x 4 image."""
     prior = Denoiser(lambda x, s: 0.5 * (x + x.mean((2, 3), keepdim=True)) / (1 + s**2))
     y = MASK(torch.full((200, 1, 4, 4), 0.3).double() + sigma_y * seeded(200, 1, 4, 4))
-    problem = Problem(y, MASK, Gaussian(sigma_y), SHAPE)
+    problem = Problem(y, MASK, GaussianNoise(sigma_y), SHAPE)
     return states(solver, problem, prior, Rng.of(range(200)))[-1].x - y
 
 
@@ -255,7 +255,7 @@ def test_noise_in_y_is_copied_into_the_result():
 @on_schedules
 def test_without_gradient_it_is_replacement(schedule):
     A = Dense(torch.tensor(MATRICES["benign"]), SHAPE)
-    problem = Problem(seeded(ROWS, 6), A, Gaussian(0.0), SHAPE)
+    problem = Problem(seeded(ROWS, 6), A, GaussianNoise(0.0), SHAPE)
     ours = MCG(rho=0.0, schedule=schedule)
     theirs = Replacement(corrector_steps=0, schedule=schedule)
     rng = Rng.of(SEEDS)
@@ -272,7 +272,7 @@ def test_with_a_full_overwrite_the_projection_is_redundant():
     """x' - rho g overwritten is x' - rho (I - A^+ A) g overwritten: the docstring's claim."""
     A = Dense(torch.tensor(MATRICES["wide"]), SHAPE)
     g, x, z = (seeded(1, *SHAPE, seed=k) for k in range(3))
-    problem = Problem(seeded(1, 7), A, Gaussian(0.0), SHAPE)
+    problem = Problem(seeded(1, 7), A, GaussianNoise(0.0), SHAPE)
     level = VP_SCHEDULE.levels()[3]
     full = steps.replace(x - g, problem, level, z)
     projected = steps.replace(x - (g - A.pinv(A(g))), problem, level, z)
@@ -283,7 +283,7 @@ def test_with_a_full_overwrite_the_projection_is_redundant():
 
 def test_costs():
     A = Radon(sparse_view(4), (8, 8), cg_iterations=3)
-    problem = Problem(A(seeded(1, 1, 8, 8)), A, Gaussian(0.0), (1, 8, 8))
+    problem = Problem(A(seeded(1, 1, 8, 8)), A, GaussianNoise(0.0), (1, 8, 8))
     for solver in (MCG(schedule=VP(4)), MCG(rho=0.1, weight="pinv", schedule=VE(4, 10.0))):
         result = solve(problem, Denoiser(lambda x, s: x / (1 + s**2)), solver)
         assert (result.nfe, result.vjps) == (4, 4)

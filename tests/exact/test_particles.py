@@ -18,7 +18,7 @@ from test_weights import ERRORS, SCHEDULES, SIGMA_Y, chain_variance, in_errors
 from helpers import Dense, seeded
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, Karras
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity, Inpaint
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -59,9 +59,9 @@ def test_measurements_are_told_apart_by_y_and_by_A():
     A = Inpaint(torch.tensor([[1.0, 0, 1], [1, 0, 1], [0, 1, 1]]).reshape(3, 1, 1, 3))
     y = torch.ones(3, 1, 1, 3, dtype=F64)
     z = seeded(1, 1, 1, 3)
-    assert same_measurement(Problem(y, A, Gaussian(1.0), (1, 1, 3)), z) == [0, 0, 2]
+    assert same_measurement(Problem(y, A, GaussianNoise(1.0), (1, 1, 3)), z) == [0, 0, 2]
     y[1, 0, 0, 0] = 2.0
-    assert same_measurement(Problem(y, A, Gaussian(1.0), (1, 1, 3)), z) == [0, 1, 2]
+    assert same_measurement(Problem(y, A, GaussianNoise(1.0), (1, 1, 3)), z) == [0, 1, 2]
 
 
 def test_a_cloud_is_resampled_alone_and_its_evidence_kept():
@@ -162,7 +162,9 @@ def four_modes(x: torch.Tensor, sigma: float) -> torch.Tensor:
 def error_of_shares(solver: Solver, repeats: int) -> float:
     """Root mean square, over clouds and modes, of the error of the modes' shares."""
     shape = (1, 1, 1)
-    problem = Problem(torch.full((1, *shape), Y, dtype=F64), Identity(), Gaussian(NOISE), shape)
+    problem = Problem(
+        torch.full((1, *shape), Y, dtype=F64), Identity(), GaussianNoise(NOISE), shape
+    )
     exact = torch.softmax(-0.5 * (Y - MODES) ** 2 / (NARROW + NOISE**2), 0)
     n = solver.particles
     x = solve(problem, Denoiser(four_modes), solver, samples=n * repeats).samples.flatten()
@@ -195,7 +197,7 @@ def test_without_weights_they_do_not():
     of eta 0, which more particles do not bring nearer."""
     assert error_of_shares(DDSMC(256, eta=0.0, schedule=SCHEDULE), 4) > 0.05
     problem = Problem(
-        torch.full((1, 1, 1, 1), Y, dtype=F64), Identity(), Gaussian(NOISE), (1, 1, 1)
+        torch.full((1, 1, 1, 1), Y, dtype=F64), Identity(), GaussianNoise(NOISE), (1, 1, 1)
     )
     x = solve(
         problem, Denoiser(four_modes), TDS(1, schedule=SCHEDULE), samples=2048
@@ -214,7 +216,7 @@ def test_a_measurement_is_the_same_alone_and_beside_another(make):
     A = Dense(seeded(3, 6, seed=2), (1, 2, 3))
     solver = make(schedule=VE(6, 10.0, 0.1))
     prior = Denoiser(lambda x, sigma: torch.tanh(x) / (1 + sigma**2))
-    both = Problem(seeded(2, 3), A, Gaussian(0.2), (1, 2, 3))
+    both = Problem(seeded(2, 3), A, GaussianNoise(0.2), (1, 2, 3))
     one = solve(both.rows(torch.tensor([0])), prior, solver, samples=5).samples
     torch.testing.assert_close(
         solve(both, prior, solver, samples=5).samples[:1], one, rtol=0, atol=1e-10

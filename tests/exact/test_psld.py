@@ -11,7 +11,7 @@ from latents import LatentTask, assert_agrees, compare, latent_prior
 from helpers import Dense, seeded, seeds, states
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.priors.latent import in_latent_space
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError
@@ -57,7 +57,7 @@ def test_a_wrong_knob_is_seen(wrong):
 
 def problem(matrix: str = "benign") -> Problem:
     A = MATRICES[matrix]
-    return Problem(seeded(3, len(A)), Dense(torch.tensor(A), SHAPE), Gaussian(0.1), SHAPE)
+    return Problem(seeded(3, len(A)), Dense(torch.tensor(A), SHAPE), GaussianNoise(0.1), SHAPE)
 
 
 def test_without_glue_it_is_dps_on_latents():

@@ -24,10 +24,10 @@ from helpers import Dense, Given, noise_names, seeded, seeds, states
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP, Schedule
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import AveragePool, Identity, Inpaint, Operator
 from invdiff.priors.base import Denoiser, Prior
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
 from invdiff.sampling.run import solve, stream
@@ -176,7 +176,7 @@ def compare(knobs, matrix, schedule: Schedule, library_knobs=None):
     A, operator = MATRICES[matrix]
     y = (MU + random_matrix(ROWS, D, 13) @ np.linalg.cholesky(SIGMA).T) @ A.T
     shape = operator.y_shape(SHAPE)
-    problem = Problem(torch.tensor(y).reshape(ROWS, *shape), operator, Gaussian(0.0), SHAPE)
+    problem = Problem(torch.tensor(y).reshape(ROWS, *shape), operator, GaussianNoise(0.0), SHAPE)
     solver = Pyramid(**(knobs if library_knobs is None else library_knobs), schedule=schedule)
     keys = seeds(ROWS)
     got = states(solver, problem, Scales(), Rng.of(keys))[-1].x.flatten(1).numpy()
@@ -296,7 +296,9 @@ def test_the_gradient_is_a_sign_on_one_pixel(scales):
     """x' - rho d|y - x0|/dx_t = x' + rho d sign(y - x0), in plain numbers, with given noise."""
     schedule, rho, y = VP(30), 0.3, 0.8
     solver = Pyramid(scales=scales, rho=rho, schedule=schedule)
-    problem = Problem(torch.full((1, 1, 1, 1), y).double(), Identity(), Gaussian(0.0), (1, 1, 1))
+    problem = Problem(
+        torch.full((1, 1, 1, 1), y).double(), Identity(), GaussianNoise(0.0), (1, 1, 1)
+    )
     names = noise_names(solver, problem, SCALAR_PRIOR)
     draws = dict(zip(names, np.random.default_rng(2).standard_normal(len(names)), strict=True))
     table = Given((0,), table=lambda step, role: torch.tensor([draws[step, role]]))
@@ -353,7 +355,7 @@ class Anywhere(Prior):
 )
 def test_every_scale_has_its_size(smallest, ladder):
     shape, prior = (2, 11, 16), Anywhere()
-    problem = Problem(seeded(2, *shape), Identity(), Gaussian(0.1), shape)
+    problem = Problem(seeded(2, *shape), Identity(), GaussianNoise(0.1), shape)
     solver = Pyramid(smallest=smallest, t0=1.0, schedule=VP(9))
     found = states(solver, problem, prior, Rng.of(seeds(2)))
     assert prior.asked == [size for size in ladder for _ in range(3)]
@@ -363,14 +365,14 @@ def test_every_scale_has_its_size(smallest, ladder):
 
 def test_videos_keep_their_frames():
     shape, prior = (1, 5, 16, 8), Anywhere()
-    problem = Problem(seeded(1, 1, 5, 4, 2), AveragePool(4, (16, 8)), Gaussian(0.1), shape)
+    problem = Problem(seeded(1, 1, 5, 4, 2), AveragePool(4, (16, 8)), GaussianNoise(0.1), shape)
     found = states(Pyramid(smallest=2, schedule=VP(6)), problem, prior, Rng.of(seeds(1)))
     assert [tuple(s.x.shape[1:]) for s in found[4:]] == [(1, 5, 4, 2), (1, 5, 8, 4), shape]
     assert found[1].x0.shape == (1, *shape)
 
 
 def test_a_preview_is_the_clean_estimate_enlarged():
-    problem = Problem(seeded(1, *SHAPE), Identity(), Gaussian(0.1), SHAPE)
+    problem = Problem(seeded(1, *SHAPE), Identity(), GaussianNoise(0.1), SHAPE)
     found = states(
         Pyramid(smallest=1, rho=0.0, schedule=VP(6)), problem, Scales(), Rng.of(seeds(1))
     )
@@ -383,7 +385,7 @@ def test_a_preview_is_the_clean_estimate_enlarged():
 @pytest.mark.parametrize(("data", "vjps"), [("gradient", 9), ("overwrite", 0)])
 def test_costs(data, vjps):
     """One evaluation a step at every scale; with the gradient, one product too."""
-    problem = Problem(seeded(1, *SHAPE), Identity(), Gaussian(0.1), SHAPE)
+    problem = Problem(seeded(1, *SHAPE), Identity(), GaussianNoise(0.1), SHAPE)
     result = solve(problem, Scales(), Pyramid(data=data, smallest=1, schedule=VP(9)), samples=2)
     assert (result.nfe, result.vjps) == (9, vjps)
 
@@ -400,7 +402,7 @@ def test_a_prior_of_one_size_is_refused_before_it_is_called():
         raise AssertionError("the prior was called")
 
     prior = Denoiser(refuse, shape=(1, 16, 16), name="stamp")
-    problem = Problem(seeded(1, 1, 16, 16), Identity(), Gaussian(0.1), (1, 16, 16))
+    problem = Problem(seeded(1, 1, 16, 16), Identity(), GaussianNoise(0.1), (1, 16, 16))
     with pytest.raises(InvdiffError, match="begins with 8 x 8 pixels, but the prior stamp"):
         solve(problem, prior, Pyramid(scales=2))
     for free in ((1, None, None), None):
@@ -415,7 +417,7 @@ def test_a_prior_of_one_size_is_refused_before_it_is_called():
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 def test_at_one_scale_without_data_it_is_the_plain_sampler(eta, schedule):
     """Bit for bit, every state."""
-    problem = Problem(seeded(2, *SHAPE), Identity(), Gaussian(0.1), SHAPE)
+    problem = Problem(seeded(2, *SHAPE), Identity(), GaussianNoise(0.1), SHAPE)
     solver = Pyramid(scales=1, rho=0.0, eta_ddim=eta, schedule=schedule)
     ours = list(stream(problem, Scales(), solver, seeds(2)))
     theirs = list(
@@ -428,7 +430,7 @@ def test_at_one_scale_without_data_it_is_the_plain_sampler(eta, schedule):
 def test_rho_0_ignores_the_measurement_at_all_scales():
     runs = []
     for seed in (1, 2):
-        problem = Problem(seeded(1, *SHAPE, seed=seed), Identity(), Gaussian(0.1), SHAPE)
+        problem = Problem(seeded(1, *SHAPE, seed=seed), Identity(), GaussianNoise(0.1), SHAPE)
         solver = Pyramid(rho=0.0, smallest=1, schedule=VP(9))
         runs.append(solve(problem, Scales(), solver, samples=2).samples)
     assert torch.equal(*runs)
@@ -439,7 +441,7 @@ def test_overwriting_ends_at_the_data(matrix):
     A, operator = MATRICES[matrix]
     y = torch.tensor(A @ MU).reshape(1, *operator.y_shape(SHAPE))
     solver = Pyramid(data="overwrite", smallest=1, schedule=VP(20))
-    x = solve(Problem(y, operator, Gaussian(0.0), SHAPE), Scales(), solver).samples[0]
+    x = solve(Problem(y, operator, GaussianNoise(0.0), SHAPE), Scales(), solver).samples[0]
     torch.testing.assert_close(operator(x), y, rtol=0, atol=1e-12)
 
 
@@ -449,7 +451,7 @@ def test_in_super_resolution_the_coarse_scale_is_tied_to_y_itself(factor):
     the scale has y's own size: the coarsest image then ends at y, pixel by pixel."""
     shape = (1, 8, 12)
     y = seeded(1, 1, 2, 3)
-    problem = Problem(y, AveragePool(4, shape[1:]), Gaussian(0.0), shape)
+    problem = Problem(y, AveragePool(4, shape[1:]), GaussianNoise(0.0), shape)
     scales = 1 + int(math.log2(factor))
     solver = Pyramid(data="overwrite", scales=scales, smallest=1, t0=0.5, schedule=VP(12))
     coarse = [m.scale for m in solver.moves].count(scales - 1)

@@ -34,7 +34,7 @@ from helpers import Dense, Given, Levels, exploding, noise_names, seeded, states
 from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP
-from invdiff.noise import Gaussian, Poisson
+from invdiff.noise import GaussianNoise, Poisson
 from invdiff.operators import HDR, Identity, NonlinearBlur, PhaseRetrieval
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -129,7 +129,7 @@ def test_a_knob_off_by_a_little_is_seen(knob, wrong):
 
 def setting(sigma_y=0.1, dtype=torch.float64):
     A = Dense(torch.tensor(MATRICES["benign"]), SHAPE)
-    return Problem(seeded(ROWS, 6, dtype=dtype), A, Gaussian(sigma_y), SHAPE)
+    return Problem(seeded(ROWS, 6, dtype=dtype), A, GaussianNoise(sigma_y), SHAPE)
 
 
 @pytest.mark.parametrize("scaling", ["likelihood", "official"])
@@ -219,19 +219,19 @@ def test_the_first_fit_is_exact_for_a_multiple_of_the_identity(gain):
 def test_the_first_fit_of_a_saturated_measurement_is_its_official_start():
     """HDR: y / gain, which is the official A^+."""
     y = HDR()(seeded(2, 3, 5, 4))
-    found = first_fit(Problem(y, HDR(), Gaussian(0.1), (3, 5, 4)))
+    found = first_fit(Problem(y, HDR(), GaussianNoise(0.1), (3, 5, 4)))
     torch.testing.assert_close(found, y / 2, rtol=1e-10, atol=1e-10)
 
 
 def test_the_first_fit_is_0_where_the_operator_has_no_gradient():
-    problem = Problem(seeded(1, 1, 12, 12).abs(), PhaseRetrieval(), Gaussian(0.1), (1, 8, 8))
+    problem = Problem(seeded(1, 1, 12, 12).abs(), PhaseRetrieval(), GaussianNoise(0.1), (1, 8, 8))
     assert not first_fit(problem).any()
 
 
 def test_the_first_fit_lowers_the_misfit_of_a_nonlinear_blur():
     ramp = torch.linspace(-0.8, 0.8, 12, dtype=torch.float64)
     A, x = NonlinearBlur(radius=2), (ramp[:, None] * ramp.flip(0)).expand(1, 3, 12, 12)
-    problem = Problem(A(x), A, Gaussian(0.1), (3, 12, 12))
+    problem = Problem(A(x), A, GaussianNoise(0.1), (3, 12, 12))
     at_zero = problem.residual(0 * x).norm()
     assert problem.residual(first_fit(problem)).norm() < 0.9 * at_zero
 
@@ -316,7 +316,11 @@ def test_needs_follow_the_knobs():
     assert missing(REDDiff(), counted) == [Need.GAUSSIAN]
     assert missing(REDDiff(scaling="official"), counted) == []
     with pytest.raises(IncompatibleError, match="a pseudo-inverse and HDR offers none"):
-        solve(Problem(y, HDR(), Gaussian(0.1), (1, 4, 4)), SCALAR_PRIOR, REDDiff(init_from="pinv"))
+        solve(
+            Problem(y, HDR(), GaussianNoise(0.1), (1, 4, 4)),
+            SCALAR_PRIOR,
+            REDDiff(init_from="pinv"),
+        )
 
 
 def test_the_official_constants_are_at_hand():
@@ -341,7 +345,7 @@ def test_the_official_constants_are_at_hand():
 @pytest.mark.parametrize("A", [PhaseRetrieval(), Identity()], ids=["phase", "identity"])
 def test_an_overflow_is_reported(A):
     """In float32 the second moment overflows first: Adam then stands still, far from anything."""
-    problem = Problem(A(seeded(1, 1, 8, 8, dtype=torch.float32)), A, Gaussian(0.1), (1, 8, 8))
+    problem = Problem(A(seeded(1, 1, 8, 8, dtype=torch.float32)), A, GaussianNoise(0.1), (1, 8, 8))
     solver = REDDiff(lr=1e25, schedule=VP(10))
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
     with pytest.raises(DivergedError, match=r"reddiff .* at step \d+ of 10; try a smaller lr"):

@@ -18,7 +18,7 @@ from invdiff.core.schedules import VE, VP, VPSDE, Karras, Schedule, SubVP
 from invdiff.noise import NOISELESS
 from invdiff.operators import Grayscale
 from invdiff.priors.base import Denoiser
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.run import solve
 from invdiff.solvers.replacement import Replacement

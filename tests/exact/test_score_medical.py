@@ -30,7 +30,7 @@ from helpers import Dense, seeded, states
 from invdiff.core import Level, batch_norm
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity, Inpaint
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -195,7 +195,9 @@ def paper_mix(T, kept, x, y, a, s, z, lam):
 
 def library_mix(A, x, y, a, s, z, lam, shape):
     """The same by steps.replace."""
-    problem = Problem(torch.tensor(y)[None], Dense(torch.tensor(A), shape), Gaussian(0.0), shape)
+    problem = Problem(
+        torch.tensor(y)[None], Dense(torch.tensor(A), shape), GaussianNoise(0.0), shape
+    )
     images = (torch.tensor(v).reshape(1, *shape) for v in (x, z))
     x_t, noise = images
     return steps.replace(x_t, problem, Level(a, s), noise, lam).numpy().ravel()
@@ -281,7 +283,7 @@ def test_the_data_comes_before_the_update_and_at_its_level():
     mask = torch.zeros(1, 1, 4, 4)
     mask[..., 0] = 1
     A, n = Inpaint(mask), 500
-    problem = Problem(A(torch.full((n, 1, 4, 4), 2.0).double()), A, Gaussian(0.0), SHAPE)
+    problem = Problem(A(torch.full((n, 1, 4, 4), 2.0).double()), A, GaussianNoise(0.0), SHAPE)
     solver = ScoreMedical(corrector_steps=0, schedule=VE(4, 10.0, 0.1))
     states(solver, problem, Denoiser(watched), Rng.of(range(n)))
     assert [sigma for _, sigma in seen] == [level.s for level in solver.levels[:-1]]
@@ -297,7 +299,7 @@ def test_a_partial_mix_lowers_the_noise_of_known_entries():
     Standard error of a variance of n draws: sqrt(2 / n) of it."""
     n, lam, level = 40000, 0.4, Level(1.0, 2.0)
     zero = torch.zeros(1, 1, 200, 200).double()
-    problem = Problem(zero, Identity(), Gaussian(0.0), (1, 200, 200))
+    problem = Problem(zero, Identity(), GaussianNoise(0.0), (1, 200, 200))
     x, z = level.s * seeded(*zero.shape, seed=1), seeded(*zero.shape, seed=2)
     found = float(steps.replace(x, problem, level, z, lam).var()) / level.s**2
     assert abs(found / ((1 - lam) ** 2 + lam**2) - 1) < 5 * (2 / n) ** 0.5
@@ -305,7 +307,7 @@ def test_a_partial_mix_lowers_the_noise_of_known_entries():
 
 def test_the_result_holds_y_unless_asked_otherwise():
     A = Dense(torch.tensor(MATRICES["benign"]), SHAPE)
-    problem = Problem(seeded(ROWS, 6), A, Gaussian(0.0), SHAPE)
+    problem = Problem(seeded(ROWS, 6), A, GaussianNoise(0.0), SHAPE)
     ends = {
         final: states(
             ScoreMedical(lam=0.5, final=final, schedule=VP(5)),
@@ -324,7 +326,7 @@ def test_a_row_has_a_step_size_of_its_own(name):
     """The official corrector averages its step size over the batch."""
     A = Dense(torch.tensor(MATRICES["benign"]), SHAPE)
     y = torch.stack([seeded(6), 100 * seeded(6, seed=1), seeded(6, seed=2)])
-    problem = Problem(y, A, Gaussian(0.0), SHAPE)
+    problem = Problem(y, A, GaussianNoise(0.0), SHAPE)
     cls = {"score-medical": ScoreMedical, "score-medical-baseline": ScoreMedicalBaseline}[name]
     solver = cls(schedule=VP(5))
     together = states(solver, problem, LIBRARY_PRIOR, Rng.of(SEEDS))[-1].x
@@ -337,7 +339,7 @@ def test_a_row_has_a_step_size_of_its_own(name):
 @pytest.mark.parametrize("schedule", [VP(6), VE(6, 50.0, 0.02)])
 def test_without_data_it_is_the_plain_sampler(schedule):
     A = Dense(torch.tensor(MATRICES["benign"]), SHAPE)
-    problem = Problem(seeded(ROWS, 6), A, Gaussian(0.0), SHAPE)
+    problem = Problem(seeded(ROWS, 6), A, GaussianNoise(0.0), SHAPE)
     ours = ScoreMedical(lam=0.0, corrector_steps=0, final="none", schedule=schedule)
     a = states(ours, problem, LIBRARY_PRIOR, Rng.of(SEEDS))
     b = states(
@@ -349,7 +351,7 @@ def test_without_data_it_is_the_plain_sampler(schedule):
 @pytest.mark.parametrize("M", [0, 1, 3])
 def test_costs(M):
     """N (M + 1) evaluations, no gradients."""
-    problem = Problem(seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), SHAPE)
+    problem = Problem(seeded(1, 1, 4, 4), Identity(), GaussianNoise(0.1), SHAPE)
     prior = Denoiser(lambda x, s: x / (1 + s**2))
     for cls in (ScoreMedical, ScoreMedicalBaseline):
         result = solve(problem, prior, cls(corrector_steps=M, schedule=VE(5, 10.0)))

@@ -15,10 +15,10 @@ import invdiff.operators as ops
 from helpers import seeded, states
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.priors.base import Counted, Denoiser
 from invdiff.priors.channels import PerChannel
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.run import solve
 from invdiff.solvers.score_mri import ScoreMRI
@@ -157,7 +157,7 @@ def test_complex_images_in_explicit_matrices(coils, hybrid_every, hybrid_end):
     rng = Rng.of([12])
     schedule = VE(7, 5.0, 0.05)
     solver = ScoreMRI(hybrid_every=hybrid_every, hybrid_end=hybrid_end, schedule=schedule)
-    found = states(solver, Problem(y, A, Gaussian(0.0), (2, *SIZE)), LAW, rng)[-1].x
+    found = states(solver, Problem(y, A, GaussianNoise(0.0), (2, *SIZE)), LAW, rng)[-1].x
     levels = [level.s for level in schedule.levels()[:-1]]
     want = matrices_run(E, y.numpy().ravel(), rng, 0.16, hybrid_every, hybrid_end, levels)
     np.testing.assert_allclose(found[0].numpy().reshape(2, -1), want, rtol=1e-8, atol=1e-8)
@@ -230,7 +230,7 @@ def test_costs(corrector_steps):
         return grey(x, sigma)
 
     A = ops.Fourier(MASK)
-    problem = Problem(A(seeded(1, 2, *SIZE)), A, Gaussian(0.0), (2, *SIZE))
+    problem = Problem(A(seeded(1, 2, *SIZE)), A, GaussianNoise(0.0), (2, *SIZE))
     solver = ScoreMRI(corrector_steps=corrector_steps, schedule=VE(5, 5.0, 0.05))
     result = solve(problem, Counted(PerChannel(Denoiser(counting, shape=(1, None, None)))), solver)
     assert (result.nfe, result.vjps) == (5 * (corrector_steps + 1), 0)
@@ -239,7 +239,7 @@ def test_costs(corrector_steps):
 
 def test_weight_0_is_the_plain_sampler():
     A = ops.Sense(MAPS, MASK)
-    problem = Problem(A(seeded(2, 2, *SIZE)), A, Gaussian(0.0), (2, *SIZE))
+    problem = Problem(A(seeded(2, 2, *SIZE)), A, GaussianNoise(0.0), (2, *SIZE))
     schedule = VE(6, 5.0, 0.05)
     ours = states(
         ScoreMRI(lam=0.0, corrector_steps=0, schedule=schedule), problem, LAW, Rng.of([1, 2])
@@ -256,7 +256,7 @@ LINES = ops.gaussian_lines(BIG, 4, seed=0)
 
 def measured(size=BIG, mask=LINES):
     A = ops.Fourier(mask)
-    return Problem(A(seeded(1, 2, *size)), A, Gaussian(0.0), (2, *size))
+    return Problem(A(seeded(1, 2, *size)), A, GaussianNoise(0.0), (2, *size))
 
 
 def nothing(x, sigma):
@@ -304,7 +304,7 @@ def test_the_last_hybrid_weight_is_the_one_that_was_asked_for():
 def test_a_complex_chain_starts_from_complex_noise():
     """M6: the official code starts it from real noise. What was sampled holds y, here 0."""
     A = ops.Fourier(LINES)
-    problem = Problem(A(torch.zeros(1, 2, *BIG)), A, Gaussian(0.0), (2, *BIG))
+    problem = Problem(A(torch.zeros(1, 2, *BIG)), A, GaussianNoise(0.0), (2, *BIG))
     x = ScoreMRI().init(problem, Denoiser(nothing), Rng.of([0]).at(-1)).x[0]
     free = 378 * math.sqrt(3 / 4)  # a quarter of the lines was sampled
     for channel in x:
@@ -315,7 +315,7 @@ def test_real_images_are_updated_as_published():
     """x <- Re F^-1 [(1 - mask) F x + y]: the adjoint, a half step for pairs sampled once."""
     A = ops.RealFourier(MASK)
     y = A(seeded(1, 1, *SIZE))
-    problem = Problem(y, A, Gaussian(0.0), (1, *SIZE))
+    problem = Problem(y, A, GaussianNoise(0.0), (1, *SIZE))
     x, solver = seeded(1, 1, *SIZE, seed=2), ScoreMRI()
     k = ops.fft2c(x)
     expected = ops.ifft2c(torch.where(MASK > 0, y, k)).real
@@ -330,7 +330,7 @@ def test_sum_of_squares_takes_every_coil_by_itself():
     truth = seeded(1, 2, *SIZE)
     y = ops.Sense(maps, torch.ones(1, 1, *SIZE))(truth)
     problem = Problem(
-        y.transpose(0, 1), ops.Fourier(torch.ones(1, 1, *SIZE)), Gaussian(0.0), (2, *SIZE)
+        y.transpose(0, 1), ops.Fourier(torch.ones(1, 1, *SIZE)), GaussianNoise(0.0), (2, *SIZE)
     )
     found = solve(
         problem, PerChannel(Denoiser(grey)), ScoreMRI(schedule=VE(4, 5.0, 0.05)), samples=2

@@ -33,9 +33,9 @@ import invdiff.operators as ops
 from helpers import Dense, seeded, seeds, states
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP, Karras, Schedule
-from invdiff.noise import NOISELESS, Gaussian, Poisson
+from invdiff.noise import NOISELESS, GaussianNoise, Poisson
 from invdiff.priors.base import Counted, Denoiser
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError
 from invdiff.sampling.run import finish, solve, stream
@@ -143,7 +143,7 @@ def compare(knobs, matrix="wide", schedule: Schedule = SCHEDULE, library=None):
     """(library's samples, transcription's), (ROWS, D), on the same noise."""
     A, sigma_y = MATRICES[matrix], 0.3
     y = random_matrix(ROWS, len(A), 7)
-    problem = Problem(torch.tensor(y), Dense(torch.tensor(A), SHAPE), Gaussian(sigma_y), SHAPE)
+    problem = Problem(torch.tensor(y), Dense(torch.tensor(A), SHAPE), GaussianNoise(sigma_y), SHAPE)
     knobs = {"lr": 0.05, **knobs}
     solver = ScorePrior(
         family="gaussian", probes=0, schedule=schedule, **{**knobs, **(library or {})}
@@ -261,7 +261,9 @@ MASK = torch.tensor([[1.0, 0, 1], [1, 1, 0]]).reshape(1, 1, 2, 3)
 
 
 def six(sigma_y: float = 0.3) -> Problem:
-    return Problem(seeded(1, 1, 2, 3, seed=5) / 2, ops.Inpaint(MASK), Gaussian(sigma_y), (1, 2, 3))
+    return Problem(
+        seeded(1, 1, 2, 3, seed=5) / 2, ops.Inpaint(MASK), GaussianNoise(sigma_y), (1, 2, 3)
+    )
 
 
 def test_a_run_settles_at_the_posterior():
@@ -283,7 +285,7 @@ def test_a_run_settles_at_the_posterior():
 
 def correlated() -> Problem:
     A = Dense(seeded(2, 4, seed=8), (1, 2, 2))
-    return Problem(seeded(1, 2, seed=9), A, Gaussian(0.4), (1, 2, 2))
+    return Problem(seeded(1, 2, seed=9), A, GaussianNoise(0.4), (1, 2, 2))
 
 
 def test_a_flow_fits_a_correlated_posterior():
@@ -355,7 +357,7 @@ def test_costs_are_as_specified(knobs, nfe, vjps):
 def test_samples_share_a_law_and_keep_their_seeds(family):
     """Sample k is the same with more samples and beside another measurement, to round-off."""
     solver = ScorePrior(family=family, flow_steps=2, lr=0.05, draws=4, schedule=VE(4))
-    two = Problem(seeded(2, 1, 2, 3, seed=5), ops.Inpaint(MASK), Gaussian(0.3), (1, 2, 3))
+    two = Problem(seeded(2, 1, 2, 3, seed=5), ops.Inpaint(MASK), GaussianNoise(0.3), (1, 2, 3))
     many = solve(two, SIX, solver, samples=4, seed=3).samples
     one = solve(two, SIX, solver, samples=1, seed=3).samples
     alone = solve(two.rows(torch.tensor([0])), SIX, solver, samples=2, seed=3).samples
@@ -370,7 +372,7 @@ def test_rows_are_of_one_measurement_when_y_and_the_operator_are_the_same():
     solver = ScorePrior(family="gaussian", schedule=VE(2))
 
     def laws(y: Tensor, masks: Tensor) -> list[int]:
-        problem = Problem(y, ops.Inpaint(masks), Gaussian(0.3), (1, 2, 3))
+        problem = Problem(y, ops.Inpaint(masks), GaussianNoise(0.3), (1, 2, 3))
         state = solver.init(problem, SIX, Rng.of(seeds(3)).at(-1))
         assert len(state.extra["weights"]) == 1 + int(state.extra["law"].max())
         return [int(i) for i in state.extra["law"]]
@@ -407,7 +409,7 @@ def test_the_data_have_weight_1_throughout():
 @pytest.mark.parametrize("family", ["gaussian", "realnvp"])
 def test_weight_0_ignores_the_measurement(family):
     solver = ScorePrior(family=family, flow_steps=2, data_weight=0.0, schedule=VE(3))
-    other = Problem(six().y + 1, six().A, Gaussian(0.1), (1, 2, 3))
+    other = Problem(six().y + 1, six().A, GaussianNoise(0.1), (1, 2, 3))
     one, two = (list(stream(p, SIX, solver, (1,))) for p in (six(), other))
     assert all(torch.equal(a.x, b.x) for a, b in zip(one, two, strict=True))
     seen = dataclasses.replace(solver, data_weight=1.0)
@@ -423,7 +425,7 @@ def test_photon_counts_and_visibilities():
     truth = EXACT.sample(1, 4).double()
     counts = Poisson(200.0, -3.0, 3.0)
     problems = [
-        Problem(A(truth), A, Gaussian(0.05), (1, 2, 3)),
+        Problem(A(truth), A, GaussianNoise(0.05), (1, 2, 3)),
         Problem(counts.sample(truth, Rng.of((1,))), ops.Identity(), counts, (1, 2, 3)),
     ]
     for problem in problems:

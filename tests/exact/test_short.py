@@ -46,7 +46,7 @@ def test_the_measure_knows_the_posterior(short):
     """Exact samples have an error of 1 / sqrt(64) and a variance of 1, the prior's have not."""
     prior = short.law()
     A = short.Inpaint.box((16, 16), 4, 4, 8, 8)
-    problem = short.Problem(A(prior.sample(1, 5)), A, short.Gaussian(0.1), (1, 16, 16))
+    problem = short.Problem(A(prior.sample(1, 5)), A, short.GaussianNoise(0.1), (1, 16, 16))
     posterior = prior.posterior(problem)
     spread = posterior.cov.diagonal()
     hole = ~A.mask.bool().flatten()

@@ -27,7 +27,7 @@ from helpers import Dense, Given, Levels, seeded, seeds, states
 from invdiff.core import CLEAN, Level
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators import Identity, Inpaint
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.problem import Problem
@@ -154,7 +154,7 @@ def long_run(
     unit = torch.tensor([g or 1.0 for g in GAINS], dtype=f64)
     weights = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.3, -0.7, 1.9]], dtype=f64)
     x, y, z = (weights[:, i].reshape(4, 1, 1, 1).expand(4, 1, 1, 4) for i in range(3))
-    problem = Problem(y * unit, Gains(), Gaussian(SIGMA_Y), (1, 1, 4))
+    problem = Problem(y * unit, Gains(), GaussianNoise(SIGMA_Y), (1, 1, 4))
     rng = Given((0,) * 4, table=lambda step, role: weights[:, 2])
     m, V = torch.full((4,), mean, dtype=f64), torch.full((4,), variance, dtype=f64)
     for step in range(solver.num_steps):
@@ -253,7 +253,9 @@ def test_null_modes_are_found_from_s():
 
 def test_a_tie_follows_y():
     """sigma = sigma_y / s exactly. Official: no branch, so a random walk at full step (b)."""
-    problem = Problem(torch.full((1, 1, 2, 2), 0.4).double(), Identity(), Gaussian(0.5), (1, 2, 2))
+    problem = Problem(
+        torch.full((1, 1, 2, 2), 0.4).double(), Identity(), GaussianNoise(0.5), (1, 2, 2)
+    )
     solver = SNIPS(c=0.2, K=1, schedule=Levels(1, given=(Level(1.0, 0.5), CLEAN)))
     x = seeded(1, 1, 2, 2)
     new = solver.step(State(0, x, x), problem, SCALAR_PRIOR, Rng.of(7).at(0)).x
@@ -269,7 +271,7 @@ def test_a_tie_follows_y():
 def test_the_last_noise_is_kept_or_denoised():
     """Official: the output keeps noise of std about 0.01, and no option removes it (c)."""
     A = Inpaint.box((4, 4), 1, 1, 2, 2)
-    problem = Problem(A(seeded(2, 1, 4, 4)), A, Gaussian(0.1), (1, 4, 4))
+    problem = Problem(A(seeded(2, 1, 4, 4)), A, GaussianNoise(0.1), (1, 4, 4))
     for schedule in (VE(8, 3.0, 0.2), VP(8)):
         noisy, clean = (
             SNIPS(K=1, schedule=schedule),

@@ -30,7 +30,7 @@ import invdiff.operators as ops
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP, Karras
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators.dct import dct2, dct_matrix
 from invdiff.operators.jpeg_cells import nearest, planes
 from invdiff.priors.base import Prior
@@ -296,8 +296,8 @@ def drawn(name: str, steps: int, sigma: float = 0.1, **knobs):
     truth = Covariance(prior.power[None, None]).root(
         torch.randn(1, 1, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     )
-    y = Gaussian(sigma).sample(A(truth), Rng.of(5))
-    problem = Problem(A.restrict(y), A, Gaussian(sigma), (1, *SIZE))
+    y = GaussianNoise(sigma).sample(A(truth), Rng.of(5))
+    problem = Problem(A.restrict(y), A, GaussianNoise(sigma), (1, *SIZE))
     solver = SpectralAncestral(
         **{"own_scale": 0.0, "tol": 1e-8, "schedule": Karras(steps, 100.0, 0.02), **knobs}
     )
@@ -345,11 +345,13 @@ def test_a_noisy_image_is_a_state_of_the_chain():
 
 
 def test_only_a_noisy_image_can_be_the_start():
-    problem = Problem(torch.zeros(1, 1, 2, 2), ops.AveragePool(3, SIZE), Gaussian(0.5), (1, *SIZE))
+    problem = Problem(
+        torch.zeros(1, 1, 2, 2), ops.AveragePool(3, SIZE), GaussianNoise(0.5), (1, *SIZE)
+    )
     solver = SpectralAncestral(data="start", schedule=Karras(3, 0.5, 0.1))
     with pytest.raises(InvdiffError, match="take data drawn"):
         solve(problem, law(), solver)
-    noisy = Problem(torch.zeros(1, 1, *SIZE), ops.Identity(), Gaussian(0.3), (1, *SIZE))
+    noisy = Problem(torch.zeros(1, 1, *SIZE), ops.Identity(), GaussianNoise(0.3), (1, *SIZE))
     with pytest.raises(InvdiffError, match="begins at its noise, 0.3"):
         solve(noisy, law(), solver)
 
@@ -371,7 +373,7 @@ def test_clipped_noise_is_drawn_beyond_white():
     y = (0.95 + 0.2 * torch.randn(1, 1, 60, 60, generator=torch.Generator().manual_seed(0))).clamp(
         -1, 1
     )
-    problem = Problem(y, ops.Identity(), Gaussian(0.2), (1, 60, 60))
+    problem = Problem(y, ops.Identity(), GaussianNoise(0.2), (1, 60, 60))
     solver = SpectralAncestral(data="start", schedule=Karras(2, 0.2, 0.05))
     first = solver.init(problem, Bright(), Rng.of(0).at(-1)).x
     assert float(y.mean()) < 0.90 and abs(float(first.mean()) - 0.95) < 4 * 0.2 / 60
@@ -388,7 +390,7 @@ def test_clipped_noise_is_drawn_beyond_white():
 def test_values_beyond_the_range_were_not_clipped():
     y = torch.full((1, 1, 4, 4), 1.0)
     y[..., 0, 0] = 1.3
-    problem = Problem(y, ops.Identity(), Gaussian(0.2), (1, 4, 4))
+    problem = Problem(y, ops.Identity(), GaussianNoise(0.2), (1, 4, 4))
     solver = SpectralAncestral(data="start", schedule=Karras(2, 0.2, 0.05))
     assert torch.equal(solver.init(problem, Bright(), Rng.of(0).at(-1)).x, y)
 
@@ -565,7 +567,7 @@ def test_the_fast_cosine_transform_is_the_matrix(monkeypatch):
 
 def test_hqs_makes_an_estimate_and_a_sampler_does_not():
     problem = Problem(
-        torch.zeros(1, 1, 2, 2).double(), ops.AveragePool(3, SIZE), Gaussian(0.1), (1, *SIZE)
+        torch.zeros(1, 1, 2, 2).double(), ops.AveragePool(3, SIZE), GaussianNoise(0.1), (1, *SIZE)
     )
     found = estimate(problem, law(), HQS())
     assert found.estimate is not None and torch.equal(found.estimate, found.samples[:, 0])

@@ -22,7 +22,7 @@ from dense import (
 from helpers import Dense, seeded
 from invdiff.core import InvdiffError
 from invdiff.core.schedules import VE
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity, Inpaint, RealFourier
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -134,8 +134,8 @@ def test_moments_of_complex_numbers_and_masks_are_those_of_the_same_real_matrix(
     one, two = (
         solve(p, Denoiser(white), solver, samples=6)
         for p in (
-            Problem(y, A, Gaussian(0.3), shape),
-            Problem(flat, Dense(M[kept], shape), Gaussian(0.3), shape),
+            Problem(y, A, GaussianNoise(0.3), shape),
+            Problem(flat, Dense(M[kept], shape), GaussianNoise(0.3), shape),
         )
     )
     torch.testing.assert_close(one.samples, two.samples, rtol=0, atol=1e-9)
@@ -145,16 +145,16 @@ def test_moments_of_complex_numbers_and_masks_are_those_of_the_same_real_matrix(
 
 def test_too_many_numbers_are_refused_with_what_to_take():
     shape = (1, 20, 20)
-    problem = Problem(seeded(1, *shape), Identity(), Gaussian(0.1), shape)
+    problem = Problem(seeded(1, *shape), Identity(), GaussianNoise(0.1), shape)
     with pytest.raises(InvdiffError, match="400 numbers of y.*at most 256.*take twist frozen"):
         solve(problem, Denoiser(white), TDS(twist="moments").with_steps(2))
-    few = Problem(seeded(1, *shape), Inpaint.box((20, 20), 0, 0, 20, 18), Gaussian(0.1), shape)
+    few = Problem(seeded(1, *shape), Inpaint.box((20, 20), 0, 0, 20, 18), GaussianNoise(0.1), shape)
     assert solve(few, Denoiser(white), TDS(twist="moments").with_steps(2)).vjps == 2 * 41
 
 
 @pytest.mark.parametrize(("twist", "vjps"), [("isotropic", 1), ("frozen", 4), ("moments", 17)])
 def test_costs(twist, vjps):
-    problem = Problem(seeded(1, 1, 4, 4), Identity(), Gaussian(0.1), (1, 4, 4))
+    problem = Problem(seeded(1, 1, 4, 4), Identity(), GaussianNoise(0.1), (1, 4, 4))
     prior = Denoiser(lambda x, sigma: torch.tanh(x / (1 + sigma**2)))
     result = solve(problem, prior, TDS(twist=twist).with_steps(5), samples=3)
     assert (result.nfe, result.vjps) == (5, 5 * vjps)

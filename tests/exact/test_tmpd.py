@@ -19,7 +19,7 @@ from dense import (
 
 from helpers import seeded
 from invdiff.core.schedules import VE
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Inpaint
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -55,7 +55,7 @@ def test_where_pixels_are_independent_it_is_moment_matching():
     """A V A^T is diagonal there, so its row sums are all of it; with neighbours they are not."""
     shape, schedule = (1, 4, 4), VE(8, 10.0, 0.1)
     A = Inpaint.box((4, 4), 0, 0, 2, 3)
-    problem = Problem(A(seeded(1, *shape)), A, Gaussian(0.2), shape)
+    problem = Problem(A(seeded(1, *shape)), A, GaussianNoise(0.2), shape)
     apart = Denoiser(lambda x, sigma: torch.tanh(x / (1 + sigma**2)))
     mixed = Denoiser(lambda x, sigma: (x + x.roll(1, -1) + x.roll(-1, -1)) / 3 / (1 + sigma**2))
     for prior, same in ((apart, True), (mixed, False)):

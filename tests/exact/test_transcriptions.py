@@ -31,8 +31,8 @@ from dense import (
 
 from helpers import Dense, seeded, states
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.noise import GaussianNoise
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.solvers import registry
 
@@ -371,7 +371,7 @@ def test_ddnm_plus_is_ddrm_with_eta_b_1_in_every_step(schedule, sigma_y):
     At sigma_y = 0 the last step is a tie (y is exactly as precise as the next level): both keep y.
     """
     A = Dense(torch.tensor(MATRICES["wide"]), SHAPE)
-    problem = Problem(seeded(ROWS, 7), A, Gaussian(sigma_y), SHAPE)
+    problem = Problem(seeded(ROWS, 7), A, GaussianNoise(sigma_y), SHAPE)
     rng = Rng.of(SEEDS)
     one = registry()["ddrm"](eta_b=1.0, schedule=schedule)
     two = registry()["ddnm+"](schedule=schedule)
@@ -390,7 +390,7 @@ def test_mmps_without_a_jacobian_is_diffpirs_data_step(schedule):
     With an isotropic prior N(0, tau), V is isotropic too, and a lam can be chosen to match.
     """
     A = Dense(torch.tensor(MATRICES["wide"]), SHAPE)
-    problem = Problem(seeded(ROWS, 7), A, Gaussian(0.1), SHAPE)
+    problem = Problem(seeded(ROWS, 7), A, GaussianNoise(0.1), SHAPE)
     prior = GaussianPrior(torch.zeros(SHAPE).double(), torch.tensor(0.7, dtype=torch.float64))
     rng = Rng.of(SEEDS)
     mmps_solver = registry()["mmps"](iterations=16, schedule=schedule)

@@ -16,7 +16,7 @@ from test_particles import GROWING
 from helpers import states
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -40,7 +40,7 @@ def wrong_share(solver: Solver) -> float:
     """Of pixels above 0, against the mode's share: less than 1e-3 of the mass is across 0."""
     shape = (1, SIDE, SIDE)
     y = torch.full((1, *shape), Y, dtype=torch.float64)
-    problem = Problem(y, Identity(), Gaussian(SIGMA_Y), shape)
+    problem = Problem(y, Identity(), GaussianNoise(SIGMA_Y), shape)
     x = states(solver, problem, Denoiser(denoised), Rng.of([1]))[-1].x
     return abs(float((x > 0).double().mean()) - SHARE)
 

@@ -37,10 +37,10 @@ from scalar import (
 
 from helpers import Recorder, exploding, seeded, seeds, states
 from invdiff.core.schedules import VE, VP
-from invdiff.noise import Gaussian, Poisson
+from invdiff.noise import GaussianNoise, Poisson
 from invdiff.operators import AveragePool, Frames, Identity
 from invdiff.priors.base import Denoiser
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need, missing
 from invdiff.sampling.run import finish, solve, stream
@@ -269,7 +269,7 @@ PRIOR_OF_CLIPS = Denoiser(lambda x, sigma: x / (1 + sigma**2) + 0.1 * x.mean(2, 
 def clips(A=None, sigma=0.1, batch=2):
     A = A or Frames((0, 1), 4)
     y = A(seeded(batch, *SHAPE))
-    return Problem(y, A, Gaussian(sigma), SHAPE)
+    return Problem(y, A, GaussianNoise(sigma), SHAPE)
 
 
 @pytest.mark.parametrize(("delta", "evaluations"), [(0.0, 6), (0.1, 11)])
@@ -321,7 +321,7 @@ def expectation(weight, replace_known):
     it is the run without noise."""
     prior, _ = motion()
     y = torch.full((1, 1, 3, 2, 2), 1.5, dtype=torch.float64)
-    problem = Problem(y, Frames((0, 1, 2), 6), Gaussian(0.0), (1, 6, 2, 2))
+    problem = Problem(y, Frames((0, 1, 2), 6), GaussianNoise(0.0), (1, 6, 2, 2))
     solver = VideoGuidance(weight=weight, replace_known=replace_known, schedule=VP(100))
     return states(solver, problem, prior, Recorder((0,)))[-1].x[0, 0, :, 0, 0]
 

@@ -20,9 +20,9 @@ from invdiff.audit.gmm25 import gmm25_problem
 from invdiff.core import InvdiffError, Level
 from invdiff.core.encode import decode, encode
 from invdiff.core.schedules import VE, VP, Karras, Schedule
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators import Identity, Inpaint
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling import importance
 from invdiff.sampling.needs import IncompatibleError, missing
@@ -141,7 +141,7 @@ def test_only_what_was_measured_is_evidence():
     A = Inpaint(torch.tensor([0.0, 1.0, 0.0]).reshape(1, 1, 1, 3))
     y = torch.tensor([math.nan, 1.3, math.nan], dtype=F64).reshape(1, 1, 1, 3)
     solver, schedule = MMPS(1, weights=True, schedule=SCHEDULES["ve"]), SCHEDULES["ve"]
-    result = solve(Problem(y, A, Gaussian(SIGMA_Y), (1, 1, 3)), prior, solver, samples=ROWS)
+    result = solve(Problem(y, A, GaussianNoise(SIGMA_Y), (1, 1, 3)), prior, solver, samples=ROWS)
     V = chain_variance(schedule, 1.0) + SIGMA_Y**2
     evidence = math.exp(-0.5 * 1.3**2 / V) / math.sqrt(2 * math.pi * V)
     assert in_errors(result.log_weight[0].exp(), evidence) < ERRORS
@@ -210,7 +210,7 @@ def test_resampled_rows_are_rows_in_random_order():
 # ---- with a run
 
 
-def small(noise=Gaussian(0.3)) -> Problem:  # noqa: B008
+def small(noise=GaussianNoise(0.3)) -> Problem:  # noqa: B008
     return Problem(seeded(2, 1, 2, 3), Identity(), noise, (1, 2, 3))
 
 

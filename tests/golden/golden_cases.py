@@ -16,7 +16,7 @@ from torch import Tensor
 
 from invdiff.core import Level
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian, Noise, Poisson
+from invdiff.noise import GaussianNoise, Noise, Poisson
 from invdiff.operators import (
     HDR,
     AveragePool,
@@ -132,7 +132,7 @@ class GoldenCase:
     def problem(self) -> Problem:
         # the official Poisson noise: counts of 255 for the range [-1, 1], black at -1
         poisson = "poisson" in self.settings.get("noise", "")
-        noise: Noise = Poisson(255.0) if poisson else Gaussian(self.told["sigma_y"])
+        noise: Noise = Poisson(255.0) if poisson else GaussianNoise(self.told["sigma_y"])
         return Problem(self["y"], self.operator, noise, self.image_shape)
 
     @cached_property

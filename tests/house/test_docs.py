@@ -14,7 +14,7 @@ import torch
 
 from invdiff import noise
 from invdiff.core.schedules import VP
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import AveragePool
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -131,7 +131,9 @@ def test_the_solver_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     A = AveragePool(2, (8, 8))
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
     low, high = (
-        solve(Problem(torch.full((1, 3, 4, 4), v), A, Gaussian(0.05), (3, 8, 8)), prior, solver)
+        solve(
+            Problem(torch.full((1, 3, 4, 4), v), A, GaussianNoise(0.05), (3, 8, 8)), prior, solver
+        )
         for v in (-0.5, 0.5)
     )
     assert float(high.mean.mean() - low.mean.mean()) > 0.9

@@ -14,7 +14,7 @@ import invdiff.operators as ops
 from invdiff.core import InvdiffError
 from invdiff.core.encode import decode, encode
 from invdiff.core.schedules import VP
-from invdiff.noise import NOISELESS, DiagonalGaussian, Gaussian
+from invdiff.noise import NOISELESS, DiagonalGaussian, GaussianNoise
 from invdiff.operators import Linear, Operator
 from invdiff.operators.algebra.krylov import largest_singular_value
 from invdiff.priors.gaussian import GaussianMixture
@@ -77,7 +77,7 @@ def test_solvers_see_the_same_needs_of_a_multiple(A: Operator, kind: type[Operat
 
     def offered(A: Operator) -> frozenset[Need]:
         y = torch.zeros(1, *A.y_shape(GREY))
-        noise = Gaussian(0.1) if A.differentiable else NOISELESS
+        noise = GaussianNoise(0.1) if A.differentiable else NOISELESS
         return offers(Problem(y, A, noise, GREY))
 
     for found in (-3 * A, A / 7):
@@ -155,10 +155,10 @@ def test_what_no_term_measures_is_never_read() -> None:
     hole = (left.mask == 0) & (right.mask == 0)
     assert bool(hole.any())
     torn = torch.where(hole, torch.nan, y)
-    problem = Problem(torn, left + right, Gaussian(0.1), GREY)
+    problem = Problem(torn, left + right, GaussianNoise(0.1), GREY)
     same(problem.y, y)
     with pytest.raises(InvdiffError, match="NaN"):
-        Problem(torn, left + ops.Identity(), Gaussian(0.1), GREY)
+        Problem(torn, left + ops.Identity(), GaussianNoise(0.1), GREY)
 
 
 def test_iterations_stay_bounded() -> None:
@@ -305,7 +305,7 @@ def test_a_multiple_is_the_same_problem() -> None:
     y = A(X[:1]) + noise * random(1, *GREY, seed=5)
     found = [
         solve(
-            Problem(y * c, B, Gaussian(noise * abs(c)), GREY), prior, DDRM(schedule=VP(8)), 2
+            Problem(y * c, B, GaussianNoise(noise * abs(c)), GREY), prior, DDRM(schedule=VP(8)), 2
         ).samples
         for B, c in ((A, 1.0), (factor * A, factor))
     ]

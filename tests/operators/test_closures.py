@@ -12,7 +12,7 @@ import torch
 
 from helpers import seeded
 from invdiff.core import InvdiffError
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import (
     ClosureAmplitudes,
     ClosurePhases,
@@ -141,7 +141,7 @@ def test_gradients_of_the_log_likelihood():
     x = seeded(1, 1, 6, 6)
     V = Interferometry(EHT.uv, (6, 6))
     for closures in (ClosurePhases(EHT.triangles()), ClosureAmplitudes(EHT.quadrangles())):
-        A, noise = closures @ V, Gaussian(0.3)
+        A, noise = closures @ V, GaussianNoise(0.3)
         y, d, h = A(seeded(1, 1, 6, 6, seed=1)), seeded(1, 1, 6, 6, seed=2), 1e-6
         Problem(y, A, noise, (1, 6, 6))
         slope = (noise.log_prob(y, A(x + h * d)) - noise.log_prob(y, A(x - h * d))) / (2 * h)

@@ -22,7 +22,7 @@ from helpers import seeded
 from invdiff import dot_test
 from invdiff.core import InvdiffError
 from invdiff.core.schedules import VP
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import (
     Bicubic,
     FromFunctions,
@@ -166,7 +166,7 @@ def test_solvers_run_on_numpy_functions_as_on_torch(solver):
             X,
             numpy=numpy,
         )
-        problem = Problem(A(seeded(1, *X)), A, Gaussian(0.1), X)
+        problem = Problem(A(seeded(1, *X)), A, GaussianNoise(0.1), X)
         runs.append(solve(problem, PRIOR, solver).samples)
     torch.testing.assert_close(*runs, rtol=1e-9, atol=1e-9)
 
@@ -178,14 +178,16 @@ def test_a_nonlinear_function_of_numpy_with_its_vjp():
     torch.testing.assert_close(A(x), B(x))
     torch.testing.assert_close(A.vjp(x, v), B.vjp(x, v), rtol=1e-12, atol=1e-12)
     y = B(seeded(1, *X, seed=2))
-    runs = [solve(Problem(y, op, Gaussian(0.1), X), PRIOR, DPS(schedule=VP(3))) for op in (A, B)]
+    runs = [
+        solve(Problem(y, op, GaussianNoise(0.1), X), PRIOR, DPS(schedule=VP(3))) for op in (A, B)
+    ]
     torch.testing.assert_close(runs[0].samples, runs[1].samples, rtol=1e-9, atol=1e-9)
 
 
 def test_a_function_of_numpy_without_vjp_offers_no_gradient():
     y = torch.zeros(1, *X)
     blind = Operator.from_function(np.tanh, numpy=True)
-    assert Need.OPERATOR_VJP not in offers(Problem(y, blind, Gaussian(0.1), X))
+    assert Need.OPERATOR_VJP not in offers(Problem(y, blind, GaussianNoise(0.1), X))
     with pytest.raises(InvdiffError, match="No gradient passes through FromFunction"):
         blind.vjp(y, y)
 
@@ -310,7 +312,9 @@ def test_what_is_no_matrix_is_refused():
 @pytest.mark.parametrize("kind", [torch.as_tensor, lambda m: scipy.sparse.csr_array(m.numpy())])
 def test_a_run_with_a_matrix_can_be_repeated_from_its_record(kind):
     A = Linear.from_matrix(kind(seeded(6, 24) / 5), X)
-    result = solve(Problem(A(seeded(1, *X)), A, Gaussian(0.1), X), PRIOR, DiffPIR(schedule=VP(3)))
+    result = solve(
+        Problem(A(seeded(1, *X)), A, GaussianNoise(0.1), X), PRIOR, DiffPIR(schedule=VP(3))
+    )
     x = seeded(2, *X, seed=1)
     assert torch.equal(result.problem().A(x), A(x))
 

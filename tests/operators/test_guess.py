@@ -7,7 +7,7 @@ import torch
 
 import invdiff.operators as ops
 from helpers import seeded
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Operator
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -55,8 +55,8 @@ def test_a_start_from_a_guess_needs_one():
     prior = Denoiser(lambda x, s: x / (1 + s**2))
     solver = REDDiff(init_from="guess").with_steps(3)
     A = ops.HDR()
-    problem = Problem(A(seeded(1, *SHAPE)), A, Gaussian(0.1), SHAPE)
+    problem = Problem(A(seeded(1, *SHAPE)), A, GaussianNoise(0.1), SHAPE)
     assert solve(problem, prior, solver).samples.isfinite().all()
-    problem = Problem(torch.sin(seeded(1, *SHAPE)), Sine(), Gaussian(0.1), SHAPE)
+    problem = Problem(torch.sin(seeded(1, *SHAPE)), Sine(), GaussianNoise(0.1), SHAPE)
     with pytest.raises(IncompatibleError, match="needs a first guess of the image and Sine offers"):
         solve(problem, prior, solver)

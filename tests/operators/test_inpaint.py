@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from invdiff.core import InvdiffError
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Inpaint
 from invdiff.problem import Problem
 
@@ -50,7 +50,7 @@ def test_off_mask_values_are_never_read() -> None:
     assert torch.equal(A.restrict(y), A(x))
     for out in (A.adjoint(y), A.pinv(y), A.Ut(y)):
         assert bool(torch.isfinite(out).all())
-    assert torch.equal(Problem(y, A, Gaussian(0.1), (3, 6, 5)).y, A(x))
+    assert torch.equal(Problem(y, A, GaussianNoise(0.1), (3, 6, 5)).y, A(x))
 
 
 def test_rows_and_devices_keep_the_mask() -> None:

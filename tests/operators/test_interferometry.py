@@ -11,7 +11,7 @@ import torch
 
 from helpers import seeded
 from invdiff.core import InvdiffError
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import (
     Interferometry,
     earth_rotation_uv,
@@ -117,7 +117,7 @@ def test_arrays_are_functions_of_the_seed():
 
 def test_noise_has_sigma_in_each_part():
     A = Interferometry(random_uv(3, 2.0), (H, W))
-    problem = Problem(A(seeded(1, 1, H, W)), A, Gaussian(0.1), (1, H, W))
+    problem = Problem(A(seeded(1, 1, H, W)), A, GaussianNoise(0.1), (1, H, W))
     assert problem.y.is_complex() and problem.x_like.dtype == torch.float64
 
 

@@ -14,9 +14,9 @@ import invdiff.operators as ops
 from helpers import seeded
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import CorrelatedGaussian, Gaussian, noise_from_scan
+from invdiff.noise import CorrelatedGaussian, GaussianNoise, noise_from_scan
 from invdiff.priors.base import Denoiser
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.priors.posterior import matrix
 from invdiff.problem import Problem
 from invdiff.sampling.result import Result
@@ -123,7 +123,7 @@ def test_what_was_not_sampled_is_never_read():
     A = ops.Fourier(mask)
     y = A(seeded(1, 2, 4, 6))
     dirty = torch.where(mask, y, torch.full_like(y, complex("nan")))
-    problem = Problem(dirty, A, Gaussian(0.1), (2, 4, 6))
+    problem = Problem(dirty, A, GaussianNoise(0.1), (2, 4, 6))
     assert torch.equal(problem.y, y)
     assert torch.equal(A.adjoint(dirty), A.adjoint(y))
 
@@ -131,7 +131,7 @@ def test_what_was_not_sampled_is_never_read():
 def test_noise_is_sigma_in_the_real_part_and_in_the_imaginary_part():
     """And white noise of k-space is white noise of the image, in both channels."""
     z = torch.zeros(1, 1, 100, 100, dtype=torch.complex128)
-    n = Gaussian(0.3).sample(z, Rng.of(0))
+    n = GaussianNoise(0.3).sample(z, Rng.of(0))
     error = 5 * 0.3 / math.sqrt(2 * 10000)
     for part in (n.real, n.imag, *ops.Fourier(torch.ones(1, 1, 100, 100)).adjoint(n)[0]):
         assert abs(float(part.std()) - 0.3) < error
@@ -147,7 +147,7 @@ def test_noise_in_twin_samples_averages_out():
     for m, precision in ((mask, 0.5), (twice, 1.0)):
         A = ops.RealFourier(m)
         y = torch.zeros(1, 1, 5, 6, dtype=torch.complex128)
-        law = prior.posterior(Problem(y, A, Gaussian(0.1), (1, 5, 6)))
+        law = prior.posterior(Problem(y, A, GaussianNoise(0.1), (1, 5, 6)))
         found = torch.linalg.eigvalsh(law.cov)[:2]
         torch.testing.assert_close(found, torch.full((2,), 1 / (1 + precision / 0.01)).double())
 

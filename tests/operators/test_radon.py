@@ -17,7 +17,7 @@ from invdiff.core import InvdiffError
 from invdiff.core import cache as kept
 from invdiff.core.encode import decode, encode
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import (
     Inpaint,
     Radon,
@@ -272,7 +272,7 @@ def test_a_metal_trace_is_every_ray_that_meets_the_metal() -> None:
         assert bool(dropped) == bool(value > 0)
     assert 0.05 < float((~mask.mask).double().mean()) < 0.5
     y = torch.where(mask.mask, A(image), float("nan"))
-    assert torch.isfinite(Problem(y, cut, Gaussian(0.0), (1, 16, 16)).y).all()
+    assert torch.isfinite(Problem(y, cut, GaussianNoise(0.0), (1, 16, 16)).y).all()
     assert isinstance(mask, Inpaint)
 
 
@@ -307,7 +307,7 @@ def test_a_run_tells_of_data_steps_that_reached_their_bound() -> None:
     x = random(1, 1, 12, 12).float()
     for bound, systems in ((1, 4), (200, None)):
         A = Radon(sparse_view(9), (12, 12), cg_iterations=bound)
-        p = Problem(A(x), A, Gaussian(0.1), (1, 12, 12))
+        p = Problem(A(x), A, GaussianNoise(0.1), (1, 12, 12))
         r = solve(p, Denoiser(lambda x, s: x / (1 + s**2)), DiffPIR().with_steps(2), samples=2)
         told = r.config.get("unsolved")
         assert (told and told["systems"]) == systems

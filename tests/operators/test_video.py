@@ -13,10 +13,10 @@ import invdiff.operators as ops
 from helpers import seeded
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Linear, Operator, Spectral
 from invdiff.priors.base import Denoiser
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError, check
 from invdiff.solvers import registry
@@ -175,19 +175,21 @@ def test_a_stack_of_space_and_time():
 def test_a_problem_of_a_video():
     A = ops.AveragePool(2, SIZE) @ ops.Frames((0, 2), T)
     clean = A(VIDEO)
-    y = Gaussian(0.1).sample(clean, Rng.of((1, 2)))
-    torch.testing.assert_close(Gaussian(0.1).sample(clean[1:], Rng.of(2)), y[1:], rtol=0, atol=0)
-    problem = Problem(y, A, Gaussian(0.1), (C, T, H, W))
+    y = GaussianNoise(0.1).sample(clean, Rng.of((1, 2)))
+    torch.testing.assert_close(
+        GaussianNoise(0.1).sample(clean[1:], Rng.of(2)), y[1:], rtol=0, atol=0
+    )
+    problem = Problem(y, A, GaussianNoise(0.1), (C, T, H, W))
     assert tuple(problem.x_like.shape) == tuple(VIDEO.shape)
     torch.testing.assert_close(problem.residual(VIDEO), y - A(VIDEO))
     twice = problem.rows(torch.tensor([1, 1]))
     assert torch.equal(twice.y[0], y[1]) and twice.x_shape == problem.x_shape
     with pytest.raises(InvdiffError, match="belongs to this operator"):
-        Problem(y[:, :, :1], A, Gaussian(0.1), (C, T, H, W))
+        Problem(y[:, :, :1], A, GaussianNoise(0.1), (C, T, H, W))
 
 
 def test_a_prior_of_images_does_not_fit_a_video():
-    problem = Problem(VIDEO, ops.Identity(), Gaussian(0.1), (C, T, H, W))
+    problem = Problem(VIDEO, ops.Identity(), GaussianNoise(0.1), (C, T, H, W))
     images = Denoiser(lambda x, sigma: x, shape=(C, None, None), name="stills")
     clips = Denoiser(lambda x, sigma: x, shape=(C, 8, None, None), name="clips")
     solver = registry()["unconditional"]()
@@ -203,7 +205,7 @@ def test_an_exact_posterior_of_a_video():
     shape = (1, 3, 2, 2)
     prior = GaussianPrior(torch.zeros(shape).double(), torch.ones(shape).double())
     y = seeded(1, 1, 2, 2, 2)
-    law = prior.posterior(Problem(y, ops.Frames((0, 2), 3), Gaussian(0.0), shape))
+    law = prior.posterior(Problem(y, ops.Frames((0, 2), 3), GaussianNoise(0.0), shape))
     torch.testing.assert_close(law.mean[:, [0, 2]], y[0])
     assert float(law.mean[:, 1].abs().max()) == 0
     variances = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64).repeat_interleave(4)

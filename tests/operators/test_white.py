@@ -16,7 +16,7 @@ from invdiff.noise import (
     Coloured,
     CorrelatedGaussian,
     DiagonalGaussian,
-    Gaussian,
+    GaussianNoise,
     Laplace,
     Noise,
     Poisson,
@@ -41,11 +41,10 @@ from invdiff.operators import (
     scaled,
 )
 from invdiff.priors.base import Denoiser
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
-from invdiff.priors.gaussian import GaussianMixture
+from invdiff.priors.gaussian import GaussianMixture, GaussianPrior
 from invdiff.priors.posterior import matrix, real_rows
 from invdiff.problem import Problem
-from invdiff.problem.whiten import centred, whitened
+from invdiff.problem.whiten import centre, whiten
 from invdiff.sampling.needs import IncompatibleError, Need, missing, offers, why_not
 from invdiff.sampling.run import again, finish, solve, stream
 from invdiff.solvers import registry, solver_class
@@ -130,8 +129,8 @@ def check_posterior(problem: Problem, through: Problem) -> None:
 def test_the_posterior_is_that_of_the_whole_covariance(A, noise):
     problem = problem_of(A, noise)
     check_posterior(problem, problem)
-    check_posterior(problem, whitened(problem))
-    flat = Problem(problem.y, A, Gaussian(noise.level), X)
+    check_posterior(problem, whiten(problem))
+    flat = Problem(problem.y, A, GaussianNoise(noise.level), X)
     with pytest.raises(AssertionError):
         check_posterior(problem, flat)
 
@@ -143,7 +142,7 @@ def test_the_posterior_of_coils(coils):
     problem = problem_of(Sense(maps, mask), CorrelatedGaussian(L @ L.mH), (2, 4, 4))
     assert problem.y.is_complex()
     check_posterior(problem, problem)
-    flat = Problem(problem.y, problem.A, Gaussian(problem.noise.level), (2, 4, 4))
+    flat = Problem(problem.y, problem.A, GaussianNoise(problem.noise.level), (2, 4, 4))
     with pytest.raises(AssertionError):
         check_posterior(problem, flat)
 
@@ -165,7 +164,7 @@ def test_weights_of_mixture_components_are_those_of_the_whole_covariance():
 @each
 def test_the_density_changes_by_a_constant(A, noise):
     problem = problem_of(A, noise)
-    white = whitened(problem)
+    white = whiten(problem)
     x = seeded(4, *X, seed=8)
     before, after = (
         p.noise.log_prob(p.y.expand(4, *p.y.shape[1:]), p.A(x)) for p in (problem, white)
@@ -176,10 +175,10 @@ def test_the_density_changes_by_a_constant(A, noise):
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("noise", [Gaussian(0.1), Laplace(0.1), Poisson(9.0)])
+@pytest.mark.parametrize("noise", [GaussianNoise(0.1), Laplace(0.1), Poisson(9.0)])
 def test_other_noise_is_left_alone(noise):
     problem = Problem(torch.zeros(1, *X), Identity(), noise, X)
-    assert whitened(problem) is problem
+    assert whiten(problem) is problem
 
 
 def test_white_noise_stays_what_it_is():
@@ -187,7 +186,7 @@ def test_white_noise_stays_what_it_is():
     problem = problem_of(
         Identity(), DiagonalGaussian(torch.full((1, 1, 1, 1), 0.2, dtype=torch.float64))
     )
-    white = whitened(problem)
+    white = whiten(problem)
     assert white.sigma_y == pytest.approx(0.2, rel=1e-12)
     torch.testing.assert_close(white.y, problem.y, rtol=1e-12, atol=0)
     torch.testing.assert_close(white.A(problem.y), problem.y, rtol=1e-12, atol=0)
@@ -196,9 +195,9 @@ def test_white_noise_stays_what_it_is():
 def test_a_row_is_whitened_alone_as_in_a_batch():
     noise = DiagonalGaussian(0.1 + seeded(3, 1, 4, 4, seed=9).abs())
     problem = Problem(seeded(3, *X), Inpaint(seeded(3, 1, 4, 4) > 0), noise, X)
-    whole = whitened(problem)
+    whole = whiten(problem)
     for k in range(3):
-        one = whitened(problem.rows(torch.tensor([k])))
+        one = whiten(problem.rows(torch.tensor([k])))
         assert torch.equal(one.y, whole.y[k : k + 1]) and one.sigma_y == whole.sigma_y
         x = seeded(1, *X, seed=4)
         assert torch.equal(one.A(x), whole.A.rows(torch.tensor([k]))(x))
@@ -238,17 +237,17 @@ def test_an_axis_that_was_measured_in_part_is_refused(noise):
     )
     shape = X if noise.axis else (1, 4, 4)
     with pytest.raises(InvdiffError, match="all of the axis was measured or none"):
-        whitened(Problem(torch.zeros(1, *shape), A, noise, shape))
+        whiten(Problem(torch.zeros(1, *shape), A, noise, shape))
 
 
 def test_centred_takes_the_offset_of_additive_noise_only():
     A = affine(Identity(), 0.5, 0.25)
     y = seeded(1, *X)
-    for noise in (Gaussian(0.1), Laplace(0.1), DiagonalGaussian(LEVELS)):
-        found = centred(Problem(y, A, noise, X))
+    for noise in (GaussianNoise(0.1), Laplace(0.1), DiagonalGaussian(LEVELS)):
+        found = centre(Problem(y, A, noise, X))
         assert isinstance(found.A, Linear) and torch.equal(found.y, y - 0.25)
     counts = Problem(y, A, Poisson(10.0), X)
-    assert centred(counts) is counts and isinstance(counts.A, Affine)
+    assert centre(counts) is counts and isinstance(counts.A, Affine)
 
 
 PRIOR = Denoiser(lambda x, sigma: 0.3 * x / (0.3 + sigma**2))
@@ -265,9 +264,9 @@ def test_every_gaussian_solver_takes_it(name):
     if missing(solver, problem, PRIOR):
         pytest.skip("wants noiseless data or counts")
     seeds = (5,)
-    runs = [list(stream(p, PRIOR, solver, seeds))[-1] for p in (problem, whitened(problem))]
+    runs = [list(stream(p, PRIOR, solver, seeds))[-1] for p in (problem, whiten(problem))]
     assert torch.equal(runs[0].x, runs[1].x)
-    ends = [finish(runs[0], p, PRIOR, solver, seeds) for p in (problem, whitened(problem))]
+    ends = [finish(runs[0], p, PRIOR, solver, seeds) for p in (problem, whiten(problem))]
     assert torch.equal(*ends)
     other = Problem(problem.y, problem.A, DiagonalGaussian(LEVELS.flip(1)), X)
     assert not torch.equal(list(stream(other, PRIOR, solver, seeds))[-1].x, runs[0].x)
@@ -291,14 +290,14 @@ def test_an_exact_solver_draws_from_the_exact_posterior():
     exact = prior.posterior(problem)
     error = (mean - exact.means[0]).flatten() / (exact.cov.diagonal() / 64).sqrt()
     assert float(error.square().mean()) < 1 + 5 * math.sqrt(2 / N)
-    flat = prior.posterior(Problem(problem.y, problem.A, Gaussian(problem.noise.level), X))
+    flat = prior.posterior(Problem(problem.y, problem.A, GaussianNoise(problem.noise.level), X))
     error = (mean - flat.means[0]).flatten() / (exact.cov.diagonal() / 64).sqrt()
     assert float(error.square().mean()) > 1 + 5 * math.sqrt(2 / N)
 
 
 def test_a_whitened_problem_is_an_ordinary_one():
     """A whitened problem has nouns of this package alone: it can be solved and written again."""
-    problem = whitened(problem_of(*CASES["channels"]))
+    problem = whiten(problem_of(*CASES["channels"]))
     result = solve(problem, PRIOR, DPS(schedule=VP(3)))
     again = result.problem()
     assert torch.equal(again.y, problem.y) and again.sigma_y == problem.sigma_y
@@ -326,4 +325,4 @@ def test_stationary_noise_keeps_the_decomposition_of_denoising():
     """And a measurement with gaps is refused."""
     assert Need.SVD in offers(problem_of(Identity(), COLOURS))
     with pytest.raises(InvdiffError, match="all of them were measured"):
-        whitened(problem_of(Inpaint(MASK), FIELD))
+        whiten(problem_of(Inpaint(MASK), FIELD))

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian as GaussianNoise
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Linear, Operator
 from invdiff.operators.algebra.compose import Affine
-from invdiff.priors.gaussian import Gaussian, GaussianMixture
+from invdiff.priors.gaussian import GaussianMixture, GaussianPrior
 from invdiff.problem import Problem
 
 F64 = torch.float64
@@ -59,9 +59,9 @@ MIXTURES = {
     "shared dense": GaussianMixture([1, 2, 3], 2 * noise(K, *SHAPE), spd()),
     "dense": GaussianMixture([1, 2, 3], 2 * noise(K, *SHAPE), spd(K)),
     "dense, one weight 0": GaussianMixture([0.7, 0, 0.3], 2 * noise(K, *SHAPE), spd(K)),
-    "gaussian": Gaussian(noise(*SHAPE), spd()[0]),
-    "gaussian, one variance": Gaussian(noise(*SHAPE), 0.3),
-    "gaussian, pixel variances": Gaussian(noise(*SHAPE), noise(*SHAPE, role="v").exp()),
+    "gaussian": GaussianPrior(noise(*SHAPE), spd()[0]),
+    "gaussian, one variance": GaussianPrior(noise(*SHAPE), 0.3),
+    "gaussian, pixel variances": GaussianPrior(noise(*SHAPE), noise(*SHAPE, role="v").exp()),
 }
 MATRIX = noise(4, N, role="M")
 OPERATORS = {

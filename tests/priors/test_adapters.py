@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from helpers import seeded
 from invdiff.core import InvdiffError, Level
 from invdiff.core.schedules import VP
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import AveragePool
 from invdiff.priors.adapters import from_deepinv, from_eps_model, from_k_diffusion
 from invdiff.problem import Problem
@@ -79,7 +79,7 @@ def test_the_exact_denoiser(kind: str) -> None:
 @pytest.mark.parametrize("kind", PRIORS)
 def test_a_solver_runs_on_it(kind: str) -> None:
     A = AveragePool(2, (4, 4))
-    problem = Problem(seeded(1, 3, 2, 2), A, Gaussian(0.1), (3, 4, 4))
+    problem = Problem(seeded(1, 3, 2, 2), A, GaussianNoise(0.1), (3, 4, 4))
     assert solve(problem, PRIORS[kind](), DPS(schedule=VP(3))).samples.isfinite().all()
 
 

@@ -14,15 +14,15 @@ from invdiff.core import Level
 from invdiff.core.rng import Rng
 from invdiff.priors.base import Counted, Denoiser, Prior
 from invdiff.priors.bound import Bound, denoising_error
-from invdiff.priors.gaussian import Gaussian, GaussianMixture
+from invdiff.priors.gaussian import GaussianMixture, GaussianPrior
 from invdiff.priors.likelihood import Window
 
 SHAPE = (1, 2, 2)
 MIXTURE = GaussianMixture([0.3, 0.7], seeded(2, *SHAPE, seed=3), torch.tensor([0.2, 0.5]))
 
 
-def normal(variance: float) -> Gaussian:
-    return Gaussian(torch.zeros(SHAPE, dtype=torch.float64), variance)
+def normal(variance: float) -> GaussianPrior:
+    return GaussianPrior(torch.zeros(SHAPE, dtype=torch.float64), variance)
 
 
 def closed_form(x: np.ndarray, lam: float, w: Window) -> float:

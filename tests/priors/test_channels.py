@@ -9,10 +9,10 @@ from helpers import seeded
 from invdiff.core import InvdiffError, Level
 from invdiff.priors.base import Denoiser
 from invdiff.priors.channels import PerChannel
-from invdiff.priors.gaussian import Gaussian
+from invdiff.priors.gaussian import GaussianPrior
 
-LAW = Gaussian(seeded(1, 3, 4), torch.linspace(0.1, 1.0, 12).double().reshape(1, 3, 4))
-PAIRS = Gaussian(seeded(2, 3, 4), torch.linspace(0.1, 1.0, 24).double().reshape(2, 3, 4))
+LAW = GaussianPrior(seeded(1, 3, 4), torch.linspace(0.1, 1.0, 12).double().reshape(1, 3, 4))
+PAIRS = GaussianPrior(seeded(2, 3, 4), torch.linspace(0.1, 1.0, 24).double().reshape(2, 3, 4))
 
 
 @pytest.mark.parametrize(("law", "channels"), [(LAW, 1), (PAIRS, 2)])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import invdiff.priors
 from invdiff.core import InvdiffError, Level
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity
 from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.priors.photo import PhotoPrior, load_weights, save_weights
@@ -111,7 +111,7 @@ def test_other_shapes_are_refused(name: str, shape: tuple[int, ...], words: str)
     prior = loaded(name)
 
     def problem(of: tuple[int, ...]) -> Problem:
-        return Problem(torch.zeros(1, *of), Identity(), Gaussian(0.1), of)
+        return Problem(torch.zeros(1, *of), Identity(), GaussianNoise(0.1), of)
 
     with pytest.raises(IncompatibleError, match=f"The prior {name} makes .*{words}") as caught:
         check(Unconditional(), problem(shape), prior)

@@ -25,8 +25,8 @@ from torch.distributions import MultivariateNormal
 
 from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian as GaussianNoise
-from invdiff.priors.gaussian import Gaussian, GaussianMixture
+from invdiff.noise import GaussianNoise
+from invdiff.priors.gaussian import GaussianMixture, GaussianPrior
 from invdiff.problem import Problem
 
 
@@ -169,7 +169,7 @@ def test_sampling_is_keyed_by_seed():
     torch.testing.assert_close(batch[1:], prior.sample(2, Rng.of([0, 9])), rtol=0, atol=1e-14)
     assert torch.equal(prior.sample(3, 7), prior.sample(3, 7))
     assert not torch.equal(prior.sample(3, 7), prior.sample(3, 8))
-    assert Gaussian(torch.zeros(2, 2), 1.0).sample(3, 0).dtype == torch.float32
+    assert GaussianPrior(torch.zeros(2, 2), 1.0).sample(3, 0).dtype == torch.float32
     with pytest.raises(ValueError, match="as many seeds"):
         prior.sample(3, Rng.of([1, 2]))
 
@@ -187,9 +187,9 @@ def test_fingerprint_tells_laws_apart():
 
 
 def test_a_variance_given_as_a_number_keeps_its_digits():
-    assert torch.equal(Gaussian(noise(*SHAPE), 0.3).cov, 0.3 * torch.eye(N, dtype=F64))
+    assert torch.equal(GaussianPrior(noise(*SHAPE), 0.3).cov, 0.3 * torch.eye(N, dtype=F64))
     assert torch.equal(
-        Gaussian(noise(*SHAPE), torch.tensor(0.3)).covs[0].float(), 0.3 * torch.eye(N)
+        GaussianPrior(noise(*SHAPE), torch.tensor(0.3)).covs[0].float(), 0.3 * torch.eye(N)
     )
 
 
@@ -218,7 +218,7 @@ def test_images_of_another_shape_are_refused():
 
 
 def test_a_singular_law_has_no_density_until_noise_is_added():
-    prior = Gaussian(noise(*SHAPE), torch.ones(N, N, dtype=F64))
+    prior = GaussianPrior(noise(*SHAPE), torch.ones(N, N, dtype=F64))
     with pytest.raises(InvdiffError, match="no density"):
         prior.log_prob(noise(1, *SHAPE))
     assert torch.isfinite(prior.log_prob(noise(1, *SHAPE), 0.1)).all()

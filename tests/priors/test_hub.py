@@ -40,7 +40,7 @@ from helpers import sentence
 from invdiff.audit.distance import UNCHANGED
 from invdiff.core import CLEAN, Level
 from invdiff.core.schedules import VP
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity
 from invdiff.operators.algebra.decoded import decoded
 from invdiff.operators.inpaint import Inpaint
@@ -467,7 +467,7 @@ def test_every_solver_runs_on_it(model: Path, prior: Prior, name: str) -> None:
     # the row sums of tmpd are no covariance where an untrained network correlates pixels at random
     for sigma in (0.0, 50.0 if name == "tmpd" else 0.05):
         y = A(truth + sigma * noise(1, 3, 16, 16).float())
-        problem = Problem(y, A, Gaussian(sigma), (3, 16, 16))
+        problem = Problem(y, A, GaussianNoise(sigma), (3, 16, 16))
         if not missing(solver, problem, prior):
             result = solve(problem, prior, solver, samples=2)
             assert result.samples.shape == (1, 2, 3, 16, 16)

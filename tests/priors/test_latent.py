@@ -12,7 +12,7 @@ from torch import Tensor
 from helpers import Dense, seeded
 from invdiff.core import InvdiffError, Level
 from invdiff.core.schedules import Karras
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import (
     AveragePool,
     Decoded,
@@ -25,11 +25,11 @@ from invdiff.operators import (
 )
 from invdiff.operators.algebra.decoded import Autoencoder, decoded
 from invdiff.priors.base import Counted
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.priors.latent import LatentPrior, in_latent_space
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need, offers
-from invdiff.sampling.pose import posed
+from invdiff.sampling.pose import pose
 from invdiff.sampling.run import solve, stream
 from invdiff.solvers.dps import DPS
 from invdiff.solvers.mmps import MMPS
@@ -67,7 +67,7 @@ def prior() -> LatentPrior:
 
 
 def problem(rows: int = 1) -> Problem:
-    return Problem(seeded(rows, 5, seed=6), Dense(MATRIX, X_SHAPE), Gaussian(0.3), X_SHAPE)
+    return Problem(seeded(rows, 5, seed=6), Dense(MATRIX, X_SHAPE), GaussianNoise(0.3), X_SHAPE)
 
 
 def matrix(A: Linear, shape: tuple[int, ...]) -> Tensor:
@@ -118,7 +118,7 @@ def test_what_ignores_y_is_seen():
 def test_the_driver_composes_and_decodes_in_one_place():
     """solve on the problem of images is solve on that of latents, decoded."""
     solver = DPS(schedule=Karras(5, 5.0, 0.1))
-    pooled = Problem(seeded(2, 1, 2, 3, seed=6), POOL, Gaussian(0.3), X_SHAPE)
+    pooled = Problem(seeded(2, 1, 2, 3, seed=6), POOL, GaussianNoise(0.3), X_SHAPE)
     whole = solve(pooled, prior(), solver, samples=3, batch=2)
     assert whole.samples.shape == (2, 3, *X_SHAPE) and whole.latents.shape == (2, 3, *Z_SHAPE)
     by_hand = solve(in_latent_space(pooled, prior()), normal(), solver, samples=3, batch=2)
@@ -130,7 +130,7 @@ def test_the_driver_composes_and_decodes_in_one_place():
 
 
 def test_posing_twice_is_posing_once():
-    latent = posed(problem(), prior())
+    latent = pose(problem(), prior()).problem
     assert in_latent_space(latent, prior()) is latent
     plain = problem()
     assert in_latent_space(plain, normal()) is plain
@@ -138,8 +138,8 @@ def test_posing_twice_is_posing_once():
 
 def test_an_offset_is_taken_out_before():
     A = affine(Identity(), 0.5, 0.25)
-    shifted = Problem(seeded(1, *X_SHAPE), A, Gaussian(0.1), X_SHAPE)
-    latent = posed(shifted, prior())
+    shifted = Problem(seeded(1, *X_SHAPE), A, GaussianNoise(0.1), X_SHAPE)
+    latent = pose(shifted, prior()).problem
     assert isinstance(latent.A, DecodedLinear)
     torch.testing.assert_close(latent.y, shifted.y - 0.25)
 
@@ -150,7 +150,7 @@ def test_what_it_offers():
     bent = Autoencoder(Bend(), POOL)
     A = decoded(Dense(MATRIX, X_SHAPE), bent)
     assert isinstance(A, Decoded)
-    found = offers(Problem(torch.zeros(1, 5), A, Gaussian(0.1), Z_SHAPE))
+    found = offers(Problem(torch.zeros(1, 5), A, GaussianNoise(0.1), Z_SHAPE))
     assert {Need.AUTOENCODER, Need.IMAGE_LINEAR, Need.OPERATOR_VJP} <= found
     assert Need.LINEAR not in found
     plain = offers(problem(), normal())
@@ -158,7 +158,7 @@ def test_what_it_offers():
 
 
 def test_shapes_that_do_not_fit():
-    other = Problem(torch.zeros(1, 1, 4, 8), Identity(), Gaussian(0.1), (1, 4, 8))
+    other = Problem(torch.zeros(1, 1, 4, 8), Identity(), GaussianNoise(0.1), (1, 4, 8))
     square = LatentPrior(normal(), Upsample(2, (4, 6)), FixedEncoder(), X_SHAPE)
     with pytest.raises(InvdiffError, match="decodes images of 1 x 4 x 6, but .* 1 x 4 x 8; resize"):
         in_latent_space(other, square)

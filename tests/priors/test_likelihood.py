@@ -14,13 +14,13 @@ from helpers import seeded, seeds
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.priors.base import Counted, Denoiser, Prior
-from invdiff.priors.gaussian import Gaussian, GaussianMixture
+from invdiff.priors.gaussian import GaussianMixture, GaussianPrior
 from invdiff.priors.likelihood import ProbabilityFlow, Window, rademacher
 
 SHAPE = (1, 1, 2)
 ROWS = 3
 ROOT = seeded(2, 2, seed=1) / 3 + 0.4 * torch.eye(2, dtype=torch.float64)
-NORMAL = Gaussian(seeded(*SHAPE, seed=2) / 3, ROOT @ ROOT.T)
+NORMAL = GaussianPrior(seeded(*SHAPE, seed=2) / 3, ROOT @ ROOT.T)
 MIXTURE = GaussianMixture(
     [0.3, 0.5, 0.2], seeded(3, *SHAPE, seed=3), torch.tensor([0.1, 0.3, 0.05])
 )
@@ -65,7 +65,7 @@ def test_the_law_at_the_noisy_end_matters():
     """
     x = 0.7 * seeded(ROWS, *SHAPE, seed=6)
     for std in (1.0, 0.5):
-        prior = Gaussian(torch.zeros(SHAPE, dtype=torch.float64), std**2)
+        prior = GaussianPrior(torch.zeros(SHAPE, dtype=torch.float64), std**2)
         found = ProbabilityFlow(Window(0.05, 2.0, std), steps=40).log_prob(prior, x)
         torch.testing.assert_close(found, prior.log_prob(x, 0.05), rtol=1e-6, atol=1e-6)
         wrong = ProbabilityFlow(Window(0.05, 2.0, 0.0), steps=20).log_prob(prior, x)

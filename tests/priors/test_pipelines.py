@@ -18,7 +18,7 @@ from test_hub import sentence
 from helpers import seeded
 from invdiff.cli import main
 from invdiff.core import Level
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import AveragePool
 from invdiff.priors.base import eps_from
 from invdiff.priors.hub import load_diffusers
@@ -173,7 +173,7 @@ def test_half_precision(folders: dict[str, Path], copy: Path) -> None:
 
 def problem() -> Problem:
     A = AveragePool(2, SHAPE[1:])
-    return Problem(0.3 * seeded(1, *A.y_shape(SHAPE), **F32), A, Gaussian(0.05), SHAPE)
+    return Problem(0.3 * seeded(1, *A.y_shape(SHAPE), **F32), A, GaussianNoise(0.05), SHAPE)
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -292,7 +292,7 @@ def test_dit(tmp_path: Path) -> None:
 def test_images_that_do_not_fit(folders: dict[str, Path]) -> None:
     prior = load_diffusers(folders["sd3"])
     A = AveragePool(1, (18, 16))
-    odd = Problem(torch.zeros(1, 3, 18, 16), A, Gaussian(0.1), (3, 18, 16))
+    odd = Problem(torch.zeros(1, 3, 18, 16), A, GaussianNoise(0.1), (3, 18, 16))
     sentence(lambda: in_latent_space(odd, prior), "multiples of 4", "3 x 18 x 16")
 
 

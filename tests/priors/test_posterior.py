@@ -22,9 +22,8 @@ from laws import (
 from torch.distributions import MultivariateNormal
 
 from invdiff.core import InvdiffError
-from invdiff.noise import NOISELESS, Poisson
-from invdiff.noise import Gaussian as GaussianNoise
-from invdiff.priors.gaussian import Gaussian, GaussianMixture
+from invdiff.noise import NOISELESS, GaussianNoise, Poisson
+from invdiff.priors.gaussian import GaussianMixture, GaussianPrior
 from invdiff.priors.posterior import matrix, real_rows
 from invdiff.problem import Problem
 
@@ -55,7 +54,7 @@ def test_posterior_of_a_normal_law_is_the_precision_form(name):
     precision = torch.linalg.inv(prior.cov) + MATRIX.T @ MATRIX / sigma**2
     cov = torch.linalg.inv(precision)
     pulled = torch.linalg.solve(prior.cov, prior.mean.flatten()) + MATRIX.T @ problem.y[0] / 0.09
-    assert isinstance(posterior, Gaussian)
+    assert isinstance(posterior, GaussianPrior)
     torch.testing.assert_close(posterior.cov, cov, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(posterior.mean.flatten(), cov @ pulled, rtol=1e-10, atol=1e-10)
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from invdiff.core import InvdiffError, Level
 from invdiff.core.schedules import VP
-from invdiff.priors.gaussian import Gaussian
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.priors.precond import (
     NetworkPrior,
     predicts_edm,
@@ -29,7 +29,7 @@ F64 = torch.float64
 SHAPE = (2, 1, 3)
 MEAN = torch.linspace(-1, 2, 6, dtype=F64).reshape(SHAPE)
 VAR = torch.linspace(0.05, 3, 6, dtype=F64).reshape(SHAPE)
-EXACT = Gaussian(MEAN, VAR)
+EXACT = GaussianPrior(MEAN, VAR)
 BARS = VP(10).alpha_bars()
 SIGMAS = np.sqrt((1 - BARS) / BARS)
 X = torch.linspace(-2, 2, 18, dtype=F64).reshape(3, *SHAPE)

@@ -15,7 +15,7 @@ from scan_files import header, readout, rough, write_fastmri, write_raw
 import invdiff.operators as ops
 from invdiff import KSpace, Problem, Sense, read_kspace
 from invdiff.core import InvdiffError
-from invdiff.noise import Gaussian, noise_from_kspace
+from invdiff.noise import GaussianNoise, noise_from_kspace
 from invdiff.scans.cfl import write_cfl
 
 COLUMNS = np.array([1, 0, 1, 1, 1, 0], bool)
@@ -41,7 +41,9 @@ def test_npy(tmp_path: Path) -> None:
     assert k.acceleration == pytest.approx(1.5)
     for phrase in ("3 coils", "8 x 6", "mask inferred", "acceleration 1.50", "region 8 x 3"):
         assert phrase in told(k)
-    problem = Problem(k.y, Sense(ops.ring_maps(3, (8, 6)), k.sampling), Gaussian(0.1), (2, 8, 6))
+    problem = Problem(
+        k.y, Sense(ops.ring_maps(3, (8, 6)), k.sampling), GaussianNoise(0.1), (2, 8, 6)
+    )
     assert problem.y.shape == (1, 3, 8, 6)
     np.save(tmp_path / "one.npy", full[0].astype(np.complex128))
     assert read_kspace(str(tmp_path / "one.npy")).data.shape == (1, 8, 6)

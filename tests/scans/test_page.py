@@ -11,7 +11,7 @@ import torch
 from invdiff import operators as ops
 from invdiff.core import cache as kept
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "mri-and-ct.md").read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def test_the_sample_of_k_space(
     share = float(residual.square().mean()) / problem.sigma_y**2  # type: ignore[attr-defined]
     assert f"{share:.1f}" == "0.8" and "leaves 0.8 of its square" in PAGE
     A = problem.A  # type: ignore[attr-defined]
-    n = A.restrict(Gaussian(1.0).sample(torch.zeros_like(problem.y), Rng.of(0)))  # type: ignore[attr-defined]
+    n = A.restrict(GaussianNoise(1.0).sample(torch.zeros_like(problem.y), Rng.of(0)))  # type: ignore[attr-defined]
     left = torch.view_as_real(n - A(A.solve(A.adjoint(n), 0.02)))[n != 0].square().mean()
     assert f"{float(left):.1f}" == "0.5" and "of white noise it leaves 0.5" in PAGE
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Fourier, Radon, Sense, ring_maps
 from invdiff.operators.coils import root_sum_of_squares
 from invdiff.operators.mri import as_complex
 from invdiff.operators.radon import sparse_view
-from invdiff.problem.whiten import whitened
+from invdiff.problem.whiten import whiten
 from invdiff.scans import KSpace, Sinogram
 from invdiff.scans.kspace_problem import middle, mri_problem
 from invdiff.scans.problems import ct_problem
@@ -36,7 +36,7 @@ def scanned(coils: int, sigma: float = 0.0) -> tuple[KSpace, Tensor]:
     mask[..., ::2] = mask[..., 8:16] = True
     maps = ring_maps(coils, SIZE).to(torch.complex64)
     A = Fourier(mask) if coils == 1 else Sense(maps, mask)
-    y = A.restrict(Gaussian(sigma).sample(A(head()), Rng.of(0)))
+    y = A.restrict(GaussianNoise(sigma).sample(A(head()), Rng.of(0)))
     return KSpace(y[0], mask[0, 0]), maps[0]
 
 
@@ -136,7 +136,7 @@ def test_every_ray_has_the_noise_of_its_photons(trusted: bool) -> None:
     photons = 1e4 * (-s.integrals.clamp(0, 3)).exp()
     s = dataclasses.replace(s, variance=1 / photons)
     c = ct_problem(s, A, water=WATER)
-    assert whitened(c.problem).linear.norm((1, SIDE, SIDE)) == pytest.approx(1.0, rel=0.01)
+    assert whiten(c.problem).linear.norm((1, SIDE, SIDE)) == pytest.approx(1.0, rel=0.01)
     a, b = disc(), disc() + 20 * torch.linspace(-1, 1, SIDE)
     z = [A(WATER * (1 + hu / 1000))[0, 0] for hu in (a, b)]
     misfit = [((s.integrals - t).square() * photons / 2)[s.trusted].sum() for t in z]
@@ -145,9 +145,9 @@ def test_every_ray_has_the_noise_of_its_photons(trusted: bool) -> None:
     assert float(log_p[0] - log_p[1]) == pytest.approx(float(misfit[1] - misfit[0]), rel=1e-3)
     assert "each ray its own, 0.01 to " in c.how
     equal = ct_problem(s, A, water=WATER, equal=True)
-    assert isinstance(equal.problem.noise, Gaussian) and equal.how.startswith("of the photons")
+    assert isinstance(equal.problem.noise, GaussianNoise) and equal.how.startswith("of the photons")
     assert equal.sigma == c.sigma == pytest.approx(float((1 / photons)[s.trusted].mean().sqrt()))
-    assert isinstance(ct_problem(s, A, water=WATER, sigma=0.1).problem.noise, Gaussian)
+    assert isinstance(ct_problem(s, A, water=WATER, sigma=0.1).problem.noise, GaussianNoise)
 
 
 def test_filtered_back_projection_is_in_units_too() -> None:
@@ -164,7 +164,7 @@ def test_filtered_back_projection_is_in_units_too() -> None:
 def test_noise_without_counts_is_estimated() -> None:
     """From the finest differences: on white noise alone, within 5 standard errors."""
     s, A = turned()
-    z = Gaussian(0.05).sample(torch.zeros(1, *s.integrals.shape), Rng.of(0))[0]
+    z = GaussianNoise(0.05).sample(torch.zeros(1, *s.integrals.shape), Rng.of(0))[0]
     blank = Sinogram(s.integrals + z, s.angles, None, s.trusted)
     found = ct_problem(blank, A)
     n = z.numel() / 3  # neighbouring differences share their bins

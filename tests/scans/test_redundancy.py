@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian, noise_from_kspace
+from invdiff.noise import GaussianNoise, noise_from_kspace
 from invdiff.operators import Sense, ring_maps
 from invdiff.operators.sampling import poisson_disc
 from invdiff.scans import KSpace, noise_from_coils
@@ -32,7 +32,7 @@ def scanned(coils: int, accel: float | None, sigma: float = SIGMA) -> tuple[KSpa
         mask = poisson_disc(SIZE, accel, 0).bool()
     maps = ring_maps(coils, SIZE, 1.5).to(torch.complex64)
     A = Sense(maps, mask)
-    y = A.restrict(Gaussian(sigma).sample(A(image()), Rng.of(5)))
+    y = A.restrict(GaussianNoise(sigma).sample(A(image()), Rng.of(5)))
     return KSpace(y[0], mask[0, 0]), maps[0]
 
 
@@ -52,7 +52,7 @@ def test_its_error_is_as_stated() -> None:
     ratios = []
     for seed in range(12):
         n = torch.zeros_like(k.y)
-        y = Gaussian(SIGMA).sample(n, Rng.of(100 + seed))[0] * k.mask
+        y = GaussianNoise(SIGMA).sample(n, Rng.of(100 + seed))[0] * k.mask
         found = noise_from_coils(KSpace(y, k.mask), maps)
         ratios.append(found.sigma / SIGMA - 1)
     spread = math.sqrt(sum(r**2 for r in ratios) / len(ratios))

@@ -13,7 +13,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.operators.radon import Radon, limited_angle, sparse_view
 from invdiff.operators.tomography import fbp, transmit
-from invdiff.sampling.pose import posed
+from invdiff.sampling.pose import pose
 from invdiff.scans import Sinogram
 from invdiff.scans.problems import CT, ct_problem
 from invdiff.scans.scale import is_complete, top_of_scale
@@ -66,7 +66,7 @@ def test_the_error_falls_with_the_right_scale() -> None:
 
     def nmse(top: float | None) -> float:
         c = ct_problem(s, A, top=top)
-        best = estimator(Ct, posed(c.problem, prior))
+        best = estimator(Ct, pose(c.problem, prior).problem)
         assert best is not None
         x = invdiff.solve(c.problem, prior, best[0], 1, seed=0).samples[0]
         values = c.low + (x + 1) * (c.high - c.low) / 2

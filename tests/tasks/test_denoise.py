@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 import invdiff
 from helpers import sentence
 from invdiff.core.schedules import VE
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators import Inpaint
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
@@ -45,11 +45,11 @@ def test_a_chain_starts_from_y_where_y_is_a_noisy_image_alone() -> None:
     y = 0.1 * torch.randn(1, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     known = torch.ones(1, 1, 6, 6)
     shape = (1, 6, 6)
-    solve(Problem(y, Inpaint(known), Gaussian(0.1), shape), prior, solver)
+    solve(Problem(y, Inpaint(known), GaussianNoise(0.1), shape), prior, solver)
     known[..., 2, 3] = 0
     for p in (
-        Problem(y * known, Inpaint(known), Gaussian(0.1), shape),
-        Problem(y, Inpaint(torch.ones(1, 1, 6, 6)), Gaussian(0.2), shape),
+        Problem(y * known, Inpaint(known), GaussianNoise(0.1), shape),
+        Problem(y, Inpaint(torch.ones(1, 1, 6, 6)), GaussianNoise(0.2), shape),
     ):
         sentence(lambda p=p: solve(p, prior, solver), "take data drawn")
 

@@ -16,7 +16,7 @@ from invdiff.operators.jpeg import JPEG
 from invdiff.operators.jpeg_cells import planes
 from invdiff.priors.load import load_prior
 from invdiff.problem.metrics import psnr
-from invdiff.sampling.pose import posed
+from invdiff.sampling.pose import pose
 from invdiff.sampling.run import estimate
 from invdiff.tasks import EnlargeJPEG, NoiseLevel, SuperResolution
 from invdiff.tasks.auto import estimator
@@ -86,7 +86,7 @@ def test_its_estimate_beats_what_takes_the_file_for_clean(tmp_path):
 
     def of(task):
         problem = task.read(file, prior).problem
-        solver = estimator(task, posed(problem, prior))
+        solver = estimator(task, pose(problem, prior).problem)
         return estimate(problem, prior, solver[0]).estimate
 
     ours, ignoring = (

@@ -16,7 +16,7 @@ from torch import Tensor
 from helpers import tiny
 from invdiff.cli import main
 from invdiff.files.pictures import read_photo
-from invdiff.noise import DiagonalGaussian, Gaussian, Poisson, PoissonGaussian
+from invdiff.noise import DiagonalGaussian, GaussianNoise, Poisson, PoissonGaussian
 from invdiff.operators.mri import as_channels
 from invdiff.operators.radon import Radon
 from invdiff.priors.units import hu_to_x
@@ -356,8 +356,8 @@ def test_the_noise_of_rays(here: Path, capsys: pytest.CaptureFixture) -> None:
     args = [*degraded("ct"), *SAMPLES]
     told = {
         "rays": ([], DiagonalGaussian, "each ray its own, "),
-        "equal": (["--weights", "equal"], Gaussian, "of the photons, on average"),
-        "level": (["--noise", "0.1"], Gaussian, "0.1 of the line integrals: as given"),
+        "equal": (["--weights", "equal"], GaussianNoise, "of the photons, on average"),
+        "level": (["--noise", "0.1"], GaussianNoise, "0.1 of the line integrals: as given"),
     }
     levels = {}
     for name, (options, law, words) in told.items():

@@ -2,18 +2,18 @@
 
 import torch
 
-from invdiff.priors.gaussian import Gaussian
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.train.wiener import Wiener
 
 SIDE = 4
 
 
-def stationary(images: torch.Tensor) -> Gaussian:
+def stationary(images: torch.Tensor) -> GaussianPrior:
     """The normal law whose covariance is the mean over all shifts of images on a torus."""
     mean = images.mean()
     shifts = [(i, j) for i in range(SIDE) for j in range(SIDE)]
     moved = torch.cat([(images - mean).roll(s, (2, 3)) for s in shifts]).flatten(1)
-    return Gaussian(mean.expand(1, SIDE, SIDE), moved.mT @ moved / len(moved))
+    return GaussianPrior(mean.expand(1, SIDE, SIDE), moved.mT @ moved / len(moved))
 
 
 def test_it_is_the_exact_denoiser() -> None:

@@ -68,7 +68,7 @@ def _arrays(done: Restoration) -> tuple[list[tuple[str, str]], list[np.ndarray]]
         samples = done.samples
         names += [(f"sample-{i + 1}", f"sample {i + 1}") for i in range(len(samples))]
         arrays += list(samples)
-        names.append((done.view.stands, f"{done.view.stands} of the samples"))
+        names.append((done.view.summary_name, f"{done.view.summary_name} of the samples"))
         arrays.append(done.mean)
     return names, arrays
 

@@ -12,8 +12,8 @@ import torch
 from invdiff.audit.distance import drawn, posed_for
 from invdiff.audit.gmm25 import DenseOperator
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.noise import GaussianNoise
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.solver import Solver
 
@@ -28,7 +28,7 @@ def normal_problem() -> tuple[Problem, GaussianPrior]:
     A = DenseOperator.of(
         torch.tensor(GAINS, dtype=f64)[:, None] * basis[:, : len(GAINS)].mT, x_shape
     )
-    noise = Gaussian(SIGMA_Y)
+    noise = GaussianNoise(SIGMA_Y)
     rng = Rng.of([3])
     return Problem(noise.sample(A(prior.sample(1, rng)), rng), A, noise, x_shape), prior
 

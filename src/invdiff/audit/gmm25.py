@@ -23,7 +23,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Spectral
 from invdiff.priors.gaussian import GaussianMixture
 from invdiff.problem import Problem
@@ -137,6 +137,6 @@ def gmm25_problem(d: int, dy: int, seed: int) -> GMM25:
     means = reduced(grid.repeat(1, d // 2)).reshape(25, *x_shape)
     prior = GaussianMixture(weights, means, 1.0, value_range=(-math.inf, math.inf))
     A = DenseOperator.of(reduced((left * singular) @ right), x_shape)
-    noise = Gaussian(sigma)
+    noise = GaussianNoise(sigma)
     y = noise.sample(A(prior.sample(1, rng)), rng)
     return GMM25(d, Problem(y, A, noise, x_shape), prior, basis)

@@ -17,7 +17,7 @@ from invdiff.audit.coverage import interval_share
 from invdiff.audit.ranks import ranks, tarp_distances
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import Karras
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity, Linear
 from invdiff.operators.downsample import AveragePool
 from invdiff.operators.inpaint import Inpaint
@@ -53,7 +53,7 @@ def operator(case: str) -> Linear:
 @lru_cache(maxsize=2)
 def truths(count: int, steps: int = 250) -> Tensor:
     """Draws of the prior, (count, 1, 28, 28)."""
-    blank = Problem(torch.zeros(1, *SHAPE), Identity(), Gaussian(1.0), SHAPE)
+    blank = Problem(torch.zeros(1, *SHAPE), Identity(), GaussianNoise(1.0), SHAPE)
     solver = Unconditional(schedule=Karras(steps, 80.0, 0.01))
     return solve(blank, load_prior(PRIOR), solver, count, seed=77, batch=96).samples[0]
 
@@ -61,7 +61,7 @@ def truths(count: int, steps: int = 250) -> Tensor:
 def problem(case: str, truth: Tensor) -> Problem:
     """The measurements of all truths, each with noise of its own."""
     A, rng = operator(case), Rng.of([row_seed(5, i, 0) for i in range(len(truth))])
-    return Problem(Gaussian(SIGMA).sample(A(truth), rng), A, Gaussian(SIGMA), SHAPE)
+    return Problem(GaussianNoise(SIGMA).sample(A(truth), rng), A, GaussianNoise(SIGMA), SHAPE)
 
 
 def rows(names: Sequence[str], quick: bool) -> dict[str, Solver]:

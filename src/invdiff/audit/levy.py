@@ -21,8 +21,8 @@ from invdiff.audit.gibbs import LAWS, VARIANCE, chain, increments, increments_of
 from invdiff.audit.gmm25 import DenseOperator
 from invdiff.audit.ranks import ranks
 from invdiff.core import InvdiffError
-from invdiff.noise import Gaussian
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.noise import GaussianNoise
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import missing
 from invdiff.sampling.run import solve
@@ -141,7 +141,7 @@ def _samples(row: str | Solver, law: str, operator: str, y: Tensor, kept: int) -
     ones = torch.ones(LENGTH, LENGTH, dtype=torch.float64).tril()
     prior = GaussianPrior(torch.zeros(shape, dtype=torch.float64), VARIANCE * ones @ ones.mT)
     A = DenseOperator.of(matrix(operator), shape)
-    problem = Problem(y, A, Gaussian(noise_level(law, operator)), shape)
+    problem = Problem(y, A, GaussianNoise(noise_level(law, operator)), shape)
     if missing(row, problem, prior):
         return None
     return solve(problem, prior, row, SAMPLES, seed=1, batch=4800).resampled().double().flatten(2)

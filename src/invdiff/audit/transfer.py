@@ -20,9 +20,9 @@ from invdiff.audit.distance import UNCHANGED
 from invdiff.audit.gmm25 import DenseOperator
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators.algebra.decoded import decoded
-from invdiff.priors.gaussian import Gaussian as GaussianPrior
+from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need, missing
 from invdiff.sampling.run import posed_for, row_seed, solve
@@ -140,7 +140,7 @@ def _problem(y: Tensor, solver: Solver, prior: GaussianPrior) -> Problem | None:
     seen, eye = len(SNR) - 1, torch.eye(len(SNR), dtype=torch.float64)
     A = DenseOperator(eye[:seen, :seen], singular()[:seen], eye, SHAPE)
     asked = decoded(A, UNCHANGED) if solver.always_needs(Need.AUTOENCODER) else A
-    for noise in (Gaussian(SIGMA), NOISELESS):
+    for noise in (GaussianNoise(SIGMA), NOISELESS):
         problem = Problem(y, asked, noise, SHAPE)
         if not missing(solver, problem, prior):
             return problem

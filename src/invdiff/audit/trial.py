@@ -20,7 +20,7 @@ from invdiff.audit.gmm25 import GMM25, gmm25_problem
 from invdiff.audit.ranks import ranks, tarp_distances
 from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS
-from invdiff.priors.gaussian import Gaussian, GaussianMixture
+from invdiff.priors.gaussian import GaussianMixture, GaussianPrior
 from invdiff.problem import Problem
 
 REPLICAS, SLICES = 19, 128
@@ -134,7 +134,7 @@ def statistics(t: Trial, x: Tensor) -> dict[str, Tensor]:
 @lru_cache(maxsize=512)
 def linear_estimate(t: Trial) -> Tensor:
     """The mean of x given y if the prior were one normal law of its mean and covariance, (1, n)."""
-    law = Gaussian(t.prior.mean, t.prior.cov)
+    law = GaussianPrior(t.prior.mean, t.prior.cov)
     return law.posterior(t.problem).mean.flatten()[None]
 
 

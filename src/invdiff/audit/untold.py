@@ -22,7 +22,7 @@ from invdiff.audit.verdict import LEVEL, flagged
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import Karras
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity, Linear
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
@@ -86,7 +86,7 @@ def fitting(problem: Problem, samples: Tensor) -> str:
 
 def stein_lines(problem: Problem, prior: Prior, samples: Tensor) -> list[str]:
     """The Stein discrepancy of the samples of each measurement, with its null."""
-    linear = isinstance(problem.A, Linear) and isinstance(problem.noise, Gaussian)
+    linear = isinstance(problem.A, Linear) and isinstance(problem.noise, GaussianNoise)
     if not linear or problem.sigma_y == 0 or prior.autoencoder is not None or samples.shape[1] < 8:
         return ["needs a linear operator, Gaussian noise above 0, and 8 samples or more"]
     found, half = [], (prior.value_range[1] - prior.value_range[0]) / 2
@@ -114,7 +114,7 @@ def simulated(
     """What ranks of truths that the prior draws say of the solver; the truths and samples too."""
     shape_ = problem.x_shape
     top = min(80.0, prior.sigma_max)
-    blank = Problem(problem.y.new_zeros(1, *shape_).float(), Identity(), Gaussian(1.0), shape_)
+    blank = Problem(problem.y.new_zeros(1, *shape_).float(), Identity(), GaussianNoise(1.0), shape_)
     path = Karras(steps, top, max(0.01, prior.sigma_min))
     truth = solve(blank, prior, Unconditional(schedule=path), truths, seed=77, batch=32).samples[0]
     rng = Rng.of([row_seed(5, i, 0) for i in range(truths)])

@@ -128,7 +128,7 @@ def _clean(path: Path) -> np.ndarray:
 def _psnr(done: Restoration, clean: np.ndarray) -> dict[str, float | None]:
     """PSNR in dB on [0, 1] of the estimate and of what stands for the samples."""
     images = {} if done.want == "samples" else {"estimate": done.estimate}
-    images |= {done.view.stands: done.mean} if done.drawn and done.want != "estimate" else {}
+    images |= {done.view.summary_name: done.mean} if done.drawn and done.want != "estimate" else {}
     found: dict[str, float | None] = {}
     for name, image in images.items():
         if image.shape != clean.shape:

@@ -47,7 +47,7 @@ def folder() -> Path | None:
         return None
 
 
-def kept(kind: str, key: str, build: Callable[[], Parts]) -> Parts:
+def cached(kind: str, key: str, build: Callable[[], Parts]) -> Parts:
     """What build() gives, from disk where it was built before.
 
     kind and key: what the tensors are a function of, together with the version of invdiff.

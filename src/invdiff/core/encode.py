@@ -23,6 +23,9 @@ UPGRADES: dict[str, dict[str, Any]] = {
 }
 """By class, fields that older files lack, where the default has changed: what it was."""
 
+NAMES = {"Gaussian": "GaussianNoise"}
+"""Classes of older files that have another name now."""
+
 RENAMED: dict[str, dict[str, str]] = {
     "Frames": {"T": "length"},
     "Solver": {"path": "schedule"},
@@ -133,6 +136,7 @@ def stored_class(kind: str) -> Any:
     file imports nothing else.
     """
     module, _, name = kind.rpartition(":")
+    name = NAMES.get(name, name)
     if (":" in kind and not module.startswith("invdiff.")) or not name:
         module = module[:60] or "no type"
         raise InvdiffError(f"The file names {module}, which is not part of invdiff.")

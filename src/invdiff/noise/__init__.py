@@ -10,7 +10,7 @@ from invdiff.noise.estimate import (
     noise_from_kspace,
     noise_from_scan,
 )
-from invdiff.noise.gaussian import NOISELESS, Gaussian
+from invdiff.noise.gaussian import NOISELESS, GaussianNoise
 from invdiff.noise.heavy import Laplace, Rician, StudentT
 from invdiff.noise.stationary import StationaryGaussian
 
@@ -20,7 +20,7 @@ __all__ = [
     "CorrelatedGaussian",
     "DiagonalGaussian",
     "Estimate",
-    "Gaussian",
+    "GaussianNoise",
     "Laplace",
     "Noise",
     "Poisson",

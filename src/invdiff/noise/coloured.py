@@ -1,6 +1,6 @@
 """Gaussian noise that is not white: another level in each entry, or correlated along an axis.
 
-Solvers take it through `problem.whiten.whitened`, which divides it out.
+Solvers take it through `problem.whiten.whiten`, which divides it out.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ class CorrelatedGaussian(Coloured):
     """y = z + n, n normal with a covariance along one axis of y (coils), independent otherwise.
 
     cov: (k, k), symmetric or Hermitian, positive definite; for complex y it is E[n n^H] / 2, as
-    `noise_from_scan` gives it, so that sigma^2 I is Gaussian(sigma), whose sigma is that of the
-    real part. What MRI calls the noise covariance of coils, E[n n^H], is twice that.
+    `noise_from_scan` gives it, so that sigma^2 I is GaussianNoise(sigma), whose sigma is that of
+    the real part. What MRI calls the noise covariance of coils, E[n n^H], is twice that.
     axis: of y, counted with the batch (1: coils, channels); None takes all numbers of a
     measurement in their order as one axis.
     level: as in `Coloured`; its default is the root of k / trace(cov^-1).

@@ -15,7 +15,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.noise.base import parts
 from invdiff.noise.coloured import CorrelatedGaussian
-from invdiff.noise.gaussian import Gaussian
+from invdiff.noise.gaussian import GaussianNoise
 
 Box = tuple[int, int, int, int]
 """Top, left, height and width of a region, in pixels."""
@@ -43,10 +43,10 @@ class Estimate:
         return float(v.diagonal().real.mean().sqrt()) if isinstance(v, Tensor) else v
 
     @property
-    def noise(self) -> Gaussian | CorrelatedGaussian:
+    def noise(self) -> GaussianNoise | CorrelatedGaussian:
         """The noise model; a covariance is along axis 1 of a batch."""
         v = self.value
-        return CorrelatedGaussian(v) if isinstance(v, Tensor) else Gaussian(v)
+        return CorrelatedGaussian(v) if isinstance(v, Tensor) else GaussianNoise(v)
 
 
 def noise_from_detail(image: Tensor, known: Tensor | None = None) -> Estimate:

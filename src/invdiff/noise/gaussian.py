@@ -13,13 +13,13 @@ from invdiff.noise.base import Noise, parts, white
 
 
 @dataclass(frozen=True)
-class Gaussian(Noise):
+class GaussianNoise(Noise):
     """y = z + sigma n, n ~ N(0, I).
 
     sigma: standard deviation, >= 0, in the units of y; for complex y it is the standard deviation
-    of the real part, and of the imaginary part. Gaussian(0) is a noiseless measurement.
-    `Gaussian.on_unit_range(s)` takes a level that was quoted for images in [0, 1] and converts it
-    to images in [-1, 1], where it is 2 s: published levels differ by this factor.
+    of the real part, and of the imaginary part. GaussianNoise(0) is a noiseless measurement.
+    `GaussianNoise.on_unit_range(s)` takes a level that was quoted for images in [0, 1] and converts
+    it to images in [-1, 1], where it is 2 s: published levels differ by this factor.
     """
 
     sigma: float
@@ -35,7 +35,7 @@ class Gaussian(Noise):
     @classmethod
     def on_unit_range(
         cls, sigma: float, value_range: tuple[float, float] = (-1.0, 1.0)
-    ) -> Gaussian:
+    ) -> GaussianNoise:
         """Noise level quoted for images in [0, 1], for a prior whose images lie in value_range."""
         return cls((value_range[1] - value_range[0]) * sigma)
 
@@ -65,4 +65,4 @@ class Gaussian(Noise):
         return (y - z) / self.sigma**2
 
 
-NOISELESS = Gaussian(0.0)
+NOISELESS = GaussianNoise(0.0)

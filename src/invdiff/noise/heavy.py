@@ -76,7 +76,7 @@ class StudentT(Independent):
     """y = z + scale t, t of Student's law with df degrees of freedom: outliers of any size.
 
     scale: > 0, in the units of y. df: > 0; 1 is Cauchy's law, and towards infinity it is
-    Gaussian(scale). Complex numbers: of the real part, and of the imaginary part.
+    GaussianNoise(scale). Complex numbers: of the real part, and of the imaginary part.
     """
 
     scale: float

@@ -32,7 +32,7 @@ class Interferometry(Linear):
     uv: (1 or B, M, 2), real: u along columns and v along rows, in cycles per field of view.
     size: (H, W). Images are real, (B, C, H, W), each channel by itself; y is complex, (B, C, M).
     On whole numbers, each once, it is the centred orthonormal Fourier transform, sampled there.
-    Noise: `Gaussian(sigma)` gives each part of a visibility, real and imaginary, sigma.
+    Noise: `GaussianNoise(sigma)` gives each part of a visibility, real and imaginary, sigma.
     It costs M H W multiplications, and keeps nothing larger than M (H + W).
     Raises InvdiffError for uv of another shape, and for images of another size.
     """

@@ -4,8 +4,8 @@ Complex images are two real channels, (B, 2, H, W): real part, imaginary part. K
 channels in the order Re 1, Im 1, Re 2, Im 2, ... k-space is complex, (B, coils, H, W), 0 where it
 was not sampled; a single coil keeps its axis, (B, 1, H, W). The Fourier transform is orthonormal
 and centred: the zero frequency stands at (H // 2, W // 2), as does the middle of the image.
-Videos (B, C, T, H, W) are transformed frame by frame. Noise: `Gaussian(sigma)` gives the real part
-and the imaginary part of every sample the standard deviation sigma.
+Videos (B, C, T, H, W) are transformed frame by frame. Noise: `GaussianNoise(sigma)` gives the real
+part and the imaginary part of every sample the standard deviation sigma.
 """
 
 from __future__ import annotations

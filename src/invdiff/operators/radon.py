@@ -16,7 +16,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
-from invdiff.core.cache import kept
+from invdiff.core.cache import cached
 from invdiff.operators.algebra import Linear
 from invdiff.operators.algebra.circulant import circulant
 from invdiff.operators.algebra.sparse import (
@@ -230,7 +230,9 @@ class Radon(Linear):
 
         def made() -> tuple[Tensor, Tensor]:
             n = math.prod(self._y), math.prod(self.size)
-            parts = kept("radon", f"{self._geometry}/{like.dtype}", lambda: self._built(like.dtype))
+            parts = cached(
+                "radon", f"{self._geometry}/{like.dtype}", lambda: self._built(like.dtype)
+            )
             return sparse_pair(_side(parts, "forward"), _side(parts, "back"), n, like.device)
 
         return self._once("pair", like, made)

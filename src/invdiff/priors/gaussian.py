@@ -201,8 +201,8 @@ class GaussianMixture(Prior):
         return self._moved[key]
 
 
-class Gaussian(GaussianMixture):
-    """N(mean, cov) over images; the noise model of a measurement is `invdiff.noise.Gaussian`.
+class GaussianPrior(GaussianMixture):
+    """N(mean, cov) over images; the noise model of a measurement is `invdiff.GaussianNoise`.
 
     mean: x_shape. cov: a variance (number), variances of the pixels (x_shape), or dense (n, n).
     """

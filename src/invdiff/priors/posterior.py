@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Linear, Operator
 from invdiff.operators.algebra.compose import Affine
 from invdiff.problem import Problem
-from invdiff.problem.whiten import whitened
+from invdiff.problem.whiten import whiten
 
 
 def matrix(A: Operator, x_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -51,8 +51,8 @@ def condition(
     Raises InvdiffError unless problem is one measurement with Gaussian noise by a linear operator,
     and for a noiseless y that no component can have made.
     """
-    problem = whitened(problem)
-    if problem.batch != 1 or not isinstance(problem.noise, Gaussian):
+    problem = whiten(problem)
+    if problem.batch != 1 or not isinstance(problem.noise, GaussianNoise):
         raise InvdiffError(
             "An exact posterior needs one measurement with Gaussian noise, found "
             f"{problem.batch} with {type(problem.noise).__name__} noise."

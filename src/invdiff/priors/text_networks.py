@@ -131,7 +131,7 @@ class Flux(Network):
         return out.reshape(b, h // 2, w // 2, c, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c, h, w)
 
 
-class Unconditional(Network):
+class Unprompted(Network):
     """LDMPipeline: latents without a text (Rombach et al. 2022, arXiv 2112.10752)."""
 
     @classmethod
@@ -174,6 +174,6 @@ KINDS: dict[str, type[Network]] = {
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "StableDiffusion3Pipeline": StableDiffusion3,
     "FluxPipeline": Flux,
-    "LDMPipeline": Unconditional,
+    "LDMPipeline": Unprompted,
     "DiTPipeline": DiT,
 }

@@ -11,7 +11,7 @@ from torch import Tensor
 from invdiff.noise import (
     CorrelatedGaussian,
     DiagonalGaussian,
-    Gaussian,
+    GaussianNoise,
     Laplace,
     Noise,
     Poisson,
@@ -114,4 +114,4 @@ the Gaussian noise, 0 for none; where the noise is of another kind, it is not us
 def unmeasured(A: Operator, noise: Noise | float, x_shape: tuple[int, ...]) -> Problem:
     """The problem of one measurement y = 0 (complex where A gives complex numbers)."""
     y = torch.zeros_like(A(torch.zeros(1, *x_shape)))
-    return Problem(y, A, noise if isinstance(noise, Noise) else Gaussian(noise), x_shape)
+    return Problem(y, A, noise if isinstance(noise, Noise) else GaussianNoise(noise), x_shape)

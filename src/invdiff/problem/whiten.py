@@ -10,7 +10,7 @@ from invdiff.noise import (
     Coloured,
     CorrelatedGaussian,
     DiagonalGaussian,
-    Gaussian,
+    GaussianNoise,
     StationaryGaussian,
 )
 from invdiff.operators.algebra import Identity, Linear, Operator
@@ -21,7 +21,7 @@ from invdiff.operators.weighted import Mixed, Weighted, Whitening
 from invdiff.problem.problem import Problem
 
 
-def centred(problem: Problem) -> Problem:
+def centre(problem: Problem) -> Problem:
     """The problem without the offset of an affine operator: the same for additive noise."""
     A = problem.A
     if isinstance(A, Affine) and problem.noise.additive:
@@ -30,7 +30,7 @@ def centred(problem: Problem) -> Problem:
     return problem
 
 
-def whitened(problem: Problem) -> Problem:
+def whiten(problem: Problem) -> Problem:
     """The same posterior with white noise: (c L^-1 y, c L^-1 A, c n) for noise L n.
 
     c is the noise's `level`; a problem whose noise is not `Coloured` is returned as it is. Entries
@@ -43,7 +43,7 @@ def whitened(problem: Problem) -> Problem:
     """
     if not isinstance(problem.noise, Coloured):
         return problem
-    problem = centred(problem)
+    problem = centre(problem)
     noise, y, A = problem.noise, problem.y, problem.A
     assert isinstance(noise, Coloured)
     W: Linear
@@ -56,7 +56,7 @@ def whitened(problem: Problem) -> Problem:
     else:
         assert isinstance(noise, DiagonalGaussian)
         W = Weighted((noise.level / noise.sigmas.double()).to(y.device, y.dtype.to_real()))
-    return Problem(W(y), _after(W, A, y), Gaussian(noise.level), problem.x_shape)
+    return Problem(W(y), _after(W, A, y), GaussianNoise(noise.level), problem.x_shape)
 
 
 def _after(W: Linear, A: Operator, like: Tensor) -> Operator:

@@ -146,7 +146,7 @@ class Restoration:
         found = ["overview.png"] + ([] if self.want == "samples" else ["estimate.png"])
         if self.want != "estimate":
             count = self.result.samples.shape[1]
-            found.append(f"{self.view.stands}.png")
+            found.append(f"{self.view.summary_name}.png")
             found += ["uncertainty.png"] if self.spread else []
             found.append("sample-1.png" + (f" to sample-{count}.png" if count > 1 else ""))
         return found
@@ -242,13 +242,13 @@ def write_images(done: Restoration, folder: Path) -> None:
         view.save(folder, "estimate", view.values(stacked(done.result.estimate[:, None]))[0])
     if done.drawn:
         values = view.values(stacked(done.result.resampled()))
-        title, stands = view.summary(values, stacked(done.result.resampled()), done.problem)
+        title, summary = view.summary(values, stacked(done.result.resampled()), done.problem)
         if done.result.estimate is None and done.want != "samples":
-            view.save(folder, "estimate", stands)
+            view.save(folder, "estimate", summary)
         if done.want != "estimate":
             for i, sample in enumerate(values, 1):
                 view.save(folder, f"sample-{i}", sample)
-            view.save(folder, view.stands, stands)
+            view.save(folder, view.summary_name, summary)
 
 
 def _sheet(done: Restoration, path: Path) -> None:
@@ -259,8 +259,8 @@ def _sheet(done: Restoration, path: Path) -> None:
         panels.append((ESTIMATE, view.picture(best)))
     if done.drawn:
         values = view.values(stacked(done.result.resampled()))
-        title, stands = view.summary(values, stacked(done.result.resampled()), done.problem)
-        picture = view.picture(stands)
+        title, summary = view.summary(values, stacked(done.result.resampled()), done.problem)
+        picture = view.picture(summary)
         if done.want == "estimate":
             panels.append((f"estimate: {title}", picture))
         else:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invdiff.noise import Coloured, Gaussian, Poisson, PoissonGaussian
+from invdiff.noise import Coloured, GaussianNoise, Poisson, PoissonGaussian
 from invdiff.problem import Problem
-from invdiff.problem.whiten import centred, whitened
+from invdiff.problem.whiten import centre, whiten
 
 MISFIT, EXCESS, GROWTH = 1.5, 0.05, 3.0
 """Misfit above which an answer contradicts y, and excess, or growth of an estimate, above which it
@@ -62,8 +62,8 @@ def misfit(problem: Problem, x: Tensor) -> Tensor:
     if problem.A.cells:
         return _outside(problem, x)
     if isinstance(problem.noise, Coloured):
-        problem = whitened(problem)
-    problem = centred(problem)
+        problem = whiten(problem)
+    problem = centre(problem)
     z = problem.A(x)
     r = problem.y - z
     seen = problem.A.restrict(torch.ones_like(problem.y)).abs().gt(0)
@@ -77,7 +77,7 @@ def comparable(problem: Problem) -> bool:
     noise = problem.noise
     if isinstance(noise, Coloured):
         return True
-    if isinstance(noise, Gaussian):
+    if isinstance(noise, GaussianNoise):
         return noise.sigma > 0 or problem.A.cells
     return isinstance(noise, Poisson)
 
@@ -85,7 +85,7 @@ def comparable(problem: Problem) -> bool:
 def _deviation(problem: Problem, z: Tensor) -> Tensor | float:
     """Standard deviation of the noise of A x = z."""
     noise = problem.noise
-    if isinstance(noise, Gaussian):
+    if isinstance(noise, GaussianNoise):
         return max(noise.sigma, 1e-12)
     assert isinstance(noise, Poisson)
     read = noise.read_sigma if isinstance(noise, PoissonGaussian) else 0.0

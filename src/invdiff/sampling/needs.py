@@ -7,13 +7,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from invdiff.core import InvdiffError
-from invdiff.noise import Coloured, Gaussian, Poisson
+from invdiff.noise import Coloured, GaussianNoise, Poisson
 from invdiff.operators.algebra import Linear, Operator, PseudoInvertible, Spectral
 from invdiff.operators.algebra.compose import ComposedPseudoInvertible
 from invdiff.operators.algebra.decoded import Decoded, DecodedLinear
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
-from invdiff.problem.whiten import whitened
+from invdiff.problem.whiten import whiten
 
 if TYPE_CHECKING:
     from invdiff.sampling.solver import Solver
@@ -71,13 +71,13 @@ def offers(
 
     A composition whose generalised inverse is only an approximation offers it when it was made
     with approximate = True, and not otherwise. Gaussian noise that is not white is what a solver
-    sees of it: white, with the operator of `problem.whiten.whitened`.
+    sees of it: white, with the operator of `problem.whiten.whiten`.
     """
     image_A, decoded = problem.A, False
     if isinstance(image_A, Decoded | DecodedLinear):  # whitening hides the decoder
         image_A, decoded = image_A.outer, True
     if isinstance(problem.noise, Coloured):
-        problem = white or whitened(problem)
+        problem = white or whiten(problem)
     found: set[Need] = set()
     A: Operator = problem.A
     if isinstance(A, Spectral):
@@ -94,7 +94,7 @@ def offers(
         found.add(Need.IMAGE_LINEAR)
     if A.differentiable:
         found.add(Need.OPERATOR_VJP)
-    if isinstance(problem.noise, Gaussian):
+    if isinstance(problem.noise, GaussianNoise):
         found |= {Need.GAUSSIAN, Need.NOISELESS if problem.noise.sigma == 0 else Need.NOISY}
     if type(problem.noise) is Poisson:  # read noise is in no Poisson loss
         found.add(Need.POISSON)

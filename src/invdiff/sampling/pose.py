@@ -11,7 +11,7 @@ from torch import Tensor
 from invdiff.priors.base import Prior
 from invdiff.priors.latent import in_latent_space
 from invdiff.problem import Problem
-from invdiff.problem.whiten import centred, whitened
+from invdiff.problem.whiten import centre, whiten
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +37,5 @@ class Posed:
 
 def pose(problem: Problem, prior: Prior) -> Posed:
     """The problem as given and as solvers see it."""
-    white = whitened(centred(problem))
+    white = whiten(centre(problem))
     return Posed(problem, white, in_latent_space(white, prior))
-
-
-def posed(problem: Problem, prior: Prior) -> Problem:
-    """The problem as solvers see it: centred, Gaussian noise white, of latents if the prior is."""
-    return pose(problem, prior).problem

@@ -21,7 +21,7 @@ from invdiff.operators.algebra.krylov import Bounds, watched_bounds
 from invdiff.priors.base import Counted, Prior
 from invdiff.priors.latent import in_latent_space
 from invdiff.problem import Problem
-from invdiff.problem.whiten import centred
+from invdiff.problem.whiten import centre
 from invdiff.sampling import importance
 from invdiff.sampling.needs import check
 from invdiff.sampling.pose import Posed, pose
@@ -50,7 +50,7 @@ def posed_for(problem: Problem, prior: Prior, solver: Solver) -> Posed:
 
 def check_posed(posed: Posed, prior: Prior, solver: Solver) -> None:
     """Raise IncompatibleError when the solver cannot, naming the operator and noise as given."""
-    told = in_latent_space(centred(posed.asked), prior)
+    told = in_latent_space(centre(posed.asked), prior)
     check(solver, told, prior, (cls() for cls in registry().values()), posed.problem)
 
 

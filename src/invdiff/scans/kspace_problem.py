@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import WARNING, InvdiffError
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.noise.estimate import noise_from_kspace
 from invdiff.operators.algebra import Linear
 from invdiff.operators.coils import espirit, mvue, mvue_scale, root_sum_of_squares
@@ -94,13 +94,13 @@ def mri_problem(
     if sigma is None:
         level, how = level_of(k, maps, whole)
     else:
-        level, how = Gaussian(sigma).sigma, "as given"
+        level, how = GaussianNoise(sigma).sigma, "as given"
     alone = torch.ones(k.data.shape, dtype=k.data.dtype)
     scale = float(mvue_scale(k.y, (alone if maps is None else maps)[None]))
     A: Linear = Fourier(k.sampling)
     if maps is not None:
         A = Sense(maps[None].to(k.data.dtype), k.sampling, cg_iterations=COIL_ITERATIONS)
-    problem = Problem(k.y / scale, A, Gaussian(level / scale), (2, *size))
+    problem = Problem(k.y / scale, A, GaussianNoise(level / scale), (2, *size))
     return MRI(problem, scale, level, how, (), support_of(maps))
 
 
@@ -129,7 +129,7 @@ def _whitened(
     A: Linear = Fourier(k.sampling)
     if len(k.data) > 1:
         A = Sense(weights.to(k.data.dtype), k.sampling, cg_iterations=COIL_ITERATIONS)
-    problem = Problem(y / scale, A, Gaussian(level / float(top) / scale), (2, *k.mask.shape))
+    problem = Problem(y / scale, A, GaussianNoise(level / float(top) / scale), (2, *k.mask.shape))
     notes = (WHITENED, *notes)
     support = support_of(found) if len(k.data) > 1 else None
     told = level * w.mean if sigma is not None else level / float(power[there].median())
@@ -146,7 +146,7 @@ def _level(
 ) -> tuple[float, str, tuple[str, ...]]:
     """The level of whitened noise, where it comes from, and what speaks against it."""
     if sigma is not None:
-        return Gaussian(sigma).sigma / w.mean, "as given, on average over the coils", ()
+        return GaussianNoise(sigma).sigma / w.mean, "as given, on average over the coils", ()
     if estimate:
         own = maps if len(maps) > 1 else None
         level, how = level_of(white, own, w.white(whole))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.noise.estimate import median_level
 from invdiff.operators.coils import espirit, normalised, root_sum_of_squares
 from invdiff.operators.mri import as_complex, fft2c
@@ -78,7 +78,9 @@ def noncartesian_problem(
     scale = float(image.flatten().quantile(0.99))
     unit = 1 / _norm(A)
     scaled = dataclasses.replace(A, maps=A._as("maps", k.y) * unit, density=density / unit**2)
-    problem = Problem(k.y * (unit / scale), scaled, Gaussian(level * unit / scale), (2, *k.size))
+    problem = Problem(
+        k.y * (unit / scale), scaled, GaussianNoise(level * unit / scale), (2, *k.size)
+    )
     told = level
     if w is not None:
         told = level * w.mean if sigma is not None else level / float(power[power > least].median())
@@ -91,7 +93,7 @@ def _level(
     """The noise of the samples, whitened or not, where it comes from, and what was done."""
     notes = (WHITENED,) if w is not None else ()
     if sigma is not None:
-        return Gaussian(sigma).sigma / (1.0 if w is None else w.mean), "as given", notes
+        return GaussianNoise(sigma).sigma / (1.0 if w is None else w.mean), "as given", notes
     if w is not None and k.noise_level and not estimate:
         return 1.0, "from the noise scan, of the coils together", notes
     return _noise(k), "an estimate from the outermost samples", notes

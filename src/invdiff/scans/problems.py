@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.noise import DiagonalGaussian, Gaussian
+from invdiff.noise import DiagonalGaussian, GaussianNoise
 from invdiff.operators.algebra import Linear
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.radon import Radon
 from invdiff.operators.tomography import fbp
 from invdiff.priors.units import HU_WINDOW
 from invdiff.problem import Problem
-from invdiff.problem.whiten import whitened
+from invdiff.problem.whiten import whiten
 from invdiff.scans.scale import top_of_scale
 from invdiff.scans.sinogram import Sinogram
 
@@ -138,7 +138,7 @@ def on_unit_norm(
     if mask is not None:
         scaled = cast(Linear, mask @ scaled)
     return Problem(
-        (y - offset) * (unit / half), scaled, Gaussian(sigma * unit / half), (1, *A.size)
+        (y - offset) * (unit / half), scaled, GaussianNoise(sigma * unit / half), (1, *A.size)
     )
 
 
@@ -148,7 +148,7 @@ def _weighted(problem: Problem, s: Sinogram) -> Problem:
     level = problem.sigma_y / float(s.variance[s.trusted].mean().sqrt())
     sigmas = torch.where(s.trusted, level * s.variance.sqrt(), math.inf)[None, None]
     noise = DiagonalGaussian(sigmas)
-    white = whitened(dataclasses.replace(problem, noise=noise))
+    white = whiten(dataclasses.replace(problem, noise=noise))
     gain = white.linear.norm(problem.x_shape)
     return dataclasses.replace(problem, noise=DiagonalGaussian(sigmas, level=noise.level / gain))
 
@@ -163,7 +163,7 @@ def _spread(s: Sinogram) -> str:
 def _noise(s: Sinogram, sigma: float | None) -> tuple[float, str]:
     """Typical noise of the line integrals, and where it comes from."""
     if sigma is not None:
-        return Gaussian(sigma).sigma, "as given"
+        return GaussianNoise(sigma).sigma, "as given"
     if s.variance is not None:
         return float(s.variance[s.trusted].mean().sqrt()), "of the photons, on average"
     z = s.integrals

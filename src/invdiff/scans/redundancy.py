@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.noise.estimate import Estimate, noise_from_kspace
 from invdiff.operators.mri import Sense
 from invdiff.scans.kspace import KSpace, radius
@@ -49,7 +49,7 @@ def noise_from_coils(k: KSpace, maps: Tensor, share: float = 0.25) -> Estimate:
     def power(y: Tensor) -> float:
         return float(torch.view_as_real(y[0][:, outer]).double().square().mean())
 
-    n = A.restrict(Gaussian(1.0).sample(torch.zeros_like(k.y), Rng.of(0)))
+    n = A.restrict(GaussianNoise(1.0).sample(torch.zeros_like(k.y), Rng.of(0)))
     left = power(residual(n)) / power(n)
     if left < LEAST:
         raise InvdiffError(

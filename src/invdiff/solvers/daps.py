@@ -12,7 +12,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import Karras, Schedule
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -134,7 +134,7 @@ class DAPS(Solver):
             return sigma**2 * pull(w)
 
         drawn = x0 + normal_draw(rng.normal(x0, "x0"), V, self.iterations)
-        noise = Gaussian(tau)
+        noise = GaussianNoise(tau)
         noisy = replace(problem, y=noise.sample(problem.y, rng), noise=noise)
         return posterior_mean(drawn, noisy, V, self.iterations)
 
@@ -152,7 +152,7 @@ class DAPS(Solver):
         """A draw of N(centre, r2) given y: a draw of it and of the noise, then the mean's rule."""
         A = problem.linear
         x0 = centre + math.sqrt(r2) * rng.normal(centre, "x0")
-        r = Gaussian(tau).sample(problem.y, rng) - A(x0)
+        r = GaussianNoise(tau).sample(problem.y, rng) - A(x0)
         return x0 + (A.ridge(r, tau**2 / r2) if tau else A.pinv(r))
 
     def _langevin(

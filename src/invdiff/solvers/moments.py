@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invdiff.core import batch_dot
 from invdiff.core.rng import Rng
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra.krylov import conjugate_gradients, gmres
 from invdiff.problem import Problem
 
@@ -168,5 +168,5 @@ def posterior_draw(like: Tensor, problem: Problem, variance: float, rng: Rng) ->
     """
     A, sigma_y = problem.linear, problem.sigma_y
     e = math.sqrt(variance) * rng.normal(like, "x0")
-    r = Gaussian(sigma_y).sample(torch.zeros_like(problem.y), rng) - A(e)
+    r = GaussianNoise(sigma_y).sample(torch.zeros_like(problem.y), rng) - A(e)
     return e + (A.ridge(r, sigma_y**2 / variance) if sigma_y else A.pinv(r))

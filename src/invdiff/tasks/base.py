@@ -28,12 +28,12 @@ from invdiff.tasks.values import NoiseLevel, Size
 class View:
     """How samples are shown and saved; a part of run.json, so that a repetition shows the same.
 
-    spread: whether the samples' standard deviation means something. stands: the name of the file
-    that stands for all samples.
+    spread: whether the samples' standard deviation means something. summary_name: the name of the
+    file that stands for all samples.
     """
 
     spread: ClassVar[bool] = True
-    stands: ClassVar[str] = "mean"
+    summary_name: ClassVar[str] = "mean"
 
     @property
     def scale(self) -> Scale:

@@ -16,7 +16,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.option import option
 from invdiff.core.rng import Rng
 from invdiff.files.pictures import check_pixels, read_photo, save_picture, words
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.dct import DCTSubsampling
 from invdiff.operators.sampling import gaussian_points
 from invdiff.operators.sensing import WalshHadamard
@@ -95,7 +95,7 @@ class MakeSensing(Simulation):
         s = self._described(size, seed)
         A = s.operator
         z = A(truth[None])
-        y = A.restrict(Gaussian(level).sample(z, Rng.of(seed)))[0]
+        y = A.restrict(GaussianNoise(level).sample(z, Rng.of(seed)))[0]
         s = dataclasses.replace(s, y=y, noise=level)
 
         def write(folder: Path) -> None:
@@ -172,7 +172,7 @@ class CompressedSensing(Task):
                 f"{file} does not tell its noise; give --noise, the standard deviation of a number "
                 "in the file for a picture on [0, 1], or 0."
             )
-        A, y, sigma = s.operator, s.y, Gaussian(level).sigma
+        A, y, sigma = s.operator, s.y, GaussianNoise(level).sigma
         notes = [*s.facts]
         if isinstance(A, SinglePixel):
             y, sigma = A.difference(y), sigma * math.sqrt(2 * s.size[0] * s.size[1])
@@ -188,7 +188,7 @@ class CompressedSensing(Task):
         y = y.expand(channels, *y.shape[1:])[None].contiguous()
         x_shape = (channels, *s.size)
         y = (high - low) * y + low * A(torch.ones(1, *x_shape))
-        model = Gaussian.on_unit_range(sigma * math.sqrt(repeats), prior.image_range)
+        model = GaussianNoise.on_unit_range(sigma * math.sqrt(repeats), prior.image_range)
         told = f"{level:g} in each number, for a picture on [0, 1]: "
         told += "as the file tells" if self.noise is None else "as given"
         problem = Problem(y, A, model, x_shape)
@@ -208,7 +208,7 @@ class CompressedSensing(Task):
 
     @classmethod
     def toy(cls, sigma: float = 0.05, size: Size = (16, 16)) -> Problem:
-        return unmeasured(WalshHadamard(64, (16, 16)), Gaussian(sigma), (3, 16, 16))
+        return unmeasured(WalshHadamard(64, (16, 16)), GaussianNoise(sigma), (3, 16, 16))
 
 
 def _sides(kind: str, block: int, size: tuple[int, int]) -> tuple[int, int]:

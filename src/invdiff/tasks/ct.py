@@ -22,7 +22,7 @@ from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
 from invdiff.files.figures import Scale
 from invdiff.files.pictures import check_pixels, luma, read_array, read_photo, save_picture, words
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.geometry import Geometry
 from invdiff.operators.radon import Radon, sparse_view
 from invdiff.priors.base import Prior
@@ -386,7 +386,7 @@ class Ct(Task):
     @classmethod
     def toy(cls, sigma: float = 0.05, size: Size = (16, 16)) -> Problem:
         A = Radon(sparse_view(8), (16, 16), pixel=0.1, cg_iterations=10)
-        return unmeasured(A, Gaussian(sigma), (1, 16, 16))
+        return unmeasured(A, GaussianNoise(sigma), (1, 16, 16))
 
 
 def _source(geometry: str | None, told: float | None, found: float | None = None) -> float | None:

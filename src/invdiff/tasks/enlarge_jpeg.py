@@ -14,7 +14,7 @@ from torch import Tensor
 from invdiff.core.option import option
 from invdiff.core.schedules import VE, Karras
 from invdiff.files.pictures import check_pixels, read_photo, save_picture, words
-from invdiff.noise import DiagonalGaussian, Gaussian
+from invdiff.noise import DiagonalGaussian, GaussianNoise
 from invdiff.operators.algebra import Linear, Operator
 from invdiff.operators.downsample import Bicubic
 from invdiff.operators.jpeg import JPEG
@@ -150,7 +150,7 @@ class EnlargeJPEG(Task):
     @classmethod
     def toy(cls, sigma: float = 0.05, size: Size = (16, 16)) -> Problem:
         A = SmallCoefficients(2, size, 3, JPEG(50, "4:4:4"))
-        return unmeasured(A, Gaussian(sigma), (3, *size))
+        return unmeasured(A, GaussianNoise(sigma), (3, *size))
 
 
 def stored(known: list[Plane], small: Tensor) -> tuple[Tensor, Tensor]:

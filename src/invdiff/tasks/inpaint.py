@@ -16,7 +16,7 @@ from invdiff.core.schedules import Karras
 from invdiff.files.instruments import Instrument
 from invdiff.files.masks import Marked, grown
 from invdiff.files.pictures import Photo
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Operator
 from invdiff.operators.inpaint import Inpaint
 from invdiff.problem import Problem
@@ -122,7 +122,7 @@ class Inpainting(NoisyPhoto):
 
     @classmethod
     def toy(cls, sigma: float = 0.05, size: Size = (16, 16)) -> Problem:
-        return unmeasured(Inpaint(torch.ones(1, 1, *size)), Gaussian(sigma), (3, *size))
+        return unmeasured(Inpaint(torch.ones(1, 1, *size)), GaussianNoise(sigma), (3, *size))
 
     def beside(self, size: Size, out: Path, seed: int) -> tuple[Self, dict[str, Tensor]]:
         task, files = super().beside(size, out, seed)

@@ -17,7 +17,7 @@ from invdiff.core.schedules import VE, Karras
 from invdiff.files.arrays import check_file
 from invdiff.files.metadata import orientation_of
 from invdiff.files.pictures import Photo, check_pixels, read_photo, save_picture, words
-from invdiff.noise import NOISELESS, Gaussian
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators.jpeg import JPEG, decode
 from invdiff.operators.jpeg_cells import coarse_error, planes
 from invdiff.priors.base import Prior
@@ -114,7 +114,7 @@ class RepairJPEG(Task):
 
     @classmethod
     def toy(cls, sigma: float = 0.0, size: Size = (16, 16)) -> Problem:
-        return unmeasured(JPEG(10), Gaussian(sigma), (3, *size))
+        return unmeasured(JPEG(10), GaussianNoise(sigma), (3, *size))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, Karras
 from invdiff.files.figures import Scale
 from invdiff.files.pictures import read_array, save_picture, words
-from invdiff.noise import Gaussian, Noise, StationaryGaussian
+from invdiff.noise import GaussianNoise, Noise, StationaryGaussian
 from invdiff.operators.algebra import Identity
 from invdiff.priors.base import Prior
 from invdiff.priors.units import HU_WINDOW, hu_to_x, x_to_hu
@@ -273,7 +273,7 @@ class LowDoseCt(Task):
 
     @classmethod
     def toy(cls, sigma: float = 0.05, size: Size = (16, 16)) -> Problem:
-        noise: Noise = Gaussian(0.0)
+        noise: Noise = GaussianNoise(0.0)
         if sigma > 0:
             noise = StationaryGaussian((0.25, 0.5), ((sigma, 0.6 * sigma),))
         return unmeasured(Identity(), noise, (1, *size))

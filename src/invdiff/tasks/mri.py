@@ -17,7 +17,7 @@ from invdiff.core.option import option
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
 from invdiff.files.pictures import luma, read_array, read_photo, save_picture, words
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Linear
 from invdiff.operators.coils import ring_maps, root_sum_of_squares
 from invdiff.operators.mri import Fourier, Sense, as_channels, as_complex
@@ -110,7 +110,7 @@ class MakeMri(Simulation):
         mask, coils = SAMPLINGS[self.sampling](size, self.accel, seed), self.coils
         maps = ring_maps(coils, size).to(torch.complex64) if coils != 1 else None
         A: Linear = Fourier(mask) if maps is None else Sense(maps, mask)
-        y = A.restrict(Gaussian(level).sample(A(truth), Rng.of(seed)))
+        y = A.restrict(GaussianNoise(level).sample(A(truth), Rng.of(seed)))
 
         def write(folder: Path) -> None:
             np.save(folder / "kspace.npy", y[0].numpy())
@@ -350,7 +350,7 @@ class Mri(Task):
     @classmethod
     def toy(cls, sigma: float = 0.05, size: Size = (16, 12)) -> Problem:
         return unmeasured(
-            Fourier(gaussian_lines((16, 12), 3, seed=0)), Gaussian(sigma), (2, 16, 12)
+            Fourier(gaussian_lines((16, 12), 3, seed=0)), GaussianNoise(sigma), (2, 16, 12)
         )
 
 

@@ -89,6 +89,6 @@ class ComplexView(View):
         save_picture(folder / f"{name}-phase.png", z.angle() / (2 * math.pi) + 0.5)
         np.save(folder / f"{name}.npy", z[0].numpy())
         volume = folder / self.save_as
-        if self.save_as and name in ("estimate", self.stands) and not volume.exists():
+        if self.save_as and name in ("estimate", self.summary_name) and not volume.exists():
             affine = None if self.affine is None else self.affine[None].numpy()
             write_volume(volume, z[0].numpy(), (), affine, self.placed)

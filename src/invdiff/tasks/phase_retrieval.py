@@ -15,7 +15,7 @@ from invdiff.core.option import option
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP
 from invdiff.files.pictures import check_pixels, read_array, read_photo, save_picture, words
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Operator
 from invdiff.operators.color import Grayscale
 from invdiff.operators.phase import CodedDiffraction, PhaseRetrieval
@@ -44,7 +44,7 @@ class StartsView(PhotoView):
     """Starts of which some fail: the one that explains the measurement best stands for all."""
 
     spread: ClassVar[bool] = False
-    stands: ClassVar[str] = "best"
+    summary_name: ClassVar[str] = "best"
 
     @property
     def beside(self) -> str:
@@ -80,7 +80,7 @@ class MakePhases(Simulation):
         A: Operator = PhaseRetrieval(self.oversample)
         if self.masks:
             A = CodedDiffraction.random(photo.size, self.masks, seed)
-        y = Gaussian.on_unit_range(level).sample(A(2 * truth[None] - 1), Rng.of(seed))[0]
+        y = GaussianNoise.on_unit_range(level).sample(A(2 * truth[None] - 1), Rng.of(seed))[0]
 
         def write(folder: Path) -> None:
             np.save(folder / "measurement.npy", y.numpy())
@@ -151,7 +151,7 @@ class RetrievePhase(Task):
             A = A @ Grayscale((1 / channels,) * channels)
         level = 0.0 if self.noise is None else self.noise.sigma
         how = "none: give --noise where there is some" if self.noise is None else "as given"
-        problem = Problem(y[None], A, Gaussian.on_unit_range(level), (channels, *size))
+        problem = Problem(y[None], A, GaussianNoise.on_unit_range(level), (channels, *size))
         told = f"{level:.4f} where black is 0 and white is 1: {how}"
         about = f"numpy array, {'x'.join(map(str, array.shape))}"
         note = "magnitudes of the orthonormal transform of an image on [-1, 1]"
@@ -163,7 +163,7 @@ class RetrievePhase(Task):
 
     @classmethod
     def toy(cls, sigma: float = 0.05, size: Size = (16, 16)) -> Problem:
-        return unmeasured(PhaseRetrieval(), Gaussian(sigma), (3, *size))
+        return unmeasured(PhaseRetrieval(), GaussianNoise(sigma), (3, *size))
 
 
 def _operator(

@@ -26,7 +26,7 @@ from invdiff.files.pictures import (
     to_range,
     words,
 )
-from invdiff.noise import Gaussian, Noise
+from invdiff.noise import GaussianNoise, Noise
 from invdiff.operators.algebra import Operator
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
@@ -132,7 +132,7 @@ class PhotoTask(Task):
 
     def likelihood(self, sigma: float, value_range: Range, repeats: int) -> Noise:
         """The noise of a measurement of level sigma on [0, 1], in `repeats` equal channels."""
-        return Gaussian.on_unit_range(sigma * math.sqrt(repeats), value_range)
+        return GaussianNoise.on_unit_range(sigma * math.sqrt(repeats), value_range)
 
     def check_noise(self, photo: Photo) -> None:
         """Raise InvdiffError where a photograph cannot have the noise that the task supposes."""

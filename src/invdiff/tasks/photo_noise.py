@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import WARNING, InvdiffError
 from invdiff.files.pictures import Photo
-from invdiff.noise import Gaussian, StationaryGaussian, noise_from_detail
+from invdiff.noise import GaussianNoise, StationaryGaussian, noise_from_detail
 from invdiff.noise.bands import correlated_floors, noise_spectrum
 from invdiff.noise.flat import colour_axes, noise_floors, unclipped
 from invdiff.operators.jpeg_error import noise_from_tables
@@ -68,7 +68,7 @@ def supposed(photo: Photo, pixels: Tensor, task: PhotoTask) -> Supposed:
             )
         return _correlated(pixels)
     if told is not None and not told.word:
-        sigma = Gaussian(told.sigma).sigma
+        sigma = GaussianNoise(told.sigma).sigma
         return Supposed(sigma, "as given", _louder(pixels, task, photo, sigma))
     terms = [_rounding(photo.pixels, known)]
     if told is not None:

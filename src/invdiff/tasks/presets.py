@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from invdiff.core import nearest
 from invdiff.core.schedules import VE, VP, Karras, Schedule
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.problem import Problem
 from invdiff.sampling.solver import Solver
 from invdiff.solvers.daps import DAPS
@@ -37,7 +37,7 @@ photographs that are not reported."""
 
 def sigma_of(problem: Problem) -> float:
     """The noise of a measurement, in the prior's range."""
-    return problem.sigma_y if isinstance(problem.noise, Gaussian) else TYPICAL
+    return problem.sigma_y if isinstance(problem.noise, GaussianNoise) else TYPICAL
 
 
 def side_of(problem: Problem) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invdiff.problem import Problem
 from invdiff.problem.toys import TOYS
-from invdiff.problem.whiten import whitened
+from invdiff.problem.whiten import whiten
 from invdiff.sampling.needs import why_not
 from invdiff.solvers import registry
 from invdiff.tasks import TASKS
@@ -27,7 +27,7 @@ def table() -> list[tuple[str, dict[str, str]]]:
     """(solver, {task: "" or why not}) for every solver and task."""
     # a solver for noiseless data is judged on noiseless data
     problems = {t: [example(t, sigma=s) for s in (0.05, 0.0)] for t in columns()}
-    white = {t: [whitened(p) for p in pair] for t, pair in problems.items()}
+    white = {t: [whiten(p) for p in pair] for t, pair in problems.items()}
     rows = []
     for name, cls in registry().items():
         solver, cells = cls(), dict[str, str]()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.files.pictures import Photo
-from invdiff.noise import DiagonalGaussian, Gaussian, Noise
+from invdiff.noise import DiagonalGaussian, GaussianNoise, Noise
 from invdiff.operators.algebra import Identity, Operator
 from invdiff.operators.algebra.compose import Composed, ComposedLinear, ComposedPseudoInvertible
 from invdiff.operators.inpaint import Inpaint
@@ -81,7 +81,7 @@ def weighed(noise: Noise, photo: Photo) -> tuple[Noise, Tensor | None]:
     share = photo.opacity
     if share is None or bool(((share == 0) | (share == 1)).all()):
         return noise, None
-    if type(noise) is Gaussian and noise.sigma > 0:
+    if type(noise) is GaussianNoise and noise.sigma > 0:
         sigmas = noise.sigma / share.clamp_min(1e-4)
         level = float(noise.sigma)
         return DiagonalGaussian(sigmas[None, None].float(), level=level), None

@@ -15,7 +15,7 @@ from torch import Tensor
 from invdiff.core.schedules import Karras
 from invdiff.files.figures import new_figure
 from invdiff.files.pictures import save_picture
-from invdiff.noise import Gaussian
+from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
@@ -83,7 +83,7 @@ def draw(
 ) -> Tensor:
     """Samples without a measurement, (count, *shape), on the CPU; always the same."""
     y = torch.zeros(1, *shape, device=device)
-    problem = Problem(y, Identity(), Gaussian(1.0), shape)
+    problem = Problem(y, Identity(), GaussianNoise(1.0), shape)
     solver = Unconditional(schedule=Karras(steps, 80.0, 0.01))
     return solve(problem, prior, solver, samples=count, seed=0, batch=16).samples[0].cpu()
 

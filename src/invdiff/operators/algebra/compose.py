@@ -176,7 +176,7 @@ class Stack(Linear):
 
 @dataclass(frozen=True, eq=False)
 class Affine(PseudoInvertible):
-    """linear(x) + offset; offset broadcasts over y. `centred` moves it into y."""
+    """linear(x) + offset; offset broadcasts over y. `centre` moves it into y."""
 
     linear: Linear
     offset: Tensor

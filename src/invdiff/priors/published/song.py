@@ -52,7 +52,7 @@ class SongConfig:
     plain: bool = False
 
 
-class Level(nn.Module):
+class SongBlockLevel(nn.Module):
     """What happens at one size; encoder and decoder each use a part of it."""
 
     down: Block | Resize
@@ -86,7 +86,7 @@ class SongUNet(nn.Module):
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         skips = [c.base]
         for i, width in enumerate(widths):
-            level, before = Level(), (widths[i - 1] if i else c.base)
+            level, before = SongBlockLevel(), (widths[i - 1] if i else c.base)
             if i:
                 level.down = resize(before, "down")
                 below = c.channels if i == 1 or c.pyramid == "skip" else widths[i - 2]
@@ -105,7 +105,7 @@ class SongUNet(nn.Module):
         )
         now = deepest
         for i, width in reversed(list(enumerate(widths))):
-            level = Level()
+            level = SongBlockLevel()
             if i < len(widths) - 1:
                 level.up = resize(now, "up")
             blocks = []
@@ -127,7 +127,7 @@ class SongUNet(nn.Module):
         x = 2 * x - 1 if c.centre else x
         h, pyramid = self.conv_in(x), x
         skips = [h]
-        for i, level in enumerate(cast(Iterable[Level], self.encoder)):
+        for i, level in enumerate(cast(Iterable[SongBlockLevel], self.encoder)):
             if i:
                 h = level.down(h, emb)
                 if c.pyramid == "skip":
@@ -142,7 +142,7 @@ class SongUNet(nn.Module):
         for block in self.middle:
             h = block(h, emb)
         out: Tensor | None = None
-        for i, level in enumerate(cast(Iterable[Level], self.decoder)):
+        for i, level in enumerate(cast(Iterable[SongBlockLevel], self.decoder)):
             if i:
                 h = level.up(h, emb)
             for block in level.blocks:
