@@ -34,7 +34,8 @@ from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS, DiagonalGaussian, GaussianNoise
 from invdiff.operators.algebra import Identity, Operator
 from invdiff.operators.bayer import Bayer
-from invdiff.operators.blur import blur, gaussian_kernel
+from invdiff.operators.blur import blur
+from invdiff.operators.blur_kernels import gaussian_kernel
 from invdiff.operators.coils import ring_maps
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import Bicubic

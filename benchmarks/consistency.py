@@ -24,7 +24,8 @@ from invdiff.files.pictures import read_photo, to_range
 from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity, Operator
 from invdiff.operators.bayer import Bayer
-from invdiff.operators.blur import blur, gaussian_kernel
+from invdiff.operators.blur import blur
+from invdiff.operators.blur_kernels import gaussian_kernel
 from invdiff.operators.color import REC601, Grayscale
 from invdiff.operators.downsample import Bicubic
 from invdiff.operators.inpaint import Inpaint

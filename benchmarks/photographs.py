@@ -26,7 +26,7 @@ from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS, GaussianNoise, Noise, Poisson
 from invdiff.operators.algebra import Linear, Operator
 from invdiff.operators.bayer import Bayer
-from invdiff.operators.blur import gaussian_kernel
+from invdiff.operators.blur_kernels import gaussian_kernel
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.jpeg import JPEG

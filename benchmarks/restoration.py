@@ -32,7 +32,7 @@ from invdiff import fields
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.noise import GaussianNoise
-from invdiff.operators.blur import gaussian_kernel
+from invdiff.operators.blur_kernels import gaussian_kernel
 from invdiff.operators.inpaint import Inpaint
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior

@@ -25,7 +25,7 @@ import invdiff
 from invdiff.core.schedules import VE, VP, Karras
 from invdiff.noise import GaussianNoise
 from invdiff.operators import Inpaint
-from invdiff.sampling.run import stream
+from invdiff.sampling.stream import stream
 from invdiff.solvers import Solver, solver_class
 
 HERE = Path(__file__).resolve().parent

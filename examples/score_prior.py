@@ -27,7 +27,7 @@ from invdiff.core.schedules import VE
 from invdiff.noise import GaussianNoise
 from invdiff.priors.base import Prior
 from invdiff.priors.likelihood import ProbabilityFlow, Window, rademacher
-from invdiff.sampling.run import finish, stream
+from invdiff.sampling.stream import finish, stream
 from invdiff.solvers.score_prior import ScorePrior
 
 HERE = Path(__file__).resolve().parent

@@ -24,8 +24,9 @@ from invdiff.operators import Fourier, Identity
 from invdiff.priors.adapters import from_k_diffusion
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.problem import Problem
-from invdiff.sampling.run import estimate, solve, stream
+from invdiff.sampling.run import estimate, solve
 from invdiff.sampling.solver import Solver
+from invdiff.sampling.stream import stream
 
 SHAPE = (1, 4, 4)
 Y = torch.linspace(-1, 1, 16).reshape(1, *SHAPE)

@@ -19,7 +19,8 @@ from invdiff.core.schedules import VE, Karras
 from invdiff.files.pictures import read_photo, to_range
 from invdiff.noise import NOISELESS, DiagonalGaussian, GaussianNoise, Laplace, Poisson
 from invdiff.operators import JPEG, Bayer, Bicubic, Identity, Inpaint, Operator
-from invdiff.operators.blur import blur, gaussian_kernel
+from invdiff.operators.blur import blur
+from invdiff.operators.blur_kernels import gaussian_kernel
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.priors.measure import measure

@@ -18,7 +18,7 @@ from invdiff.files.kernels import read_kernel
 from invdiff.files.pictures import luma, save_picture, to_range
 from invdiff.noise import GaussianNoise
 from invdiff.operators import Grayscale, Inpaint, blur, gaussian_kernel
-from invdiff.operators.blur import margins
+from invdiff.operators.boundaries import margins
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.problem import Problem
 from invdiff.tasks import TASKS, Measured

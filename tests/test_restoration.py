@@ -159,7 +159,7 @@ def test_a_result_that_is_no_restoration_is_told_apart(tmp_path, done):
 def test_one_run_poses_whitens_and_checks_once(tmp_path, monkeypatch):
     """Of an estimate and samples of a photograph with correlated noise, from file to pictures."""
     from invdiff.problem import whiten
-    from invdiff.sampling import needs, pose, run
+    from invdiff.sampling import needs, pose, stream
 
     counted = {"pose": 0, "whiten": 0, "check": 0}
 
@@ -179,7 +179,7 @@ def test_one_run_poses_whitens_and_checks_once(tmp_path, monkeypatch):
     counting(pose, "pose")
     counting(whiten, "whiten")
     counting(needs, "check")
-    assert run.check is needs.check
+    assert stream.check is needs.check
     pixels = 0.5 + 0.05 * np.random.default_rng(0).standard_normal((64, 64, 3))
     invdiff.restore(
         "denoise", pixels, noise="correlated", solver="mmps", steps=1, samples=2, progress=False

@@ -16,12 +16,12 @@ import invdiff
 from invdiff.core import InvdiffError
 from invdiff.core.encode import decode, encode
 from invdiff.core.folders import check_apart, whole_folder
+from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP
 from invdiff.noise import GaussianNoise
 from invdiff.operators import Identity, Inpaint
 from invdiff.priors.base import Denoiser, Prior
 from invdiff.problem import Problem
-from invdiff.sampling import run
 from invdiff.sampling.needs import missing
 from invdiff.sampling.result import Result
 from invdiff.sampling.run import Snapshot, again, solve
@@ -132,8 +132,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path, content: str) -> None:
 
 def test_portable_reaches_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, given = [], problem()
-    original = run.Rng.of
-    monkeypatch.setattr(run.Rng, "of", lambda s, p=False: seen.append(p) or original(s, p))
+    original = Rng.of
+    monkeypatch.setattr(Rng, "of", lambda s, p=False: seen.append(p) or original(s, p))
     solve(given, prior(), solver(), 1, portable=True)
     assert seen == [True, True]
 

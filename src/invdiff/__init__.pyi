@@ -130,12 +130,12 @@ from .sampling.needs import IncompatibleError as IncompatibleError
 from .sampling.needs import Need as Need
 from .sampling.needs import check as check
 from .sampling.result import Result as Result
-from .sampling.run import DivergedError as DivergedError
 from .sampling.run import Snapshot as Snapshot
 from .sampling.run import again as again
 from .sampling.run import solve as solve
-from .sampling.run import stream as stream
 from .sampling.state import State as State
+from .sampling.stream import DivergedError as DivergedError
+from .sampling.stream import stream as stream
 from .scans import KSpace as KSpace
 from .scans import NonCartesianKSpace as NonCartesianKSpace
 from .scans import Sinogram as Sinogram

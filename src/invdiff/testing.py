@@ -26,9 +26,10 @@ from invdiff.priors.base import Prior
 from invdiff.priors.gaussian import GaussianPrior
 from invdiff.priors.load import load_prior
 from invdiff.problem import Problem
-from invdiff.sampling.run import finish, solve, stream
+from invdiff.sampling.run import solve
 from invdiff.sampling.solver import Solver
 from invdiff.sampling.state import State
+from invdiff.sampling.stream import finish, stream
 from invdiff.solvers import solver_class
 from invdiff.tasks.auto import choose, configured, estimator
 from invdiff.tasks.base import Simulation, Task

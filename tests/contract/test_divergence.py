@@ -20,7 +20,8 @@ from invdiff.operators.algebra import Linear
 from invdiff.operators.algebra.scaling import ScaledSpectral
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
-from invdiff.sampling.run import DivergedError, solve
+from invdiff.sampling.run import solve
+from invdiff.sampling.stream import DivergedError
 from invdiff.solvers import Solver, registry, solver_class
 
 SHAPE = (1, 4, 4)

@@ -15,7 +15,8 @@ from invdiff.operators import Identity
 from invdiff.priors.base import Denoiser
 from invdiff.priors.latent import LatentPrior
 from invdiff.problem import Problem
-from invdiff.sampling.run import solve, stream
+from invdiff.sampling.run import solve
+from invdiff.sampling.stream import stream
 from invdiff.solvers import SYSTEMS, aliases, registry, solver_class, system
 from invdiff.solvers.csgm import CSGM
 from invdiff.solvers.dps import DPS

@@ -33,8 +33,9 @@ from invdiff.priors.base import Counted, Denoiser, Prior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError, Need, closure, missing, offers
 from invdiff.sampling.particles import ParticleFilter
-from invdiff.sampling.run import finish, solve, stream
+from invdiff.sampling.run import solve
 from invdiff.sampling.state import State
+from invdiff.sampling.stream import finish, stream
 from invdiff.solvers import Solver, registry, solver_class
 
 SIZE = (7, 6)  # 126 numbers an image: no multiple of a vector register

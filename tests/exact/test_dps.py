@@ -20,7 +20,8 @@ from invdiff.operators import Identity, Inpaint, PhaseRetrieval
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError, Need, missing
-from invdiff.sampling.run import DivergedError, solve, stream
+from invdiff.sampling.run import solve
+from invdiff.sampling.stream import DivergedError, stream
 from invdiff.solvers.dps import DPS, PAPER, REPO
 from invdiff.solvers.losses import LOSSES
 from invdiff.tasks.presets import short_dps

@@ -29,7 +29,8 @@ from invdiff.priors.base import Denoiser
 from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError, Need, missing
-from invdiff.sampling.run import solve, stream
+from invdiff.sampling.run import solve
+from invdiff.sampling.stream import stream
 from invdiff.solvers import solver_class
 from invdiff.solvers.dps import DPS
 

@@ -30,7 +30,8 @@ from invdiff.priors.base import Denoiser, Prior
 from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
-from invdiff.sampling.run import solve, stream
+from invdiff.sampling.run import solve
+from invdiff.sampling.stream import stream
 from invdiff.solvers.pyramid import Pyramid
 from invdiff.solvers.unconditional import Unconditional
 

@@ -39,8 +39,9 @@ from invdiff.operators import HDR, Identity, NonlinearBlur, PhaseRetrieval
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError, Need, missing
-from invdiff.sampling.run import DivergedError, solve, stream
+from invdiff.sampling.run import solve
 from invdiff.sampling.state import State
+from invdiff.sampling.stream import DivergedError, stream
 from invdiff.solvers.reddiff import OFFICIAL, WEIGHTS, REDDiff, first_fit
 
 W = {

@@ -38,8 +38,9 @@ from invdiff.priors.base import Counted, Denoiser
 from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError
-from invdiff.sampling.run import finish, solve, stream
+from invdiff.sampling.run import solve
 from invdiff.sampling.state import State
+from invdiff.sampling.stream import finish, stream
 from invdiff.solvers.families import RealNVP
 from invdiff.solvers.score_prior import ScorePrior
 

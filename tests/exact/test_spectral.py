@@ -34,7 +34,8 @@ from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators.dct import dct2, dct_matrix
 from invdiff.operators.jpeg_cells import nearest, planes
 from invdiff.priors.base import Prior
-from invdiff.priors.spectrum import CONTRASTS, EDGES, SIGMAS, Covariance, ErrorSpectrum, isotropic
+from invdiff.priors.modes import Covariance
+from invdiff.priors.spectrum import CONTRASTS, EDGES, SIGMAS, ErrorSpectrum, isotropic
 from invdiff.problem import Problem
 from invdiff.sampling.run import estimate, solve
 from invdiff.solvers.hqs import HQS

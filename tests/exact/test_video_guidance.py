@@ -43,7 +43,8 @@ from invdiff.priors.base import Denoiser
 from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need, missing
-from invdiff.sampling.run import finish, solve, stream
+from invdiff.sampling.run import solve
+from invdiff.sampling.stream import finish, stream
 from invdiff.solvers.unconditional import Unconditional
 from invdiff.solvers.video_guidance import VideoGuidance
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP
 from invdiff.operators.algebra.decoded import decoded
-from invdiff.sampling.run import finish, stream
 from invdiff.sampling.state import State
+from invdiff.sampling.stream import finish, stream
 from invdiff.solvers import Solver
 from invdiff.solvers.resample import ReSample, fit
 

@@ -21,7 +21,7 @@ from invdiff.operators import (
     gaussian_kernel,
     motion_kernel,
 )
-from invdiff.operators.blur import margins
+from invdiff.operators.boundaries import margins
 
 torch.set_num_threads(1)
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators import AveragePool, Bicubic
+from invdiff.operators.boundaries import reflected
 from invdiff.operators.downsample import keys_cubic
-from invdiff.operators.separable import reflected
 
 torch.set_num_threads(1)
 

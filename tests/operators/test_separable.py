@@ -13,7 +13,9 @@ from invdiff.operators import (
     SeparableBlur,
     gaussian_kernel,
 )
-from invdiff.operators.separable import Banded, blur_matrix, full_svd, reflected
+from invdiff.operators.boundaries import reflected
+from invdiff.operators.separable import Banded, full_svd
+from invdiff.operators.separable_blur import blur_matrix
 
 torch.set_num_threads(1)
 

@@ -46,7 +46,8 @@ from invdiff.priors.posterior import matrix, real_rows
 from invdiff.problem import Problem
 from invdiff.problem.whiten import centre, whiten
 from invdiff.sampling.needs import IncompatibleError, Need, missing, offers, why_not
-from invdiff.sampling.run import again, finish, solve, stream
+from invdiff.sampling.run import again, solve
+from invdiff.sampling.stream import finish, stream
 from invdiff.solvers import registry, solver_class
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dps import DPS

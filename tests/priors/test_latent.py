@@ -30,7 +30,8 @@ from invdiff.priors.latent import LatentPrior, in_latent_space
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need, offers
 from invdiff.sampling.pose import pose
-from invdiff.sampling.run import solve, stream
+from invdiff.sampling.run import solve
+from invdiff.sampling.stream import stream
 from invdiff.solvers.dps import DPS
 from invdiff.solvers.mmps import MMPS
 

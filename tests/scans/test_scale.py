@@ -19,7 +19,7 @@ from invdiff.scans.problems import CT, ct_problem
 from invdiff.scans.scale import is_complete, top_of_scale
 from invdiff.tasks import Ct
 from invdiff.tasks.auto import estimator
-from invdiff.tasks.ct import FloatView
+from invdiff.tasks.ct_view import FloatView
 
 SIDE, PIXEL = 48, 360 / 48
 

@@ -25,8 +25,9 @@ from invdiff.operators.algebra.decoded import decoded
 from invdiff.priors.gaussian import GaussianPrior
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need, missing
-from invdiff.sampling.run import posed_for, row_seed, solve
+from invdiff.sampling.run import row_seed, solve
 from invdiff.sampling.solver import Solver
+from invdiff.sampling.stream import posed_for
 
 SNR = (10.0, 2.5, 1.0, 0.5, 0.25, 0.0)
 """s / sigma of the modes; the last is not seen."""

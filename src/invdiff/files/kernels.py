@@ -13,7 +13,7 @@ from invdiff.core import WARNING, InvdiffError
 from invdiff.files.advice import PNG, how_to_convert
 from invdiff.files.instruments import read_instrument
 from invdiff.files.raster import words
-from invdiff.operators.blur import check_kernel, gaussian_kernel, motion_kernel
+from invdiff.operators.blur_kernels import check_kernel, gaussian_kernel, motion_kernel
 
 FORMS = "gaussian:SIGMA, motion:LENGTH,DEGREES, or a file (.npy, .npz, .txt, .csv or a picture)"
 SHAPES: dict[str, tuple[Callable[..., Tensor], str]] = {

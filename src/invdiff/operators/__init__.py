@@ -21,8 +21,10 @@ from invdiff.operators.algebra.scaling import (
 from invdiff.operators.algebra.sums import Summed, SummedLinear
 from invdiff.operators.algebra.transposed import Transposed, TransposedSpectral
 from invdiff.operators.bayer import Bayer
-from invdiff.operators.blur import Blur, CircularBlur, blur, gaussian_kernel, motion_kernel
+from invdiff.operators.blur import Blur, blur
+from invdiff.operators.blur_kernels import check_kernel, gaussian_kernel, motion_kernel
 from invdiff.operators.camera import Bracket, CameraResponse, to_photons
+from invdiff.operators.circular_blur import CircularBlur
 from invdiff.operators.closures import ClosureAmplitudes, ClosurePhases
 from invdiff.operators.coils import (
     calibration_region,
@@ -80,7 +82,8 @@ from invdiff.operators.sampling import (
     random_lines,
 )
 from invdiff.operators.sensing import BlockSensing, WalshHadamard
-from invdiff.operators.separable import Separable, SeparableBlur, check_kernel
+from invdiff.operators.separable import Separable
+from invdiff.operators.separable_blur import SeparableBlur
 from invdiff.operators.single_pixel import SinglePixel
 from invdiff.operators.stations import TelescopeArray, earth_rotation, earth_rotation_uv
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit

@@ -23,7 +23,6 @@ batch, (M or 1, C or 1, h, w). Kernels of their own take images (C, H, W), and n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,202 +31,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
-from invdiff.operators.algebra import Linear, Spectral
+from invdiff.operators.algebra import Linear
 from invdiff.operators.algebra.circulant import circulant
-from invdiff.operators.separable import (
-    SeparableBlur,
-    check_boundary,
-    check_channels,
-    check_image,
-    check_iterations,
-    check_kernel,
-    check_kernels,
-    check_reach,
-    checked_size,
-    cut,
-)
-
-__all__ = [
-    "Blur",
-    "CircularBlur",
-    "SeparableBlur",
-    "blur",
-    "check_kernel",
-    "gaussian_kernel",
-    "margins",
-    "motion_kernel",
-]
-
-
-WIDEST = 500.0
-"""Pixels: kernels that reach farther are refused, for they would not fit into memory."""
-
-
-@checked
-def gaussian_kernel(sigma: float) -> Tensor:
-    """Gaussian of standard deviation sigma (pixels, > 0), cut at ceil(4 sigma); sum 1, float64."""
-    if not 0 < sigma <= WIDEST:
-        raise InvdiffError(
-            f"A blur width is a number of pixels above 0, {WIDEST:g} at most, found {sigma}."
-        )
-    radius = math.ceil(4 * sigma)
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1).double() / sigma) ** 2)
-    return torch.outer(taps, taps) / taps.sum() ** 2
-
-
-@checked
-def motion_kernel(length: float, angle_degrees: float) -> Tensor:
-    """A straight motion of `length` pixels (>= 1), antialiased; odd sides, sum 1, float64.
-
-    angle_degrees: counter-clockwise from the horizontal axis, rows counted downwards. A tap falls
-    linearly to 0 at distance 1 from a segment of length - 1 pixels through the centre, so that a
-    horizontal motion of 5 pixels is five equal taps, and a motion of 1 pixel changes nothing.
-    """
-    if not (1 <= length <= WIDEST and math.isfinite(angle_degrees)):
-        raise InvdiffError(
-            f"A motion has a length of 1 to {WIDEST:g} pixels and an angle in degrees, found "
-            f"{length} and {angle_degrees}."
-        )
-    half, angle = (length - 1) / 2, math.radians(angle_degrees)
-    dx, dy = round(math.cos(angle), 15), -round(math.sin(angle), 15)
-    rows, cols = (math.ceil(half * abs(d) + 1) - 1 for d in (dy, dx))
-    y = torch.arange(-rows, rows + 1).double()[:, None]
-    x = torch.arange(-cols, cols + 1).double()[None, :]
-    along = (x * dx + y * dy).clamp(-half, half)
-    kernel = (1 - torch.hypot(x - along * dx, y - along * dy)).clamp_min(0)
-    return kernel / kernel.sum()
-
-
-def margins(kernel: Tensor, boundary: str = "unknown") -> tuple[tuple[int, int], tuple[int, int]]:
-    """((above, below), (left, right)): how many pixels at each edge are not measured.
-
-    kernel: (..., h, w); what any of several kernels reads counts. With the boundary "unknown" these
-    are the pixels that it reads around a pixel, with "valid" those of its size, and else none.
-    """
-    size = kernel.detach().double().abs().reshape(-1, *kernel.shape[-2:]).amax(0)
-    return cut(size.amax(1), boundary), cut(size.amax(0), boundary)
-
-
-def wrapped(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Kernels (..., h, w) on a periodic grid, their centres at (0, 0), taps that meet added;
-    float64, CPU."""
-    kernel = kernel.detach().cpu().double()
-    if kernel.ndim > 2:
-        return torch.stack([wrapped(k, grid) for k in kernel])
-    out = torch.zeros(grid, dtype=torch.float64)
-    rows, cols = ((torch.arange(n) - n // 2) % g for n, g in zip(kernel.shape, grid, strict=True))
-    return out.index_put_((rows[:, None], cols[None, :]), kernel, accumulate=True)
-
-
-def quick(n: int) -> int:
-    """The smallest length from n on that an FFT likes: no prime factor above 5."""
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 1
-
-
-def filtered(x: Tensor, transfer: Tensor) -> Tensor:
-    """x (..., H, W) with every frequency multiplied by transfer (..., H, W // 2 + 1), in rfft2
-    order."""
-    return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[-2:])
-
-
-def hartley(x: Tensor) -> Tensor:
-    """Re F x - Im F x over the last two axes, F the orthonormal Fourier transform: real,
-    orthonormal, symmetric and its own inverse."""
-    f = torch.fft.fft2(x, norm="ortho")
-    return f.real - f.imag
-
-
-@dataclass(frozen=True, eq=False)
-class CircularBlur(Spectral):
-    """Convolution of a periodic image with any kernel.
-
-    kernel: (h, w), real, of any size, or one for each channel or measurement, (C, h, w) or (M or 1,
-    C or 1, h, w). size: (H, W) of the image.
-    Decomposition in real numbers, with K the Fourier transform of the kernel: V is the Hartley
-    transform Re F - Im F (F the orthonormal Fourier transform), symmetric and its own inverse;
-    s = |K|; U is V followed by the filter K / |K| (1 where K = 0), which keeps lengths.
-    """
-
-    kernel: Tensor
-    size: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        check_kernels(self.kernel)
-        object.__setattr__(self, "size", checked_size(self.size))
-
-    @property
-    def _in_rows(self) -> tuple[str, ...]:
-        return ("kernel",) if self.kernel.ndim == 4 else ()
-
-    @cached_property
-    def _full(self) -> Tensor:
-        """K, shape (..., H, W), complex128, with K(-f) = conj K(f) to the last bit."""
-        k = torch.fft.fft2(wrapped(self.kernel, self.size))
-        mirrored = k.flip(-2, -1).roll((1, 1), (-2, -1))
-        return (k + mirrored.conj()) / 2
-
-    @cached_property
-    def transfer(self) -> Tensor:
-        """K in rfft2 order, shape (..., H, W // 2 + 1), the first axes as the kernel's."""
-        return self._full[..., : self.size[1] // 2 + 1].contiguous()
-
-    @cached_property
-    def power(self) -> Tensor:
-        """|K|^2 in rfft2 order."""
-        return self.transfer.abs().square()
-
-    @cached_property
-    def phase(self) -> Tensor:
-        """K / |K| in rfft2 order, 1 where K = 0."""
-        size = self.transfer.abs()
-        return torch.where(size > 0, self.transfer / torch.where(size > 0, size, 1.0), 1.0)
-
-    @cached_property
-    def _s(self) -> Tensor:
-        return self._full.abs()
-
-    @property
-    def s(self) -> Tensor:
-        """|K|, shape (..., H, W), in fft2 order, float64."""
-        return self._s
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return filtered(x, self._as("transfer", x))
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return filtered(y, self._as("transfer", y).conj())
-
-    def solve(self, b: Tensor, shift: float) -> Tensor:
-        return filtered(b, 1 / (self._as("power", b) + shift))
-
-    def ridge(self, y: Tensor, shift: float) -> Tensor:
-        return filtered(y, self._as("transfer", y).conj() / (self._as("power", y) + shift))
-
-    def V(self, c: Tensor) -> Tensor:
-        return hartley(c)
-
-    def Vt(self, x: Tensor) -> Tensor:
-        return self.V(x)
-
-    def U(self, c: Tensor) -> Tensor:
-        return filtered(self.V(c), self._as("phase", c))
-
-    def Ut(self, y: Tensor) -> Tensor:
-        return self.V(filtered(y, self._as("phase", y).conj()))
-
-    def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
-        check_image(type(self).__name__, self.size, x_shape)
-        check_channels(type(self).__name__, self.kernel, x_shape)
-        return tuple(x_shape)
+from invdiff.operators.blur_kernels import check_channels, check_kernels
+from invdiff.operators.boundaries import check_boundary, check_reach, margins
+from invdiff.operators.circular_blur import CircularBlur, quick
+from invdiff.operators.separable_blur import SeparableBlur
+from invdiff.operators.sizes import check_image, check_iterations, checked_size
 
 
 @dataclass(frozen=True, eq=False)

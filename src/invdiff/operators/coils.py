@@ -15,7 +15,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
 from invdiff.operators.mri import as_channels, as_complex, ifft2c
-from invdiff.operators.separable import check_count, checked_size
+from invdiff.operators.sizes import check_count, checked_size
 
 
 def normalised(maps: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Spectral
 from invdiff.operators.inpaint import Inpaint
-from invdiff.operators.separable import checked_size, times, whole
+from invdiff.operators.separable import times
+from invdiff.operators.sizes import checked_size, whole
 
 
 def dct_matrix(n: int) -> Tensor:

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.separable import Separable, checked_size, reflected, whole
+from invdiff.operators.boundaries import reflected
+from invdiff.operators.separable import Separable
+from invdiff.operators.sizes import checked_size, whole
 
 
 def average_matrix(n: int, factor: int) -> Tensor:

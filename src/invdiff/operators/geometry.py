@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, brief
 from invdiff.core.arguments import admit
-from invdiff.operators.separable import LONGEST_SIDE, checked_size, whole
+from invdiff.operators.sizes import LONGEST_SIDE, checked_size, whole
 
 
 @dataclass(frozen=True)

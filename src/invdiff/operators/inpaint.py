@@ -13,7 +13,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
 from invdiff.core.rng import Rng
 from invdiff.operators.algebra import Spectral
-from invdiff.operators.separable import check_count, checked_size, whole
+from invdiff.operators.sizes import check_count, checked_size, whole
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 """Integers of the same width."""

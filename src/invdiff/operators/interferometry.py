@@ -18,7 +18,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Linear
-from invdiff.operators.separable import check_count, checked_size
+from invdiff.operators.sizes import check_count, checked_size
 from invdiff.operators.stations import check_radius
 
 Size = tuple[int, int]

@@ -18,7 +18,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.operators.algebra import PseudoInvertible
 from invdiff.operators.jpeg_sampling import by_planes, factors_of, sampling_of
-from invdiff.operators.separable import whole
+from invdiff.operators.sizes import whole
 
 SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 """What Pillow writes; other samplings go through the codec plane by plane."""

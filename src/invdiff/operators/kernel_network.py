@@ -16,7 +16,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.operators.algebra import Operator
-from invdiff.operators.separable import checked_size, whole
+from invdiff.operators.sizes import checked_size, whole
 
 STRIDE = 128
 """Pixels of an image for each entry of the code: two halvings of the features, five of the net."""

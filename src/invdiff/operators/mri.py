@@ -20,7 +20,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.operators.algebra import Linear, Operator, Spectral
 from invdiff.operators.sense_lines import Lines, lines
-from invdiff.operators.separable import check_iterations
+from invdiff.operators.sizes import check_iterations
 
 AXES = (-2, -1)
 

@@ -20,7 +20,7 @@ from invdiff.core.arguments import checked
 from invdiff.operators.algebra import Linear
 from invdiff.operators.algebra.krylov import conjugate_gradients, least_squares
 from invdiff.operators.mri import as_channels, as_complex
-from invdiff.operators.separable import check_count, check_iterations, checked_size
+from invdiff.operators.sizes import check_count, check_iterations, checked_size
 
 Size = tuple[int, int]
 GOLDEN = math.pi * (math.sqrt(5) - 1) / 2

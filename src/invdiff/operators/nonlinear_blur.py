@@ -14,8 +14,8 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.operators.algebra import Operator
-from invdiff.operators.blur import gaussian_kernel
-from invdiff.operators.separable import whole
+from invdiff.operators.blur_kernels import gaussian_kernel
+from invdiff.operators.sizes import whole
 
 DARK = 0.25
 """Square of the bend of the response curve: with it, the curve is within 0.03 of gamma 2.2."""

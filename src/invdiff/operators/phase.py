@@ -18,7 +18,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
 from invdiff.core.rng import Rng
 from invdiff.operators.algebra import Operator
-from invdiff.operators.separable import checked_size, whole
+from invdiff.operators.sizes import checked_size, whole
 
 
 @dataclass(frozen=True, eq=False)

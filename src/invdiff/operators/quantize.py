@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.algebra import PseudoInvertible
-from invdiff.operators.separable import whole
+from invdiff.operators.sizes import whole
 
 MOST = 1 << 16
 Value = Literal["centre", "lower", "bytes", "ends"]

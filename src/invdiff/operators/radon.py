@@ -31,7 +31,7 @@ from invdiff.operators.algebra.sparse import (
     transposed,
 )
 from invdiff.operators.geometry import Geometry
-from invdiff.operators.separable import (
+from invdiff.operators.sizes import (
     LONGEST_SIDE,
     check_count,
     check_image,

@@ -17,7 +17,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
 from invdiff.core.rng import Rng
-from invdiff.operators.separable import check_count, checked_size
+from invdiff.operators.sizes import check_count, checked_size
 
 
 @checked

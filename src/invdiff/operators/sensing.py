@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.operators.algebra import Spectral
-from invdiff.operators.separable import check_image, checked_size, whole
+from invdiff.operators.sizes import check_image, checked_size, whole
 
 
 def hadamard(x: Tensor) -> Tensor:

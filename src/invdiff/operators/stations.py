@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
-from invdiff.operators.separable import check_count
+from invdiff.operators.sizes import check_count
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,14 +14,11 @@ from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
 from invdiff.core.rng import Rng
 from invdiff.operators.algebra import Linear
-from invdiff.operators.blur import WIDEST, Blur, CircularBlur, gaussian_kernel, margins
-from invdiff.operators.separable import (
-    check_boundary,
-    check_image,
-    check_kernel,
-    check_reach,
-    checked_size,
-)
+from invdiff.operators.blur import Blur
+from invdiff.operators.blur_kernels import WIDEST, check_kernel, gaussian_kernel
+from invdiff.operators.boundaries import check_boundary, check_reach, margins
+from invdiff.operators.circular_blur import CircularBlur
+from invdiff.operators.sizes import check_image, checked_size
 
 
 def hat_windows(n: int, tiles: int) -> Tensor:

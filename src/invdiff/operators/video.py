@@ -17,7 +17,8 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.operators.algebra import Spectral
 from invdiff.operators.downsample import average_matrix
-from invdiff.operators.separable import full_svd, whole
+from invdiff.operators.separable import full_svd
+from invdiff.operators.sizes import whole
 
 
 def _check_video(name: str, T: int, x_shape: tuple[int, ...]) -> None:

@@ -13,8 +13,8 @@ from invdiff.core import InvdiffError
 from invdiff.noise import StationaryGaussian
 from invdiff.noise.coloured import along
 from invdiff.operators.algebra import Linear, Spectral
-from invdiff.operators.blur import hartley
-from invdiff.operators.separable import check_image
+from invdiff.operators.circular_blur import hartley
+from invdiff.operators.sizes import check_image
 
 
 @dataclass(frozen=True, eq=False)

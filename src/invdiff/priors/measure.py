@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from invdiff.priors.modes import channel_basis, to_modes
 from invdiff.priors.spectrum import (
     CONTRASTS,
     EDGES,
@@ -15,12 +16,10 @@ from invdiff.priors.spectrum import (
     SPREAD,
     ErrorSpectrum,
     band_of,
-    channel_basis,
     contrast,
     place,
     read,
     smooth,
-    to_modes,
 )
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)

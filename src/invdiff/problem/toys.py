@@ -18,8 +18,9 @@ from invdiff.noise import (
 )
 from invdiff.operators.algebra import Operator
 from invdiff.operators.algebra.decoded import Autoencoder, decoded
-from invdiff.operators.blur import CircularBlur, gaussian_kernel
+from invdiff.operators.blur_kernels import gaussian_kernel
 from invdiff.operators.camera import Bracket
+from invdiff.operators.circular_blur import CircularBlur
 from invdiff.operators.closures import ClosurePhases
 from invdiff.operators.coils import ring_maps
 from invdiff.operators.downsample import AveragePool, Bicubic, Upsample

@@ -25,8 +25,8 @@ from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
 from invdiff.sampling.pose import Posed, pose
 from invdiff.sampling.result import Result, describe
-from invdiff.sampling.run import check_posed
 from invdiff.sampling.solver import Solver
+from invdiff.sampling.stream import check_posed
 from invdiff.tasks.auto import choose, configured, estimator
 from invdiff.tasks.base import Task, View
 from invdiff.tasks.photo import PhotoTask

@@ -12,9 +12,10 @@ from invdiff.core import InvdiffError
 from invdiff.priors.base import Counted, Denoiser, Prior
 from invdiff.restoration.job import Job
 from invdiff.sampling.checks import comparable, misfit
-from invdiff.sampling.run import check_posed, finish, row_seed, stream
+from invdiff.sampling.run import row_seed
 from invdiff.sampling.solver import Solver
 from invdiff.sampling.state import State
+from invdiff.sampling.stream import check_posed, finish, stream
 from invdiff.tasks.auto import configured
 from invdiff.tasks.base import Task
 

@@ -20,8 +20,8 @@ from invdiff.restoration.restored import stacked
 from invdiff.sampling import record
 from invdiff.sampling.pose import pose
 from invdiff.sampling.result import Result
-from invdiff.sampling.run import check_posed
 from invdiff.sampling.solver import Solver
+from invdiff.sampling.stream import check_posed
 from invdiff.tasks.base import View
 
 UNFIT = (

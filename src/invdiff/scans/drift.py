@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.separable import whole
+from invdiff.operators.sizes import whole
 from invdiff.scans.sinogram import Sinogram
 
 FEWEST = 8

@@ -11,7 +11,8 @@ from torch import Tensor
 from invdiff.core import batch_dot
 from invdiff.operators.algebra.krylov import conjugate_gradients
 from invdiff.priors.base import Prior
-from invdiff.priors.spectrum import Covariance, isotropic
+from invdiff.priors.modes import Covariance
+from invdiff.priors.spectrum import isotropic
 from invdiff.problem import Problem
 
 UNKNOWN = 20.0

@@ -12,7 +12,7 @@ from invdiff.core.rng import Rng
 from invdiff.core.schedules import Karras, Schedule
 from invdiff.operators.jpeg_cells import Plane, axes, block_variance, planes
 from invdiff.priors.base import Prior, eps_from
-from invdiff.priors.spectrum import Covariance, channel_basis
+from invdiff.priors.modes import Covariance, channel_basis
 from invdiff.problem import Problem
 from invdiff.sampling import steps
 from invdiff.sampling.needs import Need

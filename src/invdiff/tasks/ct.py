@@ -6,34 +6,24 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from invdiff.core import WARNING, InvdiffError
-from invdiff.core.limits import limited
 from invdiff.core.option import option
-from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, VP
-from invdiff.files.figures import Scale
-from invdiff.files.pictures import check_pixels, luma, read_array, read_photo, save_picture, words
+from invdiff.files.pictures import check_pixels
 from invdiff.noise import GaussianNoise
-from invdiff.operators.geometry import Geometry
 from invdiff.operators.radon import Radon, sparse_view
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
 from invdiff.sampling.solver import Solver
-from invdiff.scans import centre_of_rotation, read_dicom, read_sinogram, read_tiff, write_tiff
-from invdiff.scans.dicom_files import is_dicom
+from invdiff.scans import centre_of_rotation, read_sinogram
 from invdiff.scans.drift import without_drift, without_rings
 from invdiff.scans.fan import direction_hint
-from invdiff.scans.files import Npz
 from invdiff.scans.problems import ct_problem
 from invdiff.scans.sinogram import Sinogram
 from invdiff.solvers.csgm import CSGM
@@ -47,147 +37,19 @@ from invdiff.solvers.reddiff import REDDiff
 from invdiff.solvers.score_medical import ScoreMedical
 from invdiff.tasks.base import (
     Choice,
-    Made,
     Measured,
     Preset,
     Simulation,
     Task,
-    View,
     real_numbers,
 )
+from invdiff.tasks.ct_view import WINDOW, FloatView
 from invdiff.tasks.presets import DRAWS, SPLITS, calibrated, daps, end, split, start
 from invdiff.tasks.values import Angles, Centre, NoiseLevel, Size
-
-WINDOW = (-1024.0, 500.0)
-"""Hounsfield units that are shown as black and white."""
-BEYOND, MOST_BEYOND = 0.1, 0.02
-"""How far above x = 1, and which share of the pixels, a slice may be before its scale is wrong. By
-design a half percent lies above 1 / 1.1 of the scale."""
-FIELDS = 20
-"""White fields that a simulated scan has."""
-MOST_VIEWS = 20_000
-"""Views of a sinogram that is made."""
-
-
-@dataclass(frozen=True, eq=False)
-class FloatView(View):
-    """Samples as float images. low, high: values of x = -1 and 1, in units; black, white: values
-    shown so; first: an image without a prior, (1, H, W), in units."""
-
-    first: Tensor
-    low: float
-    high: float
-    units: str
-    black: float
-    white: float
-
-    @property
-    def scale(self) -> Scale:
-        return Scale(self.black, self.white, self.units)
-
-    @property
-    def beside(self) -> str:
-        if find_spec("tifffile") is None:
-            return (
-                f"each with its values ({self.units}) as .npy; for float TIFF, run pip install "
-                "'invdiff[io]'"
-            )
-        return f"each with its values ({self.units}) as float TIFF (.tif)"
-
-    def values(self, x: Tensor) -> Tensor:
-        return self.low + (x + 1) * ((self.high - self.low) / 2)
-
-    def picture(self, values: Tensor) -> Tensor:
-        return (values - self.black) / (self.white - self.black)
-
-    def warnings(self, x: Tensor) -> list[str]:
-        """Where attenuation has a scale that was found, and the slice leaves it."""
-        share = float((x > 1 + BEYOND).float().mean())
-        if self.units == "HU" or share <= MOST_BEYOND:
-            return []
-        return [
-            f"{100 * share:.0f} % of the pixels are brighter than the scale of the prior, which "
-            f"ends at {self.high:.3g}: give a larger --top (the brightest samples reach "
-            f"{float(self.values(x).max()):.3g})"
-        ]
-
-    def measurement(self, problem: Problem) -> list[tuple[str, Tensor]]:
-        return [("filtered back-projection", self.picture(self.first))]
-
-    def save(self, folder: Path, name: str, values: Tensor) -> None:
-        save_picture(folder / f"{name}.png", self.picture(values))
-        if find_spec("tifffile") is None:
-            np.save(folder / f"{name}.npy", values[0].numpy())
-        else:
-            write_tiff(folder / f"{name}.tif", values, self.units)
 
 
 def _preset(solver: str, make: Callable[[Problem], Solver]) -> Preset:
     return Preset(solver, make, source="ct.md")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MakeCt(Simulation):
-    """Simulate the scan of a slice in Hounsfield units: .npy, .npz, .tif, DICOM or a picture."""
-
-    views: int = option("how many there are", 60, min=1)
-    angles: Angles | None = option(
-        "START,STOP in degrees, in equal steps; STOP is not repeated; 0,180 by default, of a fan "
-        "0,360",
-        None,
-    )
-    geometry: Literal["parallel", "fan"] = option("of the rays", "parallel")
-    source: float | None = option(
-        "of a fan: distance from the source to the axis of rotation, in pixels", None
-    )
-    photons: float = option("in a ray that meets nothing", 1e6)
-    pixel: float | None = option("side of a pixel in mm; an image is 360 mm wide without it", None)
-    water: float = option("attenuation of water per mm", 0.02)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        limited("A simulated scan of 512 bins", self.views, "views", MOST_VIEWS, 4 * 512)
-        for name in ("pixel", "water", "photons"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InvdiffError(f"--{name} is a number above 0, found {value}.")
-
-    def make(self, file: Path, out: Path, seed: int) -> Made:
-        """sinogram.npz with counts, and the truth.
-
-        Rays are traced through pixels of half the size, so that data and reconstruction do not
-        share their discretisation.
-        """
-        hu, about, notes = clean_slice(str(file))
-        side = int(hu.shape[-1])
-        mm = 360.0 / side if self.pixel is None else self.pixel
-        source = _source(self.geometry, self.source)
-        span = self.angles or Angles("0,180" if source is None else "0,360")
-        start, stop = span.span()
-        angles = tuple(start + (stop - start) * k / self.views for k in range(self.views))
-        rays = Geometry(angles, source=source).covering((side, side))
-        A = Radon.of(rays, (side, side), mm)
-        fine = Radon.of(rays.rescaled(2), (2 * side, 2 * side), mm / 2)
-        z = fine(F.interpolate(self.water * (1 + hu / 1000), scale_factor=2))
-        rng = Rng.of(seed)
-        counts = rng.poisson(self.photons * (-z).exp(), "measurement")[0, 0]
-        white = rng.poisson(torch.full((1, FIELDS, A.detectors), float(self.photons)), "white")[0]
-
-        def write(folder: Path) -> None:
-            arrays = {"counts": counts.numpy(), "white": white.numpy(), "theta": np.array(angles)}
-            if source is not None:
-                arrays["source"] = np.array(source)
-            np.savez(folder / "sinogram.npz", **arrays)  # type: ignore[arg-type]
-            np.save(folder / "truth.npy", hu[0, 0].numpy())
-            black, white_ = WINDOW
-            save_picture(folder / "truth.png", (hu[0] - black) / (white_ - black))
-
-        told = f"{self.views} views of {A.detectors} bins from {start:g} to {stop:g} degrees, "
-        told += f"{self.photons:g} photons in a free ray, pixels of {mm:g} mm"
-        told += "" if source is None else f", a fan from {source:g} bins away"
-        # the span, for a file of small angles could be read as radians
-        task = Ct(water=self.water, pixel=mm, side=side, angles=span)
-        return Made(task, about, told, "sinogram.npz", write, notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,7 +219,7 @@ class Ct(Task):
 
     def _rays(self, s: Sinogram) -> tuple[Sinogram, str]:
         """s with the geometry that was told, else with the file's, and what it is in words."""
-        source = _source(self.geometry, self.source, s.source)
+        source = source_of_fan(self.geometry, self.source, s.source)
         asked = self.geometry is not None or self.source is not None
         how = "as asked" if asked else "as the file says"
         if source is None:
@@ -381,6 +243,8 @@ class Ct(Task):
 
     @classmethod
     def simulation(cls) -> type[Simulation]:
+        from invdiff.tasks.ct_simulation import MakeCt
+
         return MakeCt
 
     @classmethod
@@ -389,7 +253,9 @@ class Ct(Task):
         return unmeasured(A, GaussianNoise(sigma), (1, 16, 16))
 
 
-def _source(geometry: str | None, told: float | None, found: float | None = None) -> float | None:
+def source_of_fan(
+    geometry: str | None, told: float | None, found: float | None = None
+) -> float | None:
     """How far the source of a fan is, in bins, as told or else as found in a file; None for
     parallel rays."""
     fan = found is not None if geometry is None else geometry == "fan"
@@ -402,34 +268,3 @@ def _source(geometry: str | None, told: float | None, found: float | None = None
     if source is not None and not 0 < source < math.inf:
         raise InvdiffError(f"--source is a distance in bins, above 0, found {source:g}.")
     return source
-
-
-def clean_slice(path: str) -> tuple[Tensor, str, tuple[str, ...]]:
-    """A clean square slice in HU (1, 1, N, N), what it is, and what was made up."""
-    file, notes = Path(path), list[str]()
-    ending = file.suffix.lower()
-    if ending in (".dcm", ".ima") or (file.is_file() and is_dicom(file)):
-        slices = read_dicom(file).hu
-        hu, about = slices[len(slices) // 2, 0], "DICOM slice"
-        if len(slices) > 1:
-            notes.append(f"slice {len(slices) // 2} of {len(slices)}, the middle one")
-    elif ending in (".tif", ".tiff"):
-        hu, about = read_tiff(file)[0], "TIFF of Hounsfield units"
-    elif ending == ".npz":
-        npz = Npz(file)
-        name = npz.first("hu") or (npz.names[0] if len(npz.names) == 1 else "hu")
-        hu, about = real_numbers(npz[name], f"{name} in {path}"), f"array {name}, in HU"
-    elif ending == ".npy":
-        hu, about = real_numbers(read_array(file), path), "array, in HU"
-    else:
-        photo = read_photo(file)
-        hu, about = 2000 * luma(photo.pixels)[0] - 1000, photo.about
-        notes.append("its brightness is taken as -1000 to 1000 HU")
-    if hu.ndim != 2 or not bool(torch.isfinite(hu).all()):
-        raise InvdiffError(f"{path} is not one slice of finite numbers, (height, width).")
-    side = min(hu.shape)
-    top, left = ((n - side) // 2 for n in hu.shape)
-    if hu.shape[0] != hu.shape[1]:
-        notes.append(f"cut to the square of {words((side, side))} in the middle")
-    square = hu[top : top + side, left : left + side].clamp_min(-1000)
-    return square.float()[None, None], about, tuple(notes)

@@ -15,7 +15,9 @@ from invdiff.core.option import option
 from invdiff.files.kernels import centre_words
 from invdiff.files.pictures import Photo
 from invdiff.operators.algebra import Operator
-from invdiff.operators.blur import blur, margins, wrapped
+from invdiff.operators.blur import blur
+from invdiff.operators.boundaries import margins
+from invdiff.operators.circular_blur import wrapped
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dds import DDS
 from invdiff.solvers.diffpir import DiffPIR

@@ -44,7 +44,8 @@ from invdiff.tasks.base import (
     View,
     real_numbers,
 )
-from invdiff.tasks.ct import WINDOW, clean_slice
+from invdiff.tasks.ct_simulation import clean_slice
+from invdiff.tasks.ct_view import WINDOW
 from invdiff.tasks.presets import sigma_of
 from invdiff.tasks.values import NoiseLevel, Size
 
