@@ -58,7 +58,7 @@ def measurements(seed: int) -> dict[str, tuple[ops.Linear, float]]:
         "denoise": (ops.Identity(), 0.4),
         "deblur": (fourier(ops.grid_uv(ops.low_frequencies(SIZE, 8))), 0.1),
         "mri-like": (fourier(ops.grid_uv(columns(7, seed))), 0.1),
-        "interferometry": (fourier(ops.earth_rotation_uv(7, 10, 10.0, seed)), 0.1),
+        "interferometry": (fourier(ops.earth_rotation(7, 10, 10.0, seed).uv), 0.1),
     }
 
 

@@ -19,7 +19,6 @@ from invdiff.operators import (
     Interferometry,
     TelescopeArray,
     earth_rotation,
-    earth_rotation_uv,
 )
 from invdiff.operators.stations import independent_quadrangles
 from invdiff.problem import Problem
@@ -161,7 +160,7 @@ def test_dark_visibilities_have_a_finite_value_and_gradient():
 
 
 def test_the_array_is_that_of_its_frequencies():
-    assert torch.equal(EHT.uv, earth_rotation_uv(6, 4, 3.0, seed=2))
+    assert torch.equal(EHT.uv, earth_rotation(6, 4, 3.0, seed=2).uv)
     assert EHT.pairs.shape == (M, 2) and EHT.times.shape == (M,)
     assert (EHT.pairs[:, 0] < EHT.pairs[:, 1]).all() and EHT.times.max() < 4
     together = torch.cat([EHT.times[:, None], EHT.pairs], dim=1)

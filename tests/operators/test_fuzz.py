@@ -271,7 +271,7 @@ NUMBERS: dict[str, Callable[[Any], Made]] = {
     "radon": lambda n: (ops.Radon(ops.sparse_view(4), (6, 5), pixel=n), SMALL),
     "radon-pitch": lambda n: (ops.Radon(ops.sparse_view(4), (6, 5), pitch=n), SMALL),
     "interferometry": lambda n: (ops.Interferometry(torch.tensor([[[1.0, n]]]), (6, 5)), SMALL),
-    "array-radius": lambda n: (ops.Interferometry(ops.earth_rotation_uv(4, 3, n), (6, 5)), SMALL),
+    "array-radius": lambda n: (ops.Interferometry(ops.earth_rotation(4, 3, n).uv, (6, 5)), SMALL),
     "array-random": lambda n: (ops.Interferometry(ops.random_uv(4, n), (6, 5)), SMALL),
     "phase": lambda n: (ops.PhaseRetrieval(n), SMALL),
     "diffraction": lambda n: (ops.CodedDiffraction.random((6, 5), n, 0), SMALL),

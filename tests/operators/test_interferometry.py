@@ -14,7 +14,7 @@ from invdiff.core import InvdiffError
 from invdiff.noise import GaussianNoise
 from invdiff.operators import (
     Interferometry,
-    earth_rotation_uv,
+    earth_rotation,
     grid_uv,
     low_frequencies,
     random_uv,
@@ -96,7 +96,7 @@ def test_tracks_of_the_earths_rotation_are_ellipses():
 
     With two stations near each other both see the source at the same times.
     """
-    uv = earth_rotation_uv(2, 48, 10.0, seed=3, declination=60.0, elevation=-90.0)[0].numpy()
+    uv = earth_rotation(2, 48, 10.0, seed=3, declination=60.0, elevation=-90.0).uv[0].numpy()
     assert len(uv) == 48 and np.linalg.norm(uv, axis=1).max() == pytest.approx(10.0)
     u, v = uv.T
     v0 = v.mean()  # 48 times are spread evenly over one turn
@@ -104,14 +104,14 @@ def test_tracks_of_the_earths_rotation_are_ellipses():
     np.testing.assert_allclose(radius, radius.mean(), rtol=1e-10)
     wrong = u**2 + ((v - v0) / math.sin(math.radians(50))) ** 2
     assert wrong.std() > 1e-2 * wrong.mean()
-    assert len(earth_rotation_uv(8, 12, 7.0, elevation=40.0)[0]) < len(
-        earth_rotation_uv(8, 12, 7.0)[0]
+    assert len(earth_rotation(8, 12, 7.0, elevation=40.0).uv[0]) < len(
+        earth_rotation(8, 12, 7.0).uv[0]
     )
 
 
 def test_arrays_are_functions_of_the_seed():
-    assert torch.equal(earth_rotation_uv(6, 8, 5.0, seed=1), earth_rotation_uv(6, 8, 5.0, seed=1))
-    one, two = (earth_rotation_uv(6, 8, 5.0, seed=s) for s in (1, 2))
+    assert torch.equal(earth_rotation(6, 8, 5.0, seed=1).uv, earth_rotation(6, 8, 5.0, seed=1).uv)
+    one, two = (earth_rotation(6, 8, 5.0, seed=s).uv for s in (1, 2))
     assert one.shape != two.shape or not torch.equal(one, two)
 
 
@@ -135,4 +135,4 @@ def test_refusals():
     with pytest.raises(InvdiffError, match="number of frequencies is .* from 1"):
         random_uv(0, 1.0)
     with pytest.raises(InvdiffError, match="No two of the 2 stations"):
-        earth_rotation_uv(2, 4, 1.0, elevation=89.0)
+        earth_rotation(2, 4, 1.0, elevation=89.0)

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 import invdiff.priors
 from invdiff.core import InvdiffError, Level
 from invdiff.priors.load import load_prior
-from invdiff.priors.photo import PhotoPrior, _spans, load_photo, load_weights, save_weights
+from invdiff.priors.photo import PhotoPrior, _spans, load_embedded, load_weights, save_weights
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig
 from invdiff.priors.precond import NetworkPrior, predicts_edm
 
@@ -382,7 +382,7 @@ def blurred(x: torch.Tensor, width: float) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def photo() -> PhotoPrior:
-    return load_photo()
+    return load_embedded("photo")
 
 
 @shipped

@@ -85,7 +85,7 @@ from invdiff.operators.sensing import BlockSensing, WalshHadamard
 from invdiff.operators.separable import Separable
 from invdiff.operators.separable_blur import SeparableBlur
 from invdiff.operators.single_pixel import SinglePixel
-from invdiff.operators.stations import TelescopeArray, earth_rotation, earth_rotation_uv
+from invdiff.operators.stations import TelescopeArray, earth_rotation
 from invdiff.operators.tomography import fbp, line_integrals, metal_trace, transmit
 from invdiff.operators.varying import TiledBlur, Warp, lens_kernels
 from invdiff.operators.video import Frames, TemporalPool
@@ -193,7 +193,6 @@ __all__ = [
     "ring_maps",
     "root_sum_of_squares",
     "earth_rotation",
-    "earth_rotation_uv",
     "lens_kernels",
     "to_photons",
     "gaussian_kernel",

@@ -53,13 +53,9 @@ class Bayer(Spectral):
         return x.gather(-3, casts[key].expand(x.shape))
 
     @cached_property
-    def _s(self) -> Tensor:
-        return torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)[:, None, None]
-
-    @property
     def s(self) -> Tensor:
         """(1, 0, 0), shape (3, 1, 1), float64."""
-        return self._s
+        return torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)[:, None, None]
 
     def _seen(self, like: Tensor) -> Tensor:
         """1 where the filter of a pixel lets a channel pass, else 0: (3, H, W), or (3, 1, H, W) for

@@ -95,13 +95,9 @@ class CircularBlur(Spectral):
         return torch.where(size > 0, self.transfer / torch.where(size > 0, size, 1.0), 1.0)
 
     @cached_property
-    def _s(self) -> Tensor:
-        return self._full.abs()
-
-    @property
     def s(self) -> Tensor:
         """|K|, shape (..., H, W), in fft2 order, float64."""
-        return self._s
+        return self._full.abs()
 
     def __call__(self, x: Tensor) -> Tensor:
         return filtered(x, self._as("transfer", x))

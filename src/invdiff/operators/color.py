@@ -58,15 +58,11 @@ class Grayscale(Spectral):
         return sign * (2 * torch.outer(normal, normal) / normal.square().sum() - eye)
 
     @cached_property
-    def _s(self) -> Tensor:
+    def s(self) -> Tensor:
+        """(|weights|, 0, 0), shape (C, 1, 1), float64."""
         s = torch.zeros(len(self.weights), 1, 1, dtype=torch.float64)
         s[0] = self.column.norm()
         return s
-
-    @property
-    def s(self) -> Tensor:
-        """(|weights|, 0, 0), shape (C, 1, 1), float64."""
-        return self._s
 
     def __call__(self, x: Tensor) -> Tensor:
         z = (self._as("column", x) * x.movedim(1, -3)).sum(-3, keepdim=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
 from invdiff.core.rng import Rng
-from invdiff.operators.algebra import Spectral
+from invdiff.operators.algebra.spectral import Diagonal
 from invdiff.operators.sizes import check_count, checked_size, whole
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -20,7 +20,7 @@ BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 @dataclass(frozen=True, eq=False)
-class Inpaint(Spectral):
+class Inpaint(Diagonal):
     """y = mask * x; y keeps the shape of the image and is 0 where nothing was measured.
 
     mask: 1 = known, 0 = missing; float or bool, shape (M or 1, 1 or C, H, W), with the same number
@@ -113,26 +113,10 @@ class Inpaint(Spectral):
     def pinv(self, y: Tensor) -> Tensor:
         return self.restrict(y)
 
-    def V(self, c: Tensor) -> Tensor:
-        return c
-
-    def Vt(self, x: Tensor) -> Tensor:
-        return x
-
-    def U(self, c: Tensor) -> Tensor:
-        return self.restrict(c)
-
-    def Ut(self, y: Tensor) -> Tensor:
-        return self.restrict(y)
-
     @cached_property
-    def _s(self) -> Tensor:
-        return self.mask.double()
-
-    @property
     def s(self) -> Tensor:
         """The mask itself, in float64."""
-        return self._s
+        return self.mask.double()
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         have = tuple(self.mask.shape[1:])

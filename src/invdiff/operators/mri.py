@@ -111,13 +111,9 @@ class Fourier(_Sampled, Spectral):
         return self.adjoint(y)
 
     @cached_property
-    def _s(self) -> Tensor:
-        return self.mask.double()
-
-    @property
     def s(self) -> Tensor:
         """The mask itself, in float64."""
-        return self._s
+        return self.mask.double()
 
     def V(self, c: Tensor) -> Tensor:
         return as_channels(ifft2c(as_complex(c)))
@@ -157,7 +153,8 @@ class RealFourier(_Sampled, Spectral):
         return ifft2c(self.restrict(y)).real
 
     @cached_property
-    def _s(self) -> Tensor:
+    def s(self) -> Tensor:
+        """sqrt((m(f) + m(-f)) / 2), of the mask's shape, float64."""
         m = self.mask.double()
         back = m
         for axis in AXES:
@@ -165,11 +162,6 @@ class RealFourier(_Sampled, Spectral):
             mirrored = (2 * (n // 2) - torch.arange(n, device=m.device)) % n
             back = back.index_select(axis, mirrored)
         return ((m + back) / 2).sqrt()
-
-    @property
-    def s(self) -> Tensor:
-        """sqrt((m(f) + m(-f)) / 2), of the mask's shape, float64."""
-        return self._s
 
     def V(self, c: Tensor) -> Tensor:
         f = fft2c(c)

@@ -97,15 +97,11 @@ class WalshHadamard(Spectral):
         return total.argsort(stable=True)[: self.keep]
 
     @cached_property
-    def _s(self) -> Tensor:
+    def s(self) -> Tensor:
+        """1 where a coefficient is measured, else 0; (H, W), float64."""
         s = torch.zeros(self.size[0] * self.size[1], dtype=torch.float64)
         s[self.index] = 1.0
         return s.reshape(self.size)
-
-    @property
-    def s(self) -> Tensor:
-        """1 where a coefficient is measured, else 0; (H, W), float64."""
-        return self._s
 
     def V(self, c: Tensor) -> Tensor:
         return hadamard(c.flatten(-2)).reshape(c.shape)
@@ -161,15 +157,11 @@ class BlockSensing(Spectral):
         return q * torch.where(r.diagonal() < 0, -1.0, 1.0)
 
     @cached_property
-    def _s(self) -> Tensor:
+    def s(self) -> Tensor:
+        """1 for the first `keep` coefficients of a block, else 0; (H, W), float64."""
         s = (torch.arange(self.block**2) < self.keep).double()
         rows, columns = (n // self.block for n in self.size)
         return self._image(s.reshape(1, -1, 1, 1).expand(1, -1, rows, columns))[0]
-
-    @property
-    def s(self) -> Tensor:
-        """1 for the first `keep` coefficients of a block, else 0; (H, W), float64."""
-        return self._s
 
     def _blocks(self, x: Tensor) -> Tensor:
         """(..., H, W) to (..., b^2, H/b, W/b)."""

@@ -145,16 +145,12 @@ class Separable(Spectral):
         return self._right_svd[2]
 
     @cached_property
-    def _s(self) -> Tensor:
+    def s(self) -> Tensor:
+        """Singular values, shape (H, W), float64."""
         (_, s_left, v_left), (_, s_right, v_right) = self._left_svd, self._right_svd
         s_left = F.pad(s_left, (0, len(v_left) - len(s_left)))
         s_right = F.pad(s_right, (0, len(v_right) - len(s_right)))
         return s_left[:, None] * s_right[None, :]
-
-    @property
-    def s(self) -> Tensor:
-        """Singular values, shape (H, W), float64."""
-        return self._s
 
     def V(self, c: Tensor) -> Tensor:
         return times(times(self._as("left_v", c), c), self._as("right_v", c).mT)

@@ -152,20 +152,6 @@ def earth_rotation(
     return TelescopeArray(scaled, torch.tensor(pairs), torch.tensor(when))
 
 
-@checked
-def earth_rotation_uv(
-    stations: int,
-    times: int,
-    radius: float,
-    seed: int = 0,
-    hours: float = 24.0,
-    declination: float = 12.0,
-    elevation: float = 10.0,
-) -> Tensor:
-    """The frequencies of `earth_rotation` alone, (1, M, 2), float64."""
-    return earth_rotation(stations, times, radius, seed, hours, declination, elevation).uv
-
-
 def check_radius(radius: float) -> None:
     """Raise InvdiffError unless radius is above 0."""
     if not 0 < radius < math.inf:

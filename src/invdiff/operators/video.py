@@ -65,15 +65,11 @@ class Frames(Spectral):
         return kept
 
     @cached_property
-    def _s(self) -> Tensor:
+    def s(self) -> Tensor:
+        """1 where a frame is known, shape (T, 1, 1), float64."""
         s = torch.zeros(self.length, 1, 1, dtype=torch.float64)
         s[list(self.indices)] = 1.0
         return s
-
-    @property
-    def s(self) -> Tensor:
-        """1 where a frame is known, shape (T, 1, 1), float64."""
-        return self._s
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.index_select(2, self._index(x))
@@ -144,13 +140,9 @@ class TemporalPool(Spectral):
         return self._svd[2]
 
     @cached_property
-    def _s(self) -> Tensor:
-        return F.pad(self._svd[1], (0, self.length - len(self.matrix)))[:, None, None]
-
-    @property
     def s(self) -> Tensor:
         """Singular values, shape (T, 1, 1), float64."""
-        return self._s
+        return F.pad(self._svd[1], (0, self.length - len(self.matrix)))[:, None, None]
 
     def __call__(self, x: Tensor) -> Tensor:
         return _along_time(self._as("matrix", x), x)

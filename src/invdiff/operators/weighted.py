@@ -13,12 +13,13 @@ from invdiff.core import InvdiffError
 from invdiff.noise import StationaryGaussian
 from invdiff.noise.coloured import along
 from invdiff.operators.algebra import Linear, Spectral
+from invdiff.operators.algebra.spectral import Diagonal
 from invdiff.operators.circular_blur import hartley
 from invdiff.operators.sizes import check_image
 
 
 @dataclass(frozen=True, eq=False)
-class Weighted(Spectral):
+class Weighted(Diagonal):
     """y = weights * x: every entry has a gain of its own; 0 where nothing is measured.
 
     weights: >= 0 and finite, with as many axes as a batch of images, each 1 or that of x; one row
@@ -61,18 +62,6 @@ class Weighted(Spectral):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self._as("weights", y) * self.restrict(y)
-
-    def V(self, c: Tensor) -> Tensor:
-        return c
-
-    def Vt(self, x: Tensor) -> Tensor:
-        return x
-
-    def U(self, c: Tensor) -> Tensor:
-        return self.restrict(c)
-
-    def Ut(self, y: Tensor) -> Tensor:
-        return self.restrict(y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,13 +117,9 @@ class Whitening(Spectral):
     size: tuple[int, int]
 
     @cached_property
-    def _s(self) -> Tensor:
-        return self.noise.level / self.noise.spectrum(self.size)
-
-    @property
     def s(self) -> Tensor:
         """Singular values, (1 or 3, H, W), float64."""
-        return self._s
+        return self.noise.level / self.noise.spectrum(self.size)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         check_image(type(self).__name__, self.size, x_shape)

@@ -200,8 +200,3 @@ def load_embedded(name: str) -> PhotoPrior:
     weights = resources.files("invdiff.priors") / "weights" / f"{name}.safetensors"
     with resources.as_file(weights) as path:
         return load_weights(path)
-
-
-def load_photo() -> PhotoPrior:
-    """The prior for photographs."""
-    return load_embedded("photo")

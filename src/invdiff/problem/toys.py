@@ -33,7 +33,7 @@ from invdiff.operators.nonlinear_blur import NonlinearBlur
 from invdiff.operators.quantize import Quantize
 from invdiff.operators.radon import Radon, sparse_view
 from invdiff.operators.sampling import gaussian_lines, poisson_disc
-from invdiff.operators.stations import earth_rotation, earth_rotation_uv
+from invdiff.operators.stations import earth_rotation
 from invdiff.operators.tomography import metal_trace
 from invdiff.operators.video import Frames
 from invdiff.problem import Problem
@@ -85,7 +85,7 @@ TOYS: dict[str, Callable[[float], Problem]] = {
         Sense(ring_maps(4, (16, 12)), POINTS), sigma, (2, 16, 12)
     ),
     "interferometry": lambda sigma: unmeasured(
-        Interferometry(earth_rotation_uv(8, 12, 7.0), (16, 16)), sigma, (1, 16, 16)
+        Interferometry(ARRAY.uv, (16, 16)), sigma, (1, 16, 16)
     ),
     "closure-phases": lambda sigma: unmeasured(
         ClosurePhases(ARRAY.triangles()) @ Interferometry(ARRAY.uv, (16, 16)), sigma, (1, 16, 16)

@@ -63,7 +63,7 @@ class Checkpoints:
     def __init__(self, job: Job, out: Path, every: float = 60.0, steps: int | None = None) -> None:
         self.job, self.out, self.folder = job, out, checkpoint_folder(out.absolute())
         self.every, self.steps = every, steps
-        self.progress, self.trouble, self.resumed = Progress(), "", False
+        self.progress, self.resumed = Progress(), False
         self._missing = [p for p in self.folder.parents if not p.exists()]
         self._saved, self._cost, self._since = time.monotonic(), 0.0, 0
         self._lock = _locked(self.folder)
@@ -92,8 +92,7 @@ class Checkpoints:
             return
         try:
             self.save()
-        except OSError as error:  # the run goes on, and may find room later
-            self.trouble = f"no checkpoint could be written ({error.strerror or error})"
+        except OSError:  # the run goes on, and may find room later
             self._saved = time.monotonic()
 
     def save(self) -> None:
@@ -115,7 +114,7 @@ class Checkpoints:
             for path in self.folder.glob("*.safetensors"):
                 if path.name != name and OURS.fullmatch(path.name):
                     path.unlink(missing_ok=True)
-        self.trouble, self._since = "", 0
+        self._since = 0
         self._saved = time.monotonic()
         self._cost = self._saved - began
 

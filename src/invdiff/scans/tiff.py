@@ -39,18 +39,25 @@ def _silent() -> Iterator[None]:
         logger.disabled = before
 
 
-def read_tiff(path: str | Path) -> Tensor:
-    """The first image (C, H, W) float32 of a TIFF, or its stack of pages as channels.
-
-    Values are those of the file; nothing is scaled. Raises InvdiffError when it is no TIFF.
-    """
-    path = Path(path)
+@contextmanager
+def _series(path: Path) -> Iterator[Any]:
+    """The first series of a TIFF of numbers, which are not read yet."""
     check_file(path)
     tifffile = _tifffile(path)
     with _silent(), guarded(path, "a TIFF"), tifffile.TiffFile(path) as file:
         series = file.series[0]
         check_numbers(series.dtype, str(path))
         check_size(tuple(series.shape), max(series.dtype.itemsize, 4), str(path))
+        yield series
+
+
+def read_tiff(path: str | Path) -> Tensor:
+    """The first image (C, H, W) float32 of a TIFF, or its stack of pages as channels.
+
+    Values are those of the file; nothing is scaled. Raises InvdiffError when it is no TIFF.
+    """
+    path = Path(path)
+    with _series(path) as series:
         array = np.asarray(series.asarray())
         if series.axes[-1] == "S" and array.ndim == 3:  # the samples of a pixel stand last
             array = np.moveaxis(array, -1, 0)
@@ -67,12 +74,7 @@ def read_stack(path: Path) -> np.ndarray:
 
     Raises InvdiffError when it is no TIFF, or holds colours.
     """
-    check_file(path)
-    tifffile = _tifffile(path)
-    with _silent(), guarded(path, "a TIFF"), tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        check_numbers(series.dtype, str(path))
-        check_size(tuple(series.shape), max(series.dtype.itemsize, 4), str(path))
+    with _series(path) as series:
         array = np.asarray(series.asarray()).squeeze()
         if series.axes[-1] == "S" or array.ndim not in (2, 3) or array.dtype.kind not in "iuf":
             raise InvdiffError(

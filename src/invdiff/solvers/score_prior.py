@@ -142,13 +142,13 @@ class ScorePrior(Solver):
         bound, times = Bound(window.of(prior), self.tilt), min(self.times, self.draws)
         eps = rng.normal(x[None], "eps")[0]
         start = float(rng.uniform(x.new_empty(1, 1), "time"))
+        parts = zip(x.tensor_split(times), eps.tensor_split(times), strict=True)
         found = [
             bound.estimate(prior, part, (start + j / times) % 1.0, noise)
-            for j, (part, noise) in enumerate(
-                zip(x.tensor_split(times), eps.tensor_split(times), strict=True)
-            )
+            for j, (part, noise) in enumerate(parts)
         ]
-        return torch.cat([value for value, _ in found]), torch.cat([grad for _, grad in found])
+        values, grads = zip(*found, strict=True)
+        return torch.cat(values), torch.cat(grads)
 
     def _annealing(self, k: int) -> float:
         """Weight of the data at step k: 1, or that of the official code."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from invdiff.core import InvdiffError
 from invdiff.priors.photo_net import PhotoNetConfig
@@ -108,6 +109,12 @@ FASHION_MNIST = (
     "60,000 images of its training part"
 )
 
+ITEMS: dict[str, Any] = dict(
+    mode="L", key="train", hold_out_last=1000, validation=28, validated=200, halves=0.0,
+    symmetries="none", p_mean=-0.8, patch=28, lr=5e-4, grad_clip=1.5,
+)  # fmt: skip
+"""How a prior of items of Fashion-MNIST is trained."""
+
 FASHION = Recipe(
     name="fashion28",
     net=PhotoNetConfig(
@@ -129,20 +136,10 @@ FASHION = Recipe(
         "clear items, some with blotched texture; about one in ten is no item at all."
     ),
     shape=(1, 28, 28),
-    mode="L",
-    key="train",
-    hold_out_last=1000,
-    validation=28,
-    validated=200,
-    halves=0.0,
-    symmetries="none",
-    p_mean=-0.8,
-    patch=28,
+    **ITEMS,
     batch=96,
     steps=4000,
     warmup=100,
-    lr=5e-4,
-    grad_clip=1.5,
 )
 
 MOVING = Recipe(
@@ -171,22 +168,18 @@ MOVING = Recipe(
         "shirt or trousers, but the form changes on the way."
     ),
     shape=(1, 8, 32, 32),
-    mode="L",
-    key="train",
-    hold_out_last=1000,
-    validation=28,
-    validated=200,
-    halves=0.0,
-    symmetries="none",
+    **ITEMS,
     become="moving clips",
-    p_mean=-0.8,
-    patch=28,
     batch=64,
     steps=7500,
     warmup=200,
-    lr=5e-4,
-    grad_clip=1.5,
 )
+
+PORTRAITS: dict[str, Any] = dict(
+    hold_out=("",), hold_out_one_in=50, validation=64, validated=100, halves=0.0,
+    symmetries="mirror", patch=64, batch=32, warmup=200, grad_clip=1.5,
+)  # fmt: skip
+"""How a prior of portraits is trained."""
 
 MULTISCALE = Recipe(
     name="multiscale",
@@ -216,18 +209,9 @@ MULTISCALE = Recipe(
         "identify anyone. Its samples without a measurement (50 steps) are faces, plausible at 16 "
         "and 32 pixels; at 64 they are soft, with smeared, uneven or missing eyes and mouths."
     ),
-    hold_out=("",),
-    hold_out_one_in=50,
-    validation=64,
-    validated=100,
-    halves=0.0,
-    symmetries="mirror",
+    **PORTRAITS,
     scales=(1, 2, 4),
-    patch=64,
-    batch=32,
     steps=11_000,
-    warmup=200,
-    grad_clip=1.5,
 )
 
 FACES = Recipe(
@@ -252,18 +236,9 @@ FACES = Recipe(
         "and mouth in their places, some of them soft, uneven or half dissolved."
     ),
     shape=(3, 64, 64),
-    hold_out=("",),
-    hold_out_one_in=50,
-    validation=64,
-    validated=100,
-    halves=0.0,
-    symmetries="mirror",
+    **PORTRAITS,
     p_mean=-1.0,
-    patch=64,
-    batch=32,
     steps=7000,
-    warmup=200,
-    grad_clip=1.5,
 )
 
 CT = Recipe(

@@ -119,8 +119,24 @@ class Spectral(Linear):
         return ScaledSpectral(self, scale)
 
 
+class Diagonal(Spectral):
+    """y = s x, entry by entry: V is the identity, and U keeps what was measured."""
+
+    def V(self, c: Tensor) -> Tensor:
+        return c
+
+    def Vt(self, x: Tensor) -> Tensor:
+        return x
+
+    def U(self, c: Tensor) -> Tensor:
+        return self.restrict(c)
+
+    def Ut(self, y: Tensor) -> Tensor:
+        return self.restrict(y)
+
+
 @dataclass(frozen=True, eq=False)
-class Identity(Spectral):
+class Identity(Diagonal):
     """y = x: denoising."""
 
     @property
@@ -139,15 +155,3 @@ class Identity(Spectral):
     @property
     def s(self) -> Tensor:
         return torch.ones(1, dtype=torch.float64)
-
-    def V(self, c: Tensor) -> Tensor:
-        return c
-
-    def Vt(self, x: Tensor) -> Tensor:
-        return x
-
-    def U(self, c: Tensor) -> Tensor:
-        return c
-
-    def Ut(self, y: Tensor) -> Tensor:
-        return y
