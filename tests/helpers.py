@@ -56,7 +56,7 @@ class Dense(Spectral):
 
 @dataclass(frozen=True)
 class Levels(Schedule):
-    """A path of given levels; the clean one is among them."""
+    """A schedule of given levels; the clean one is among them."""
 
     given: tuple[Level, ...] = field(kw_only=True)
 
@@ -65,7 +65,7 @@ class Levels(Schedule):
 
 
 def exploding(schedule: Schedule) -> Levels:
-    """The same noise levels s / a as path, in the frame a = 1."""
+    """The same noise levels s / a as the schedule, in the frame a = 1."""
     levels = tuple(Level(1.0, level.sigma) for level in schedule.levels())
     return Levels(len(levels) - 1, given=levels)
 

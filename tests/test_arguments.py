@@ -74,11 +74,11 @@ def test_every_whole_number_is_whole(name: str, knob: str, wrong: Any) -> None:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_solver_admits_its_fields(name: str) -> None:
-    """Its annotations can be read, its path is one, and what it has already is admitted."""
+    """Its annotations can be read, its schedule is one, and what it has already is admitted."""
     cls = SOLVERS[name]
     assert {f.name for f in dataclasses.fields(cls)} <= set(_hints(cls))
     for wrong in ("VP", 3, VP):
-        sentence(lambda wrong=wrong: cls(schedule=wrong), "path must be a Schedule")
+        sentence(lambda wrong=wrong: cls(schedule=wrong), "schedule must be a Schedule")
     made = cls()
     same = {f.name: getattr(made, f.name) for f in dataclasses.fields(cls) if f.init}
     assert cls(**same) == made

@@ -310,9 +310,9 @@ def test_help_teaches_the_options_and_the_knobs(capsys: pytest.CaptureFixture) -
 
 
 def test_a_solver_within_a_solver(here: Path, capsys: pytest.CaptureFixture) -> None:
-    """It is chosen by name and brings its own path, and run.json repeats the run."""
+    """It is chosen by name and brings its own schedule, and run.json repeats the run."""
     base = ["--solver", "ccdf", "--solver.base", "ddrm"]
-    restore(*base, "--solver.start", "0.5", "--solver.path.spacing", "trailing", "--out", "out")
+    restore(*base, "--solver.start", "0.5", "--solver.schedule.spacing", "trailing", "--out", "out")
     fields = json.loads((here / "out/run.json").read_text())["solver"]["fields"]
     assert fields["base"]["type"].endswith("DDRM") and fields["start"] == 0.5
     assert fields["schedule"] == fields["base"]["fields"]["schedule"]

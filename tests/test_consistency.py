@@ -113,7 +113,7 @@ def test_kept_pixels_move_by_one_level_at_most(prior, truth):
 
 @pytest.mark.parametrize("task", ["demosaic", "deblur"])
 def test_an_estimate_does_not_follow_the_noise(task, prior, photo):
-    """With noise of 25/255; the negative twin ends its path at the noise level of y."""
+    """With noise of 25/255; the negative twin ends its schedule at the noise level of y."""
     A = Bayer("RGGB") if task == "demosaic" else blur(gaussian_kernel(1.5), (64, 64), "reflect")
     y = GaussianNoise(50 / 255).sample(A(photo), Rng.of(1))
     problem = Problem(A.restrict(y), A, GaussianNoise(50 / 255), (3, 64, 64))

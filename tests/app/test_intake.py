@@ -237,7 +237,7 @@ def test_a_task_of_others_has_a_form_and_solvers_have_knobs() -> None:
     told = forms.told(Fog, {"density": "0.7", "kind": "thin", "map": ""}, {"map": "/up/x.npy"})
     assert told == {"density": "0.7", "kind": "thin", "map": "/up/x.npy"}
     found = {e.name: e for e in forms.knobs("inpaint", "ddrm")}
-    assert found["eta_prop"].default == 1.0 and "path.rho" in found  # of the preset
+    assert found["eta_prop"].default == 1.0 and "schedule.rho" in found  # of the preset
 
 
 def test_sentences_are_those_of_the_command_line() -> None:

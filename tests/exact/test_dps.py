@@ -152,7 +152,7 @@ def test_needs_follow_the_loss():
         assert DPS(loss=loss).requires()[0] == both | {Need.POISSON}
         assert not missing(DPS(loss=loss), poisson)
         with pytest.raises(
-            IncompatibleError, match="needs Poisson noise and the noise is Gaussian"
+            IncompatibleError, match="needs Poisson noise and the noise is GaussianNoise"
         ):
             solve(gaussian, Denoiser(lambda x, sigma: x), DPS(loss=loss, schedule=VP(2)))
 

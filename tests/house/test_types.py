@@ -41,8 +41,8 @@ def test_a_user_sees_real_types(tmp_path: Path) -> None:
     found = dict(zip(invdiff.__all__, revealed, strict=True))
     vague = [name for name, kind in found.items() if kind == "Any" or "-> Any" in kind]
     assert vague == ["option"]  # a field of any type, as `dataclasses.field`
-    assert "invdiff.noise.gaussian.Gaussian" in found["GaussianNoise"]
-    assert "invdiff.priors.gaussian.Gaussian" in found["GaussianPrior"]
+    assert "invdiff.noise.gaussian.GaussianNoise" in found["GaussianNoise"]
+    assert "invdiff.priors.gaussian.GaussianPrior" in found["GaussianPrior"]
 
 
 def test_the_stub_names_what_is_served() -> None:

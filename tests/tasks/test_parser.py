@@ -123,7 +123,7 @@ def test_an_old_file_of_options_is_answered_too(capsys: pytest.CaptureFixture) -
 def test_a_file_of_options_holds_knobs_and_gives_way_to_the_command_line(here: Path) -> None:
     Path("c.yaml").write_text(
         "task: denoise\nfile: photo.png\nnoise: 0.1\nsteps: 1\nsamples: 1\nquiet: true\n"
-        "solver:\n  name: dps\n  zeta: 0.5\n  path:\n    spacing: trailing\n"
+        "solver:\n  name: dps\n  zeta: 0.5\n  schedule:\n    spacing: trailing\n"
     )
     assert main(["restore", "--config", "c.yaml", "--out", "a"]) == 0
     solver = json.loads(Path("a/run.json").read_text())["solver"]["fields"]
