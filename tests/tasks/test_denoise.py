@@ -39,7 +39,7 @@ def test_correlated_noise_is_taken_away() -> None:
 
 
 def test_a_chain_starts_from_y_where_y_is_a_noisy_image_alone() -> None:
-    """Negative twin: with pixels that are unknown, and with another noise than the schedule's first."""
+    """Negative twin: with pixels that are unknown, and of another noise than the first level."""
     prior = Denoiser(lambda x, s: x / (1 + s**2))
     solver = SpectralAncestral(data="start", schedule=VE(3, 0.1, 0.02))
     y = 0.1 * torch.randn(1, 1, 6, 6, generator=torch.Generator().manual_seed(0))
