@@ -281,7 +281,7 @@ def gallery() -> str:
             "",
             f"![{', '.join(names)}](images/{picture})",
             "",
-            f"Told in [{page}]({page}).",
+            f"See [{page}]({page}).",
             "",
         ]
     shown = {name for names in SOLVER_PICTURES.values() for name in names}

@@ -649,7 +649,7 @@ def operators_page() -> str:
         "",
         "An `Affine` stays one: its offset is multiplied and added too. With y and the noise",
         "multiplied by the same number, `c * A` is the same problem; the step sizes of samplers",
-        "suppose a norm of about 1: `A / A.norm()`.",
+        "assume a norm of about 1: `A / A.norm()`.",
         "",
         "## Kernels and boundaries",
         "",

@@ -167,7 +167,7 @@ BAD = {
     "unsolvable": ([*DENOISE, "--solver", "ddnm"], "ddnm cannot .* These can: .*ddnm\\+, ddrm"),
     "knob range": (
         [*DENOISE, "--solver", "dps", "--solver.zeta", "-1"],
-        "zeta must be at least 0, found -1",
+        "zeta is at least 0, found -1",
     ),
     "knob type": ([*DENOISE, "--solver", "dps", "--solver.zeta", "a"], "expects a number, found a"),
     "knob choice": (

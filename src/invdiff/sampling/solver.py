@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Level, nearest
 from invdiff.core.arguments import admit, admitting
+from invdiff.core.option import check_ranges
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP, Schedule
 from invdiff.priors.base import Prior
@@ -73,12 +74,7 @@ class Solver:
     def __post_init__(self) -> None:
         """Raise InvdiffError for a knob of another type, or outside its range."""
         admit(self)
-        for f in dataclasses.fields(self):
-            low, high = f.metadata.get("min"), f.metadata.get("max")
-            value = getattr(self, f.name)
-            if (low is not None and not value >= low) or (high is not None and not value <= high):
-                span = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise InvdiffError(f"{self.name}: {f.name} must be {span}, found {value}.")
+        check_ranges(self, self.name)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

@@ -121,14 +121,23 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """A blur kernel: gaussian:SIGMA, motion:LENGTH,DEGREES, or a file, or an array (h, w)."""
+class TextOrArray:
+    """A value in words or in a file that they name, `spec`, or as an array."""
 
-    metavar: ClassVar[str] = "KERNEL"
     from_file: ClassVar[bool] = True
 
     spec: str
     array: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.spec
+
+
+@dataclass(frozen=True)
+class Kernel(TextOrArray):
+    """A blur kernel: gaussian:SIGMA, motion:LENGTH,DEGREES, or a file, or an array (h, w)."""
+
+    metavar: ClassVar[str] = "KERNEL"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -151,21 +160,14 @@ class Kernel:
         """The kernel (h, w), float64, of sum 1, for pictures of size. Raises InvdiffError."""
         return read_kernel(self.spec, size) if self.array is None else fitted(self.array, size)
 
-    def __str__(self) -> str:
-        return self.spec
-
 
 @dataclass(frozen=True)
-class Mask:
+class Mask(TextOrArray):
     """Pixels to restore: a picture that is white there, box:TOP,LEFT,HEIGHT,WIDTH, random:SHARE,
     or an array (H, W) that is not 0 there."""
 
     metavar: ClassVar[str] = "MASK"
-    from_file: ClassVar[bool] = True
     FORMS: ClassVar[str] = "random:SHARE, box:TOP,LEFT,HEIGHT,WIDTH or a picture"
-
-    spec: str
-    array: Tensor | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -215,9 +217,6 @@ class Mask:
             f"{self.spec} is not a mask; give {self.FORMS}, with a SHARE above 0 and below 1."
         )
 
-    def __str__(self) -> str:
-        return self.spec
-
 
 @dataclass(frozen=True)
 class ImageSize:
@@ -245,15 +244,11 @@ class ImageSize:
 
 
 @dataclass(frozen=True)
-class Angles:
+class Angles(TextOrArray):
     """Angles of projections: START,STOP in degrees, in equal steps (STOP is not repeated), or a
     file (.npy) with each of them, in degrees or radians, or an array of them."""
 
     metavar: ClassVar[str] = "ANGLES"
-    from_file: ClassVar[bool] = True
-
-    spec: str
-    array: Tensor | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -290,9 +285,6 @@ class Angles:
             return np.asarray(self.array.numpy())
         path = Path(self.spec)
         return np.asarray(read_array(path)) if path.exists() else self.span()
-
-    def __str__(self) -> str:
-        return self.spec
 
 
 @dataclass(frozen=True)
