@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path as File
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Level
@@ -162,3 +164,14 @@ def sentence(call: Callable[[], object], *words: str) -> None:
     assert "\n" not in text and text.endswith(".") and ". " not in text, text
     for word in words:
         assert word in text, (word, text)
+
+
+def names(folder: File) -> list[str]:
+    """What lies in a folder, by name."""
+    return sorted(p.name for p in folder.iterdir())
+
+
+def array(path: File) -> np.ndarray:
+    """The bytes of a picture, (H, W) or (H, W, channels)."""
+    with Image.open(path) as image:
+        return np.asarray(image)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from helpers import tiny
+from helpers import array, names, tiny
 from invdiff.cli import COMMANDS, explain, main
 from invdiff.commands import restore as restore_command
 from invdiff.core.option import flag
@@ -81,15 +81,6 @@ def here(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
-
-
-def array(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def restore(*args: str, task: str = "denoise", photo: str = "photo.png", code: int = 0) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dense import (
-    MATRICES,
     PRIOR,
-    VP_SCHEDULE,
     Cloud,
     D,
-    assert_agrees,
     assert_clouds_agree,
     compare_clouds,
     log_normal,
@@ -18,14 +15,7 @@ from dense import (
     on_schedules,
 )
 
-from helpers import seeded
 from invdiff.core.schedules import VE
-from invdiff.noise import GaussianNoise
-from invdiff.operators import Identity
-from invdiff.priors.base import Denoiser
-from invdiff.problem import Problem
-from invdiff.sampling.run import solve
-from invdiff.solvers.ddsmc import DDSMC
 
 
 @of_clouds("ddsmc")
@@ -78,11 +68,6 @@ def test_transcription(schedule, knobs):
     assert_clouds_agree("ddsmc", knobs, "wide", 0.3, schedule)
 
 
-@pytest.mark.parametrize("matrix", MATRICES)
-def test_a_row_alone_is_a_cloud_of_one(matrix):
-    assert_agrees("ddsmc", {}, matrix, 0.2, VP_SCHEDULE)
-
-
 @pytest.mark.parametrize(
     ("knobs", "wrong"),
     [({}, {"eta": 0.999}), ({"share": 0.1}, {"share": 0.1001})],
@@ -92,10 +77,3 @@ def test_a_knob_off_by_a_little_is_seen(knobs, wrong):
     schedule = VE(9, 20.0, 0.02)
     (x, _), (want, _) = compare_clouds("ddsmc", wrong, "wide", 0.3, schedule, library_knobs=knobs)
     assert np.abs(x - want).max() > 1e-6
-
-
-def test_it_takes_no_gradient():
-    problem = Problem(seeded(1, 1, 4, 4), Identity(), GaussianNoise(0.1), (1, 4, 4))
-    prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
-    result = solve(problem, prior, DDSMC(schedule=VE(5, 10.0, 0.1)), samples=3)
-    assert (result.nfe, result.vjps) == (5, 0)

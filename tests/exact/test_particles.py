@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from dense import MATRICES, VP_SCHEDULE, assert_agrees
 from scalar import PRIOR, measured
 from test_weights import ERRORS, SCHEDULES, SIGMA_Y, chain_variance, in_errors
 
@@ -208,6 +209,20 @@ def test_without_weights_they_do_not():
 
 
 # ---- rows
+
+
+@pytest.mark.parametrize("name", ["ddsmc", "mcgdiff"])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_a_row_alone_is_a_cloud_of_one(name, matrix):
+    assert_agrees(name, {}, matrix, 0.2, VP_SCHEDULE)
+
+
+@pytest.mark.parametrize("cls", [DDSMC, MCGDiff])
+def test_two_take_no_gradient(cls):
+    problem = Problem(seeded(1, 1, 4, 4), Identity(), GaussianNoise(0.1), (1, 4, 4))
+    prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
+    result = solve(problem, prior, cls(schedule=VE(5, 10.0, 0.1)), samples=3)
+    assert (result.nfe, result.vjps) == (5, 0)
 
 
 @solvers

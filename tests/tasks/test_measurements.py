@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from helpers import tiny
+from helpers import array, names, tiny
 from invdiff.cli import main
 from invdiff.files.pictures import read_photo
 from invdiff.noise import DiagonalGaussian, GaussianNoise, Poisson, PoissonGaussian
@@ -107,15 +107,6 @@ def here(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def prior(task: str) -> list[str]:
     channels = {"mri": 2, "ct": 1}.get(task, 3)
     return ["--prior", f"tiny{channels}.safetensors"]
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
-
-
-def array(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def degraded(case: str, photo: str = "photo.png") -> list[str]:
