@@ -88,7 +88,7 @@ def test_an_operator_of_ones_own() -> None:
 
 
 def test_noises_tell_all_their_numbers() -> None:
-    assert repr(GaussianNoise(0.1)) == "Gaussian(sigma=0.1)"
+    assert repr(GaussianNoise(0.1)) == "GaussianNoise(sigma=0.1)"
     assert "peak=50.0" in repr(Poisson(50.0))
     assert "cov=float64(3, 3)" in repr(CorrelatedGaussian(torch.eye(3).double()))
     told = repr(StationaryGaussian(tuple(np.linspace(0.1, 0.5, 40)), (tuple(np.ones(40)),)))

@@ -255,7 +255,7 @@ def test_what_is_kept_is_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         return {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
 
     for _ in range(2):
-        found = cache.kept("x", "key", build)
+        found = cache.cached("x", "key", build)
         assert torch.equal(found["a"], torch.arange(6.0).reshape(2, 3)) and len(built) == 1
     (file,) = cache.held()
     whole = file.read_bytes()
@@ -264,7 +264,7 @@ def test_what_is_kept_is_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         broken[at] ^= 1
         file.write_bytes(broken)
         assert cache.read(file) is None
-    cache.kept("x", "key", build)
+    cache.cached("x", "key", build)
     assert len(built) == 2 and cache.read(file) is not None
     cache.write(file, build(), {"source": "1"})
     file.write_bytes(file.read_bytes().replace(b'"source":"1"', b'"source":"2"'))
@@ -295,7 +295,7 @@ def test_a_full_disk_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(cache, "WORTH", 0)
     monkeypatch.setattr("safetensors.torch.save_file", full)
-    assert torch.equal(cache.kept("x", "key", lambda: {"a": torch.ones(1)})["a"], torch.ones(1))
+    assert torch.equal(cache.cached("x", "key", lambda: {"a": torch.ones(1)})["a"], torch.ones(1))
     assert not cache.held()
 
 

@@ -66,8 +66,8 @@ def test_the_stub_names_what_is_served() -> None:
 
 
 def test_a_stub_is_read_as_it_is_written() -> None:
-    """Imports and assignments, also under other names, and nothing else."""
-    text = '"""Doc."""\nfrom .a.b import C as C\nfrom .d import E as _F\nx: str\nF = _F\n'
+    """Imports, also under other names, and nothing else."""
+    text = '"""Doc."""\nfrom .a.b import C as C\nfrom .d import E as F\nx: str\n'
     assert invdiff._homes(text) == {"C": ("invdiff.a.b", "C"), "F": ("invdiff.d", "E")}
 
 

@@ -205,7 +205,7 @@ def test_units_are_those_of_the_data(here: Path) -> None:
 def test_without_tifffile_there_are_arrays(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("invdiff.tasks.ct.find_spec", lambda name: None)
+    monkeypatch.setattr("invdiff.tasks.ct_view.find_spec", lambda name: None)
     assert main([*degraded("ct"), "--out", "a"]) == 0
     assert "sample-1.npy" in names(here / "a") and "sample-1.tif" not in names(here / "a")
     assert "pip install 'invdiff[io]'" in capsys.readouterr().out

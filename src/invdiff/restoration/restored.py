@@ -91,8 +91,11 @@ class Restoration:
         found = self.result.config.get("unsolved")
         if found is None:
             return ""
-        left, bound = f"{100 * found['residual']:.2g} %", found["iterations"]
-        return f"{found['systems']} data steps ended after {bound} iterations, with {left} left"
+        left = 100 * found["residual"]
+        return (
+            f"{found['systems']} data steps ended after {found['iterations']} iterations, with "
+            f"{left:{'.2g' if left < 99 else '.0f'}} % of the residual left"
+        )
 
     @property
     def cost(self) -> dict[str, float]:
