@@ -22,7 +22,7 @@ from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError, Need, missing
 from invdiff.sampling.run import solve
 from invdiff.sampling.stream import DivergedError, stream
-from invdiff.solvers.dps import DPS, PAPER, REPO
+from invdiff.solvers.dps import DPS
 from invdiff.solvers.losses import LOSSES
 from invdiff.tasks.presets import short_dps
 
@@ -245,19 +245,12 @@ def test_a_noise_level_has_a_range():
 # ---- presets
 
 
-def test_presets_are_the_repositorys_and_the_papers():
-    assert DPS.repo("super-resolution") == DPS(zeta=0.3, clip="value")
-    assert DPS.repo("inpaint").zeta == 0.5 and DPS.repo("phase-retrieval").zeta == 1.0
-    assert DPS.published("super-resolution") == DPS(zeta=1.0, clip="value")
-    assert DPS.published("super-resolution", literal=True).loss == "l2sq"
-    assert DPS.published("poisson") == DPS(zeta=0.3, loss="poisson_official", clip="value")
-    for task in REPO:
-        assert DPS.repo(task).num_steps == 1000 and DPS.repo(task).requires() == DPS().requires()
-    for task in PAPER:
-        assert DPS.published(task).num_steps == 1000
-    for make in (DPS.repo, DPS.published):
-        with pytest.raises(InvdiffError, match="did you mean deblur"):
-            make("deblurr")
+def test_official_configurations_are_the_repositorys():
+    made = DPS.official("super-resolution")
+    assert made == DPS(zeta=0.3, clip="value", variance="learned") and made.num_steps == 1000
+    assert DPS.official("inpaint").zeta == 0.5 and DPS.official("phase-retrieval").zeta == 1.0
+    with pytest.raises(InvdiffError, match="did you mean deblur"):
+        DPS.official("deblurr")
 
 
 def test_the_short_configuration_has_one_step_for_a_pixel():

@@ -66,7 +66,6 @@ def is_raw(path: Path) -> bool:
 def developed(path: Path) -> tuple[Raster, Metadata, str]:
     """A raw file as LibRaw develops it: in sRGB, by the camera's white balance, upright."""
     with _opened(path) as raw:
-        _check_size(raw, path)
         values = raw.postprocess(
             use_camera_wb=True, no_auto_bright=True, output_bps=16, gamma=(2.4, 12.92)
         )
@@ -78,7 +77,6 @@ def developed(path: Path) -> tuple[Raster, Metadata, str]:
 def read_mosaic(path: Path) -> Mosaic:
     """The mosaic of a raw file. Raises InvdiffError where its sensor is not of Bayer's pattern."""
     with _opened(path) as raw:
-        _check_size(raw, path)
         colours = _colours(raw, path)
         values = raw.raw_image_visible.astype(np.float64)
         index = np.asarray(raw.raw_colors_visible)
@@ -134,10 +132,6 @@ def _colours(raw: Any, path: Path) -> str:
     return found
 
 
-def _check_size(raw: Any, path: Path) -> None:
-    check_pixels((int(raw.sizes.height), int(raw.sizes.width)), str(path))
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """LibRaw's view of a file. Raises InvdiffError where it has none, or rawpy is missing."""
@@ -151,6 +145,7 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from None
     try:
         with rawpy.imread(str(path)) as raw:
+            check_pixels((int(raw.sizes.height), int(raw.sizes.width)), str(path))
             yield raw
     except InvdiffError:
         raise

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.algebra import Spectral
+from invdiff.operators.algebra.spectral import Diagonal
 from invdiff.operators.downsample import average_matrix
 from invdiff.operators.separable import full_svd
 from invdiff.operators.sizes import whole
@@ -30,7 +31,7 @@ def _check_video(name: str, T: int, x_shape: tuple[int, ...]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Frames(Spectral):
+class Frames(Diagonal):
     """Some frames are known: x (B, C, T, H, W) to y (B, C, len(indices), H, W), in their order.
 
     indices: frames that were kept, distinct whole numbers from 0 to T - 1. length: T, all frames.
@@ -80,12 +81,6 @@ class Frames(Spectral):
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.adjoint(y)
-
-    def V(self, c: Tensor) -> Tensor:
-        return c
-
-    def Vt(self, x: Tensor) -> Tensor:
-        return x
 
     def U(self, c: Tensor) -> Tensor:
         return self(c)

@@ -174,21 +174,9 @@ def load(path: Path, fingerprint: str) -> ErrorSpectrum | None:
 
 
 SHARES = (
-    0.592,
-    0.42,
-    0.285,
-    0.184,
-    0.12,
-    0.0761,
-    0.0457,
-    0.029,
-    0.0179,
-    0.0109,
-    0.00493,
-    0.00218,
-    0.000819,
-    0.00028,
-)
+    0.592, 0.42, 0.285, 0.184, 0.12, 0.0761, 0.0457, 0.029, 0.0179,
+    0.0109, 0.00493, 0.00218, 0.000819, 0.00028,
+)  # fmt: skip
 """Mean square error of the prior `photo` over sigma^2, at SIGMAS, as its spectrum tells."""
 
 

@@ -65,7 +65,7 @@ class Solver:
     weighted: ClassVar[bool] = False
     when_it_diverges: ClassVar[str] = "a schedule within the noise levels of the prior"
 
-    schedule: Schedule = dataclasses.field(default_factory=lambda: VP(100), kw_only=True)
+    schedule: Schedule = dataclasses.field(default=VP(100), kw_only=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

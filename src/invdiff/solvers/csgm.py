@@ -55,7 +55,7 @@ class CSGM(Solver):
     gamma: float = knob(1.0, "annealing of the likelihood, in units of sigma", 0.1)
     likelihood: Literal["score", "matched"] = knob("score", "the data term, or its length matched")
     final: Literal["none", "denoised"] = knob("none", "what becomes of the last level's noise")
-    schedule: Schedule = field(default_factory=lambda: VE(3465, 1.232, 0.0066), kw_only=True)
+    schedule: Schedule = field(default=VE(3465, 1.232, 0.0066), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -84,9 +84,7 @@ class DAPS(Solver):
     lr: float = knob(1e-4, "size of the Langevin steps at the first level", 0)
     lr_min_ratio: float = knob(0.01, "share of lr towards which their size falls", 0, 1)
     iterations: int = knob(3, "Krylov iterations, for centre moments", 1, 50)
-    schedule: Schedule = field(
-        default_factory=lambda: Karras(200, 100.0, 0.1, open_end=True), kw_only=True
-    )
+    schedule: Schedule = field(default=Karras(200, 100.0, 0.1, open_end=True), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

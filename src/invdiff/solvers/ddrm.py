@@ -47,7 +47,7 @@ class DDRM(Solver):
     last: Literal["consistent", "denoise"] = knob(
         "consistent", "whether the last step keeps noiseless data, or returns the denoiser's x0"
     )
-    schedule: Schedule = field(default_factory=lambda: VP(20), kw_only=True)
+    schedule: Schedule = field(default=VP(20), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

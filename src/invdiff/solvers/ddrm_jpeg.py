@@ -42,7 +42,7 @@ class DDRMJPEG(Solver):
         0.4, "weight of the corrected estimate; at 0, y is in the start alone", 0, 1
     )
     mix: Literal["variance", "linear"] = knob("variance", "weight of the old noise: exact, 1 - eta")
-    schedule: Schedule = field(default_factory=lambda: VP(20, top=300), kw_only=True)
+    schedule: Schedule = field(default=VP(20, top=300), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

@@ -47,7 +47,7 @@ class DDS(Solver):
     iterations: int = knob(5, "conjugate-gradient iterations per step", 1, 200)
     eta_prop: float = knob(0.85, "share of fresh noise in each step", 0, 1)
     end: Literal["noised", "clean"] = knob("noised", "what reaches the last noise level")
-    schedule: Schedule = field(default_factory=lambda: VP(50), kw_only=True)
+    schedule: Schedule = field(default=VP(50), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

@@ -50,7 +50,7 @@ class DDSMC(ParticleFilter):
 
     eta: float = knob(1.0, "1: DDPM's kernel; 0: noise is drawn anew at every step", 0, 1)
     share: float = knob(0.5, "rho^2 over sigma^2: variance that is taken for that of x0", 1e-6, 1)
-    schedule: Schedule = field(default_factory=lambda: VE(100, 100.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default=VE(100, 100.0, 0.01), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -43,7 +43,7 @@ class DiffPIR(Solver):
     sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 1e-6, 1)
     final: Literal["proximal", "denoised", "noisy"] = knob("proximal", "what the last step returns")
     clip: Literal["off", "value"] = knob("off", "whether x0 is clipped to the prior's range")
-    schedule: Schedule = field(default_factory=lambda: VP(100, spacing="quad"), kw_only=True)
+    schedule: Schedule = field(default=VP(100, spacing="quad"), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

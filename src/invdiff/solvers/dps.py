@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from invdiff.core import nearest
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP, Schedule
 from invdiff.priors.base import Prior, eps_from
@@ -28,19 +27,6 @@ configs/*_config.yaml of DPS2022/diffusion-posterior-sampling, whose blurs have 
 "mirror" here. All but those of inpainting and nonlinear blur were chosen for Poisson noise, before
 its configurations changed to Gaussian noise: with it they are several times too small."""
 
-PAPER = {
-    "super-resolution": 1.0,
-    "deblur": 1.0,
-    "inpaint": 1.0,
-    "phase-retrieval": 0.4,
-    "nonlinear-blur": 1.0,
-    "poisson": 0.3,
-}
-"""The paper's zeta' for FFHQ as it is remembered: only that of super-resolution was checked (issue
-6 of the repository), and that of phase retrieval has a second witness: sample_test.sh of
-NVlabs/RED-diff, whose runs of DPS have .4 for it, 2 for Gaussian blur, .5 for inpainting, .05 for
-nonlinear blur and .1 for saturation, each on |r|^2 / |r|, which is loss "l2sq"."""
-
 
 @dataclass(frozen=True)
 class DPS(Solver):
@@ -55,9 +41,10 @@ class DPS(Solver):
     back; "straight-through" keeps the gradient.
     variance: of the fresh noise. "lower" is the lower bound, that of `eta_ddim`; "learned", for
     eta_ddim 1, that which the network learned: the official code's (learned_range).
-    `official(task)` has it; `repo(task)` is the same for priors that learned none. The official
-    respacing to n steps is `VP(n, spacing="ends")`. The step is in the frame of the schedule: zeta
-    belongs to variance-preserving schedules. Tasks take 100 steps or so in place of 1000
+    `official(task)` has it; priors that learned none take "lower". The paper's own zeta for
+    super-resolution is 1, with the loss "l2" and x0 clipped. The official respacing to n steps is
+    `VP(n, spacing="ends")`. The step is in the frame of the schedule: zeta belongs to
+    variance-preserving schedules. Tasks take 100 steps or so in place of 1000
     (`tasks.presets.short_dps`); docs/short.md tells at what cost.
     """
 
@@ -73,7 +60,7 @@ class DPS(Solver):
     clip: steps.Clip = knob("off", "whether x0 is clipped, and the gradient too")
     count_floor: float = knob(1.0, "smallest photon count as a variance, in Poisson losses", 1e-6)
     variance: steps.Variance = knob("lower", "variance of the fresh noise")
-    schedule: Schedule = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
+    schedule: Schedule = field(default=VP(1000, spacing="trailing"), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.LEARNED_VARIANCE} if self.variance == "learned" else set()
@@ -81,29 +68,8 @@ class DPS(Solver):
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
-        """`repo` with the learned variance: configs/*_config.yaml of the official repository."""
+        """configs/*_config.yaml of the official repository: 1000 steps, x0 clipped."""
         return {t: cls(zeta=z, clip="value", variance="learned") for t, z in REPO.items()}
-
-    @classmethod
-    def repo(cls, task: str) -> DPS:
-        """The official repository's configuration for a task of REPO: 1000 steps, x0 clipped.
-
-        Its noise level 0.05 is on [-1, 1], where the paper's is on [0, 1].
-        """
-        if task not in REPO:
-            raise nearest(task, REPO, "task of DPS's repository")
-        return cls(zeta=REPO[task], clip="value")
-
-    @classmethod
-    def published(cls, task: str, literal: bool = False) -> DPS:
-        """The paper's constants for a task of PAPER, which see: 1000 steps, x0 clipped.
-
-        literal: read zeta' as the text has it, on the gradient of |r|^2, which is twice the step.
-        """
-        if task not in PAPER:
-            raise nearest(task, PAPER, "task of the DPS paper")
-        loss: Name = "poisson_official" if task == "poisson" else "l2sq" if literal else "l2"
-        return cls(zeta=PAPER[task], loss=loss, clip="value")
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]

@@ -37,7 +37,7 @@ class EPS(Solver):
     claim: ClassVar[Claim] = "asymptotic"
 
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
-    schedule: Schedule = field(default_factory=lambda: Karras(100, 80.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default=Karras(100, 80.0, 0.01), kw_only=True)
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]

@@ -41,7 +41,7 @@ class HQS(Solver):
     lam: float = knob(0.23, "weight of the prior against the data", 1e-6)
     final: Literal["denoised", "data"] = knob("denoised", "what the last step returns")
     sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 1e-6, 1)
-    schedule: Schedule = field(default_factory=lambda: VE(8, 0.4, 0.02), kw_only=True)
+    schedule: Schedule = field(default=VE(8, 0.4, 0.02), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         x0 = first_mean(problem, prior, 100, START * max(problem.sigma_y, self.sigma_floor))

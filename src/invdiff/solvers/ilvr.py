@@ -47,7 +47,7 @@ class ILVR(Solver):
     known_level: steps.KnownLevel = knob("next", "noise level of the data that is pasted")
     clip: Literal["off", "value"] = knob("off", "whether x0 is clipped to the prior's range")
     variance: steps.Variance = knob("lower", "variance of the fresh noise")
-    schedule: Schedule = field(default_factory=lambda: VP(100, spacing="ends"), kw_only=True)
+    schedule: Schedule = field(default=VP(100, spacing="ends"), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.PINV} if self.up == "pinv" else set()

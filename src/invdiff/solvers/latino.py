@@ -64,9 +64,7 @@ class LATINO(Solver):
     late_sigma: float = knob(0.0, "noise level from which on late_delta holds", 0)
     unit: Unit = knob("one", "what delta is multiplied by: 1, or |y - A u|")
     schedule: Schedule = field(
-        default_factory=lambda: VP(
-            8, betas="scaled-linear", spacing="trailing", beta_min=0.00085, beta_max=0.012
-        ),
+        default=VP(8, betas="scaled-linear", spacing="trailing", beta_min=0.00085, beta_max=0.012),
         kw_only=True,
     )
 

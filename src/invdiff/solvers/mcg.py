@@ -59,7 +59,7 @@ class MCG(Solver):
     final: Literal["clean", "none"] = knob("clean", "whether y itself is put into the result")
     clip: steps.Clip = knob("off", "whether x0 is clipped, and the gradient too")
     variance: steps.Variance = knob("lower", "variance of the fresh noise")
-    schedule: Schedule = field(default_factory=lambda: VP(1000, spacing="trailing"), kw_only=True)
+    schedule: Schedule = field(default=VP(1000, spacing="trailing"), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.LEARNED_VARIANCE} if self.variance == "learned" else set()

@@ -49,7 +49,7 @@ class MCGDiff(ParticleFilter):
 
     kappa: float = knob(0.5, "share of y's variance that the potentials have at least", 1e-6, 1)
     eta_ddim: float = knob(1.0, "fresh noise per step: 1 is DDPM", 0.01, 1)
-    schedule: Schedule = field(default_factory=lambda: Karras(100, 100.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default=Karras(100, 100.0, 0.01), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         """Noise at the first level, drawn together with its potentials."""

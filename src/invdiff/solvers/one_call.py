@@ -35,7 +35,7 @@ class OneCall(Solver):
     when_it_diverges: ClassVar[str] = "a schedule whose level lies within those of the prior"
 
     refills: int = knob(0, "how often clipped values of y are replaced by their mean", 0, 10)
-    schedule: Schedule = field(default_factory=lambda: VE(1, 0.15, 0.15), kw_only=True)
+    schedule: Schedule = field(default=VE(1, 0.15, 0.15), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         x = problem.invertible.pinv(problem.y)

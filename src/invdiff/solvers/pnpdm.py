@@ -56,7 +56,7 @@ class PnPDM(Solver):
     inner: int = knob(20, "steps of the prior's sampler in each round", 1, 1000)
     sigma_min: float = knob(0.01, "last noise level of the prior's sampler", 1e-6)
     eta_ddim: float = knob(1.0, "fresh noise per inner step: 0 is deterministic", 0, 1)
-    schedule: Schedule = field(default_factory=lambda: VE(1000, 10.0, 0.05), kw_only=True)
+    schedule: Schedule = field(default=VE(1000, 10.0, 0.05), kw_only=True)
 
     @property
     def moves(self) -> list[Move]:

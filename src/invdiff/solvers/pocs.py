@@ -34,7 +34,7 @@ class POCS(Solver):
 
     when_it_diverges: ClassVar[str] = "a schedule whose levels lie within those of the prior"
 
-    schedule: Schedule = field(default_factory=lambda: VE(2, 0.05, 0.025), kw_only=True)
+    schedule: Schedule = field(default=VE(2, 0.05, 0.025), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         return State(0, problem.y, problem.y.clone())

@@ -48,7 +48,7 @@ class PSLD(Solver):
     gamma: float = knob(0.1, "step along the gluing term's gradient", 0)
     eta_ddim: float = knob(0.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
     schedule: Schedule = field(
-        default_factory=lambda: VP(
+        default=VP(
             1000, betas="scaled-linear", spacing="trailing", beta_min=0.00085, beta_max=0.012
         ),
         kw_only=True,

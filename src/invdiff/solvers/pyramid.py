@@ -69,7 +69,7 @@ class Pyramid(Solver):
     rho: float = knob(2.0, "step size of the gradient; 0 ignores y", 0)
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
     smallest: int = knob(8, "no side of a scale has fewer pixels than this", 1)
-    schedule: Schedule = field(default_factory=lambda: VP(300), kw_only=True)
+    schedule: Schedule = field(default=VP(300), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         return (frozenset({Need.PINV}) if self.data == "overwrite" else self.needs,)

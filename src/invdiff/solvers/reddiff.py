@@ -89,7 +89,7 @@ class REDDiff(Solver):
     sigma_floor: float = knob(0.01, "smallest noise level that the data term assumes", 1e-6)
     sigma0: float = knob(0.0, "standard deviation of q around mu", 0)
     init_from: Start = knob("adjoint", "where mu starts")
-    schedule: Schedule = field(default_factory=lambda: VP(100), kw_only=True)
+    schedule: Schedule = field(default=VP(100), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.GAUSSIAN} if self.scaling == "likelihood" else set()

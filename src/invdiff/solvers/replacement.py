@@ -87,7 +87,7 @@ class Replacement(Solver):
         "step size from norms of noise and score, from the noise level alone, or no step",
     )
     start: Literal["noised", "clean"] = knob("noised", "known part of the first state")
-    schedule: Schedule = field(default_factory=lambda: VE.published(1000, 50.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default=VE.published(1000, 50.0, 0.01), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

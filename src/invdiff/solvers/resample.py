@@ -58,7 +58,7 @@ class ReSample(Solver):
     eta_ddim: float = knob(0.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
     weight_decay: float = knob(0.0, "share of lr by which a fit shrinks its variable", 0, 1)
     schedule: Schedule = field(
-        default_factory=lambda: VP(
+        default=VP(
             500, betas="scaled-linear", spacing="trailing", beta_min=0.0015, beta_max=0.0195
         ),
         kw_only=True,

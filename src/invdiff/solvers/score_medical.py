@@ -84,9 +84,7 @@ class ScoreMedical(Solver):
     predictor: Literal["ancestral", "reverse-diffusion"] = knob(
         "ancestral", "how a step goes from one level to the next"
     )
-    schedule: Schedule = field(
-        default_factory=lambda: VE.published(1000, 128.0, 0.01), kw_only=True
-    )
+    schedule: Schedule = field(default=VE.published(1000, 128.0, 0.01), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
@@ -140,9 +138,7 @@ class ScoreMedicalBaseline(Solver):
     predictor: Literal["ancestral", "reverse-diffusion"] = knob(
         "ancestral", "how a step goes from one level to the next"
     )
-    schedule: Schedule = field(
-        default_factory=lambda: VE.published(1000, 128.0, 0.01), kw_only=True
-    )
+    schedule: Schedule = field(default=VE.published(1000, 128.0, 0.01), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

@@ -78,7 +78,7 @@ class ScoreMRI(Replacement):
     parts: Literal["together", "apart"] = knob(
         "together", "whether the corrector's step size is of the image or of each channel"
     )
-    schedule: Schedule = field(default_factory=lambda: VE(2000, 378.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default=VE(2000, 378.0, 0.01), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = (0.0, 1.0)) -> dict[str, Self]:

@@ -73,7 +73,7 @@ class ScorePrior(Solver):
     width: float = knob(0.125, "hidden width of realnvp, as a share of the number of pixels", 0)
     ode_steps: int = knob(30, "Runge-Kutta steps for exact", 1)
     probes: int = knob(16, "random vectors for the trace in exact; 0 is the exact trace", 0)
-    schedule: Schedule = field(default_factory=lambda: VE(1000, 100.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default=VE(1000, 100.0, 0.01), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

@@ -58,7 +58,7 @@ class SNIPS(Solver):
     c: float = knob(0.033, "step size, in units of sigma^2", 1e-6, 1)
     K: int = knob(5, "steps at each noise level", 1, 1000)
     final: Literal["none", "denoised"] = knob("none", "what becomes of the last level's noise")
-    schedule: Schedule = field(default_factory=lambda: VE.published(2500, 90.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default=VE.published(2500, 90.0, 0.01), kw_only=True)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:

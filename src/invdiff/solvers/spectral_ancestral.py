@@ -78,7 +78,7 @@ class SpectralAncestral(Solver):
         0,
         1,
     )
-    schedule: Schedule = field(default_factory=lambda: Karras(14, 3.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default=Karras(14, 3.0, 0.01), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         top, like = self.levels[0], problem.x_like

@@ -46,7 +46,7 @@ class SpectralJPEG(Solver):
     )
     own_scale: float = knob(0.5, "how far the size of V may be the image's own: relative spread", 0)
     inflation: float = knob(1.0, "factor on V", 0.1, 10)
-    schedule: Schedule = field(default_factory=lambda: Karras(10, 0.5, 0.01), kw_only=True)
+    schedule: Schedule = field(default=Karras(10, 0.5, 0.01), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         top, z = self.levels[0], rng.normal(problem.x_like, "init")

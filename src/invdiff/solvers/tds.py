@@ -73,7 +73,7 @@ class TDS(ParticleFilter):
     reach: float = knob(
         1.0, "longest step of isotropic, in units of one that fits y; inf: any", 0, infinite=True
     )
-    schedule: Schedule = field(default_factory=lambda: Karras(100, 100.0, 0.01), kw_only=True)
+    schedule: Schedule = field(default=Karras(100, 100.0, 0.01), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         count = len(measured_numbers(problem)) if self.twist == "moments" else 0

@@ -50,7 +50,7 @@ class VideoGuidance(Solver):
     replace_known: bool = knob(False, "also overwrite the observed part of the state")
     noise_aware: bool = knob(False, "weigh the misfit down where y is noisier than the state")
     clip: bool = knob(False, "clip the guided x0 to the prior's range")
-    schedule: Schedule = field(default_factory=lambda: VP(256, betas="cosine"), kw_only=True)
+    schedule: Schedule = field(default=VP(256, betas="cosine"), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.PINV} if self.replace_known else set()

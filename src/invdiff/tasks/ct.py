@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +20,6 @@ from invdiff.operators.radon import Radon, sparse_view
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
-from invdiff.sampling.solver import Solver
 from invdiff.scans import centre_of_rotation, read_sinogram
 from invdiff.scans.drift import without_drift, without_rings
 from invdiff.scans.fan import direction_hint
@@ -47,9 +46,7 @@ from invdiff.tasks.ct_view import WINDOW, FloatView
 from invdiff.tasks.presets import DRAWS, SPLITS, calibrated, daps, end, split, start
 from invdiff.tasks.values import Angles, Centre, NoiseLevel, Size
 
-
-def _preset(solver: str, make: Callable[[Problem], Solver]) -> Preset:
-    return Preset(solver, make, source="ct.md")
+_preset = partial(Preset, source="ct.md")
 
 
 @dataclass(frozen=True, kw_only=True)

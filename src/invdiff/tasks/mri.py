@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +20,6 @@ from invdiff.operators.sampling import (
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
-from invdiff.sampling.solver import Solver
 from invdiff.scans import (
     KSpace,
     NonCartesianKSpace,
@@ -60,9 +59,7 @@ from invdiff.tasks.mri_view import ComplexView
 from invdiff.tasks.presets import DRAWS, SPLITS, calibrated, daps, end, split, start
 from invdiff.tasks.values import NoiseLevel, Numbers, Size
 
-
-def _preset(solver: str, make: Callable[[Problem], Solver]) -> Preset:
-    return Preset(solver, make, source="mri.md")
+_preset = partial(Preset, source="mri.md")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,7 +120,7 @@ class Spectral(Linear):
 
 
 class Diagonal(Spectral):
-    """y = s x, entry by entry: V is the identity, and U keeps what was measured."""
+    """Entry by entry: V is the identity, and U keeps what was measured."""
 
     def V(self, c: Tensor) -> Tensor:
         return c
