@@ -91,10 +91,10 @@ class Restoration:
         found = self.result.config.get("unsolved")
         if found is None:
             return ""
-        left = 100 * found["residual"]
+        steps = f"{found['systems']} data step{'s' * (found['systems'] > 1)}"
         return (
-            f"{found['systems']} data steps ended after {found['iterations']} iterations, with "
-            f"{left:{'.2g' if left < 99 else '.0f'}} % of the residual left"
+            f"{steps} ended after {found['iterations']} iterations, with a residual of "
+            f"{found['residual']:.2g} times the right side"
         )
 
     @property
