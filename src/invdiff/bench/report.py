@@ -41,9 +41,9 @@ def page(how: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
         suite.about,
         "",
         f"{len(how['images'])} images of {how['side']} x {how['side']} pixels, {count} samples of "
-        f"each measurement, seed {how['seed']}, at most {how['steps']} steps. ± is half of the 95 % "
-        "interval of the mean over images (Student's t). PSNR and SSIM: of single samples, and of "
-        "the mean of all, which has more of both and is no sample. Misfit: rms of (y - A x) / "
+        f"each measurement, seed {how['seed']}, at most {how['steps']} steps. ± is half of the 95 "
+        "% interval of the mean over images (Student's t). PSNR and SSIM: of single samples, and "
+        "of the mean of all, which has more of both and is no sample. Misfit: rms of (y - A x) / "
         "sigma, 1 for exact samples. Coverage: share of pixels within the central interval of the "
         f"samples; exact samples have {interval_expected(0.9, count):.2f} with {count} of them. "
         "What a measurement cannot tell (sign and turn of phase retrieval) is undone by the truth. "

@@ -104,16 +104,16 @@ SUITES = {
         ),
     ),
     "dps": Suite(
-        "The tasks of Chung et al. 2023 (DPS, arXiv 2209.14687) as its code has them: 30 to 70 % of "
-        "the pixels missing. Left out: motion blur and nonlinear blur, whose kernels and network "
-        "are other people's files.",
+        "The tasks of Chung et al. 2023 (DPS, arXiv 2209.14687) as its code has them: 30 to 70 % "
+        "of the pixels missing. Left out: motion blur and nonlinear blur, whose kernels and "
+        "network are other people's files.",
         (*_linear(0.05, 0.3, 0.7),
          Case("phase-retrieval", "phase-retrieval", lambda size, seed: PhaseRetrieval(2.0))),
     ),
     "daps": Suite(
-        "The tasks of Zhang et al. 2025 (DAPS, arXiv 2407.01521): 70 to 71 % of the pixels missing, "
-        "phase retrieval of images on [0, 1]. Left out: motion blur and nonlinear blur; the best "
-        "of four runs, which DAPS reports of phase retrieval.",
+        "The tasks of Zhang et al. 2025 (DAPS, arXiv 2407.01521): 70 to 71 % of the pixels are "
+        "missing, phase retrieval of images on [0, 1]. Left out: motion blur and nonlinear blur; "
+        "the best of four runs, which DAPS reports of phase retrieval.",
         (*_linear(0.05, 0.7, 0.71),
          Case("phase-retrieval", "phase-retrieval",
               lambda size, seed: PhaseRetrieval(2.0, unit_range=True)),

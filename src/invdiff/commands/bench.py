@@ -13,11 +13,11 @@ from invdiff.commands.parser import Parser, wants_help
 from invdiff.core import InvdiffError, nearest
 from invdiff.core.option import check_ranges, option
 
-ABOUT = """Measure solvers beside each other on the images of a folder: PSNR and SSIM of single samples
-and of their mean, misfit, coverage, cost, each with its confidence interval. The folder of results
-holds bench.jsonl, which grows line by line, and bench.md with the tables."""
+ABOUT = """Measure solvers beside each other on the images of a folder: PSNR and SSIM of single
+samples and of their mean, misfit, coverage, cost, each with its confidence interval. The folder of
+results holds bench.jsonl, which grows line by line, and bench.md with the tables."""
 SUITE_NAMES = "small, dps, daps, diffpir, ddrm"
-MORE = """  invdiff bench photos --suite small --solvers auto,estimate,ddrm --side 128 --out my-bench
+MORE = """  invdiff bench photos --solvers auto,estimate,ddrm --side 128 --out my-bench
   invdiff bench photos --suite dps --solvers dps,dps@super-resolution,auto --prior ffhq.pt
   invdiff bench photos --suite small --solvers auto --resume       goes on where it was stopped
 
