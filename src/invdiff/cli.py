@@ -29,6 +29,7 @@ COMMANDS = {
     "app": ("app", "restore in a browser: a page on this machine"),
     "completion": ("completion", "print a script that completes commands in bash or zsh"),
     "audit": ("audit", "measure how far solvers are from posteriors that are known"),
+    "bench": ("bench", "measure solvers beside each other on images of your own"),
     "cache": ("cache", "what is kept between runs, to make them faster, and how to clear it"),
     "cite": ("cite", "what to cite for a run, or for a solver and a prior"),
 }

@@ -36,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "batch": {"batch"},
     "train": {"train"},
     "audit": {"audit"},
+    "bench": {"bench"},
     "cite": {"cite"},
     "app": {"app"},
     "commands": {"commands", "cli", "__main__"},

@@ -1,4 +1,5 @@
-"""The file in which an audit is kept: a line of JSON for each item, written whole or not at all.
+"""The file in which an audit, or a bench, is kept: a line of JSON for each item, written whole or
+not at all.
 
 The first line says how it was measured. A run that was stopped goes on where the file ends; a line
 that was cut off is dropped.
@@ -13,14 +14,17 @@ from typing import Any
 
 from invdiff.core import InvdiffError
 
-NAME = "audit.jsonl"
+AUDIT, BENCH = "audit", "bench"
+"""What is kept: the name of the command, of its file and of its first line."""
+NAME = f"{AUDIT}.jsonl"
 Line = dict[str, Any]
 
 
 def read(path: Path) -> tuple[Line, list[Line]]:
-    """What the file says of itself, and its items. Raises InvdiffError where it is no audit."""
+    """What the file says of itself, and its items. Raises InvdiffError where it is no such file."""
+    kind = path.stem
     if not path.is_file():
-        raise InvdiffError(f"There is no audit in {path.parent}: {path.name} is missing.")
+        raise InvdiffError(f"There is no {kind} in {path.parent}: {path.name} is missing.")
     found: list[Line] = []
     text = path.read_text(encoding="utf-8")
     for number, line in enumerate(text.splitlines(keepends=True), 1):
@@ -30,28 +34,28 @@ def read(path: Path) -> tuple[Line, list[Line]]:
             found.append(json.loads(line))
         except ValueError:
             raise InvdiffError(f"Line {number} of {path} is no JSON; it was edited.") from None
-    if not found or "audit" not in found[0] or not all("item" in one for one in found[1:]):
-        raise InvdiffError(f"{path} is not a file of `invdiff audit`.")
-    return found[0]["audit"], found[1:]
+    if not found or kind not in found[0] or not all("item" in one for one in found[1:]):
+        raise InvdiffError(f"{path} is not a file of `invdiff {kind}`.")
+    return found[0][kind], found[1:]
 
 
 class Lines:
-    """An audit under way: what is done, and where the next item goes.
+    """An audit or a bench under way: what is done, and where the next item goes.
 
     Raises InvdiffError where there is one already and resume is False, or where it was measured
     otherwise.
     """
 
-    def __init__(self, folder: Path, how: Line, resume: bool = False) -> None:
-        self.path, self.items = folder / NAME, list[Line]()
+    def __init__(self, folder: Path, how: Line, resume: bool = False, kind: str = AUDIT) -> None:
+        self.path, self.items = folder / f"{kind}.jsonl", list[Line]()
         if self.path.exists():
             if not resume:
-                raise InvdiffError(f"{folder} holds an audit; --resume goes on with it.")
+                raise InvdiffError(f"{folder} holds {self.path.name}; --resume goes on with it.")
             known, self.items = read(self.path)
             if known != how:
                 changed = [k for k in {*known, *how} if known.get(k) != how.get(k)]
                 raise InvdiffError(
-                    f"The audit in {folder} was measured with other settings "
+                    f"The {kind} in {folder} was measured with other settings "
                     f"({', '.join(sorted(changed))}); give another --out."
                 )
             text = self.path.read_bytes()
@@ -60,7 +64,7 @@ class Lines:
                 os.truncate(self.path, whole)
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            self._append({"audit": how})
+            self._append({kind: how})
 
     @property
     def done(self) -> set[str]:

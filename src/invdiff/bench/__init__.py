@@ -1,0 +1,1 @@
+"""Solvers beside each other on a folder of images: `invdiff bench`."""

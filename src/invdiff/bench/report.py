@@ -1,0 +1,97 @@
+"""bench.md: the tables of a bench, from its lines alone."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from invdiff.audit import lines
+from invdiff.audit.coverage import interval_expected
+from invdiff.bench.suites import SUITES
+from invdiff.core.durable import write_text
+
+PAGE = f"{lines.BENCH}.md"
+COLUMNS = {
+    "psnr": "PSNR of one, dB",
+    "psnr_mean": "of the mean, dB",
+    "ssim": "SSIM of one",
+    "ssim_mean": "of the mean",
+    "misfit": "misfit",
+    "coverage": "coverage of 90 %",
+}
+"""Values, and what their columns are called."""
+
+
+def write(folder: Path) -> list[Path]:
+    """Write bench.md beside bench.jsonl; the files that are there then."""
+    how, found = lines.read(folder / f"{lines.BENCH}.jsonl")
+    write_text(folder / PAGE, page(how, found))
+    return [folder / f"{lines.BENCH}.jsonl", folder / PAGE]
+
+
+def page(how: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
+    """The page: a table for each measurement and prior."""
+    suite, count = SUITES[how["suite"]], how["samples"]
+    text = [
+        f"# Bench: the suite {how['suite']}",
+        "",
+        suite.about,
+        "",
+        f"{len(how['images'])} images of {how['side']} x {how['side']} pixels, {count} samples of "
+        f"each measurement, seed {how['seed']}, at most {how['steps']} steps. ± is half of the 95 "
+        "% interval of the mean over images (Student's t). PSNR and SSIM: of single samples, and "
+        "of the mean of all, which has more of both and is no sample. Misfit: rms of (y - A x) / "
+        "sigma, 1 for exact samples. Coverage: share of pixels within the central interval of the "
+        f"samples; exact samples have {interval_expected(0.9, count):.2f} with {count} of them. "
+        "What a measurement cannot tell (sign and turn of phase retrieval) is undone by the truth. "
+        "LPIPS and FID are not computed: weights absent.",
+    ]
+    for case in dict.fromkeys((one["case"], one["prior"]) for one in found):
+        own = [one for one in found if (one["case"], one["prior"]) == case]
+        text += ["", f"## {case[0]}, prior {case[1]}", "", *table(own)]
+        text += _failures(own)
+    return "\n".join(text) + "\n"
+
+
+def table(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows of one measurement: the solvers, best mean PSNR of one sample first."""
+    heads = ["solver", "steps", "evaluations of one", "images", *COLUMNS.values(), "seconds"]
+    rows = []
+    for solver in dict.fromkeys(one["solver"] for one in found):
+        own = [one for one in found if one["solver"] == solver and "values" in one]
+        if own:
+            cells = [interval([one["values"][key] for one in own]) for key in COLUMNS]
+            seconds = statistics.mean(one["seconds"] for one in own)
+            steps = " to ".join(str(n) for n in sorted({one["steps"] for one in own}))
+            spent = statistics.mean(one["evaluations"] for one in own)
+            row = [f"`{solver}`", steps, f"{spent:.0f}", str(len(own)), *cells, f"{seconds:.1f}"]
+            scores = [one["values"]["psnr"] or math.inf for one in own]
+            rows.append((-statistics.mean(scores), row))
+    ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+    return [_row(heads), _row(["---"] * len(heads)), *map(_row, ordered)] if ordered else []
+
+
+def interval(values: Sequence[float | None]) -> str:
+    """Mean and half of its 95 % interval, by Student's t; "-" where a value is missing."""
+    from scipy.stats import t
+
+    known = [v for v in values if v is not None]
+    if len(known) < len(values) or not known:
+        return "-"
+    mean, n = statistics.mean(known), len(known)
+    if n == 1:
+        return f"{mean:.3g}" if abs(mean) < 1 else f"{mean:.2f}"
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(known) / math.sqrt(n)
+    return f"{mean:.2f} ± {half:.2f}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _failures(found: Sequence[dict[str, Any]]) -> list[str]:
+    said = dict.fromkeys((one["solver"], one["error"]) for one in found if "error" in one)
+    return [""] * bool(said) + [f"- `{solver}`: {error}" for solver, error in said]

@@ -1,0 +1,111 @@
+"""`invdiff bench`: solvers beside each other on a folder of images."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from invdiff import fields
+from invdiff.cli import OK
+from invdiff.commands.common import say, tell, terminations_as_interrupts
+from invdiff.commands.parser import Parser, wants_help
+from invdiff.core import InvdiffError, nearest
+from invdiff.core.option import check_ranges, option
+
+ABOUT = """Measure solvers beside each other on the images of a folder: PSNR and SSIM of single
+samples and of their mean, misfit, coverage, cost, each with its confidence interval. The folder of
+results holds bench.jsonl, which grows line by line, and bench.md with the tables."""
+SUITE_NAMES = "small, dps, daps, diffpir, ddrm"
+MORE = """  invdiff bench photos --solvers auto,estimate,ddrm --side 128 --out my-bench
+  invdiff bench photos --suite dps --solvers dps,dps@super-resolution,auto --prior ffhq.pt
+  invdiff bench photos --suite small --solvers auto --resume       goes on where it was stopped
+
+A solver has the preset of `restore --solver NAME`; NAME@TASK has the settings of its authors' code,
+auto and estimate are what `restore` takes. A suite has the operators and the noise of a published
+comparison (docs/bench.md); it fails on no solver: one that cannot is told below its table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What is measured, and where it goes."""
+
+    suite: str = option(f"measurements: {SUITE_NAMES}", "small")
+    solvers: str = option("names with commas between; auto, estimate, NAME@TASK", "auto,estimate")
+    prior: str = option("priors of colour pictures, with commas between", "photo")
+    side: int = option("of the middle that is cut out of every image, in pixels", 256, min=32)
+    images: int = option("the first so many of the folder", 12, min=1)
+    samples: int = option("of each measurement", 4, min=1, max=1000)
+    steps: int = option("of a solver, at most", 1000, min=1)
+    seed: int = option("of masks, noise and samples", 0, min=0)
+    out: Path = option("folder for the results", Path("bench"))
+    resume: bool = option("go on with the bench in the folder", False)
+    quiet: bool = option("no progress", False)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+def run(name: str, args: list[str]) -> int:
+    """Measure, or go on measuring; the exit code."""
+    to = Parser(name, "IMAGES [options]", ABOUT)
+    to.add(BenchOptions, "options")
+    if wants_help(args):
+        print(f"{to.format_help().rstrip()}\n\n{MORE}")
+        return OK
+    given = to.read(args)
+    how = fields.build(BenchOptions, to.of(BenchOptions, given), name)
+    if given.knobs:
+        raise InvdiffError("`invdiff bench` measures solvers by their names, and no knobs.")
+    if len(given.words) != 1:
+        raise InvdiffError("`invdiff bench` takes one folder of images, or one image.")
+    with terminations_as_interrupts():
+        return _measure(Path(given.words[0]), how)
+
+
+def _measure(images: Path, how: BenchOptions) -> int:
+    from tqdm import tqdm
+
+    from invdiff import __version__
+    from invdiff.audit.lines import BENCH, Lines
+    from invdiff.bench import grid, report
+    from invdiff.bench.suites import SUITES
+
+    if how.suite not in SUITES:
+        raise nearest(how.suite, SUITES, "suite")
+    solvers, priors = _words(how.solvers), _words(how.prior)
+    grid.check_names(solvers)
+    found, unfit = grid.pictures(images, how.images, how.side)
+    for text in unfit:
+        tell(f"invdiff: left out: {text}")
+    cells = grid.Grid(
+        found, SUITES[how.suite].cases, solvers, priors, how.side, how.samples, how.seed, how.steps
+    )
+    for prior in priors:
+        cells.prior(prior)
+    settings = {
+        "invdiff": __version__, "suite": how.suite, "images": [p.name for p in found],
+        "side": how.side, "samples": how.samples, "seed": how.seed, "steps": how.steps,
+        "priors": {prior: cells.prior(prior).fingerprint for prior in priors},
+    }  # fmt: skip
+    kept = Lines(how.out, settings, how.resume, BENCH)
+    failed = set[tuple[str, str]]()
+    waiting = sum(item not in kept.done for item, *_ in cells.names())
+    for line in tqdm(
+        cells.lines(kept.done), total=waiting, unit="run", disable=how.quiet, file=sys.stderr
+    ):
+        kept.add(line)
+        if "error" in line and (line["solver"], line["error"]) not in failed:
+            failed.add((line["solver"], line["error"]))
+            tell(f"invdiff: {line['item']}: {line['error']}")
+    written = report.write(how.out)
+    say([("results", str(how.out)), *(("", file.name) for file in written)])
+    return OK
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Words between commas, each once. Raises InvdiffError where there is none."""
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not found:
+        raise InvdiffError("An option that lists names needs one at least.")
+    return found

@@ -1,0 +1,140 @@
+"""`invdiff bench`: its suites, its figures, and a run that is stopped and goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invdiff.bench import grid, report
+from invdiff.bench.suites import SUITES
+from invdiff.cli import main
+from invdiff.noise import GaussianNoise
+from invdiff.operators.algebra import Identity
+from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.phase import PhaseRetrieval
+from invdiff.problem import Problem
+from invdiff.tasks import TASKS
+
+CASES = [(name, case) for name, suite in SUITES.items() for case in suite.cases]
+SHARES = {"dps": (0.3, 0.7), "daps": (0.7, 0.71), "small": (0.5, 0.5)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A picture of waves, a smaller one, and a text."""
+    where = tmp_path_factory.mktemp("images")
+    y, x = np.mgrid[:40, :48] / 9
+    waves = np.stack([np.sin(y), np.cos(x), np.sin(x + y)], -1) * 100 + 128
+    Image.fromarray(waves.astype("uint8")).save(where / "waves.png")
+    Image.fromarray(waves[:20].astype("uint8")).save(where / "small.png")
+    (where / "notes.txt").write_text("no image")
+    return where
+
+
+@pytest.mark.parametrize(("suite", "case"), CASES, ids=lambda v: getattr(v, "name", v))
+def test_a_measurement_is_that_of_its_seed(suite, case):
+    truth = torch.linspace(-0.9, 0.9, 3 * 64 * 64).reshape(1, 3, 64, 64)
+    problem, again, other = (grid.measurement(case, truth, seed) for seed in (3, 3, 4))
+    assert case.task in TASKS and torch.equal(problem.y, again.y)
+    assert case.sigma == 0 or not torch.equal(problem.y, other.y)
+    assert problem.sigma_y == case.sigma
+    if isinstance(problem.A, Inpaint):
+        gone = [1 - float(p.A.mask.float().mean()) for p in (problem, other)]
+        low, high = SHARES[suite] if case.name != "box" else (0.25, 0.25)
+        assert all(low - 1e-3 <= share <= high + 1e-3 for share in gone)
+        assert not torch.equal(problem.A.mask, other.A.mask)
+
+
+def test_a_box_keeps_its_margin():
+    (case,) = (c for c in SUITES["dps"].cases if c.name == "box")
+    for seed in range(40):
+        rows, columns = (~case.operator((256, 256), seed).mask[0, 0].bool()).nonzero().T
+        assert (len(rows.unique()), len(columns.unique())) == (128, 128)
+        assert min(int(rows.min()), int(columns.min())) >= 16
+        assert max(int(rows.max()), int(columns.max())) <= 255 - 16
+
+
+def test_figures_of_samples_whose_errors_are_known():
+    truth = torch.zeros(1, 3, 16, 16)
+    problem = Problem(truth + 0.1, Identity(), GaussianNoise(0.05), (3, 16, 16))
+    found = grid.scores(problem, torch.stack([truth - 0.2, truth + 0.2], 1), truth)
+    assert found["psnr"] == pytest.approx(20.0, abs=1e-3) and found["psnr_mean"] is None  # exact
+    assert found["misfit"] == pytest.approx(math.sqrt((0.3**2 + 0.1**2) / 2) / 0.05, abs=1e-3)
+    assert found["coverage"] == 1.0
+    beside = grid.scores(problem, torch.stack([truth + 0.1, truth + 0.2], 1), truth)
+    assert beside["coverage"] == 0.0 and beside["psnr_mean"] == pytest.approx(22.4988, abs=1e-3)
+    assert grid.scores(problem, truth[:, None] + 0.1, truth)["coverage"] is None
+
+
+def test_the_sign_of_phase_retrieval_is_undone():
+    truth = torch.linspace(-0.9, 0.8, 3 * 16 * 16).reshape(1, 3, 16, 16)
+    A = PhaseRetrieval(2.0)
+    problem = Problem(A(truth), A, GaussianNoise(0.05), (3, 16, 16))
+    assert grid.scores(problem, 0.1 - truth[:, None], truth)["psnr"] == pytest.approx(26.0, abs=0.1)
+
+
+def test_an_interval_is_that_of_student():
+    assert report.interval([1.0, 3.0]) == "2.00 ± 12.71"
+    assert report.interval([2.0]) == "2.00" and report.interval([1.0, None]) == "-"
+
+
+def test_a_bench_is_written_and_goes_on(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    args = ["bench", str(folder), "--side", "32", "--solvers", "estimate,pocs", "--samples", "2"]
+    args += ["--steps", "2", "--out", str(out), "--quiet"]
+    assert main(args) == 0
+    told = capsys.readouterr()
+    assert "bench.md" in told.out and "small.png has 48 x 20 pixels" in told.err
+    file = out / "bench.jsonl"
+    whole = file.read_text()
+    head, *lines = map(json.loads, whole.splitlines())
+    assert head["bench"]["images"] == ["waves.png"] and len(lines) == 6
+    by = {line["item"]: line for line in lines}
+    best = by["denoise/photo/estimate/waves.png"]["values"]
+    assert best["psnr"] > 20 * math.log10(2 / 0.2) + 1  # the noisy picture has 20 dB
+    assert "values" in by["half/photo/estimate/waves.png"]
+    assert "cannot solve Identity" in by["denoise/photo/pocs/waves.png"]["error"]
+    page = (out / "bench.md").read_text()
+    assert "## super-resolution, prior photo" in page and "| `estimate` | 2 |" in page
+    file.write_text("".join(whole.splitlines(keepends=True)[:4]) + '{"item": "half')
+    assert main(args) == 2 and "--resume goes on with it" in capsys.readouterr().err
+    assert main([*args, "--resume"]) == 0
+    again = {line["item"]: line for line in map(json.loads, file.read_text().splitlines()[1:])}
+    assert {k: v.get("values") for k, v in again.items()} == {
+        k: v.get("values") for k, v in by.items()
+    }
+    assert main([*args, "--resume", "--seed", "1"]) == 2
+    assert "other settings (seed)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--suite", "dpz"], "dps"),
+        (["--solvers", "drm"], "ddrm"),
+        (["--solvers", "dps@hole"], "official configuration"),
+        (["--solvers", ","], "one at least"),
+        (["--prior", "brain"], "colour pictures"),
+        (["--side", "64"], "no image that can be measured"),
+        (["--side", "8"], "32"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_one_sentence(args, said, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["bench", str(folder), "--side", "32", "--out", str(out), *args]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.startswith("invdiff: ") and not out.exists()
+
+
+def test_there_is_no_folder(tmp_path, capsys):
+    assert main(["bench", str(tmp_path / "none")]) == 2
+    assert "There is no" in capsys.readouterr().err
+    assert main(["bench", str(tmp_path), "more"]) == 2
+    assert "one folder of images" in capsys.readouterr().err
