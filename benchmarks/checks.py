@@ -26,6 +26,7 @@ from scipy.ndimage import gaussian_filter
 
 from catastrophes import middle, pixels, psnr
 from invdiff import fields
+from invdiff.core import WARNING
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.sampling.checks import check
@@ -33,7 +34,6 @@ from invdiff.sampling.pose import pose
 from invdiff.sampling.run import solve
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import choose, estimator
-from invdiff.tasks.base import WARNING
 
 ROOT = Path(__file__).parents[1]
 SPOILT = 0.3
