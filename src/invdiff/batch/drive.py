@@ -16,7 +16,7 @@ from invdiff.core import InvdiffError
 DEATHS = 3
 """Processes that an item may end before it is put aside."""
 STARTS = 3
-"""Processes that may end before their first item, one after the other."""
+"""Processes that may end before their first item, one after the other, for each that works."""
 WAIT = 0.5
 """Seconds between looks at shards that others hold."""
 
@@ -126,7 +126,7 @@ class _Run:
         at = item_at(self.place, event.shard)
         if not at:
             self._starts += 1
-            if self._starts >= STARTS:
+            if self._starts >= STARTS * self.crew.most:
                 raise StoppedError(
                     f"Processes end before their first item ({event.how}); give fewer --workers, "
                     "if they lack memory."

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from invdiff import __version__
-from invdiff.batch import archives
+from invdiff.batch import inside
 from invdiff.batch.items import BatchItem, seed_of
 from invdiff.batch.outputs import hash_of, placed, there, write_results
 from invdiff.batch.place import Place, StoppedError
@@ -51,7 +51,7 @@ class Restorer:
 
         Raises StoppedError for what would meet every item, as a full disk.
         """
-        began = time.perf_counter()
+        began, file = time.perf_counter(), None
         known = {"id": item.id, "seed": seed_of(self.recipe.seed, item.id), **self._about}
         try:
             with _file(item) as file:
@@ -65,7 +65,8 @@ class Restorer:
                 raise StoppedError(sentence(error)) from error
             kind = "input" if isinstance(error, InvdiffError) else "other"
             spent = round(time.perf_counter() - began, 4)
-            return known | {"error": sentence(error), "kind": kind, "seconds": spent}
+            said = _of_file(sentence(error), item, file)
+            return known | {"error": said, "kind": kind, "seconds": spent}
 
     def _restored(
         self, place: Place, item: BatchItem, file: Path, known: dict[str, Any]
@@ -79,6 +80,7 @@ class Restorer:
         told = _told(done)
         if clean is not None:
             told["psnr"] = _psnr(done, clean)
+        told["warnings"] = [_of_file(text, item, file) for text in told["warnings"]]
         told["seconds"] = round(time.perf_counter() - began, 4)
         return placed(place, item, known | told, lambda folder: write_results(done, folder))
 
@@ -97,7 +99,12 @@ def _file(item: BatchItem) -> Iterator[Path]:
         yield Path(item.path)
         return
     with tempfile.TemporaryDirectory(prefix="invdiff-") as folder:
-        yield archives.unpacked(item.path, item.within, Path(folder))
+        yield inside.unpacked(item.path, item.within, Path(folder))
+
+
+def _of_file(said: str, item: BatchItem, file: Path | None) -> str:
+    """A sentence about a file that was unpacked, with the one that it came from."""
+    return said.replace(str(file.parent), item.path) if item.within and file else said
 
 
 def _told(done: Restoration) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from invdiff import __version__
+from invdiff.batch.inside import BROKEN
 from invdiff.batch.items import BatchItem, ItemSource, hashed, shard_of
 from invdiff.batch.place import FORMAT, PLANNED, Place, dumps, head, lines, unwritable, write_lines
 from invdiff.batch.recipe import BatchRecipe
@@ -59,7 +60,7 @@ def _check_same(
 ) -> None:
     """Raise InvdiffError unless a batch was begun with the same."""
     said = recipe.differs(told["recipe"])
-    if told["source"] != list(source.words):
+    if told["source"] != source.told():
         said.insert(0, "of other files")
     if said:
         raise InvdiffError(
@@ -87,7 +88,7 @@ def _made(
             )
         shards = told["shards"] if told else math.ceil(count / (size or default_size(count)))
         known = {
-            "format": FORMAT, "invdiff": __version__, "source": list(source.words),
+            "format": FORMAT, "invdiff": __version__, "source": source.told(),
             "recipe": recipe.as_dict(), "config": recipe.digest, "shards": shards,
         }  # fmt: skip
         before = told["items"] if told else 0
@@ -127,8 +128,12 @@ def _bucketed(folder: Path, shards: int) -> None:
 
 
 def _added(place: Place, shard: int, new: Path) -> int:
-    """Put items into the plan of a shard; how many it has then."""
-    items = {told["id"]: told for told in lines(place.plan(shard))}
+    """Put items into the plan of a shard; how many it has then.
+
+    A file that could not be looked into is no item any more once it can.
+    """
+    before = {told["id"]: told for told in lines(place.plan(shard))}
+    items = {i: told for i, told in before.items() if BROKEN not in told.get("within", {})}
     listed = set[str]()
     if new.exists():
         with open(new, encoding="utf-8") as file:
@@ -140,11 +145,10 @@ def _added(place: Place, shard: int, new: Path) -> int:
                     )
                 listed.add(told["id"])
                 items[told["id"]] = told
-    if listed or not place.plan(shard).exists():
+    if items != before or not place.plan(shard).exists():
         ids = sorted(items)
         known = {"shard": shard, "items": len(ids), "plan": of_ids(ids)}
-        if known != head(place.plan(shard)):
-            write_lines(place.plan(shard), known, [dumps(items[i]) for i in ids])
+        write_lines(place.plan(shard), known, [dumps(items[i]) for i in ids])
     return len(items)
 
 
