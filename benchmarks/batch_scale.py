@@ -16,7 +16,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Simulated(ItemSource):
             yield BatchItem(f"{i // 1000:04}/{i:08}.png", f"/nowhere/{i:08}.png")
 
 
-def free(place: Place, item: BatchItem) -> dict[str, Any]:
+def free(place: Place, item: BatchItem, ahead: Sequence[BatchItem] = ()) -> dict[str, Any]:
     """An item that costs nothing: a file of 100 bytes."""
     line = {
         "id": item.id,

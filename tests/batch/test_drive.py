@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ class Free:
     def __init__(self, *bad: str, stops: str = "") -> None:
         self.bad, self.stops, self.made = bad, stops, list[str]()
 
-    def __call__(self, place: Place, item: BatchItem) -> dict[str, Any]:
+    def __call__(
+        self, place: Place, item: BatchItem, ahead: Sequence[BatchItem] = ()
+    ) -> dict[str, Any]:
         line = {"id": item.id, "config": "c"}
         found = there(place, item, line)
         if found is not None:

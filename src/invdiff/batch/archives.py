@@ -34,8 +34,7 @@ def members(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     except (tarfile.TarError, OSError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise InvdiffError(
-            f"{path} cannot be read as a tar file ({reason}); make it again, without "
-            "compression."
+            f"{path} cannot be read as a tar file ({reason}); make it again, without compression."
         ) from None
 
 

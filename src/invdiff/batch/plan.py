@@ -36,32 +36,36 @@ def planned(
     recipe: BatchRecipe,
     size: int | None = None,
     frozen: bool = False,
+    tar: bool = False,
 ) -> dict[str, int]:
     """Make the plan of a batch, or add to it what is new; counts: items, new, passed.
 
-    frozen: leave a plan that is there as it is, as where many machines begin at once. Raises
+    frozen: leave a plan that is there as it is, as where many machines begin at once. tar: results
+    are packed, a tar file for each shard. Raises
     InvdiffError for a batch of other options or inputs, no items, and two of one name.
     """
     place.make()
     with place.holding(PLANNED, wait=True):
         told = place.told() if place.marker.exists() else None
         if told is not None:
-            _check_same(place, told, source, recipe)
+            _check_same(place, told, source, recipe, tar)
             if frozen and told["planned"]:
                 return {"items": told["items"], "new": 0, "passed": 0}
         try:
-            return _made(place, source, recipe, size, told)
+            return _made(place, source, recipe, size, told, tar)
         except OSError as error:
             raise unwritable(place.out, error) from error
 
 
 def _check_same(
-    place: Place, told: dict[str, Any], source: ItemSource, recipe: BatchRecipe
+    place: Place, told: dict[str, Any], source: ItemSource, recipe: BatchRecipe, tar: bool
 ) -> None:
     """Raise InvdiffError unless a batch was begun with the same."""
     said = recipe.differs(told["recipe"])
     if told["source"] != source.told():
         said.insert(0, "of other files")
+    if told.get("tar", False) != tar:
+        said.insert(0, "without --tar" if tar else "with --tar")
     if said:
         raise InvdiffError(
             f"{place.out} was begun otherwise ({'; '.join(said[:4])}); give what it was begun "
@@ -75,6 +79,7 @@ def _made(
     recipe: BatchRecipe,
     size: int | None,
     told: dict[str, Any] | None,
+    tar: bool,
 ) -> dict[str, int]:
     passed: list[str] = []
     found = source.items(passed.append)
@@ -90,6 +95,7 @@ def _made(
         known = {
             "format": FORMAT, "invdiff": __version__, "source": source.told(),
             "recipe": recipe.as_dict(), "config": recipe.digest, "shards": shards,
+            "tar": tar,
         }  # fmt: skip
         before = told["items"] if told else 0
         _write(place, known | {"items": before, "planned": bool(told and told["planned"])})

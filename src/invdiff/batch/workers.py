@@ -93,6 +93,8 @@ def outcome(error: BaseException) -> RunStopped:
 class Here:
     """A crew of this process."""
 
+    most = 1
+
     def __init__(self, place: Place, restore: Restore | None = None) -> None:
         self.place, self._restore = place, restore
         self._asked: ShardAsked | None = None

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from invdiff import fields, plugins
 from invdiff.batch.drive import Count, count, drive
 from invdiff.batch.items import ItemSource
+from invdiff.batch.packed import swept
 from invdiff.batch.place import Place, StoppedError
 from invdiff.batch.plan import planned
 from invdiff.batch.ranks import rank_and_world
@@ -70,7 +71,7 @@ def run(name: str, args: list[str]) -> int:
     try:
         with terminations_as_interrupts():
             crew = _crew(place, how)
-            counts = planned(place, source, recipe, how.shard_size, frozen=world > 1)
+            counts = planned(place, source, recipe, how.shard_size, world > 1, how.tar)
             _tell_plan(words, counts, place)
             before = count(place)
             with _bar(before, quiet, rank) as moved:
@@ -146,6 +147,8 @@ def _ended(place: Place, rank: int, world: int) -> int:
     """
     found = count(place)
     if found.complete:
+        if place.told().get("tar", False):
+            swept(place)
         say([("report", str(write_report(place)))])
     done = f"{found.done - found.failed} of {found.items} items restored, {found.failed} failed"
     if world > 1:
