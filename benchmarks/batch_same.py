@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from batch_chaos import contents
+from batch_trials import contents
 
 OPTIONS = ["--noise", "0.1", "--steps", "3", "--samples", "2", "--quiet"]
 INVDIFF = [sys.executable, "-m", "invdiff"]

@@ -7,12 +7,15 @@
 The free solver writes one file of 100 bytes for each item; everything else is as in a run: the
 plan, the locks, the folders that appear whole, hashes, fsync, the manifest. Memory is that of the
 process after each tenth of the items. --efficiency compares the wall time of two workers with the
-bare time of the same restorations in one process without a batch, divided by two.
+bare time of the same restorations in one process without a batch, divided by two; and CPU seconds,
+which other load changes less. Bare ones run one by one, and as many together as a batch does.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import resource
 import sys
 import tempfile
 import time
@@ -32,9 +35,11 @@ from invdiff.batch.outputs import placed
 from invdiff.batch.place import Place
 from invdiff.batch.plan import planned
 from invdiff.batch.recipe import BatchRecipe
-from invdiff.batch.workers import Here, Processes, restorer
+from invdiff.batch.workers import Here, Processes
+from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.restoration.perform import perform
+from invdiff.restoration.together import ROWS, perform_together, room
 
 MEGA = 1e6
 
@@ -106,29 +111,47 @@ def efficiency(folder: Path, number: int, side: int, steps: int) -> dict[str, fl
     recipe = BatchRecipe("denoise", {"noise": "0.1"}, steps=steps, samples=2)
     source, found = ItemSource((str(folder / "in"),)), dict[str, float]()
     torch.set_num_threads(1)
-    bare = Place(folder / "bare")
-    planned(bare, source, recipe)
-    prior, items = restorer(bare).prior, list(source.items())
-    began = time.perf_counter()
-    for item in items:
-        perform(recipe.job(item, Path(item.path), prior), quiet=True)
-    found["bare, s"] = time.perf_counter() - began
+    prior, items = recipe.loaded_prior(), list(source.items())
+    for what, most in (("one by one", 1), ("together", number)):
+        began, before = time.perf_counter(), time.process_time()
+        _bare(recipe, items, prior, most)
+        found[f"bare, {what}, s"] = bare = time.perf_counter() - began
+        found[f"bare, {what}, CPU s"] = spent = time.process_time() - before
     for workers in (1, 2):
         place = Place(folder / f"workers-{workers}")
         planned(place, source, recipe)
         first: list[float] = []
-        began = time.perf_counter()
+        began, before = time.perf_counter(), _children()
         drive(
             place, Processes(place, workers),
             progress=lambda ok, f=first: f.append(time.perf_counter()),
         )  # fmt: skip
-        wall = time.perf_counter() - began
-        found[f"{workers} workers, s"] = wall
-        found[f"{workers} workers, s to the first item"] = first[0] - began
-        found[f"{workers} workers, wall of ideal"] = wall / (found["bare, s"] / workers)
-        after = (wall - (first[0] - began)) / (found["bare, s"] / workers)
-        found[f"{workers} workers, without the start"] = after
+        wall, start = time.perf_counter() - began, first[0] - began
+        known = f"{workers} workers"
+        found |= {f"{known}, s": wall, f"{known}, s to the first item": start}
+        found |= {f"{known}, wall of ideal": wall / (bare / workers)}
+        found[f"{known}, without the start"] = (wall - start) / (bare / workers)
+        found[f"{known}, CPU s with the start"] = _children() - before
+        found[f"{known}, CPU of bare"] = found[f"{known}, CPU s with the start"] / spent
     return found
+
+
+def _bare(recipe: BatchRecipe, items: list[BatchItem], prior: Prior, most: int) -> None:
+    """Restore items without a batch, at most so many together."""
+    while items:
+        jobs = [recipe.job(i, Path(i.path), prior) for i in items[: min(most, ROWS)]]
+        jobs = jobs[: min(most, room(jobs[0]))]
+        items = items[len(jobs) :]
+        if len(jobs) == 1:
+            perform(jobs[0], quiet=True)
+        else:
+            perform_together(jobs)
+
+
+def _children() -> float:
+    """CPU seconds of processes that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def evaluation() -> dict[str, float]:
@@ -160,6 +183,7 @@ def main() -> int:
             found = efficiency(folder, given.efficiency, given.side, given.steps)
         else:
             found = simulated(folder, given.items)
+    found["load"] = os.getloadavg()[2]
     for what, value in found.items():
         print(f"{what:<40}{value:.4g}")
     return 0
