@@ -137,3 +137,33 @@ def test_an_archive_that_is_broken_is_an_item_that_fails(tmp_path: Path) -> None
     (root / "b.tar").write_bytes(bytes(10240))  # an empty one
     assert planned(place, source, recipe)["items"] == 1
     assert [told["id"] for told in lines(place.plan(0))] == ["a.png"]
+
+
+def test_each_series_of_a_folder_is_an_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one series the folder is the item, as of all where one is asked for by name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scans"))
+    from test_images import hu_image, write_slice
+
+    for folder, series in (("one", ("1.2.3",)), ("two", ("1.2.3", "1.2.4"))):
+        (tmp_path / folder / "below").mkdir(parents=True)
+        for number, uid in enumerate(series):
+            for z in range(2):
+                to = tmp_path / folder / ("below" if number else "") / f"{number}{z}.dcm"
+                write_slice(to, hu_image(z, (16, 16)), z, SeriesInstanceUID=uid)
+    both = items(tmp_path, folders=True, series=True)
+    assert sorted(both) == ["one", "two/series-1.2.3", "two/series-1.2.4"]
+    assert sorted(items(tmp_path, folders=True)) == ["one", "two"]
+    item = both["two/series-1.2.4"]
+    recipe = BatchRecipe("low-dose-ct", {"noise": "40"}, steps=1, samples=1)
+    prior, path = recipe.loaded_prior(), Path(item.path)
+    assert recipe.job(item, path, prior).problem.batch == 2
+    with pytest.raises(InvdiffError, match="holds 2 series"):
+        recipe.job(BatchItem("two", item.path), path, prior)
+
+    def broken(path: Path) -> list[str]:
+        raise ValueError("a broken header")
+
+    monkeypatch.setattr("invdiff.batch.items.series_in", broken)  # its reader tells
+    assert sorted(items(tmp_path, folders=True, series=True)) == ["one", "two"]

@@ -59,6 +59,8 @@ def unpacked(path: str, within: dict[str, Any], folder: Path) -> Path:
     """
     if BROKEN in within:
         raise InvdiffError(within[BROKEN])
+    if "series" in within:
+        return Path(path)  # its reader chooses
     if "page" in within:
         return pages.unpacked(path, within["page"], folder)
     reads = tables.unpacked if "row" in within else archives.unpacked

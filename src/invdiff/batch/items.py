@@ -6,13 +6,14 @@ import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from invdiff.batch import inside
 from invdiff.core import InvdiffError
-from invdiff.scans.dicom_files import is_dicom
+from invdiff.scans.dicom_files import is_dicom, series_in
 
 LISTS = (".txt", ".lst")
 """Endings of files that list items, a path a line."""
@@ -70,12 +71,13 @@ def seed_of(seed: int, name: str) -> int:
 def beside(pattern: str, item: BatchItem) -> str:
     """A pattern with {stem}, {name} and {dir} of an item; a relative one from the item's folder.
 
-    Of a member of an archive it is the id of another one. Of a page of a TIFF they are those of the
-    file, and {page} is its number.
+    Of a member of an archive it is the id of another one. Of a page of a TIFF, and
+    of a series, they are those of the file or the folder; {page} is the number of the page.
     """
-    at, page = PurePosixPath(item.id), item.within.get("page")
-    if page is not None:
-        at, pattern = at.parent, pattern.replace("{page}", f"{page:03}")
+    at = PurePosixPath(item.id)
+    if item.within and not item.shared:
+        at = at.parent
+        pattern = pattern.replace("{page}", f"{item.within.get('page', 0):03}")
     text = pattern.replace("{stem}", at.stem).replace("{name}", at.name)
     text = text.replace("{dir}", str(at.parent))
     if item.shared:
@@ -94,14 +96,15 @@ class ItemSource:
 
     words: folders, globs, files, lists of files; patterns: of what lies beside items, which is none
     itself. apart: a folder that is passed over, the one of the results. folders: whether the task
-    takes a folder of DICOM files as one item. pages: whether each page of a TIFF is an item.
-    column: of images in parquet files.
+    takes a folder of DICOM files as one item; series: whether each of its series is one. pages:
+    whether each page of a TIFF is an item. column: of images in parquet files.
     """
 
     words: tuple[str, ...]
     patterns: tuple[str, ...] = ()
     apart: Path | None = None
     folders: bool = False
+    series: bool = False
     pages: bool = False
     column: str | None = None
 
@@ -146,8 +149,8 @@ class ItemSource:
         files = [e for e in inner if not e.is_dir()]
         if self.folders and any(is_dicom(Path(e.path)) for e in files[:PROBED] if e.is_file()):
             name = root.absolute().name if folder == root else folder.relative_to(root).as_posix()
-            yield BatchItem(name, os.path.abspath(folder))
-            files = []
+            yield from self._series(BatchItem(name, os.path.abspath(folder)))
+            return  # its reader takes what lies below too
         names = {e.name for e in files}
         for e in files:
             stem, ending = os.path.splitext(e.name)
@@ -159,6 +162,17 @@ class ItemSource:
         for e in inner:
             if e.is_dir(follow_symlinks=False) and not self._is_apart(e.path):
                 yield from self._folder(root, Path(e.path), passed)
+
+    def _series(self, item: BatchItem) -> Iterator[BatchItem]:
+        """The series of a folder of DICOM files; the folder, where it holds but one, or is
+        broken."""
+        found = list[str]()
+        with suppress(Exception):  # broken headers raise whatever they make pydicom meet
+            found = series_in(Path(item.path)) if self.series else []
+        if len(found) < 2:
+            yield item
+        for uid in found if len(found) > 1 else ():
+            yield BatchItem(f"{item.id}/series-{uid or 'none'}", item.path, {"series": uid})
 
     def _inner(self, item: BatchItem) -> Iterator[BatchItem]:
         """The items in one of several files."""

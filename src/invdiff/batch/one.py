@@ -205,7 +205,9 @@ def _file(item: BatchItem) -> Iterator[Path]:
 
 def _of_file(said: str, item: BatchItem, file: Path | None) -> str:
     """A sentence about a file that was unpacked, with the one that it came from."""
-    return said.replace(str(file.parent), item.path) if item.within and file else said
+    if file is None or file == Path(item.path):
+        return said
+    return said.replace(str(file.parent), item.path)
 
 
 def _told(done: Restoration) -> dict[str, Any]:

@@ -132,6 +132,7 @@ class BatchRecipe:
     def job(self, item: BatchItem, file: Path, prior: Prior) -> Job:
         """The job of one item. Raises InvdiffError, in the command line's words."""
         near = {k: str(v) for k, v in self.sidecars(item, file).items() if k != "truth"}
+        near |= {"series": item.within["series"]} if "series" in item.within else {}
         task = fields.build(self.kind, {**self.options, **near}, self.task)
         if task.parts(file) is not None:
             raise InvdiffError(

@@ -97,8 +97,11 @@ def _crew(place: Place, how: BatchOptions) -> Crew:
 
 def _source(words: Sequence[str], recipe: BatchRecipe, how: BatchOptions) -> ItemSource:
     """Where the items come from; of a TIFF of photographs each page is one."""
-    folders, pages = recipe.kind.folders, issubclass(recipe.kind, PhotoTask)
-    return ItemSource(tuple(words), recipe.patterns, how.out, folders, pages, how.column)
+    return ItemSource(
+        tuple(words), recipe.patterns, how.out, recipe.kind.folders,
+        recipe.kind.folders and "series" not in recipe.options,
+        issubclass(recipe.kind, PhotoTask), how.column,
+    )  # fmt: skip
 
 
 def _tell_plan(words: Sequence[str], counts: dict[str, int], place: Place) -> None:
