@@ -86,6 +86,14 @@ def test_what_differs_is_not_run_together(pictures: Path, monkeypatch: pytest.Mo
     first, second = job(0), job(1)
     assert together.kind(first) != together.kind(second)
     assert together.kind(first) == together.kind(job(0))
+    dim = Image.fromarray(np.asarray(Image.open(pictures / "0.png")) // 2 + 9)
+    dim.save(pictures / "0.png")  # nothing is black or white, which takes fewer evaluations
+    denoise = BatchRecipe("denoise", {"noise": "0.1"})
+    kinds = [
+        together.kind(denoise.job(BatchItem(f"{i}.png", ""), pictures / f"{i}.png", restorer.prior))
+        for i in (0, 1, 3)
+    ]
+    assert kinds[0] != kinds[1] == kinds[2]
     assert together.room(first) == together.ROWS // 2 and together.room(first, batch=3) == 1
     monkeypatch.setattr(together, "PIXELS", 16 * 20 - 1)
     assert together.room(first) == 1

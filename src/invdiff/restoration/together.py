@@ -25,6 +25,7 @@ from invdiff.restoration.restored import Restoration
 from invdiff.sampling.pose import pose
 from invdiff.sampling.result import Result, describe
 from invdiff.sampling.run import draw, one_picture, with_estimate
+from invdiff.sampling.solver import Solver
 
 PIXELS, ROWS = 96 * 96, 32
 """Pixels of an image up to which more rows are faster, and rows above which no more are."""
@@ -33,16 +34,20 @@ PIXELS, ROWS = 96 * 96, 32
 def room(job: Job, batch: int | None = None) -> int:
     """How many jobs of this kind are run together. batch: rows that were asked for at most."""
     x_shape, rows = job.problem.x_shape, ROWS if batch is None else min(ROWS, batch)
-    solvers = [s for s in (job.estimator, job.solver if job.draws else None) if s is not None]
     alone = (
         job.problem.batch > 1
         or job.problem.y.device.type != "cpu"
         or job.problem.x_like.dtype != torch.float32
         or job.prior.autoencoder is not None
         or x_shape[-1] * x_shape[-2] > PIXELS
-        or any(s.coupled for s in solvers)
+        or any(s.coupled for s in _solvers(job))
     )
     return 1 if alone else max(1, rows // (job.samples if job.draws else 1))
+
+
+def _solvers(job: Job) -> list[Solver]:
+    """What makes the estimate, and the samples."""
+    return [s for s in (job.estimator, job.solver if job.draws else None) if s is not None]
 
 
 def kind(job: Job) -> str | None:
@@ -58,6 +63,7 @@ def kind(job: Job) -> str | None:
         }
     except InvdiffError:
         return None
+    told["courses"] = [s.course(job.posed.problem, job.prior) for s in _solvers(job)]
     told |= {"y": [str(problem.y.dtype), *problem.y.shape], "x": problem.x_shape}
     told |= {"samples": job.samples, "want": job.want, "prior": job.prior.fingerprint}
     told |= {"portable": job.portable, "tensors": checksum.of_tensors(tensors)}
