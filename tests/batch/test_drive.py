@@ -108,6 +108,25 @@ def test_a_folder_of_others_is_not_replaced(place: Place) -> None:
     assert (place.items / "05.png/thesis.txt").read_text() == "years"
 
 
+def test_results_with_a_folder_within_are_replaced(place: Place) -> None:
+    """As those of DICOM files; what somebody put into it stays."""
+    item, folder = BatchItem("05.png", ""), place.items / "05.png"
+
+    def write(text: str) -> None:
+        def files(part: Path) -> None:
+            (part / "slices").mkdir()
+            (part / "slices/0.dcm").write_text(text)
+
+        placed(place, item, {"id": item.id}, files)
+
+    write("first")
+    write("second")
+    assert (folder / "slices/0.dcm").read_text() == "second"
+    (folder / "slices/thesis.txt").write_text("years")
+    with pytest.raises(InvdiffError, match="holds what no batch wrote"):
+        write("third")
+
+
 def test_new_files_are_added(place: Place, tmp_path: Path) -> None:
     drive(place, Here(place, Free()))
     counts = planned(place, source(tmp_path, 14), RECIPE)
