@@ -29,8 +29,8 @@ INNER = (330, 34665, 34853, 40965)
 """Tags that point to directories within: smaller pages, EXIF, GPS."""
 REDUCED = 5
 """Bits of NewSubfileType: a reduced picture, a mask of transparency."""
-MOST, DEEP = 100_000, 3
-"""Pages of a file, and directories within directories, that are looked at."""
+MOST, WITHIN = 100_000, 100
+"""Pages of a file, and directories within a page, that are looked at."""
 BLOCK = 2**20
 
 
@@ -49,7 +49,7 @@ class _Tiff:
     """An open TIFF. Raises ValueError, or struct.error, for what is none."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, start = file, file.read(4)
+        self.file, self.size, start = file, os.fstat(file.fileno()).st_size, file.read(4)
         self.order = {b"II": "<", b"MM": ">"}.get(start[:2], "")
         if not self.order or start[2:] not in (b"*\0", b"\0*", b"+\0", b"\0+"):
             raise ValueError("no TIFF")
@@ -58,9 +58,12 @@ class _Tiff:
 
     def numbers(self, at: int, kind: str, count: int = 1) -> tuple[int, ...]:
         """Whole numbers at a place."""
-        self.file.seek(at)
         form = f"{self.order}{count}{kind}"
-        return struct.unpack(form, self.file.read(struct.calcsize(form)))
+        size = struct.calcsize(form)
+        if at + size > self.size:
+            raise ValueError("it ends before a tag's values")
+        self.file.seek(at)
+        return struct.unpack(form, self.file.read(size))
 
     def directory(self, at: int) -> _Directory:
         """The directory at a place."""
@@ -94,17 +97,18 @@ class _Tiff:
             yield found
             (at,) = self.numbers(found.after, self.word)
 
-    def parts(self, found: _Directory, depth: int = 0) -> Iterator[tuple[int, int]]:
-        """Place and bytes of a directory and of all that it points to."""
+    def parts(self, found: _Directory, seen: set[int]) -> Iterator[tuple[int, int]]:
+        """Place and bytes of a directory and of all that it points to. seen: those that were."""
+        seen.add(found.at)
         yield found.at, found.size
         for kind, count, at in found.tags.values():
             yield at, SIZES.get(kind, 1) * count
         for places, lengths in DATA:
             yield from zip(self.values(found, places), self.values(found, lengths), strict=False)
-        for tag in INNER if depth < DEEP else ():
-            for at in self.values(found, tag):
+        for tag in INNER if len(seen) < WITHIN else ():
+            for at in set(self.values(found, tag)) - seen:
                 with contextlib.suppress(ValueError, struct.error):
-                    yield from self.parts(self.directory(at), depth + 1)
+                    yield from self.parts(self.directory(at), seen)
 
 
 def pages(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -130,13 +134,13 @@ def unpacked(path: str, page: int, folder: Path) -> Path:
             found = next((d for n, d in enumerate(tiff.directories()) if n == page), None)
             if found is None:
                 raise ValueError(f"it has no page {page}")
-            size = os.fstat(file.fileno()).st_size
-            for at, length in [(0, tiff.first), *tiff.parts(found)]:
-                _copy(file, to, at, min(length, size - at))
+            for at, length in [(0, tiff.first), *tiff.parts(found, set())]:
+                if at < tiff.size:
+                    _copy(file, to, at, min(length, tiff.size - at))
             for at, value in ((tiff.first, found.at), (found.after, 0)):
                 to.seek(at)
                 to.write(struct.pack(f"{tiff.order}{tiff.word}", value))
-            to.truncate(max(size, to.seek(0, os.SEEK_END)))
+            to.truncate(tiff.size)
     except OSError as error:
         if error.filename == path:
             raise InvdiffError(f"{path} cannot be read ({error.strerror}).") from None
