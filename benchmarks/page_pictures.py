@@ -72,6 +72,7 @@ def use(seen: Any) -> None:
 def shot(seen: Any, tab: str, width: int, most: int, file: Path) -> None:
     """A picture of a tab, from its top."""
     seen.set_viewport_size({"width": width, "height": 900})
+    seen.wait_for_timeout(500)  # tabs that do not fit hide, others come back
     select(seen, tab)
     seen.mouse.move(0, 0)
     seen.wait_for_timeout(1000)  # plots take their new width

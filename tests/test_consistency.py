@@ -17,7 +17,14 @@ from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VE, Karras
 from invdiff.files.pictures import read_photo, to_range
-from invdiff.noise import NOISELESS, DiagonalGaussian, Gaussian, Laplace, Poisson
+from invdiff.noise import (
+    NOISELESS,
+    DiagonalGaussian,
+    Gaussian,
+    Laplace,
+    Poisson,
+    StationaryGaussian,
+)
 from invdiff.operators import JPEG, Bayer, Bicubic, Identity, Inpaint, Operator
 from invdiff.operators.blur import blur, gaussian_kernel
 from invdiff.priors.base import Prior
@@ -123,6 +130,22 @@ def test_an_estimate_does_not_follow_the_noise(task, prior, photo):
         for s in (solver, twin)
     )
     assert error < 0.95 * worse
+
+
+def test_an_estimate_knows_the_spectrum_of_correlated_noise(prior, photo):
+    """The negative twin supposes white noise of the same size, and leaves the low frequencies."""
+    noise = StationaryGaussian((0.1, 0.2, 0.3, 0.4), ((0.3, 0.15, 0.05, 0.02),))
+    y = noise.sample(photo, Rng.of(1))
+    size, shape = float((y - photo).std()), (3, 64, 64)
+    found = {}
+    for name, law in (("hqs", noise), ("one-call", Gaussian(size))):
+        problem = Problem(y, Identity(), law, shape)
+        solver, _ = estimator(TASKS["denoise"], problem)
+        assert solver.name == name
+        found[name] = estimate(problem, prior, solver)
+    errors = {n: float((r.estimate - photo).square().mean()) for n, r in found.items()}
+    assert errors["hqs"] < 0.9 * errors["one-call"]
+    assert 0.8 < found["hqs"].check(prior)["estimate"].misfit[0] < 1.2
 
 
 @pytest.mark.parametrize("quality", [5, 20, 50, 75, 90])

@@ -15,7 +15,7 @@ from invdiff.core import InvdiffError
 from invdiff.solvers import registry
 
 DOCS = Path(__file__).parents[2] / "docs"
-SMALL = ["audit", "one-call", "--quick", "--problems", "2", "--only", "gaussian,mixture", "--quiet"]
+SMALL = ["audit", "latino", "--quick", "--problems", "2", "--only", "gaussian,mixture", "--quiet"]
 
 
 def test_an_audit_is_written_and_goes_on_where_it_stopped(tmp_path, capsys):
@@ -25,13 +25,13 @@ def test_an_audit_is_written_and_goes_on_where_it_stopped(tmp_path, capsys):
     assert "audit.md" in told and "audit-gaussian.png" in told
     how, found = lines.read(tmp_path / "a" / lines.NAME)
     assert how == settings(budget_of(True, 2), True)
-    assert [x["item"] for x in found][:2] == ["gaussian/one-call", "mixture/exact/8,4"]
+    assert [x["item"] for x in found][:2] == ["gaussian/latino", "mixture/exact/8,4"]
     page = (tmp_path / "a" / "audit.md").read_text()
-    assert "| `one-call` | 1 | closed form | 1.01 |" in page and "| `exact` |" in page
+    assert "| `latino` | 8 | closed form | 0.76 |" in page and "| `exact` |" in page
     assert main(args) == 2 and "--resume goes on with it" in capsys.readouterr().err
     file = tmp_path / "a" / lines.NAME
     whole = file.read_text()
-    file.write_text(whole + '{"item": "mixture/one-call/800')  # cut off while it was written
+    file.write_text(whole + '{"item": "mixture/latino/800')  # cut off while it was written
     assert main([*args, "--resume"]) == 0 and file.read_text() == whole
     other = [*SMALL[:4], "3", *SMALL[5:], "--out", str(tmp_path / "a"), "--resume"]
     assert main(other) == 2 and "other settings (problems)" in capsys.readouterr().err

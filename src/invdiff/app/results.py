@@ -41,15 +41,14 @@ class Results:
             self.slider = gr.ImageSlider(
                 label="before and after", elem_id=f"{tab}-slider", slider_position=50, **png
             )
-            with gr.Row():
-                self.main = gr.Image(
-                    label="estimate", elem_id=f"{tab}-estimate", alt_text="the estimate",
-                    elem_classes="iv-pixels", height=340, **png,
-                )  # fmt: skip
-                self.std = gr.Image(
-                    label="uncertainty, with its scale", elem_id=f"{tab}-uncertainty",
-                    alt_text="standard deviation of the samples, with a scale", height=340, **png,
-                )  # fmt: skip
+            self.main = gr.Image(
+                label="estimate", elem_id=f"{tab}-estimate", alt_text="the estimate",
+                elem_classes="iv-pixels", height=380, **png,
+            )  # fmt: skip
+            self.std = gr.Image(
+                label="uncertainty, with its scale", elem_id=f"{tab}-uncertainty",
+                alt_text="standard deviation of the samples, with a scale", height=380, **png,
+            )  # fmt: skip
             self._draw_showing()
             self.gallery = gr.Gallery(
                 label="samples: each may be true", elem_id=f"{tab}-samples", format="png",

@@ -27,7 +27,7 @@ TITLES = {
 """Of the axis, which is short."""
 COLOURS = {"configured": "#2563eb", "exact samples": "#15803d", "paper": "#dc2626"}
 """Of the kinds of rows."""
-WIDTHS = [260, 170, 110, 120, 110, 110, 90]
+WIDTHS = [60, 260, 170, 110, 120, 110, 110, 90]
 """Of the columns of coverage, in pixels: no word of a header is broken."""
 
 
@@ -62,8 +62,9 @@ class TruthTab:
             part.change(_both, [self.cell, self.figure], [self.plot, self.table], **QUIET)
         covered = _covered()
         gr.BarPlot(
-            covered, x="measurement", y="coverage of 90 %", color="solver", tooltip="all",
-            height=380, y_lim=[0, 1], x_label_angle=-40, sort=None, elem_id=f"{NAME}-coverage",
+            covered, x="row", y="coverage of 90 %", color="solver", tooltip="all", height=320,
+            x_title="row of the numbers below", y_lim=[0, 1], sort=None,
+            elem_id=f"{NAME}-coverage",
         )  # fmt: skip
         gr.Dataframe(
             covered, interactive=False, label="coverage as numbers", wrap=True,
@@ -93,6 +94,7 @@ def _covered() -> Any:
 
     rows = [
         {
+            "row": str(i),  # names of measurements are too long for an axis
             "measurement": f"{r['task']}: {r['title']}, {r['side']} px"
             + ("" if r["default"] else f" ({r['solver']})"),
             "solver": r["solver"],
@@ -102,6 +104,6 @@ def _covered() -> Any:
             "error / predicted": r["ratio"],
             "images": r["images"],
         }
-        for r in measured.record()
+        for i, r in enumerate(measured.record(), 1)
     ]
     return pd.DataFrame(rows)

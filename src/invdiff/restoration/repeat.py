@@ -62,7 +62,7 @@ def _repeated(source: Path, prior: str | None, device: str | None, out: Path | N
     folder = source if source.is_dir() else source.parent
     if not source.exists():
         raise InvdiffError(
-            f"There is no {source}, so no saved run; --from takes the folder of one."
+            f"There is no {source}; give the folder of a saved run, or the run.json in it."
         )
     if source.is_file() and source.name != "run.json":
         raise InvdiffError(f"{source} is not the run.json of a restoration.")

@@ -91,8 +91,11 @@ class Restoration:
         found = self.result.config.get("unsolved")
         if found is None:
             return ""
-        left, bound = f"{100 * found['residual']:.2g} %", found["iterations"]
-        return f"{found['systems']} data steps ended after {bound} iterations, with {left} left"
+        steps = f"{found['systems']} data step{'s' * (found['systems'] > 1)}"
+        return (
+            f"{steps} ended after {found['iterations']} iterations, with a residual of "
+            f"{found['residual']:.2g} times the right side"
+        )
 
     @property
     def cost(self) -> dict[str, float]:

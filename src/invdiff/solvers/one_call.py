@@ -21,8 +21,8 @@ class OneCall(Solver):
 
     For y = x + sigma n and a path at that level it is the posterior mean, E[x0 | y], as far as the
     prior knows it (Robbins 1956; Efron 2011, JASA 106, calls it Tweedie's formula; for denoisers
-    see Karras et al. 2022, arXiv 2206.00364, eq. 4). Other operators have h^+(y) for y, whose error
-    is no white noise.
+    see Karras et al. 2022, arXiv 2206.00364, eq. 4). So it is for A with A^T A = c I, where the
+    level is sigma / sqrt(c). The error of h^+(y) of other operators is no white noise.
     Values at the ends of the prior's range were clipped there: `refills` times they are replaced by
     their mean beyond it, about the denoised image.
     No noise is drawn: every sample is the same picture, an estimate.
@@ -30,7 +30,7 @@ class OneCall(Solver):
 
     name: ClassVar[str] = "one-call"
     paper: ClassVar[str] = "Efron 2011, Tweedie's formula, JASA 106"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.GENERALISED_INVERSE})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.ISOMETRY})
     estimates: ClassVar[bool] = True
 
     when_it_diverges: ClassVar[str] = "a path whose level lies within those of the prior"

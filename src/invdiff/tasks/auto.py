@@ -44,6 +44,10 @@ def estimator(task: Task | type[Task], problem: Problem) -> tuple[Solver, str] |
     """
     if task.best is None or Need.AUTOENCODER in offers(problem):
         return None
-    best = task.best.gaps if task.best.gaps and has_gaps(problem) else task.best
-    found = configured(task, best.solver, problem)
-    return None if missing(found, problem) else (found, best.reason)
+    for best in (task.best, task.best.otherwise):
+        if best is None or (best is task.best and best.otherwise and has_gaps(problem)):
+            continue
+        found = configured(task, best.solver, problem)
+        if not missing(found, problem):
+            return found, best.reason
+    return None

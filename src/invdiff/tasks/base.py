@@ -148,11 +148,12 @@ class Made:
 
 @dataclass(frozen=True)
 class Choice:
-    """A solver by its name, and why it; gaps: another, for photographs with unknown pixels."""
+    """A solver by its name, and why it; otherwise: another, for photographs with unknown pixels and
+    for problems that the first cannot solve."""
 
     solver: str
     reason: str
-    gaps: Choice | None = None
+    otherwise: Choice | None = None
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Denoise(NoisyPhoto):
     stationary: ClassVar[bool] = True
     auto: ClassVar[Choice] = Choice("spectral-ancestral", DRAWS)
     best: ClassVar[Choice | None] = Choice(
-        "one-call", "the posterior mean, by one evaluation", gaps=Choice("hqs", SPLITS)
+        "one-call", "the posterior mean, by one evaluation", otherwise=Choice("hqs", SPLITS)
     )
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset("spectral-ancestral", _sampler, source="calibration.md"),
