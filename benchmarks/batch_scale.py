@@ -8,7 +8,8 @@ The free solver writes one file of 100 bytes for each item; everything else is a
 plan, the locks, the folders that appear whole, hashes, fsync, the manifest. Memory is that of the
 process after each tenth of the items. --efficiency compares the wall time of two workers with the
 bare time of the same restorations in one process without a batch, divided by two; and CPU seconds,
-which other load changes less. Bare ones run one by one, and as many together as a batch does.
+which other load changes less. Bare ones run as many together as a batch does, and one by one with
+--alone.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from invdiff.batch.workers import Here, Processes
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.restoration.perform import perform
-from invdiff.restoration.together import ROWS, perform_together, room
+from invdiff.restoration.together import perform_together, room
 
 MEGA = 1e6
 
@@ -102,7 +103,9 @@ def simulated(folder: Path, number: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def efficiency(folder: Path, number: int, side: int, steps: int) -> dict[str, float]:
+def efficiency(
+    folder: Path, number: int, side: int, steps: int, crews: list[int], alone: bool
+) -> dict[str, float]:
     """Wall time of one and of two workers, beside the bare time of the restorations."""
     for i in range(number):
         pixels = np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
@@ -112,12 +115,12 @@ def efficiency(folder: Path, number: int, side: int, steps: int) -> dict[str, fl
     source, found = ItemSource((str(folder / "in"),)), dict[str, float]()
     torch.set_num_threads(1)
     prior, items = recipe.loaded_prior(), list(source.items())
-    for what, most in (("one by one", 1), ("together", number)):
+    for what, most in [*([("one by one", 1)] if alone else []), ("together", number)]:
         began, before = time.perf_counter(), time.process_time()
         _bare(recipe, items, prior, most)
         found[f"bare, {what}, s"] = bare = time.perf_counter() - began
         found[f"bare, {what}, CPU s"] = spent = time.process_time() - before
-    for workers in (1, 2):
+    for workers in crews:
         place = Place(folder / f"workers-{workers}")
         planned(place, source, recipe)
         first: list[float] = []
@@ -139,11 +142,12 @@ def efficiency(folder: Path, number: int, side: int, steps: int) -> dict[str, fl
 def _bare(recipe: BatchRecipe, items: list[BatchItem], prior: Prior, most: int) -> None:
     """Restore items without a batch, at most so many together."""
     while items:
-        jobs = [recipe.job(i, Path(i.path), prior) for i in items[: min(most, ROWS)]]
-        jobs = jobs[: min(most, room(jobs[0]))]
-        items = items[len(jobs) :]
+        first = recipe.job(items[0], Path(items[0].path), prior)
+        count = min(most, room(first))
+        jobs = [first, *(recipe.job(i, Path(i.path), prior) for i in items[1:count])]
+        items = items[count:]
         if len(jobs) == 1:
-            perform(jobs[0], quiet=True)
+            perform(first, quiet=True)
         else:
             perform_together(jobs)
 
@@ -173,6 +177,8 @@ def main() -> int:
     parser.add_argument("--efficiency", type=int, default=0, help="so many pictures")
     parser.add_argument("--side", type=int, default=48)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--alone", action="store_true", help="also bare, one by one")
     parser.add_argument("--evaluation", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="batch-scale-") as name:
@@ -180,7 +186,9 @@ def main() -> int:
         if given.evaluation:
             found = evaluation()
         elif given.efficiency:
-            found = efficiency(folder, given.efficiency, given.side, given.steps)
+            found = efficiency(
+                folder, given.efficiency, given.side, given.steps, given.workers, given.alone
+            )
         else:
             found = simulated(folder, given.items)
     found["load"] = os.getloadavg()[2]
