@@ -7,16 +7,20 @@
 The free solver writes one file of 100 bytes for each item; everything else is as in a run: the
 plan, the locks, the folders that appear whole, hashes, fsync, the manifest. Memory is that of the
 process after each tenth of the items. --efficiency compares the wall time of two workers with the
-bare time of the same restorations in one process without a batch, divided by two.
+bare time of the same restorations in one process without a batch, divided by two; and CPU seconds,
+which other load changes less. Bare ones run as many together as a batch does, and one by one with
+--alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +36,11 @@ from invdiff.batch.outputs import placed
 from invdiff.batch.place import Place
 from invdiff.batch.plan import planned
 from invdiff.batch.recipe import BatchRecipe
-from invdiff.batch.workers import Here, Processes, restorer
+from invdiff.batch.workers import Here, Processes
+from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.restoration.perform import perform
+from invdiff.restoration.together import perform_together, room
 
 MEGA = 1e6
 
@@ -50,7 +56,7 @@ class Simulated(ItemSource):
             yield BatchItem(f"{i // 1000:04}/{i:08}.png", f"/nowhere/{i:08}.png")
 
 
-def free(place: Place, item: BatchItem) -> dict[str, Any]:
+def free(place: Place, item: BatchItem, ahead: Sequence[BatchItem] = ()) -> dict[str, Any]:
     """An item that costs nothing: a file of 100 bytes."""
     line = {
         "id": item.id,
@@ -97,7 +103,9 @@ def simulated(folder: Path, number: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def efficiency(folder: Path, number: int, side: int, steps: int) -> dict[str, float]:
+def efficiency(
+    folder: Path, number: int, side: int, steps: int, crews: list[int], alone: bool
+) -> dict[str, float]:
     """Wall time of one and of two workers, beside the bare time of the restorations."""
     for i in range(number):
         pixels = np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
@@ -106,29 +114,48 @@ def efficiency(folder: Path, number: int, side: int, steps: int) -> dict[str, fl
     recipe = BatchRecipe("denoise", {"noise": "0.1"}, steps=steps, samples=2)
     source, found = ItemSource((str(folder / "in"),)), dict[str, float]()
     torch.set_num_threads(1)
-    bare = Place(folder / "bare")
-    planned(bare, source, recipe)
-    prior, items = restorer(bare).prior, list(source.items())
-    began = time.perf_counter()
-    for item in items:
-        perform(recipe.job(item, Path(item.path), prior), quiet=True)
-    found["bare, s"] = time.perf_counter() - began
-    for workers in (1, 2):
+    prior, items = recipe.loaded_prior(), list(source.items())
+    for what, most in [*([("one by one", 1)] if alone else []), ("together", number)]:
+        began, before = time.perf_counter(), time.process_time()
+        _bare(recipe, items, prior, most)
+        found[f"bare, {what}, s"] = bare = time.perf_counter() - began
+        found[f"bare, {what}, CPU s"] = spent = time.process_time() - before
+    for workers in crews:
         place = Place(folder / f"workers-{workers}")
         planned(place, source, recipe)
         first: list[float] = []
-        began = time.perf_counter()
+        began, before = time.perf_counter(), _children()
         drive(
             place, Processes(place, workers),
             progress=lambda ok, f=first: f.append(time.perf_counter()),
         )  # fmt: skip
-        wall = time.perf_counter() - began
-        found[f"{workers} workers, s"] = wall
-        found[f"{workers} workers, s to the first item"] = first[0] - began
-        found[f"{workers} workers, wall of ideal"] = wall / (found["bare, s"] / workers)
-        after = (wall - (first[0] - began)) / (found["bare, s"] / workers)
-        found[f"{workers} workers, without the start"] = after
+        wall, start = time.perf_counter() - began, first[0] - began
+        known = f"{workers} workers"
+        found |= {f"{known}, s": wall, f"{known}, s to the first item": start}
+        found |= {f"{known}, wall of ideal": wall / (bare / workers)}
+        found[f"{known}, without the start"] = (wall - start) / (bare / workers)
+        found[f"{known}, CPU s with the start"] = _children() - before
+        found[f"{known}, CPU of bare"] = found[f"{known}, CPU s with the start"] / spent
     return found
+
+
+def _bare(recipe: BatchRecipe, items: list[BatchItem], prior: Prior, most: int) -> None:
+    """Restore items without a batch, at most so many together."""
+    while items:
+        first = recipe.job(items[0], Path(items[0].path), prior)
+        count = min(most, room(first))
+        jobs = [first, *(recipe.job(i, Path(i.path), prior) for i in items[1:count])]
+        items = items[count:]
+        if len(jobs) == 1:
+            perform(first, quiet=True)
+        else:
+            perform_together(jobs)
+
+
+def _children() -> float:
+    """CPU seconds of processes that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def evaluation() -> dict[str, float]:
@@ -150,6 +177,8 @@ def main() -> int:
     parser.add_argument("--efficiency", type=int, default=0, help="so many pictures")
     parser.add_argument("--side", type=int, default=48)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--alone", action="store_true", help="also bare, one by one")
     parser.add_argument("--evaluation", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="batch-scale-") as name:
@@ -157,9 +186,12 @@ def main() -> int:
         if given.evaluation:
             found = evaluation()
         elif given.efficiency:
-            found = efficiency(folder, given.efficiency, given.side, given.steps)
+            found = efficiency(
+                folder, given.efficiency, given.side, given.steps, given.workers, given.alone
+            )
         else:
             found = simulated(folder, given.items)
+    found["load"] = os.getloadavg()[2]
     for what, value in found.items():
         print(f"{what:<40}{value:.4g}")
     return 0

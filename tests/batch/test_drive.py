@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ class Free:
     def __init__(self, *bad: str, stops: str = "") -> None:
         self.bad, self.stops, self.made = bad, stops, list[str]()
 
-    def __call__(self, place: Place, item: BatchItem) -> dict[str, Any]:
+    def __call__(
+        self, place: Place, item: BatchItem, ahead: Sequence[BatchItem] = ()
+    ) -> dict[str, Any]:
         line = {"id": item.id, "config": "c"}
         found = there(place, item, line)
         if found is not None:
@@ -104,6 +106,25 @@ def test_a_folder_of_others_is_not_replaced(place: Place) -> None:
     with pytest.raises(InvdiffError, match="holds what no batch wrote"):
         Free()(place, BatchItem("05.png", ""))
     assert (place.items / "05.png/thesis.txt").read_text() == "years"
+
+
+def test_results_with_a_folder_within_are_replaced(place: Place) -> None:
+    """As those of DICOM files; what somebody put into it stays."""
+    item, folder = BatchItem("05.png", ""), place.items / "05.png"
+
+    def write(text: str) -> None:
+        def files(part: Path) -> None:
+            (part / "slices").mkdir()
+            (part / "slices/0.dcm").write_text(text)
+
+        placed(place, item, {"id": item.id}, files)
+
+    write("first")
+    write("second")
+    assert (folder / "slices/0.dcm").read_text() == "second"
+    (folder / "slices/thesis.txt").write_text("years")
+    with pytest.raises(InvdiffError, match="holds what no batch wrote"):
+        write("third")
 
 
 def test_new_files_are_added(place: Place, tmp_path: Path) -> None:

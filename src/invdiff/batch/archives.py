@@ -4,42 +4,37 @@ from __future__ import annotations
 
 import itertools
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
 from invdiff.core import InvdiffError
 
-T = TypeVar("T")
 TARS = (".tar",)
 """Endings of archives whose members are read; a compressed one has no place to jump to."""
 BESIDE = {".json", ".txt", ".cls", ".cls2", ".caption", ".md", ".csv", ".yaml"}
 """Endings of members that tell of an image and are none."""
 
 
-def members(item: Any, make: Callable[[str, str, dict[str, Any]], T]) -> Iterator[T]:
-    """The members of an item that is an archive, as items; else the item itself.
+def members(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, where) of the members of an archive that are no text.
 
-    The id of a member is the archive's and the member's name. Members that follow one another and
-    share a key, as webdataset has them (the name up to the first point), are told to each other.
+    Members that follow one another and share a key, as webdataset has them (the name up to the
+    first point), are told to each other. Raises InvdiffError for what is no archive, or is cut.
     """
-    if Path(item.path).suffix.lower() not in TARS:
-        yield item
-        return
     try:
-        with tarfile.open(item.path, "r:") as archive:
+        with tarfile.open(path, "r:") as archive:
             for _, group in itertools.groupby(filter(_is_file, archive), key=_key):
                 found = {m.name: [m.offset_data, m.size] for m in group}
                 for name in found:
                     if PurePosixPath(name).suffix.lower() not in BESIDE:
                         near = {k: v for k, v in found.items() if k != name}
                         at = {"member": name, "at": found[name], "near": near}
-                        yield make(f"{item.id}/{PurePosixPath(name)}", item.path, at)
+                        yield str(PurePosixPath(name)), at
     except (tarfile.TarError, OSError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise InvdiffError(
-            f"{item.path} cannot be read as a tar file ({reason}); make it again, without "
-            "compression."
+            f"{path} cannot be read as a tar file ({reason}); make it again, without compression."
         ) from None
 
 

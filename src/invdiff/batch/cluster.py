@@ -52,13 +52,13 @@ class Cluster:
             import ray
         except ImportError:
             raise InvdiffError(MISSING) from None
-        self.place, self.address, self.count, self._ray = place, address, count, ray
+        self.place, self.address, self.most, self._ray = place, address, count, ray
         self._actors: list[Any] = []
         self._idle: list[Any] = []
         self._tasks: dict[Any, tuple[Any, ShardAsked]] = {}
 
     def free(self) -> bool:
-        return len(self._tasks) < self.count
+        return len(self._tasks) < self.most
 
     def busy(self) -> int:
         return len(self._tasks)
@@ -107,7 +107,7 @@ class Cluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         here = self.address == "local"
         _check_reached(self.address)
-        more = {"num_cpus": self.count, "include_dashboard": False} if here else {}
+        more = {"num_cpus": self.most, "include_dashboard": False} if here else {}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

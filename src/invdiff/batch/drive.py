@@ -16,7 +16,7 @@ from invdiff.core import InvdiffError
 DEATHS = 3
 """Processes that an item may end before it is put aside."""
 STARTS = 3
-"""Processes that may end before their first item, one after the other."""
+"""Processes that may end before their first item, one after the other, for each that works."""
 WAIT = 0.5
 """Seconds between looks at shards that others hold."""
 
@@ -93,7 +93,7 @@ class _Run:
         self.todo = deque[int]()
         self.held = list[int]()
         self.made, self._starts = 0, 0
-        self._deaths = Counter[str]()
+        self._deaths, self._ended = Counter[str](), set[int]()
         self._skip: dict[int, dict[str, str]] = {}
 
     def again(self) -> None:
@@ -105,7 +105,8 @@ class _Run:
         """Give what is to be done, and answer what happened."""
         while self.todo and self.crew.free():
             shard = self.todo.popleft()
-            self.crew.give(ShardAsked(shard, self.retry, tuple(self._skip.get(shard, {}).items())))
+            skip = tuple(self._skip.get(shard, {}).items())
+            self.crew.give(ShardAsked(shard, self.retry, skip, shard in self._ended))
         for event in self.crew.events(WAIT):
             match event:
                 case Restored(ok=ok):
@@ -123,10 +124,11 @@ class _Run:
         if event.shard is None:
             return
         self.todo.appendleft(event.shard)
+        self._ended.add(event.shard)
         at = item_at(self.place, event.shard)
         if not at:
             self._starts += 1
-            if self._starts >= STARTS:
+            if self._starts >= STARTS * self.crew.most:
                 raise StoppedError(
                     f"Processes end before their first item ({event.how}); give fewer --workers, "
                     "if they lack memory."

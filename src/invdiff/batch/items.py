@@ -6,13 +6,14 @@ import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from invdiff.batch import archives
+from invdiff.batch import inside
 from invdiff.core import InvdiffError
-from invdiff.scans.dicom_files import is_dicom
+from invdiff.scans.dicom_files import is_dicom, series_in
 
 LISTS = (".txt", ".lst")
 """Endings of files that list items, a path a line."""
@@ -24,6 +25,8 @@ OTHERS = {
 """Endings in folders of what is no measurement; a list, or a glob with the ending, takes them."""
 PROBED = 20
 """Files of a folder that are looked at, to tell a DICOM series."""
+PATTERNS = ("{stem}", "{name}", "{dir}", "{page}")
+"""What differs from item to item in the value of an option."""
 SEED_BYTES = 6
 """Of a seed: whole numbers that JSON readers keep exactly."""
 
@@ -32,12 +35,17 @@ SEED_BYTES = 6
 class BatchItem:
     """One measurement. id: its name, a relative path with /. path: of its file, absolute.
 
-    within: where it lies in the file, for one of several of an archive.
+    within: where it lies in the file, for one of several.
     """
 
     id: str
     path: str
     within: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shared(self) -> bool:
+        """Whether what lies beside it is in the same file, as with members of an archive."""
+        return inside.shared(self.within)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -63,19 +71,23 @@ def seed_of(seed: int, name: str) -> int:
 def beside(pattern: str, item: BatchItem) -> str:
     """A pattern with {stem}, {name} and {dir} of an item; a relative one from the item's folder.
 
-    Of a member of an archive it is the id of another one.
+    Of a member of an archive it is the id of another one. Of a page of a TIFF, and
+    of a series, they are those of the file or the folder; {page} is the number of the page.
     """
     at = PurePosixPath(item.id)
+    if item.within and not item.shared:
+        at = at.parent
+        pattern = pattern.replace("{page}", f"{item.within.get('page', 0):03}")
     text = pattern.replace("{stem}", at.stem).replace("{name}", at.name)
     text = text.replace("{dir}", str(at.parent))
-    if item.within:
+    if item.shared:
         return os.path.normpath(os.path.join(str(at.parent), text))
     return os.path.normpath(os.path.join(os.path.dirname(item.path), text))
 
 
 def is_pattern(value: Any) -> bool:
     """Whether a value of an option differs from item to item."""
-    return isinstance(value, str) and any(k in value for k in ("{stem}", "{name}", "{dir}"))
+    return isinstance(value, str) and any(k in value for k in PATTERNS)
 
 
 @dataclass(frozen=True)
@@ -84,13 +96,21 @@ class ItemSource:
 
     words: folders, globs, files, lists of files; patterns: of what lies beside items, which is none
     itself. apart: a folder that is passed over, the one of the results. folders: whether the task
-    takes a folder of DICOM files as one item.
+    takes a folder of DICOM files as one item; series: whether each of its series is one. pages:
+    whether each page of a TIFF is an item. column: of images in parquet files.
     """
 
     words: tuple[str, ...]
     patterns: tuple[str, ...] = ()
     apart: Path | None = None
     folders: bool = False
+    series: bool = False
+    pages: bool = False
+    column: str | None = None
+
+    def told(self) -> list[str]:
+        """What decides which items there are, as JSON values."""
+        return [*self.words, *([f"--column {self.column}"] if self.column else [])]
 
     def items(self, passed: Callable[[str], None] = lambda path: None) -> Iterator[BatchItem]:
         """All items, in whatever order. passed(path): called for files that are no measurement.
@@ -107,7 +127,8 @@ class ItemSource:
         elif path.is_file() and path.suffix.lower() in LISTS:
             yield from self._named(_lines(path), path.parent)
         elif path.is_file():
-            yield from archives.members(BatchItem(path.name, os.path.abspath(path)), BatchItem)
+            item = BatchItem(path.name, os.path.abspath(path))
+            yield from inside.members(item, BatchItem, self.column, self.pages)
         elif glob.has_magic(word):
             yield from self._apart(lambda: self._glob(word))
         else:
@@ -118,7 +139,7 @@ class ItemSource:
     def _apart(self, found: Callable[[], Iterator[BatchItem]]) -> Iterator[BatchItem]:
         """Items but those that lie beside others by a pattern."""
         near = {beside(p, item) for item in found() for p in self.patterns} if self.patterns else ()
-        yield from (i for i in found() if (i.id if i.within else i.path) not in near)
+        yield from (i for i in found() if (i.id if i.shared else i.path) not in near)
 
     def _folder(
         self, root: Path, folder: Path, passed: Callable[[str], None]
@@ -128,8 +149,8 @@ class ItemSource:
         files = [e for e in inner if not e.is_dir()]
         if self.folders and any(is_dicom(Path(e.path)) for e in files[:PROBED] if e.is_file()):
             name = root.absolute().name if folder == root else folder.relative_to(root).as_posix()
-            yield BatchItem(name, os.path.abspath(folder))
-            files = []
+            yield from self._series(BatchItem(name, os.path.abspath(folder)))
+            return  # its reader takes what lies below too
         names = {e.name for e in files}
         for e in files:
             stem, ending = os.path.splitext(e.name)
@@ -137,10 +158,25 @@ class ItemSource:
                 passed(e.path)
                 continue
             name = Path(e.path).relative_to(root).as_posix()
-            yield from archives.members(BatchItem(name, os.path.abspath(e.path)), BatchItem)
+            yield from self._inner(BatchItem(name, os.path.abspath(e.path)))
         for e in inner:
             if e.is_dir(follow_symlinks=False) and not self._is_apart(e.path):
                 yield from self._folder(root, Path(e.path), passed)
+
+    def _series(self, item: BatchItem) -> Iterator[BatchItem]:
+        """The series of a folder of DICOM files; the folder, where it holds but one, or is
+        broken."""
+        found = list[str]()
+        with suppress(Exception):  # broken headers raise whatever they make pydicom meet
+            found = series_in(Path(item.path)) if self.series else []
+        if len(found) < 2:
+            yield item
+        for uid in found if len(found) > 1 else ():
+            yield BatchItem(f"{item.id}/series-{uid or 'none'}", item.path, {"series": uid})
+
+    def _inner(self, item: BatchItem) -> Iterator[BatchItem]:
+        """The items in one of several files."""
+        return inside.members_or_sentence(item, BatchItem, self.column, self.pages)
 
     def _is_apart(self, folder: str) -> bool:
         return self.apart is not None and os.path.realpath(folder) == os.path.realpath(self.apart)
@@ -154,7 +190,7 @@ class ItemSource:
             within = out is not None and os.path.realpath(found).startswith(out)
             if os.path.isfile(found) and not within:
                 item = BatchItem(Path(found).relative_to(root).as_posix(), os.path.abspath(found))
-                yield from archives.members(item, BatchItem)
+                yield from self._inner(item)
 
     def _named(self, words: Sequence[str], folder: Path) -> Iterator[BatchItem]:
         """Items of paths, from a folder; an id is the path without what leads upwards."""
@@ -167,7 +203,7 @@ class ItemSource:
                     f"The items {above} and {item.id} cannot both have a folder of results; give "
                     "them in two batches."
                 )
-        yield from found
+            yield from self._inner(item)
 
 
 def name_of(path: str) -> str:

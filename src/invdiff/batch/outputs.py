@@ -19,7 +19,7 @@ from invdiff.batch.place import Place, dumps, unwritable
 from invdiff.core import InvdiffError
 from invdiff.core.checksum import LENGTH
 from invdiff.core.durable import own_folder, rename_new, swap
-from invdiff.core.folders import foreign
+from invdiff.core.folders import foreign, listing
 from invdiff.core.signals import held
 from invdiff.restoration.restored import Restoration, write_images
 
@@ -60,7 +60,7 @@ def placed(
         write(part)
         line["files"] = {p.name: hash_of(p) for p in sorted(part.iterdir())}
         told = {"invdiff": __version__} | line | {"hashes": line["files"]}
-        told["files"] = sorted({*line["files"], MARKER})
+        told["files"] = sorted({*listing(part), MARKER})
         (part / MARKER).write_text(dumps(told) + "\n", encoding="utf-8")
         _place(part, folder)
     except OSError as error:

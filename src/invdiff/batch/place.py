@@ -4,6 +4,7 @@
     plan/00012.jsonl      the items of a shard: a head, then a line each
     manifest/00012.jsonl  what became of them; it appears when the shard is finished
     items/NAME/           the results of an item, and item.json
+    shards/00012.tar      or, with --tar, all results of a shard; the folders are then removed
     work/                 what is under way: locks, and which item a shard is at
 
 A shard is held by a lock on a byte of one file (POSIX record locks, which network file systems
@@ -60,6 +61,10 @@ class Place:
     def manifest(self, shard: int) -> Path:
         """What became of them."""
         return self.out / "manifest" / f"{shard:05}.jsonl"
+
+    def packed(self, shard: int) -> Path:
+        """The results of its items, of a batch with --tar."""
+        return self.out / "shards" / f"{shard:05}.tar"
 
     def at(self, shard: int) -> Path:
         """Names the item that a shard is at."""

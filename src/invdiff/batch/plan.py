@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from invdiff import __version__
+from invdiff.batch.inside import BROKEN
 from invdiff.batch.items import BatchItem, ItemSource, hashed, shard_of
 from invdiff.batch.place import FORMAT, PLANNED, Place, dumps, head, lines, unwritable, write_lines
 from invdiff.batch.recipe import BatchRecipe
@@ -35,32 +36,36 @@ def planned(
     recipe: BatchRecipe,
     size: int | None = None,
     frozen: bool = False,
+    tar: bool = False,
 ) -> dict[str, int]:
     """Make the plan of a batch, or add to it what is new; counts: items, new, passed.
 
-    frozen: leave a plan that is there as it is, as where many machines begin at once. Raises
+    frozen: leave a plan that is there as it is, as where many machines begin at once. tar: results
+    are packed, a tar file for each shard. Raises
     InvdiffError for a batch of other options or inputs, no items, and two of one name.
     """
     place.make()
     with place.holding(PLANNED, wait=True):
         told = place.told() if place.marker.exists() else None
         if told is not None:
-            _check_same(place, told, source, recipe)
+            _check_same(place, told, source, recipe, tar)
             if frozen and told["planned"]:
                 return {"items": told["items"], "new": 0, "passed": 0}
         try:
-            return _made(place, source, recipe, size, told)
+            return _made(place, source, recipe, size, told, tar)
         except OSError as error:
             raise unwritable(place.out, error) from error
 
 
 def _check_same(
-    place: Place, told: dict[str, Any], source: ItemSource, recipe: BatchRecipe
+    place: Place, told: dict[str, Any], source: ItemSource, recipe: BatchRecipe, tar: bool
 ) -> None:
     """Raise InvdiffError unless a batch was begun with the same."""
     said = recipe.differs(told["recipe"])
-    if told["source"] != list(source.words):
+    if told["source"] != source.told():
         said.insert(0, "of other files")
+    if told.get("tar", False) != tar:
+        said.insert(0, "without --tar" if tar else "with --tar")
     if said:
         raise InvdiffError(
             f"{place.out} was begun otherwise ({'; '.join(said[:4])}); give what it was begun "
@@ -74,6 +79,7 @@ def _made(
     recipe: BatchRecipe,
     size: int | None,
     told: dict[str, Any] | None,
+    tar: bool,
 ) -> dict[str, int]:
     passed: list[str] = []
     found = source.items(passed.append)
@@ -87,8 +93,9 @@ def _made(
             )
         shards = told["shards"] if told else math.ceil(count / (size or default_size(count)))
         known = {
-            "format": FORMAT, "invdiff": __version__, "source": list(source.words),
+            "format": FORMAT, "invdiff": __version__, "source": source.told(),
             "recipe": recipe.as_dict(), "config": recipe.digest, "shards": shards,
+            "tar": tar,
         }  # fmt: skip
         before = told["items"] if told else 0
         _write(place, known | {"items": before, "planned": bool(told and told["planned"])})
@@ -127,8 +134,12 @@ def _bucketed(folder: Path, shards: int) -> None:
 
 
 def _added(place: Place, shard: int, new: Path) -> int:
-    """Put items into the plan of a shard; how many it has then."""
-    items = {told["id"]: told for told in lines(place.plan(shard))}
+    """Put items into the plan of a shard; how many it has then.
+
+    A file that could not be looked into is no item any more once it can.
+    """
+    before = {told["id"]: told for told in lines(place.plan(shard))}
+    items = {i: told for i, told in before.items() if BROKEN not in told.get("within", {})}
     listed = set[str]()
     if new.exists():
         with open(new, encoding="utf-8") as file:
@@ -140,11 +151,10 @@ def _added(place: Place, shard: int, new: Path) -> int:
                     )
                 listed.add(told["id"])
                 items[told["id"]] = told
-    if listed or not place.plan(shard).exists():
+    if items != before or not place.plan(shard).exists():
         ids = sorted(items)
         known = {"shard": shard, "items": len(ids), "plan": of_ids(ids)}
-        if known != head(place.plan(shard)):
-            write_lines(place.plan(shard), known, [dumps(items[i]) for i in ids])
+        write_lines(place.plan(shard), known, [dumps(items[i]) for i in ids])
     return len(items)
 
 

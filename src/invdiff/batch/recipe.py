@@ -127,11 +127,12 @@ class BatchRecipe:
         """The files beside an item, by option. file: of the item, as it lies on this machine."""
         named = {**self.options, "truth": self.truth}
         found = {k: beside(v, item) for k, v in named.items() if is_pattern(v)}
-        return {k: file.parent / Path(v).name if item.within else Path(v) for k, v in found.items()}
+        return {k: file.parent / Path(v).name if item.shared else Path(v) for k, v in found.items()}
 
     def job(self, item: BatchItem, file: Path, prior: Prior) -> Job:
         """The job of one item. Raises InvdiffError, in the command line's words."""
         near = {k: str(v) for k, v in self.sidecars(item, file).items() if k != "truth"}
+        near |= {"series": item.within["series"]} if "series" in item.within else {}
         task = fields.build(self.kind, {**self.options, **near}, self.task)
         if task.parts(file) is not None:
             raise InvdiffError(

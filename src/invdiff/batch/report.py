@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from invdiff.batch.packed import read
 from invdiff.batch.place import Place, lines, unwritable
 from invdiff.core.durable import write_text
 
@@ -78,10 +79,9 @@ def _text(text: str) -> str:
     return html.escape(text.encode("utf-8", "replace").decode())
 
 
-def _figure(place: Place, line: Mapping[str, Any], misfit: float) -> str:
-    folder = place.items / line["id"]
+def _figure(place: Place, line: dict[str, Any], misfit: float) -> str:
     found = [n for n in PICTURES if f"{n}.png" in line["files"]][:2]
-    pictures = "".join(_picture(folder / f"{name}.png", name) for name in found)
+    pictures = "".join(_picture(_file(place, line, f"{name}.png"), name) for name in found)
     told = [f"misfit {misfit:.3g}"] if misfit else []
     told += [f"{name} {v} dB" for name, v in sorted(line.get("psnr", {}).items())]
     warnings = "".join(f'<br><span class="warning">{_text(w)}</span>' for w in line["warnings"])
@@ -89,15 +89,25 @@ def _figure(place: Place, line: Mapping[str, Any], misfit: float) -> str:
     return f"<figure>{pictures}<figcaption>{words}</figcaption></figure>"
 
 
-def _picture(path: Path, name: str) -> str:
+def _file(place: Place, line: dict[str, Any], name: str) -> bytes:
+    """A file of the results of an item, wherever it lies; nothing where it is not there."""
+    if "at" in line:
+        return read(place, line, name) or b""
+    try:
+        return (place.items / line["id"] / name).read_bytes()
+    except OSError:
+        return b""
+
+
+def _picture(data: bytes, name: str) -> str:
     """A small picture within the page; nothing where there is none."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
             small = image.convert("RGB" if image.mode not in ("L", "RGB") else image.mode)
             small.thumbnail((SIDE, SIDE))
             file = io.BytesIO()
             small.save(file, "PNG")
     except (OSError, ValueError):
         return ""
-    data = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="{name}" src="data:image/png;base64,{data}">'
+    text = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="{name}" src="data:image/png;base64,{text}">'

@@ -28,6 +28,10 @@ class BatchOptions:
     truth: str | None = option(
         "pattern of clean pictures, as {stem}-truth.png: tells the PSNR of each item", None
     )
+    tar: bool = option(
+        "results as tar files, one for each shard, with names as webdataset has them", False
+    )
+    column: str | None = option("column of images in parquet files, where several could be", None)
     cluster: str | None = option(
         "address of a Ray cluster, or `local` for one on this machine; needs the extra `cluster`",
         None,

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from invdiff.batch.items import BatchItem
+from invdiff.batch.packed import pack, remove_folder
 from invdiff.batch.place import Place, dumps, head, lines, unwritable, write_lines
 from invdiff.batch.plan import finished
 from invdiff.core.durable import sync, sync_system, sync_tree
 
-Restore = Callable[[Place, BatchItem], dict[str, Any]]
+Restore = Callable[[Place, BatchItem, Sequence[BatchItem]], dict[str, Any]]
+"""What restores an item; it is told those that come next."""
 Tell = Callable[[str, bool], None]
+AHEAD = 32
+"""Items that are known to come next."""
 
 
 @dataclass(frozen=True)
 class ShardAsked:
     """A shard to be worked on. retry: what failed before too. skip: items that ended processes,
-    with the sentence that tells so."""
+    with the sentence that tells so. alone: none runs with others, so that such an item is known."""
 
     shard: int
     retry: bool = False
     skip: tuple[tuple[str, str], ...] = ()
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,14 +67,20 @@ def work(
         kept = {i: line for i, line in before.items() if not ("error" in line and asked.retry)}
         found = _worked(place, asked, kept, restore, tell)
         failed = sum("error" in line for line in found)
+        fresh = [line["id"] for line in found if line["id"] not in kept]
+        packs = place.told().get("tar", False)
+        if packs:
+            found = pack(place, shard, found)
         try:
-            _sync(place, [line["id"] for line in found if line["id"] not in kept])
+            _sync(place, [] if packs else fresh)
         except OSError as error:
             raise unwritable(place.out, error) from error
         told: dict[str, Any] = {"shard": shard, "items": len(found), "failed": failed}
         told["began"] = round(began, 2)
         told["plan"] = (head(place.plan(shard)) or {})["plan"]
         write_lines(place.manifest(shard), told, [dumps(line) for line in found])
+        for name in fresh if packs else ():
+            remove_folder(place.items / name)
         with contextlib.suppress(OSError):
             place.at(shard).unlink(missing_ok=True)
         return ShardDone(shard, len(found), failed)
@@ -83,18 +96,31 @@ def _worked(
     """The lines of all items of a shard, in order."""
     found, skipped = [], dict(asked.skip)
     with _telling(place.at(asked.shard)) as at:
-        for told in lines(place.plan(asked.shard)):
-            item = BatchItem(told["id"], told["path"], told.get("within", {}))
+        for item, ahead in _with_next(place, asked.shard):
             line = kept.get(item.id)
             if line is None:
                 at(item.id)
                 if item.id in skipped:
                     line = {"id": item.id, "error": skipped[item.id], "kind": "died"}
                 else:
-                    line = restore(place, item)
+                    left = [i for i in ahead if i.id not in kept and i.id not in skipped]
+                    line = restore(place, item, [] if asked.alone else left)
                 tell(item.id, "error" not in line)
             found.append(line)
     return found
+
+
+def _with_next(place: Place, shard: int) -> Iterator[tuple[BatchItem, Sequence[BatchItem]]]:
+    """The items of a shard, each with those that follow it."""
+    items = (
+        BatchItem(told["id"], told["path"], told.get("within", {}))
+        for told in lines(place.plan(shard))
+    )
+    coming = deque(itertools.islice(items, AHEAD + 1))
+    while coming:
+        item = coming.popleft()
+        yield item, tuple(coming)
+        coming.extend(itertools.islice(items, 1))
 
 
 @contextlib.contextmanager

@@ -52,7 +52,10 @@ Event = Restored | ShardDone | Died | RunStopped
 
 
 class Crew(Protocol):
-    """Who works on shards."""
+    """Who works on shards. most: how many are worked on at once."""
+
+    @property
+    def most(self) -> int: ...
 
     def free(self) -> bool:
         """Whether one more shard can be given."""
@@ -89,6 +92,8 @@ def outcome(error: BaseException) -> RunStopped:
 
 class Here:
     """A crew of this process."""
+
+    most = 1
 
     def __init__(self, place: Place, restore: Restore | None = None) -> None:
         self.place, self._restore = place, restore
@@ -127,7 +132,7 @@ class Processes:
     """A crew of processes of this machine; one that died is started again."""
 
     def __init__(self, place: Place, count: int) -> None:
-        self.place = place
+        self.place, self.most = place, count
         self._workers = [_Worker(place, number) for number in range(count)]
 
     def free(self) -> bool:

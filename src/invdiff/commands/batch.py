@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from invdiff import fields, plugins
 from invdiff.batch.drive import Count, count, drive
 from invdiff.batch.items import ItemSource
+from invdiff.batch.packed import swept
 from invdiff.batch.place import Place, StoppedError
 from invdiff.batch.plan import planned
 from invdiff.batch.ranks import rank_and_world
@@ -36,12 +37,14 @@ from invdiff.commands.common import (
 from invdiff.commands.parser import Given, Parser, wants_help
 from invdiff.core import InvdiffError
 from invdiff.tasks import TASKS, task_class
+from invdiff.tasks.photo import PhotoTask
 
 SOME_FAILED = 3
 """The exit code of a run that ended, and of which items failed."""
 USAGE = "TASK IN --out OUT [options]\n       invdiff batch --status OUT"
 ABOUT = """Restore many images with one command. IN is a folder, a glob in quotes, several files, a
-list of files (.txt, a path a line), or tar files as webdataset has them. Options of the task may be
+list of files (.txt, a path a line), tar files as webdataset has them, or parquet files with a
+column of images; each page of a TIFF of photographs is an image. Options of the task may be
 patterns: --mask '{stem}-mask.png' takes what lies beside each image.
 
 OUT/items mirrors the input, OUT/manifest has a JSON line for each image, OUT/report.html shows the
@@ -64,14 +67,11 @@ def run(name: str, args: list[str]) -> int:
     rank, world = (0, 1) if how.cluster else rank_and_world(os.environ)
     if how.rank is not None and how.world is not None:
         rank, world = how.rank, how.world
-    place, source = (
-        Place(how.out),
-        ItemSource(tuple(words), recipe.patterns, how.out, _folders(recipe)),
-    )
+    place, source = Place(how.out), _source(words, recipe, how)
     try:
         with terminations_as_interrupts():
             crew = _crew(place, how)
-            counts = planned(place, source, recipe, how.shard_size, frozen=world > 1)
+            counts = planned(place, source, recipe, how.shard_size, world > 1, how.tar)
             _tell_plan(words, counts, place)
             before = count(place)
             with _bar(before, quiet, rank) as moved:
@@ -95,8 +95,13 @@ def _crew(place: Place, how: BatchOptions) -> Crew:
     return Processes(place, how.workers) if how.workers else Here(place)
 
 
-def _folders(recipe: BatchRecipe) -> bool:
-    return bool(getattr(recipe.kind, "folders", False))
+def _source(words: Sequence[str], recipe: BatchRecipe, how: BatchOptions) -> ItemSource:
+    """Where the items come from; of a TIFF of photographs each page is one."""
+    return ItemSource(
+        tuple(words), recipe.patterns, how.out, recipe.kind.folders,
+        recipe.kind.folders and "series" not in recipe.options,
+        issubclass(recipe.kind, PhotoTask), how.column,
+    )  # fmt: skip
 
 
 def _tell_plan(words: Sequence[str], counts: dict[str, int], place: Place) -> None:
@@ -145,6 +150,8 @@ def _ended(place: Place, rank: int, world: int) -> int:
     """
     found = count(place)
     if found.complete:
+        if place.told().get("tar", False):
+            swept(place)
         say([("report", str(write_report(place)))])
     done = f"{found.done - found.failed} of {found.items} items restored, {found.failed} failed"
     if world > 1:

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from invdiff.restoration.job import Job
 from invdiff.restoration.restored import Restoration
+from invdiff.sampling.result import Result
 from invdiff.sampling.run import Snapshot, draw, one_picture, with_estimate
 from invdiff.sampling.solver import Solver
 
@@ -57,6 +58,11 @@ def perform(
             )  # fmt: skip
         result = result if best is None else with_estimate(result, best)
     assert result is not None
+    return finished(job, result, best)
+
+
+def finished(job: Job, result: Result, best: Result | None) -> Restoration:
+    """What a job gives, with its checks, from the run of its samples and of its estimate."""
     config, tensors = result.config | job.facts, result.tensors | job.tensors
     config["estimate_seconds"] = 0.0 if best is None else best.seconds
     result = replace(result, config=config, tensors=tensors)

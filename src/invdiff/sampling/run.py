@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -101,8 +101,12 @@ def draw(
     portable: bool = False,
     watch: Callable[[Snapshot], None] | None = None,
     start: Snapshot | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Result:
-    """`solve` of a problem that was posed, with a solver that can."""
+    """`solve` of a problem that was posed, with a solver that can.
+
+    seeds: one for each measurement, in place of seed; it is then drawn as in a run of its own.
+    """
     if samples < 1:
         raise InvdiffError(f"At least 1 sample is needed, but {samples} were asked for.")
     each = ROW_BYTES + posed.asked.x_like[0].nbytes
@@ -115,6 +119,7 @@ def draw(
     chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
     _check_start(start, chunks, solver, problem)
     counted = Counted(prior)
+    own = [(seed, m) for m in range(problem.batch)] if seeds is None else [(s, 0) for s in seeds]
     began, outputs = time.perf_counter(), list(start.done) if start else []
     weights, unsolved = list(start.weights) if start else [], Bounds()
     if start is not None:
@@ -122,16 +127,16 @@ def draw(
         counted.nfe, counted.vjps = start.nfe, start.vjps
     for i in range(len(outputs), len(chunks)):
         part = problem.rows(torch.tensor([m for m, _ in chunks[i]], device=problem.y.device))
-        seeds = [row_seed(seed, m, k) for m, k in chunks[i]]
+        drawn = [row_seed(*own[m], k) for m, k in chunks[i]]
         first = start.state if start and i == len(start.done) else None
         with watched_bounds(unsolved):
-            for state in states(part, counted, solver, seeds, first, portable):
+            for state in states(part, counted, solver, drawn, first, portable):
                 if watch is not None:
                     spent = (counted.nfe, counted.vjps, time.perf_counter() - began)
                     done, kept = tuple(outputs), tuple(weights)
                     watch(Snapshot(done, state, solver.num_steps, len(chunks), *spent, kept))
         weights += [state.extra[k].cpu() for k in state.extra if k == importance.KEY]
-        outputs.append(finished(state, part, counted, solver, seeds, portable).cpu())
+        outputs.append(finished(state, part, counted, solver, drawn, portable).cpu())
     tensors: dict[str, Tensor] = {}
     config = describe(asked, prior, solver, tensors) | {
         "seed": seed,

@@ -127,6 +127,13 @@ class Solver:
         """The same solver on the same kind of schedule with another number of steps."""
         return dataclasses.replace(self, schedule=dataclasses.replace(self.schedule, steps=steps))
 
+    def course(self, problem: Problem, prior: Prior) -> bool:
+        """Which of two courses a run takes, where they differ in evaluations of the prior.
+
+        Measurements of two courses are not run together: each would be told the cost of the other.
+        """
+        return False
+
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         """Pure noise at the first level; solvers that start elsewhere override it."""
         top = self.levels[0]

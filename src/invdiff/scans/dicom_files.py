@@ -77,6 +77,13 @@ def find_images(path: Path, series: str | None) -> Images:
     return Images([(file, _whole(file, pydicom)) for file, _ in found], facts)
 
 
+def series_in(path: Path) -> list[str]:
+    """UIDs of the series of CT slices in a folder and below it. Raises InvdiffError as
+    `find_images` does for files that are broken."""
+    found, _ = _sorted_out(_below(path), pydicom_for(path))
+    return sorted({str(d.get("SeriesInstanceUID", "")) for _, d in found})
+
+
 def _below(path: Path) -> list[Path]:
     """All files below a folder, in order; links are not followed."""
     found: list[Path] = []

@@ -38,6 +38,11 @@ class OneCall(Solver):
     refills: int = knob(0, "how often clipped values of y are replaced by their mean", 0, 10)
     schedule: Schedule = field(default=VE(1, 0.15, 0.15), kw_only=True)
 
+    def course(self, problem: Problem, prior: Prior) -> bool:
+        """Whether clipped values are replaced."""
+        at = saturated(problem.invertible.pinv(problem.y), prior.value_range)
+        return self.refills > 0 and bool((at != 0).any())
+
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         x = problem.invertible.pinv(problem.y)
         at, y, sigma = saturated(x, prior.value_range), x, self.levels[0].sigma

@@ -90,6 +90,11 @@ class SpectralAncestral(Solver):
         mean = first_mean(problem, prior, self.iterations, enough)
         return State(0, top.a * mean + top.s * z, mean)
 
+    def course(self, problem: Problem, prior: Prior) -> bool:
+        """Whether clipped values are drawn."""
+        at = saturated(problem.y, prior.value_range)
+        return self.data == "start" and self.refills > 0 and bool((at != 0).any())
+
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
         x0, x = prior.x0(state.x, level), state.x / level.a
