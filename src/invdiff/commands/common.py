@@ -32,9 +32,7 @@ class PriorOptions:
     label: int | None = option("class from 0, of a class-conditional prior", None)
     prompt: str | None = option("what the picture shows, for a prior that reads text", None)
     guidance: float | None = option(
-        "weight of classifier-free guidance towards --label or --prompt; 1 is the conditional "
-        "prior",
-        None,
+        "of classifier-free guidance; 1 is the prior given --label or --prompt", None
     )
     prior_options: str | None = option(
         "what the weights leave open, as NAME=VALUE,...; see `invdiff priors`", None
@@ -65,13 +63,11 @@ class RunOptions:
     """How a restoration is run."""
 
     want: Literal["estimate", "samples", "both"] = option(
-        "estimate (one best picture), samples (which show what is uncertain), or both",
+        "estimate, samples (which show what is uncertain), or both",
         "both",
     )
     samples: int = option("how many samples to draw", 4)
-    solver: str = option(
-        "auto, or a name of `invdiff solvers`; with --help it tells its knobs", "auto"
-    )
+    solver: str = option("auto, or one of `invdiff solvers`; --help tells its knobs", "auto")
     steps: int | None = option("from noise to image; the solver's own number without it", None)
     seed: int = option("of all samples", 0)
     batch: int | None = option("samples that are restored together", None)

@@ -92,9 +92,7 @@ class Ct(Task):
         "of a fan: distance from the source to the axis of rotation, in bins", None
     )
     angles: Angles | None = option(
-        "file (.npy), or START,STOP in degrees; without it, those of the file; they count "
-        "counter-clockwise",
-        None,
+        "file (.npy) or START,STOP in degrees; those of the file without it", None
     )
     angle_unit: Literal["degrees", "radians"] | None = option(
         "of angles in a file that does not tell", None
@@ -104,30 +102,27 @@ class Ct(Task):
         "counter-clockwise",
     )
     first: Literal["views", "bins", "rows"] | None = option(
-        "the first axis of an array; by default the views, or what has as many as there are angles",
-        None,
+        "first axis of an array; what fits the angles without it", None
     )
     center: Centre = option("axis of rotation, in bins from the middle, or `estimate`", Centre(0.0))
     views: int | None = option("use so many of the views, in equal steps", None)
     side: int | None = option(
         "of the square image, in pixels of one bin; all bins without it", None
     )
-    pixel: float = option("width of a bin at the axis of rotation, in units of length (mm)", 1.0)
+    pixel: float = option("width of a bin at the axis of rotation, in units of length", 1.0)
     water: float | None = option(
         "attenuation of water per unit of length: then results are in HU", None
     )
     top: float | None = option(
-        "largest attenuation per unit of length that the prior is to know, without --water", None
+        "largest attenuation per unit of length, for the prior; without --water", None
     )
     kind: Literal["counts", "transmission", "percent", "integrals"] | None = option(
-        "of numbers, where the file does not tell", None
+        "of numbers that are not told", None
     )
     weights: Literal["photons", "equal"] | None = option(
-        "of rays; photons where the file has counts and there is no --noise", None
+        "of rays; else photons where counts are and no --noise", None
     )
-    outliers: Literal["keep", "replace"] = option(
-        "counts far above all neighbours; needs many views", "keep"
-    )
+    outliers: Literal["keep", "replace"] = option("counts far above all around", "keep")
     rings: Literal["keep", "remove"] = option(
         "what each bin adds in all views (a bad flat field)", "keep"
     )

@@ -97,19 +97,18 @@ class Mri(Task):
     )
 
     noise: NoiseLevel | None = option(
-        "per real part of k-space, in the units of the file; else of its noise scan, or estimated",
-        None,
+        "per real part, in the units of the file; else of its scan, or estimated", None
     )
     mask: Numbers | None = option(
-        "file (.npy) with 1 where k-space was sampled; without it, where it is not 0", None
+        "file (.npy), 1 where k-space was sampled; where it is not 0 without it", None
     )
     coil_maps: CoilMaps | None = option(
-        "a file (.npy, .cfl) of sensitivities (coils, H, W), or espirit, which finds them; "
-        "espirit:0.8 makes the image 0 where its eigenvalue is lower; espirit without it",
+        "a file (.npy, .cfl) of (coils, H, W), or espirit; espirit:0.8 makes the image 0 "
+        "where its eigenvalue is lower; espirit without it",
         None,
     )
     slice: Which | None = option(
-        "of a file of several, from 0, or all, as one volume; the middle one without it", None
+        "of several, from 0, or all, as one volume; the middle one without it", None
     )
     echo: Which | None = option("of several echoes or contrasts, from 0, or all; else 0", None)
     time: Which | None = option("of several times or repetitions, from 0, or all; else 0", None)
@@ -123,12 +122,12 @@ class Mri(Task):
     )
     key: str | None = option("name of the array in the file", None)
     axes: Axes | None = option(
-        "names of all axes of the array, as slices,y,x,coils; y are rows, and z makes it 3-D", None
+        "of the array, all, as slices,y,x,coils: y are rows, z makes it 3-D", None
     )
     first: Literal["slices", "coils"] | None = option("what the first of three axes is", None)
     origin: Literal["centre", "corner"] | None = option("where the zero frequency stands", None)
     noise_scan: NoiseScanFile | None = option(
-        "file (.npy, .cfl, .h5) with noise of the coils alone, in place of that of the file", None
+        "file (.npy, .cfl, .h5) of noise of the coils; that of the file without", None
     )
     whiten: Literal["auto", "never"] = option(
         "whiten the coils where there is a noise scan, or never", "auto"
@@ -139,8 +138,8 @@ class Mri(Task):
         None,
     )
     trajectory_unit: Literal["pixel", "fov", "recon-fov", "radian", "1/m", "rad/m"] | None = option(
-        "of samples off the grid: cycles per pixel, per encoded or reconstructed field of view, or "
-        "as named; told by their reach without",
+        "of samples off the grid: cycles per pixel, per encoded or reconstructed "
+        "field of view, or as named",
         None,
     )
 
