@@ -153,32 +153,33 @@ def check(
         None if found is None else tuple(found),
         beyond,
         grown,
-        _warnings(problem, found, beyond, grown if estimate else None),
+        _warnings(problem, found, beyond, grown, estimate),
     )
 
 
 def _warnings(
-    problem: Problem, found: list[float] | None, beyond: float, grown: float | None
+    problem: Problem, found: list[float] | None, beyond: float, grown: float, estimate: bool
 ) -> tuple[str, ...]:
-    said = []
+    answer, said = "the estimate" if estimate else "a sample", []
     worst = max(found) if found else 0.0
     if problem.A.cells and worst > OUTSIDE:
         said.append(
-            f"the answer lies outside of what the file allows, by {worst:.1f} half steps of its "
+            f"{answer} lies outside of what the file allows, by {worst:.1f} half steps of its "
             "quantisation: it shows what was not in the file"
         )
     elif not problem.A.cells and worst > MISFIT:
         said.append(
-            f"the answer misses the measurement by {worst:.1f} times its noise: the operator (a "
+            f"{answer} misses the measurement by {worst:.1f} times its noise: the operator (a "
             "kernel, a mask, a scale) may be another than the one that made it, or the noise "
             "larger than was told"
         )
     if beyond > EXCESS:
         said.append(
-            f"values leave the range of images by {100 * beyond:.0f} % of its half: the noise may "
-            "be larger than was told, the operator wrong, or the prior of another kind of images"
+            f"values of {answer} leave the range of images by {100 * beyond:.0f} % of its half: "
+            "the noise may be larger than was told, the operator wrong, or the prior of another "
+            "kind of images"
         )
-    if grown is not None and grown > GROWTH:
+    if estimate and grown > GROWTH:
         said.append(
             f"the estimate is {grown:.1f} times as rough as the measurement, as ringing and noise "
             "are: the kernel may be another than the one that blurred, or the noise larger than "
