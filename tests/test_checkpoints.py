@@ -274,7 +274,9 @@ def test_files_of_others_are_not_taken_for_a_checkpoint(job: Job, tmp_path: Path
     sentence(lambda: begin(here, 60.0, None, False, True), "no folder of checkpoints")
 
 
-def test_signals_wait_while_something_is_written() -> None:
+def test_signals_wait_while_something_is_written(request: pytest.FixtureRequest) -> None:
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, hangup))
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     done = []
     with pytest.raises(KeyboardInterrupt), interrupts():

@@ -177,7 +177,7 @@ BAD = {
     "out not ours": ([*DENOISE, "--out", "photo.png", "--overwrite"], "not overwritten"),
     "no checkpoint": ([*DENOISE, "--resume"], "no checkpoint restored-photo.checkpoint"),
     "from no run": (["restore", "--from", "photo.png"], "not the run.json"),
-    "from nothing": (["restore", "--from", "no/run.json"], "no saved run"),
+    "from nothing": (["restore", "--from", "no/run.json"], "give the folder of a saved run"),
     "from empty": (["restore", "--from", "run.json"], "no saved run"),
     "from and photo": ([*P, "--from", "run.json"], "leave FILE out"),
     "from and task": (["restore", "--from", "run.json", "--task", "x"], "leave --task out"),

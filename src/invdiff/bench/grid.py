@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invdiff.audit.coverage import interval_share
 from invdiff.batch.items import seed_of
-from invdiff.bench.suites import Case
+from invdiff.bench.suites import SuiteCase
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.files.pictures import read_photo, to_range
@@ -43,7 +43,7 @@ class Grid:
     measurement. steps: at most."""
 
     images: tuple[Path, ...]
-    cases: tuple[Case, ...]
+    cases: tuple[SuiteCase, ...]
     solvers: tuple[str, ...]
     priors: tuple[str, ...] = ("photo",)
     side: int = 256
@@ -52,7 +52,7 @@ class Grid:
     steps: int = 1000
     _priors: dict[str, Prior] = field(default_factory=dict, compare=False)
 
-    def names(self) -> list[tuple[str, Case, str, str, Path]]:
+    def names(self) -> list[tuple[str, SuiteCase, str, str, Path]]:
         """(item, case, prior, solver, image) of every cell, in the order of measuring."""
         return [
             (f"{case.name}/{prior}/{solver}/{image.name}", case, prior, solver, image)
@@ -86,7 +86,7 @@ class Grid:
             self._priors[spec] = found
         return self._priors[spec]
 
-    def _measured(self, case: Case, spec: str, name: str, image: Path) -> dict[str, Any]:
+    def _measured(self, case: SuiteCase, spec: str, name: str, image: Path) -> dict[str, Any]:
         prior, truth = self.prior(spec), cut(image, self.side)
         seed = seed_of(self.seed, f"{case.name}/{image.name}")
         problem = measurement(case, truth, seed)
@@ -125,7 +125,7 @@ def cut(image: Path, side: int) -> Tensor:
     return to_range(pixels.expand(3, side, side).contiguous(), RANGE)[None]
 
 
-def measurement(case: Case, truth: Tensor, seed: int) -> Problem:
+def measurement(case: SuiteCase, truth: Tensor, seed: int) -> Problem:
     """The measurement of an image, whose mask and noise are those of the seed."""
     height, width = truth.shape[-2:]
     A = case.operator((height, width), seed)
@@ -134,7 +134,7 @@ def measurement(case: Case, truth: Tensor, seed: int) -> Problem:
     return Problem(A.restrict(y), A, noise, tuple(truth.shape[1:]))
 
 
-def solver_of(name: str, case: Case, problem: Problem) -> Solver:
+def solver_of(name: str, case: SuiteCase, problem: Problem) -> Solver:
     """The solver that a name means: with the task's preset, or the settings of its authors.
 
     Raises InvdiffError for a name that is unknown, and for `estimate` where there is none.

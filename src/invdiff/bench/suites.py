@@ -24,7 +24,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Case:
+class SuiteCase:
     """A measurement. operator(size, seed): of an image; what is random in it comes from the seed.
 
     task: the one whose presets solvers take. sigma: standard deviation of the noise, images on
@@ -42,7 +42,7 @@ class Suite:
     """Measurements that were published together. about: what of them is meant, what is left out."""
 
     about: str
-    cases: tuple[Case, ...]
+    cases: tuple[SuiteCase, ...]
 
 
 def _uniform(seed: int, name: str, low: float, high: float) -> float:
@@ -80,27 +80,27 @@ def _bicubic(size: Size, seed: int) -> Operator:
     return Bicubic(4, size)
 
 
-def _linear(sigma: float, low: float, high: float) -> tuple[Case, ...]:
+def _linear(sigma: float, low: float, high: float) -> tuple[SuiteCase, ...]:
     return (
-        Case("super-resolution", "super-resolution", _bicubic, sigma),
-        Case("box", "inpaint", _box, sigma),
-        Case("random", "inpaint", _random(low, high), sigma),
-        Case("gaussian", "deblur", _gaussian, sigma),
+        SuiteCase("super-resolution", "super-resolution", _bicubic, sigma),
+        SuiteCase("box", "inpaint", _box, sigma),
+        SuiteCase("random", "inpaint", _random(low, high), sigma),
+        SuiteCase("gaussian", "deblur", _gaussian, sigma),
     )
 
 
-def _pool(factor: int, sigma: float) -> Case:
+def _pool(factor: int, sigma: float) -> SuiteCase:
     name = f"average-{factor}" + ("-noise" if sigma else "")
-    return Case(name, "super-resolution", lambda size, seed: AveragePool(factor, size), sigma)
+    return SuiteCase(name, "super-resolution", lambda size, seed: AveragePool(factor, size), sigma)
 
 
 SUITES = {
     "small": Suite(
         "Three measurements to try solvers with: noise of 0.2, half of the pixels, bicubic x4.",
         (
-            Case("denoise", "denoise", lambda size, seed: Identity(), 0.2),
-            Case("half", "inpaint", _random(0.5, 0.5)),
-            Case("super-resolution", "super-resolution", _bicubic),
+            SuiteCase("denoise", "denoise", lambda size, seed: Identity(), 0.2),
+            SuiteCase("half", "inpaint", _random(0.5, 0.5)),
+            SuiteCase("super-resolution", "super-resolution", _bicubic),
         ),
     ),
     "dps": Suite(
@@ -108,22 +108,22 @@ SUITES = {
         "of the pixels missing. Left out: motion blur and nonlinear blur, whose kernels and "
         "network are other people's files.",
         (*_linear(0.05, 0.3, 0.7),
-         Case("phase-retrieval", "phase-retrieval", lambda size, seed: PhaseRetrieval(2.0))),
+         SuiteCase("phase-retrieval", "phase-retrieval", lambda size, seed: PhaseRetrieval(2.0))),
     ),
     "daps": Suite(
         "The tasks of Zhang et al. 2025 (DAPS, arXiv 2407.01521): 70 to 71 % of the pixels are "
         "missing, phase retrieval of images on [0, 1]. Left out: motion blur and nonlinear blur; "
         "the best of four runs, which DAPS reports of phase retrieval.",
         (*_linear(0.05, 0.7, 0.71),
-         Case("phase-retrieval", "phase-retrieval",
+         SuiteCase("phase-retrieval", "phase-retrieval",
               lambda size, seed: PhaseRetrieval(2.0, unit_range=True)),
-         Case("hdr", "hdr", lambda size, seed: HDR(2.0))),
+         SuiteCase("hdr", "hdr", lambda size, seed: HDR(2.0))),
     ),
     "diffpir": Suite(
         "Zhu et al. 2023 (DiffPIR, arXiv 2305.08995) with noise of 12.75/255 on [0, 1]. Left out: "
         "motion blur, and its inpainting without noise.",
-        (Case("gaussian", "deblur", _gaussian, 0.1),
-         Case("super-resolution", "super-resolution", _bicubic, 0.1)),
+        (SuiteCase("gaussian", "deblur", _gaussian, 0.1),
+         SuiteCase("super-resolution", "super-resolution", _bicubic, 0.1)),
     ),
     "ddrm": Suite(
         "Super-resolution of block means of Kawar et al. 2022 (DDRM, arXiv 2201.11793), without "

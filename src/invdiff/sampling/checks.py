@@ -158,7 +158,7 @@ def check(
 
 
 def _warnings(
-    problem: Problem, found: list[float] | None, beyond: float, grown: float, estimate: bool
+    problem: Problem, found: list[float] | None, beyond: float, grown: float | None, estimate: bool
 ) -> tuple[str, ...]:
     answer, said = "the estimate" if estimate else "a sample", []
     worst = max(found) if found else 0.0
@@ -179,7 +179,7 @@ def _warnings(
             "the noise may be larger than was told, the operator wrong, or the prior of another "
             "kind of images"
         )
-    if estimate and grown > GROWTH:
+    if estimate and grown is not None and grown > GROWTH:
         said.append(
             f"the estimate is {grown:.1f} times as rough as the measurement, as ringing and noise "
             "are: the kernel may be another than the one that blurred, or the noise larger than "
