@@ -94,7 +94,7 @@ def _covered() -> Any:
 
     rows = [
         {
-            "row": str(i),  # names of measurements are too long for an axis
+            "row": f"{i:02d}",  # names of measurements are too long for an axis
             "measurement": f"{r['task']}: {r['title']}, {r['side']} px"
             + ("" if r["default"] else f" ({r['solver']})"),
             "solver": r["solver"],
