@@ -19,9 +19,12 @@ from invdiff.operators.algebra import Identity
 from invdiff.operators.inpaint import Inpaint
 from invdiff.operators.phase import PhaseRetrieval
 from invdiff.problem import Problem
+from invdiff.sampling.checks import MISFIT
 from invdiff.tasks import TASKS
 
 CASES = [(name, case) for name, suite in SUITES.items() for case in suite.cases]
+SIGMAS = {"dps": {0.05}, "daps": {0.05}, "diffpir": {2 * 12.75 / 255}, "ddrm": {0.0, 2 * 0.05}}
+"""Of the authors' codes, on [-1, 1]: those that add noise to images on [0, 1] are doubled."""
 SHARES = {"dps": (0.3, 0.7), "daps": (0.7, 0.71), "small": (0.5, 0.5)}
 
 
@@ -49,6 +52,11 @@ def test_a_measurement_is_that_of_its_seed(suite, case):
         low, high = SHARES[suite] if case.name != "box" else (0.25, 0.25)
         assert all(low - 1e-3 <= share <= high + 1e-3 for share in gone)
         assert not torch.equal(problem.A.mask, other.A.mask)
+
+
+def test_noise_is_that_of_the_codes():
+    for name, sigmas in SIGMAS.items():
+        assert {case.sigma for case in SUITES[name].cases} == sigmas, name
 
 
 def test_a_box_keeps_its_margin():
@@ -101,6 +109,9 @@ def test_a_bench_is_written_and_goes_on(folder, tmp_path, capsys):
     assert "values" in by["half/photo/estimate/waves.png"]
     assert "cannot solve Identity" in by["denoise/photo/pocs/waves.png"]["error"]
     page = (out / "bench.md").read_text()
+    missed = [v["values"]["misfit"] for v in lines if "values" in v]
+    assert 0 < sum(m > MISFIT for m in missed) < len(missed)  # two steps are few
+    assert page.count("| **") == sum(m > MISFIT for m in missed)
     assert "## super-resolution, prior photo" in page and "| `estimate` | 2 |" in page
     file.write_text("".join(whole.splitlines(keepends=True)[:4]) + '{"item": "half')
     assert main(args) == 2 and "--resume goes on with it" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from invdiff.audit import lines
 from invdiff.audit.coverage import interval_expected
 from invdiff.bench.suites import SUITES
 from invdiff.core.durable import write_text
+from invdiff.sampling.checks import MISFIT
 
 PAGE = f"{lines.BENCH}.md"
 COLUMNS = {
@@ -35,6 +36,7 @@ def write(folder: Path) -> list[Path]:
 def page(how: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
     """The page: a table for each measurement and prior."""
     suite, count = SUITES[how["suite"]], how["samples"]
+    exact = f"{interval_expected(0.9, count):.2f} with {count} of them"
     text = [
         f"# Bench: the suite {how['suite']}",
         "",
@@ -44,8 +46,8 @@ def page(how: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
         f"each measurement, seed {how['seed']}, at most {how['steps']} steps. ± is half of the 95 "
         "% interval of the mean over images (Student's t). PSNR and SSIM: of single samples, and "
         "of the mean of all, which has more of both and is no sample. Misfit: rms of (y - A x) / "
-        "sigma, 1 for exact samples. Coverage: share of pixels within the central interval of the "
-        f"samples; exact samples have {interval_expected(0.9, count):.2f} with {count} of them. "
+        f"sigma, 1 for exact samples; **above {MISFIT:g}** they miss y. Coverage: share of pixels "
+        f"within the central interval of the samples; exact samples have {exact}. "
         "What a measurement cannot tell (sign and turn of phase retrieval) is undone by the truth. "
         "LPIPS and FID are not computed: weights absent.",
     ]
@@ -63,11 +65,21 @@ def table(found: Sequence[dict[str, Any]]) -> list[str]:
     for solver in dict.fromkeys(one["solver"] for one in found):
         own = [one for one in found if one["solver"] == solver and "values" in one]
         if own:
-            cells = [interval([one["values"][key] for one in own]) for key in COLUMNS]
+            cells = {key: interval([one["values"][key] for one in own]) for key in COLUMNS}
+            missed = [one["values"]["misfit"] or 0.0 for one in own]
+            if statistics.mean(missed) > MISFIT:
+                cells["misfit"] = f"**{cells['misfit']}**"
             seconds = statistics.mean(one["seconds"] for one in own)
             steps = " to ".join(str(n) for n in sorted({one["steps"] for one in own}))
             spent = statistics.mean(one["evaluations"] for one in own)
-            row = [f"`{solver}`", steps, f"{spent:.0f}", str(len(own)), *cells, f"{seconds:.1f}"]
+            row = [
+                f"`{solver}`",
+                steps,
+                f"{spent:.0f}",
+                str(len(own)),
+                *cells.values(),
+                f"{seconds:.1f}",
+            ]
             scores = [one["values"]["psnr"] or math.inf for one in own]
             rows.append((-statistics.mean(scores), row))
     ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]

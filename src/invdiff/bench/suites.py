@@ -1,8 +1,9 @@
 """The measurements of published comparisons, each with the noise on the scale of its code.
 
 Images are colour pictures on [-1, 1], and noise is added on that range, to unrounded values. Papers
-that speak of 0.05 differ by a factor of two: DPS and DAPS add it on [-1, 1], DiffPIR 12.75/255 on
-[0, 1], which is 0.1 here. What a suite leaves out is told by its text.
+that speak of 0.05 differ by a factor of two: the codes of DPS and DAPS add it on [-1, 1]; those of
+DDRM (runners/diffusion.py: sigma_0 is doubled) and DiffPIR mean [0, 1], which is 0.1 here. What a
+suite leaves out is told by its text.
 """
 
 from __future__ import annotations
@@ -127,8 +128,9 @@ SUITES = {
     ),
     "ddrm": Suite(
         "Super-resolution of block means of Kawar et al. 2022 (DDRM, arXiv 2201.11793), without "
-        "noise and with 0.05 on [-1, 1]. Left out: its blurs and its colorization.",
-        tuple(_pool(factor, sigma) for sigma in (0.0, 0.05) for factor in (2, 4, 8)),
+        "noise and with 0.05 on [0, 1], which is 0.1 here. Left out: its blurs and its "
+        "colorization.",
+        tuple(_pool(factor, sigma) for sigma in (0.0, 0.1) for factor in (2, 4, 8)),
     ),
 }  # fmt: skip
 """By name."""
