@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,16 +58,35 @@ def channels_last(net: PhotoNet) -> PhotoNet:
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+ROUNDED = {(48, 4): -math.inf, (64, 3): math.inf}
+"""(count, index) of the frequencies that are not the nearest float32 number, but the one beside it
+on this side: with them the embedded weights were trained."""
+
+
+def frequencies(count: int) -> Tensor:
+    """pi exp(t) for count numbers t from log 1/4 to log 16, float32, (count,).
+
+    A fingerprint is a hash of them too, so they are made in double precision and rounded:
+    `torch.linspace` and `torch.exp` differ in the last bit from one processor to another.
+    """
+    low, high = (float(np.float32(math.log(x))) for x in (0.25, 16.0))
+    step = float(np.float32(np.float32(high - low) / np.float32(max(1, count - 1))))
+    up, down = range(count // 2), range(count - 1 - count // 2, -1, -1)
+    t = np.array([low + step * i for i in up] + [high - step * i for i in down], np.float32)
+    exp = np.array([math.exp(x) for x in t.tolist()], np.float32)
+    for (n, i), side in ROUNDED.items():
+        if n == count:
+            exp[i] = np.nextafter(exp[i], np.float32(side))
+    return torch.from_numpy(exp * np.float32(math.pi))
+
+
 class NoiseCode(nn.Module):
     """c_noise, shape (B,), to a code of shape (B, width): fixed Fourier features and a layer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.frequencies: Tensor
-        frequencies = torch.exp(
-            torch.linspace(math.log(0.25), math.log(16.0), width // 2, dtype=torch.float32)
-        )
-        self.register_buffer("frequencies", frequencies * math.pi)
+        self.register_buffer("frequencies", frequencies(width // 2))
         self.layer = nn.Linear(width, width)
 
     def forward(self, c_noise: Tensor) -> Tensor:
