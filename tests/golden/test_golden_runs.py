@@ -14,30 +14,55 @@ from invdiff.sampling.run import again
 from invdiff.tasks import TASKS
 
 RUNS = sorted(path for path in (Path(__file__).parent / "runs").iterdir() if path.is_dir())
-PICTURES = ("estimate", "mean", "best", "sample-1", "sample-2")
+PICTURES = ("mean", "best", "sample-1", "sample-2")
 
 
 def test_every_task_has_a_run():
     assert {path.name for path in RUNS} == set(TASKS)
 
 
+def moved(before, after, name):
+    """Grey levels between a picture of two folders; 0 where neither has it."""
+    files = [folder / f"{name}.png" for folder in (before, after)]
+    if not files[0].exists():
+        return 0
+    with Image.open(files[0]) as one, Image.open(files[1]) as other:
+        assert one.size == other.size and one.mode == other.mode
+        return int(np.abs(np.asarray(one).astype(int) - np.asarray(other)).max())
+
+
+def moved_by_rounding(folder):
+    """What a change of the denoiser's last bits moves the samples by, in grey levels.
+
+    Three steps are few: data steps that conjugate gradients leave unfinished multiply rounding.
+    """
+    result = Result.load(folder)
+    prior = load_prior(result.config["prior_spec"])
+    plain = again(result, prior).samples
+    denoise, g = prior.denoise, torch.Generator().manual_seed(0)
+
+    def rounded(x, *rest, **more):
+        found = denoise(x, *rest, **more)
+        return found + 1e-6 * found.abs().max() * torch.randn(found.shape, generator=g)
+
+    prior.denoise = rounded
+    width = prior.value_range[1] - prior.value_range[0]
+    return 255 / width * float((again(result, prior).samples - plain).abs().max())
+
+
 @pytest.mark.parametrize("folder", RUNS, ids=lambda path: path.name)
 def test_a_run_is_repeated_to_the_same_pixels(folder, tmp_path):
-    """Convolutions of other processors round otherwise: by a grey level at most."""
+    """To a grey level; on a processor that rounds otherwise, to what rounding does to the run."""
     out = tmp_path / "again"
     assert main(["restore", "--from", str(folder), "--quiet", "--out", str(out)]) == 0
-    for name in PICTURES:
-        file = f"{name}.png"
-        if (folder / file).exists():
-            with Image.open(folder / file) as before, Image.open(out / file) as after:
-                assert before.size == after.size and before.mode == after.mode
-                gap = np.asarray(before).astype(int) - np.asarray(after)
-            assert np.abs(gap).max() <= 1
+    assert moved(folder, out, "estimate") <= 1
+    gap = max(moved(folder, out, name) for name in PICTURES)
+    assert gap <= 1 or gap <= 4 * moved_by_rounding(folder)
 
 
 def test_another_seed_is_seen():
     """The negative twin."""
-    result = Result.load(RUNS[0])
+    result = Result.load(next(path for path in RUNS if path.name == "denoise"))
     prior = load_prior(result.config["prior_spec"])
     same = again(result, prior).samples
     assert float((same - result.samples).abs().max()) < 1e-3
