@@ -4,15 +4,15 @@
 
 A crop of a photograph of examples/, measured with noise of rounding alone, of 5/255 and of 25/255,
 clipped and rounded as files are; two samples each. Residual: rms of (y - A x) / sigma; 1 for exact
-samples. Above it a sample misses the measurement, below it follows its noise. Writes
-docs/consistency.md from docs/consistency.json, which keeps rows of solvers that are not named.
+samples. Above it a sample misses the measurement, below it follows its noise. Rows are kept in
+src/invdiff/consistency.json, which a run reads: what misses y says so before it starts. Of it
+docs/consistency.md is made.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.files.pictures import read_photo, to_range
+from invdiff.measured import HIGH, LEVELS, LOW, ROUNDING
 from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity, Operator
 from invdiff.operators.bayer import Bayer
@@ -40,10 +41,8 @@ from invdiff.tasks import TASKS
 from invdiff.tasks.auto import configured
 
 ROOT = Path(__file__).parents[1]
-RECORD, PAGE = ROOT / "docs/consistency.json", ROOT / "docs/consistency.md"
+RECORD, PAGE = ROOT / "src/invdiff/consistency.json", ROOT / "docs/consistency.md"
 SIZE = (48, 48)
-ROUNDING = 2 / (255 * math.sqrt(12))
-LEVELS = {"8 bits": 0.0, "5/255": 10 / 255, "25/255": 50 / 255}
 OPERATORS: dict[str, Operator] = {
     "denoise": Identity(),
     "inpaint": Inpaint.random(SIZE, 0.5, seed=0),
@@ -54,14 +53,13 @@ OPERATORS: dict[str, Operator] = {
 }
 MOST = 700
 """Steps beyond which a solver is not run."""
-LOW, HIGH = 0.7, 1.3
-"""The page marks what lies beyond."""
 
 
-def measured(A: Operator, truth: Tensor, level: float) -> Problem:
+def measured(A: Operator, truth: Tensor, sigma: float) -> Problem:
+    level = (max(0.0, sigma**2 - ROUNDING**2)) ** 0.5
     y = GaussianNoise(level).sample(A(truth), Rng.of(5)) if level else A(truth)
     y = ((y.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-    noise = GaussianNoise(math.hypot(level, ROUNDING))
+    noise = GaussianNoise(sigma)
     return Problem(A.restrict(y), A, noise, (3, *SIZE))
 
 

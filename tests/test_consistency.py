@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,14 @@ from invdiff.priors.photo import load_embedded
 from invdiff.priors.spectrum import SHARES, ErrorSpectrum, beside, save
 from invdiff.priors.spectrum import load as load_spectrum
 from invdiff.problem import Problem
+from invdiff.restoration.job import prepare
 from invdiff.sampling.checks import EXCESS, MISFIT, check, excess, growth, misfit
 from invdiff.sampling.result import Result
 from invdiff.sampling.run import again, estimate, solve
 from invdiff.solvers import solver_class
 from invdiff.tasks import TASKS, RepairJPEG
 from invdiff.tasks.auto import choose, estimator
+from invdiff.tasks.values import NoiseLevel
 
 SIDE = (32, 32)
 ROUNDING = 2 / (255 * math.sqrt(12))
@@ -337,6 +340,22 @@ def test_what_was_measured_is_told():
     assert "held the truth in" in measured.words("jpeg", "photo", solver)
     assert "not measured" in measured.words("jpeg", "faces64", solver)
     assert measured.words("denoise", "photo", solver_class("one-call")()) == ""
+
+
+def test_a_preset_that_misses_y_says_so_before_it_runs(tmp_path):
+    task, ddrm = TASKS["inpaint"], solver_class("ddrm")()
+    said = measured.disagreement("inpaint", "photo", ddrm, 10 / 255)
+    assert re.search(r"were 1\.\d+ times the noise from y with noise of 5/255", said)
+    assert measured.disagreement("inpaint", "photo", ddrm, 50 / 255) == ""
+    assert measured.disagreement("inpaint", "faces64", ddrm, 10 / 255) == ""
+    calibrated = choose(task, task.toy())[0]
+    assert measured.disagreement("inpaint", "photo", calibrated, 10 / 255) == ""
+
+    picture = tmp_path / "grey.png"
+    Image.new("RGB", (16, 16), "grey").save(picture)
+    for sigma, speaks in ((0.001, True), (0.1, False)):
+        told = prepare(TASKS["denoise"](noise=NoiseLevel.of(sigma)), picture, solver="pigdm").lines
+        assert any("from y with rounding to 8 bits" in text for _, text in told) == speaks
 
 
 def test_an_answer_that_leaves_the_cells_of_a_jpeg_is_warned_of(tmp_path):

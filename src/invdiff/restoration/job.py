@@ -17,6 +17,7 @@ from invdiff.core.encode import encode
 from invdiff.core.limits import in_words
 from invdiff.fields import changed, convert
 from invdiff.files.pictures import words
+from invdiff.noise import GaussianNoise
 from invdiff.plugins import LOADED
 from invdiff.priors.base import Prior
 from invdiff.priors.hub import local
@@ -131,18 +132,21 @@ def prepare(
         used = load_prior(spec, device, precision, check=check_prior, **more)
     m = task.read(Path(file), used)
     posed = pose(m.problem, used)
-    chosen, why = _solver(task, solver, posed.problem)
-    chosen = configure(chosen)
+    preset, why = _solver(task, solver, posed.problem)
+    chosen = configure(preset)
     best = None if want == "samples" else estimator(task, posed.problem)
     check_posed(posed, used, chosen)
     stem = Path(file).stem
     rows = samples * m.problem.batch
     batch = min(rows, default_batch(chosen, m.problem)) if batch is None else batch
     coverage = measured.words(task.name, spec, chosen)
+    white = type(m.problem.noise) is GaussianNoise
+    misses = measured.disagreement(task.name, spec, chosen, m.problem.sigma_y) if white else ""
     drawn = [
         ("solver", f"{chosen.name}, {chosen.num_steps} steps ({why})"),
         ("samples", f"{samples}, {batch} at a time"),
         *([("", coverage)] if coverage and samples > 1 else []),
+        *([("", misses)] if misses and chosen == preset else []),
     ]
     options = {k.removeprefix("--"): v for k, v in changed(task).items()}
     told = ", ".join([task.name, *(f"{key} {value}" for key, value in options.items())])
