@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from invdiff.audit import claims, lines, tables
-from invdiff.audit.parts import PARTS, QUICK, Budget, items
+from invdiff.audit import claims, lines, many, tables
+from invdiff.audit.parts import PARTS, QUICK, Budget, Item, items
 from invdiff.audit.settings import budget_of, settings
 from invdiff.cli import main
 from invdiff.core import InvdiffError
@@ -16,6 +19,7 @@ from invdiff.solvers import registry
 
 DOCS = Path(__file__).parents[2] / "docs"
 SMALL = ["audit", "latino", "--quick", "--problems", "2", "--only", "gaussian,mixture", "--quiet"]
+SMALL += ["--workers", "1"]
 
 
 def test_an_audit_is_written_and_goes_on_where_it_stopped(tmp_path, capsys):
@@ -35,6 +39,23 @@ def test_an_audit_is_written_and_goes_on_where_it_stopped(tmp_path, capsys):
     assert main([*args, "--resume"]) == 0 and file.read_text() == whole
     other = [*SMALL[:4], "3", *SMALL[5:], "--out", str(tmp_path / "a"), "--resume"]
     assert main(other) == 2 and "other settings (problems)" in capsys.readouterr().err
+
+
+def test_the_lines_do_not_depend_on_the_workers(tmp_path):
+    def values(workers):
+        args = ["latino", "ddrm", "--quick", "--problems", "2", "--only", "mixture", "--quiet"]
+        out = tmp_path / workers
+        assert main(["audit", *args, "--workers", workers, "--out", str(out)]) == 0
+        return [line | {"cpu_seconds": 0} for line in lines.read(out / lines.NAME)[1]]
+
+    assert values("2") == values("1")
+
+
+def test_a_process_that_dies_is_told():
+    waiting = [Item("mixture/a/b", partial(os._exit, 9)), Item("mixture/c/d", dict)]
+    with pytest.raises(InvdiffError, match="go on with --resume and fewer --workers"):
+        list(many.lines(waiting, 2))
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(

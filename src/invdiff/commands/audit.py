@@ -41,6 +41,7 @@ class AuditOptions:
     problems: int | None = option("problems of each size of the mixture", None, min=2, max=1000)
     truths: int | None = option("signals and images that are drawn", None, min=8, max=1000)
     out: Path = option("folder for the results", Path("audit"))
+    workers: int | None = option("processes; as many as there are cores by default", None, min=1)
     resume: bool = option("go on with the audit in the folder", False)
     page: bool = option("write the tables and plots of what is there, and measure nothing", False)
     problem: Path | None = option("run.json of a restoration, to audit without a truth", None)
@@ -86,7 +87,7 @@ def _without_truth(how: AuditOptions) -> int:
 
 
 def _measure(names: list[str], how: AuditOptions) -> int:
-    from invdiff.audit import lines, report
+    from invdiff.audit import lines, many, report
     from invdiff.audit.parts import PARTS as KNOWN
     from invdiff.audit.parts import QUICK_PARTS, items
     from invdiff.audit.settings import budget_of, settings
@@ -103,20 +104,23 @@ def _measure(names: list[str], how: AuditOptions) -> int:
     if not how.page:
         budget = budget_of(how.quick, how.problems, how.truths)
         kept = lines.Lines(how.out, settings(budget, how.quick), how.resume)
-        _items([i for i in items(names, only, budget) if i.name not in kept.done], kept, how.quiet)
+        waiting = [i for i in items(names, only, budget) if i.name not in kept.done]
+        _items(waiting, kept, how.workers or many.cores(), how.quiet)
     written = report.write(how.out)
     say([("results", str(how.out)), *(("", file.name) for file in written)])
     return OK
 
 
-def _items(waiting: list[Item], kept: Lines, quiet: bool) -> None:
+def _items(waiting: list[Item], kept: Lines, workers: int, quiet: bool) -> None:
     """Measure what is left, telling the time that it will take."""
     from tqdm import tqdm
 
-    bar = tqdm(waiting, unit="item", disable=quiet, file=sys.stderr)
-    for item in bar:
-        bar.set_description(item.name)
-        line = item.measured()
-        kept.add(line)
-        if "error" in line:
-            tell(f"invdiff: {item.name}: {line['error']}")
+    from invdiff.audit.many import lines
+
+    with tqdm(total=len(waiting), unit="item", disable=quiet, file=sys.stderr) as bar:
+        for item, line in lines(waiting, workers):
+            kept.add(line)
+            bar.set_description(item.name)
+            bar.update()
+            if "error" in line:
+                tell(f"invdiff: {item.name}: {line['error']}")
