@@ -32,9 +32,10 @@ def moved(before, after, name):
 
 
 def moved_by_rounding(folder):
-    """What a change of the denoiser's last bits moves the samples by, in grey levels.
+    """What a change of the denoiser by 1e-5 moves the samples by, in grey levels.
 
-    Three steps are few: data steps that conjugate gradients leave unfinished multiply rounding.
+    That is ten times what two processors differ by in one evaluation; random numbers and sums
+    differ too. Data steps that conjugate gradients leave unfinished in three steps multiply it.
     """
     result = Result.load(folder)
     prior = load_prior(result.config["prior_spec"])
@@ -43,7 +44,7 @@ def moved_by_rounding(folder):
 
     def rounded(x, *rest, **more):
         found = denoise(x, *rest, **more)
-        return found + 1e-6 * found.abs().max() * torch.randn(found.shape, generator=g)
+        return found + 1e-5 * found.abs().max() * torch.randn(found.shape, generator=g)
 
     prior.denoise = rounded
     width = prior.value_range[1] - prior.value_range[0]
@@ -57,7 +58,7 @@ def test_a_run_is_repeated_to_the_same_pixels(folder, tmp_path):
     assert main(["restore", "--from", str(folder), "--quiet", "--out", str(out)]) == 0
     assert moved(folder, out, "estimate") <= 1
     gap = max(moved(folder, out, name) for name in PICTURES)
-    assert gap <= 1 or gap <= 4 * moved_by_rounding(folder)
+    assert gap <= 1 or gap <= 2 * moved_by_rounding(folder)
 
 
 def test_another_seed_is_seen():

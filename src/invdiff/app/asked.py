@@ -11,6 +11,7 @@ from invdiff import fields
 from invdiff.core import InvdiffError, nearest
 from invdiff.core.option import option
 from invdiff.priors.load import BUILT_IN
+from invdiff.priors.precision import AskedPrecision
 from invdiff.restoration.job import Job, prepare
 from invdiff.restoration.knobs import with_knobs
 from invdiff.restoration.repeat import repeated
@@ -36,7 +37,7 @@ class HowOptions:
     steps: int | None = option("from noise to image; the solver's own number without it", None)
     solver: str = option("auto takes what was measured to be sure of itself, where it is", "auto")
     prior: str | None = option("what images look like; without it the task's own", None)
-    precision: Literal["float32", "bfloat16"] = option("of the network", "float32")
+    precision: AskedPrecision = option("of the network", "auto")
 
     def __post_init__(self) -> None:
         if self.steps is not None and not 1 <= self.steps <= STEPS:

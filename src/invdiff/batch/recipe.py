@@ -15,6 +15,7 @@ from invdiff.core.option import flag
 from invdiff.priors.base import Prior
 from invdiff.priors.hub import local
 from invdiff.priors.load import BUILT_IN, load_prior
+from invdiff.priors.precision import AskedPrecision, settled
 from invdiff.restoration.job import Job, Want, checked_counts, prepare, torch_device
 from invdiff.restoration.knobs import with_knobs
 from invdiff.sampling.solver import Solver
@@ -40,7 +41,7 @@ class BatchRecipe:
     seed: int = 0
     batch: int | None = None
     want: Want = "both"
-    precision: Any = "float32"
+    precision: AskedPrecision = "auto"
     device: str = "auto"
     prior: str | None = None
     prior_options: Mapping[str, Any] = field(default_factory=dict)
@@ -106,7 +107,9 @@ class BatchRecipe:
         prior = self.prior
         if prior is not None and prior not in BUILT_IN and local(prior) is not None:
             prior = str(Path(prior).resolve())
+        spec, device = prior or self.kind.prior, torch_device(self.device)
         told = self.as_dict() | {"options": {**self.options, **files}, "prior": prior}
+        told |= {"precision": settled(self.precision, spec, device)}
         return BatchRecipe.of(told)
 
     def loaded_prior(self) -> Prior:

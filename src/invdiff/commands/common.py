@@ -14,6 +14,7 @@ from invdiff.core.limits import in_words
 from invdiff.core.option import check_ranges, option
 from invdiff.core.schedules import LEVEL_BYTES
 from invdiff.core.signals import interrupts
+from invdiff.priors.precision import AskedPrecision
 
 MOST = 100_000
 """Steps of a solver."""
@@ -71,7 +72,7 @@ class RunOptions:
     steps: int | None = option("from noise to image; the solver's own number without it", None)
     seed: int = option("of all samples", 0)
     batch: int | None = option("samples that are restored together", None)
-    precision: Literal["float32", "bfloat16"] = option("of the network", "float32")
+    precision: AskedPrecision = option("of the network", "auto")
     device: str = option("auto, cpu or cuda", "auto")
     out: Path | None = option("folder for the results; restored-NAME of the file without it", None)
     overwrite: bool = option("replace the results of an earlier run", False)

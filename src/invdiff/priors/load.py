@@ -18,7 +18,8 @@ from invdiff.priors.base import Prior
 from invdiff.priors.denoises import check_denoises
 from invdiff.priors.guidance import Guided
 from invdiff.priors.hub import HUB, local
-from invdiff.priors.photo import PhotoPrior, Precision, load_embedded, load_weights
+from invdiff.priors.photo import PhotoPrior, load_embedded, load_weights
+from invdiff.priors.precision import AskedPrecision, settled
 from invdiff.priors.spectrum import beside
 from invdiff.priors.spectrum import load as load_spectrum
 
@@ -62,7 +63,7 @@ BUILT_IN = {source.spec: source.load for source in SOURCES if source.load is not
 def load_prior(
     spec: str | Path,
     device: torch.device | str = "cpu",
-    precision: Precision = "float32",
+    precision: AskedPrecision = "float32",
     *,
     label: int | None = None,
     prompt: str | None = None,
@@ -75,7 +76,7 @@ def load_prior(
     spec: a name in BUILT_IN, such as "photo"; the path of a file of weights, of a folder with a
     diffusers model, or hf:OWNER/NAME, its name on the Hugging Face hub. Nothing but a name that
     begins with hf: reaches the internet.
-    precision: of the network; the state of a sampler stays in float32.
+    precision: of the network, as `priors.precision` tells; the state of a sampler stays in float32.
     label: class from 0, of a class-conditional network. prompt: what the image shows, for a prior
     that reads text; guidance: w of classifier-free guidance towards either,
     D = D_uncond + w (D_cond - D_uncond), where a label stands for no class (null_label, or EDM's).
@@ -112,9 +113,16 @@ def load_prior(
             )
         prior = BUILT_IN[name]() if name in BUILT_IN else load_weights(path)
         if isinstance(prior, PhotoPrior):
-            prior.precision = precision
+            prior.precision = settled(precision, name, str(device))
+            if prior.precision == "mixed" and prior.bfloat16_from is None:
+                raise InvdiffError(
+                    f"From which noise level on {name} may run in bfloat16 was not measured; do so "
+                    "with `invdiff priors measure`, or take float32 or bfloat16."
+                )
         return prior.to(device)
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    if precision == "mixed":
+        raise InvdiffError(f"{name} is a published network: take float32 or bfloat16, not mixed.")
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     if file:
         if guidance is not None and label is None:
             raise InvdiffError("guidance needs label: the class that it leads to.")

@@ -8,7 +8,7 @@ import math
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +21,9 @@ from invdiff.core import InvdiffError
 from invdiff.core.arguments import admitted_as
 from invdiff.priors.base import Prior
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig, channels_last, coordinates
+from invdiff.priors.precision import Precision
 from invdiff.priors.precond import predicts_edm
 from invdiff.priors.spectrum import beside, load
-
-Precision = Literal["float32", "bfloat16"]
-"""Floating types that networks run in."""
 
 
 class PhotoPrior(Prior):
@@ -36,8 +34,9 @@ class PhotoPrior(Prior):
     tile: images with more than tile * tile pixels are denoised in tiles of about this side, which
     overlap by `overlap` pixels on each side; memory then depends on the tile and not on the image.
     With overlap = net.reach the result is the untiled one exactly. Gradients through a tiled image
-    recompute each tile. precision "bfloat16" runs the network (not the state) in bfloat16: several
-    times faster on GPUs and on CPUs with AMX.
+    recompute each tile. precision: of the network (`priors.precision`); "mixed" is bfloat16 from
+    the noise level on that the error spectrum tells, several times faster on GPUs and on CPUs with
+    AMX.
     """
 
     name = "photo"
@@ -86,10 +85,20 @@ class PhotoPrior(Prior):
         x_in = _pad(x_in, self.net.stride)
         x_in = x_in.contiguous(memory_format=torch.channels_last)
         c_noise = torch.full((1,), p.c_noise(sigma_in), dtype=x.dtype, device=x.device)
-        low = torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-        with low:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_low(sigma)):
             out = self.net(x_in, c_noise)[..., :h, :w]
         return p.c_skip(sigma) * x + p.c_out(sigma) * out
+
+    @property
+    def bfloat16_from(self) -> float | None:
+        """The noise level from which it may run in bfloat16, None where it was not measured."""
+        return None if self.spectrum is None else self.spectrum.bfloat16_from
+
+    def _is_low(self, sigma: float) -> bool:
+        """Whether the network runs in bfloat16 at a noise level."""
+        least = self.bfloat16_from
+        mixed = self.precision == "mixed" and least is not None and sigma >= least
+        return mixed or self.precision == "bfloat16"
 
     def _tiled(self, x: Tensor, place: Tensor, sigma: float, sigma_in: float) -> Tensor:
         h, w = x.shape[-2:]

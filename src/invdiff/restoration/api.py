@@ -16,8 +16,9 @@ from invdiff import fields
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import admitted_as
 from invdiff.priors.base import Prior
+from invdiff.priors.precision import AskedPrecision
 from invdiff.restoration.forecast import forecast
-from invdiff.restoration.job import Precision, Want, prepare
+from invdiff.restoration.job import Want, prepare
 from invdiff.restoration.perform import Progress, Watch, perform
 from invdiff.restoration.preview import Following, Tell
 from invdiff.restoration.restored import Restoration
@@ -41,7 +42,7 @@ def restore(
     batch: int | None = None,
     want: Want = "both",
     device: str = "auto",
-    precision: Precision = "float32",
+    precision: AskedPrecision = "auto",
     prior_options: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     preview: Tell | None = None,
@@ -61,7 +62,9 @@ def restore(
     "estimate" or "correlated"; without it what the file tells.
     prior: a name, a path, or a prior; without it the task's. solver: "auto", a name, for which the
     task's preset is taken, or a solver; steps: another number of its steps. samples: how many are
-    drawn; batch: how many together. want: "estimate", "samples" or "both".
+    drawn; batch: how many together. precision: of the network: "auto" is bfloat16 where the device
+    is fast at it and the noise is large enough not to tell (`priors.precision`). want: "estimate",
+    "samples" or "both".
     watch(snapshot): called after every step of the samples. preview(preview): after every step of
     both (`Preview`): pictures, and the time that is left; an exception in it ends the run. start:
     the `progress` of a preview of the same call, to go on from; the result is bit for bit that of

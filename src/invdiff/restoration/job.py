@@ -22,6 +22,7 @@ from invdiff.plugins import LOADED
 from invdiff.priors.base import Prior
 from invdiff.priors.hub import local
 from invdiff.priors.load import BUILT_IN, load_prior
+from invdiff.priors.precision import AskedPrecision, settled
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
 from invdiff.sampling.pose import Posed, pose
@@ -33,7 +34,6 @@ from invdiff.tasks.base import Task, View
 from invdiff.tasks.photo import PhotoTask
 
 Want = Literal["estimate", "samples", "both"]
-Precision = Literal["float32", "bfloat16"]
 MEGAPIXELS = {False: 1.0, True: 0.3}
 """Pixels that are restored together by default, without and with gradients through the prior."""
 MOST = 100_000
@@ -101,7 +101,7 @@ def prepare(
     prior: str | Prior | None = None,
     prior_options: Mapping[str, Any] | None = None,
     check_prior: bool = True,
-    precision: Precision = "float32",
+    precision: AskedPrecision = "auto",
     solver: str | Solver = "auto",
     configure: Callable[[Solver], Solver] = lambda solver: solver,
     samples: int = 4,
@@ -119,17 +119,19 @@ def prepare(
     """
     samples, seed = convert(int, samples, "samples"), convert(int, seed, "seed")
     batch = None if batch is None else convert(int, batch, "batch")
-    want, precision = convert(Want, want, "want"), convert(Precision, precision, "precision")
+    want, asked = convert(Want, want, "want"), convert(AskedPrecision, precision, "precision")
     checked_counts(samples, batch)
     task.check_input(Path(file))
     device, more = torch_device(device), dict(prior_options or {})
     if isinstance(prior, Prior):
         spec, used = prior.name, prior
+        kept = getattr(prior, "precision", "float32")
     else:
         named = prior or task.prior
         is_path = named not in BUILT_IN and local(named) is not None
         spec = str(Path(named).resolve()) if is_path else named
-        used = load_prior(spec, device, precision, check=check_prior, **more)
+        kept = settled(asked, spec, device)
+        used = load_prior(spec, device, kept, check=check_prior, **more)
     m = task.read(Path(file), used)
     posed = pose(m.problem, used)
     preset, why = _solver(task, solver, posed.problem)
@@ -157,7 +159,7 @@ def prepare(
         ("noise", m.noise),
         *([("estimate", f"{best[0].name}, {best[0].num_steps} steps ({best[1]})")] if best else []),
         *([] if want == "estimate" and best else drawn),
-        ("prior", f"{spec}, on {device}"),
+        ("prior", f"{spec}, on {device}{'' if kept == 'float32' else f', precision {kept}'}"),
         *presumed(used),
     ]
     tensors: dict[str, Tensor] = {}
@@ -171,7 +173,7 @@ def prepare(
         "prior_spec": spec,
         "prior_options": more,
         "prior_presumed": list(used.presumed),
-        "precision": precision,
+        "precision": kept,
         "want": want,
     }
     return Job(

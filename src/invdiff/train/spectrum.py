@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from torch import Tensor
 from invdiff.core import InvdiffError, nearest
 from invdiff.priors.base import Prior
 from invdiff.priors.measure import measure
+from invdiff.priors.photo import PhotoPrior
 from invdiff.priors.photo_net import PhotoNetConfig
-from invdiff.priors.spectrum import ErrorSpectrum
+from invdiff.priors.precision import LOSS, Precision
+from invdiff.priors.spectrum import SIGMAS, ErrorSpectrum
 from invdiff.train.data import PatchSampler
 from invdiff.train.files import Images, read
 from invdiff.train.recipe import Recipe
 from invdiff.train.recipes import RECIPES
 
+KINDS: tuple[Precision, ...] = ("float32", "bfloat16")
 PATCHES, SIDE = 48, 128
 """Patches that are measured, and their side where the prior takes any size."""
 
@@ -77,6 +81,34 @@ def patches(prior: Prior, recipe: Recipe, found: Images, count: int = 0) -> Tens
 
 
 def measured(prior: Prior, x: Tensor) -> ErrorSpectrum:
-    """The spectrum on images x, with the fingerprint of the weights that made it."""
+    """The spectrum on images x, with the fingerprint of the weights that made it.
+
+    Of a network of ours too from which noise level on it may run in bfloat16.
+    """
     with torch.no_grad():
-        return replace(measure(prior.denoise, x), prior=prior.fingerprint)
+        found = replace(measure(prior.denoise, x), prior=prior.fingerprint)
+    low = bfloat16_from(prior, x) if isinstance(prior, PhotoPrior) else None
+    return replace(found, bfloat16_from=low)
+
+
+@torch.no_grad()
+def bfloat16_from(prior: PhotoPrior, x: Tensor) -> float | None:
+    """The least of SIGMAS from which on bfloat16 adds at most `precision.LOSS` to the error.
+
+    x: clean images (N, *shape). None where it adds more at the largest of SIGMAS.
+    """
+    asked, least = prior.precision, None
+    try:
+        for i, sigma in reversed(list(enumerate(SIGMAS))):
+            z = torch.randn(x.shape, generator=torch.Generator().manual_seed(i)).to(x)
+            errors = list[float]()
+            for precision in KINDS:
+                prior.precision = precision
+                done = torch.cat([prior.denoise(one[None], sigma) for one in x + sigma * z])
+                errors.append(float((done - x).double().square().mean()))
+            if 10 * math.log10(errors[1] / errors[0]) > LOSS:
+                break
+            least = sigma
+    finally:
+        prior.precision = asked
+    return least
