@@ -171,7 +171,10 @@ BAD = {
     "no value": ([*DENOISE, "--steps"], "--steps needs a value"),
     "value of a flag": ([*DENOISE, "--overwrite=yes"], "--overwrite takes no value"),
     "before": ([*P, "--task"], "--task of before is gone: invdiff restore TASK photo.png"),
-    "precision": ([*DENOISE, "--precision", "float16"], "is auto, float32, mixed or bfloat16, found float16"),
+    "precision": (
+        [*DENOISE, "--precision", "float16"],
+        "is auto, float32, mixed or bfloat16, found float16",
+    ),
     "device": ([*DENOISE, "--device", "tpu"], "no device 'tpu'"),
     "out": ([*DENOISE, "--out", "."], "exists; choose another folder or allow --overwrite"),
     "out not ours": ([*DENOISE, "--out", "photo.png", "--overwrite"], "not overwritten"),
