@@ -6,12 +6,13 @@ import math
 
 import pytest
 import torch
+from scipy.fft import dctn
 
 from helpers import seeded
 from invdiff.core import InvdiffError
 from invdiff.noise import NOISELESS
 from invdiff.operators import DCTSubsampling
-from invdiff.operators.dct import dct_matrix
+from invdiff.operators.dct import dct2, dct_matrix, idct2
 from invdiff.problem import Problem
 
 
@@ -32,6 +33,19 @@ def test_the_transform_is_scipys():
     y = DCTSubsampling(torch.ones(1, 1, 6, 5))(x)
     expected = fft.dctn(x.numpy(), axes=(-2, -1), norm="ortho")
     torch.testing.assert_close(y, torch.from_numpy(expected), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [(800, 776), (769, 801)])
+def test_a_large_picture_is_transformed_alike_alone_and_with_others(size):
+    """By FFTs: along the columns of one picture they rounded otherwise than of several."""
+    x = torch.randn(3, 1, *size, generator=torch.Generator().manual_seed(0))
+    for transform in (dct2, idct2):
+        together = transform(x)
+        assert torch.equal(transform(x[:1]), together[:1])
+        assert torch.equal(transform(x[:2]), together[:2])
+    wanted = torch.from_numpy(dctn(x.double().numpy(), axes=(-2, -1), norm="ortho"))
+    assert torch.allclose(dct2(x).double(), wanted, atol=2e-5)
+    assert torch.allclose(idct2(dct2(x)), x, atol=1e-5)
 
 
 def test_random_and_low_coefficients():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import ClassVar
@@ -57,10 +58,7 @@ def dct2(x: Tensor) -> Tensor:
             C = _matrix(n, x.dtype, x.device)
             x = times(x, C.mT) if axis == -1 else times(C, x)
         else:
-            rows = x if axis == -1 else x.mT
-            order = torch.cat([rows[..., ::2], rows[..., 1::2].flip(-1)], -1)
-            done = (torch.fft.fft(order) * _twist(n, x.dtype, x.device)).real
-            x = done if axis == -1 else done.mT
+            x = _by_rows(_fast, x, axis)
     return x
 
 
@@ -72,14 +70,37 @@ def idct2(c: Tensor) -> Tensor:
             C = _matrix(n, c.dtype, c.device)
             c = times(c, C) if axis == -1 else times(C.mT, c)
         else:
-            rows = c if axis == -1 else c.mT
-            mirror = F.pad(rows.flip(-1)[..., :-1], (1, 0))  # the imaginary part is -c[n - k]
-            order = torch.complex(rows, -mirror) / _twist(n, c.dtype, c.device)
-            order, half = torch.fft.ifft(order).real, (n + 1) // 2
-            done = torch.empty_like(rows)
-            done[..., ::2], done[..., 1::2] = order[..., :half], order[..., half:].flip(-1)
-            c = done if axis == -1 else done.mT
+            c = _by_rows(_fast_inverse, c, axis)
     return c
+
+
+def _by_rows(transform: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
+    """A transform of the last axis along another one.
+
+    Rows in memory are transformed alike however many they are; those with a stride are not.
+    """
+    return transform(x.contiguous()) if axis == -1 else transform(x.mT.contiguous()).mT
+
+
+def _fast(x: Tensor) -> Tensor:
+    """DCT-II of the last axis: of Z = V twist, V the FFT of the even and the mirrored odd entries,
+    c[k] = Re Z[k] and c[n - k] = -Im Z[k]."""
+    n = x.shape[-1]
+    V = torch.fft.rfft(torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], -1))
+    Z = V * _twist(n, x.dtype, x.device)[: n // 2 + 1]
+    return torch.cat([Z.real, -Z.imag[..., 1 : (n + 1) // 2].flip(-1)], -1)
+
+
+def _fast_inverse(c: Tensor) -> Tensor:
+    """The inverse of `_fast`: V[k] = (c[k] - i c[n - k]) / twist, c[n] being 0."""
+    n = c.shape[-1]
+    half = n // 2 + 1
+    mirror = F.pad(c.flip(-1)[..., : half - 1], (1, 0))
+    V = torch.complex(c[..., :half], -mirror) / _twist(n, c.dtype, c.device)[:half]
+    order = torch.fft.irfft(V, n)
+    out = torch.empty_like(c)
+    out[..., ::2], out[..., 1::2] = order[..., : (n + 1) // 2], order[..., (n + 1) // 2 :].flip(-1)
+    return out
 
 
 @dataclass(frozen=True, eq=False)
