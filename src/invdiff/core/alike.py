@@ -64,3 +64,14 @@ def alike(
     """Where a row is the same alone as among others: needed for one row, on a CPU."""
     needed = rows == 1 and device.type == "cpu" and not torch.compiler.is_compiling()
     return Alike(linear) if needed else contextlib.nullcontext()
+
+
+def irfft2(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
+    """`torch.fft.irfft2` of (..., H, W // 2 + 1), a single one of which rounds as several do.
+
+    MKL transforms one image in another way on some processors; so it is given two.
+    """
+    if spectrum.device.type != "cpu" or spectrum[..., 0, 0].numel() > 1:
+        return torch.fft.irfft2(spectrum, s=size)
+    two = spectrum.expand(2, *spectrum.shape).contiguous()
+    return torch.fft.irfft2(two, s=size)[0]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.alike import irfft2
 from invdiff.noise.base import real
 from invdiff.noise.coloured import Coloured
 from invdiff.noise.flat import COLOURS
@@ -85,7 +86,7 @@ class StationaryGaussian(Coloured):
         gain = self.spectrum(size)[..., : size[1] // 2 + 1].pow(power).to(r.device, r.dtype)
         gain = gain.reshape(len(gain), *[1] * (r.ndim - 4), *gain.shape[1:])
         turned = self.turned(r)
-        out = torch.fft.irfft2(torch.fft.rfft2(turned) * gain, s=size)
+        out = irfft2(torch.fft.rfft2(turned) * gain, size)
         return self.turned(out, back=True)
 
     def turned(self, x: Tensor, back: bool = False) -> Tensor:

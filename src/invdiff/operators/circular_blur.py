@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from invdiff.core.alike import irfft2
 from invdiff.operators.algebra import Spectral
 from invdiff.operators.blur_kernels import check_channels, check_kernels
 from invdiff.operators.sizes import check_image, checked_size
@@ -39,7 +40,7 @@ def quick(n: int) -> int:
 def filtered(x: Tensor, transfer: Tensor) -> Tensor:
     """x (..., H, W) with every frequency multiplied by transfer (..., H, W // 2 + 1), in rfft2
     order."""
-    return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[-2:])
+    return irfft2(torch.fft.rfft2(x) * transfer, (int(x.shape[-2]), int(x.shape[-1])))
 
 
 def hartley(x: Tensor) -> Tensor:
