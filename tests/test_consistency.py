@@ -37,7 +37,7 @@ from invdiff.priors.spectrum import SHARES, ErrorSpectrum, beside, save
 from invdiff.priors.spectrum import load as load_spectrum
 from invdiff.problem import Problem
 from invdiff.restoration.job import prepare
-from invdiff.sampling.checks import EXCESS, MISFIT, check, excess, growth, misfit
+from invdiff.sampling.checks import EXCESS, MISFIT, check, excess, growth, misfit, said_once
 from invdiff.sampling.result import Result
 from invdiff.sampling.run import again, estimate, solve
 from invdiff.solvers import solver_class
@@ -235,6 +235,13 @@ def test_warnings_name_the_likely_cause():
 
 
 # ---- two outputs, saved and repeated
+
+
+def test_what_has_one_cause_is_one_sentence():
+    both = ["the estimate misses y: a kernel", "a sample misses y: a kernel", "no cause", "x: y: z"]
+    assert said_once(both) == [
+        "the estimate misses y and a sample misses y: a kernel", "no cause", "x: y: z",
+    ]  # fmt: skip
 
 
 def test_an_estimate_and_samples_are_saved_and_made_again(prior, truth, tmp_path):

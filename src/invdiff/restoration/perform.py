@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from invdiff.restoration.job import Job
 from invdiff.restoration.restored import Restoration
+from invdiff.sampling.checks import said_once
 from invdiff.sampling.result import Result
 from invdiff.sampling.run import Snapshot, draw, one_picture, with_estimate
 from invdiff.sampling.solver import Solver
@@ -67,7 +68,7 @@ def finished(job: Job, result: Result, best: Result | None) -> Restoration:
     config["estimate_seconds"] = 0.0 if best is None else best.seconds
     result = replace(result, config=config, tensors=tensors)
     checks = result.check(job.prior, job.posed)
-    found = [w for c in checks.values() for w in c.warnings]
+    found = said_once(w for c in checks.values() for w in c.warnings)
     found += job.view.warnings(result.samples.flatten(0, 1)) if result.samples.shape[1] else []
     config["warnings"] = list(dict.fromkeys((*job.facts["photo"].get("warnings", ()), *found)))
     config["checks"] = {name: c.as_dict() for name, c in checks.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -155,6 +156,18 @@ def check(
         grown,
         _warnings(problem, found, beyond, grown, estimate),
     )
+
+
+def said_once(warnings: Iterable[str]) -> list[str]:
+    """Sentences of the form "what: why" with what has one cause in one sentence."""
+    causes = dict[str, list[str]]()
+    for text in warnings:
+        what, _, why = text.partition(": ")
+        causes.setdefault(why or text, []).append(what)
+    return [
+        why if what == [why] else f"{' and '.join(dict.fromkeys(what))}: {why}"
+        for why, what in causes.items()
+    ]
 
 
 def _warnings(
