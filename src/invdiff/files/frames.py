@@ -42,11 +42,21 @@ def frames(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _count(path: str) -> int:
     """Frames of an animation, without decoding them; 0 of what cannot be read."""
+    if Path(path).suffix.lower() == ".webp" and not _moves(path):
+        return 1
     with contextlib.suppress(Exception), warnings.catch_warnings():  # plug-ins raise anything
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
             return int(getattr(image, "n_frames", 1))
     return 0
+
+
+def _moves(path: str) -> bool:
+    """Whether a WebP may be an animation, by its header alone: Pillow reads all of the file."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        head = file.read(21)  # WebP Container Specification, Extended File Format: VP8X and flags
+        return head[12:16] == b"VP8X" and len(head) == 21 and bool(head[20] & 2)
+    return False
 
 
 def unpacked(path: str, within: dict[str, Any], folder: Path) -> Path:
