@@ -1,4 +1,4 @@
-"""Files that hold several items: tar files, parquet files, TIFF files of several pages."""
+"""Files that hold several items: tar files, parquet files, TIFF files, animations, videos."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from invdiff.batch import archives, pages, tables
+from invdiff.batch import archives, tables
 from invdiff.core import InvdiffError
+from invdiff.files import frames
 
 T = TypeVar("T")
 BROKEN = "broken"
@@ -19,8 +20,8 @@ def members(
 ) -> Iterator[T]:
     """The items in the file of an item; the item itself where that holds but one.
 
-    column: of parquet files. paged: whether each page of a TIFF is an item. Raises InvdiffError for
-    a file that cannot be looked into.
+    column: of parquet files. paged: whether pages of a TIFF and frames are items. Raises
+    InvdiffError for a file that cannot be looked into.
     """
     ending = Path(item.path).suffix.lower()
     found: Iterator[tuple[str, dict[str, Any]]]
@@ -28,8 +29,8 @@ def members(
         found = archives.members(item.path)
     elif ending in tables.TABLES:
         found = tables.rows(item.path, column)
-    elif paged and ending in pages.TIFFS:
-        found = pages.pages(item.path)
+    elif paged and ending in frames.SEVERAL:
+        found = frames.frames(item.path)
         first = next(found, None)
         if first is None:
             yield item
@@ -61,8 +62,8 @@ def unpacked(path: str, within: dict[str, Any], folder: Path) -> Path:
         raise InvdiffError(within[BROKEN])
     if "series" in within:
         return Path(path)  # its reader chooses
-    if "page" in within:
-        return pages.unpacked(path, within["page"], folder)
+    if "page" in within or "frame" in within:
+        return frames.unpacked(path, within, folder)
     reads = tables.unpacked if "row" in within else archives.unpacked
     return reads(path, within, folder)
 

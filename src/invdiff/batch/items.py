@@ -25,7 +25,7 @@ OTHERS = {
 """Endings in folders of what is no measurement; a list, or a glob with the ending, takes them."""
 PROBED = 20
 """Files of a folder that are looked at, to tell a DICOM series."""
-PATTERNS = ("{stem}", "{name}", "{dir}", "{page}")
+PATTERNS = ("{stem}", "{name}", "{dir}", "{page}", "{frame}")
 """What differs from item to item in the value of an option."""
 SEED_BYTES = 6
 """Of a seed: whole numbers that JSON readers keep exactly."""
@@ -71,13 +71,14 @@ def seed_of(seed: int, name: str) -> int:
 def beside(pattern: str, item: BatchItem) -> str:
     """A pattern with {stem}, {name} and {dir} of an item; a relative one from the item's folder.
 
-    Of a member of an archive it is the id of another one. Of a page of a TIFF, and
-    of a series, they are those of the file or the folder; {page} is the number of the page.
+    Of a member of an archive it is the id of another one. Of a page of a TIFF, a frame, and
+    a series, they are those of the file or the folder; {page} and {frame} are its number.
     """
     at = PurePosixPath(item.id)
     if item.within and not item.shared:
         at = at.parent
         pattern = pattern.replace("{page}", f"{item.within.get('page', 0):03}")
+        pattern = pattern.replace("{frame}", f"{item.within.get('frame', 0):05}")
     text = pattern.replace("{stem}", at.stem).replace("{name}", at.name)
     text = text.replace("{dir}", str(at.parent))
     if item.shared:

@@ -31,6 +31,10 @@ class BatchOptions:
     tar: bool = option(
         "results as tar files, one for each shard, with names as webdataset has them", False
     )
+    animate: bool = option(
+        "write the frames of each animation and video together too, of its kind and frame rate, in "
+        "OUT/videos", False,
+    )  # fmt: skip
     column: str | None = option("column of images in parquet files, where several could be", None)
     cluster: str | None = option(
         "address of a Ray cluster, or `local` for one on this machine; needs the extra `cluster`",
@@ -43,6 +47,11 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.animate and self.tar:
+            raise InvdiffError(
+                "--animate reads the results of all frames, which --tar packs; leave one of them "
+                "out."
+            )
         if (self.rank is None) != (self.world is None):
             raise InvdiffError("--rank and --world belong together; give both, or none.")
         if self.rank is not None and self.world is not None and self.rank >= self.world:

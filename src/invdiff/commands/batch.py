@@ -13,6 +13,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from invdiff import fields, plugins
+from invdiff.batch.clips import animated
 from invdiff.batch.drive import Count, count, drive
 from invdiff.batch.items import ItemSource
 from invdiff.batch.packed import swept
@@ -44,8 +45,9 @@ SOME_FAILED = 3
 USAGE = "TASK IN --out OUT [options]\n       invdiff batch --status OUT"
 ABOUT = """Restore many images with one command. IN is a folder, a glob in quotes, several files, a
 list of files (.txt, a path a line), tar files as webdataset has them, or parquet files with a
-column of images; each page of a TIFF of photographs is an image. Options of the task may be
-patterns: --mask '{stem}-mask.png' takes what lies beside each image.
+column of images; of photographs each page of a TIFF is an image, and each frame of an animation
+(GIF, WebP, .apng) or a video (extra `video`). Options of the task may be patterns: --mask
+'{stem}-mask.png' takes what lies beside each image.
 
 OUT/items mirrors the input, OUT/manifest has a JSON line for each image, OUT/report.html shows the
 worst first. The same command goes on after whatever stopped it, and adds what is new in IN. An
@@ -76,7 +78,7 @@ def run(name: str, args: list[str]) -> int:
             before = count(place)
             with _bar(before, quiet, rank) as moved:
                 drive(place, crew, how.retry_failed, rank, world, moved)
-            return _ended(place, rank, world)
+            return _ended(place, rank, world, how.animate)
     except KeyboardInterrupt:
         command = shlex.join(["invdiff", name, *args, *plugins.flags()])
         tell(f"invdiff: interrupted{_so_far(place)}; go on with: {command}")
@@ -96,7 +98,7 @@ def _crew(place: Place, how: BatchOptions) -> Crew:
 
 
 def _source(words: Sequence[str], recipe: BatchRecipe, how: BatchOptions) -> ItemSource:
-    """Where the items come from; of a TIFF of photographs each page is one."""
+    """Where the items come from; of photographs each page of a TIFF, and each frame, is one."""
     return ItemSource(
         tuple(words), recipe.patterns, how.out, recipe.kind.folders,
         recipe.kind.folders and "series" not in recipe.options,
@@ -143,8 +145,8 @@ def _so_far(place: Place) -> str:
     return f" with {found.shards} of {found.all} shards finished"
 
 
-def _ended(place: Place, rank: int, world: int) -> int:
-    """Tell how many were restored and how many failed; the exit code.
+def _ended(place: Place, rank: int, world: int, animate: bool) -> int:
+    """Tell how many were restored and how many failed; the exit code. animate: with OUT/videos.
 
     One of several processes fails with the machine alone: else its launcher would end the others.
     """
@@ -152,6 +154,11 @@ def _ended(place: Place, rank: int, world: int) -> int:
     if found.complete:
         if place.told().get("tar", False):
             swept(place)
+        if animate:
+            made, left = animated(place)
+            say([("videos", f"{len(made)} in {place.out / 'videos'}")])
+            for sentence in left:
+                tell(f"invdiff: warning: {sentence}")
         say([("report", str(write_report(place)))])
     done = f"{found.done - found.failed} of {found.items} items restored, {found.failed} failed"
     if world > 1:

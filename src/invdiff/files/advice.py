@@ -30,8 +30,9 @@ ENDINGS: dict[str, str] = {
         "it has linear light: tone-map it and save a 16-bit PNG, or save its numbers by numpy.save",
     ),
     **dict.fromkeys(
-        ("mp4", "mov", "mkv", "avi", "webm", "m4v", "mpg"),
-        "it is a video: take frames out by `ffmpeg -i FILE frame%04d.png`",
+        ("mp4", "mov", "mkv", "avi", "webm", "m4v", "mpg", "mpeg"),
+        "it is a video: --frame 0 takes one of its frames, invdiff batch all of them, or take them "
+        "out by `ffmpeg -i FILE frame%04d.png`",
     ),
     **dict.fromkeys(
         ("zip", "gz", "tar", "7z", "rar", "bz2", "xz"), "it is an archive: unpack it first"

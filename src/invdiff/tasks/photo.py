@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -16,6 +19,7 @@ from invdiff.core import InvdiffError
 from invdiff.core.option import option
 from invdiff.core.rng import Rng
 from invdiff.files.arrays import Told
+from invdiff.files.frames import one_of
 from invdiff.files.pictures import (
     Photo,
     Range,
@@ -75,6 +79,9 @@ class PhotoTask(Task):
     range: Span | None = option(
         "the file's numbers for black and white, as 0,255 or -1,1, where it does not tell them",
         None,
+    )
+    frame: int | None = option(
+        "of an animation, a video or a TIFF of several pages: which picture, from 0", None, min=0
     )
 
     @property
@@ -142,6 +149,11 @@ class PhotoTask(Task):
         return f"{found.sigma:.4f} where black is 0 and white is 1: {found.how}"
 
     def read(self, file: Path, prior: Prior) -> Measured:
+        """The problem of restoring a photograph: of the frame that is asked for, where one is."""
+        with self._alone(file) as alone:
+            return self._measured(alone, prior)
+
+    def _measured(self, file: Path, prior: Prior) -> Measured:
         """The problem of restoring a photograph.
 
         A grey photograph is repeated in the three channels of a colour prior. Its noise is then the
@@ -177,7 +189,21 @@ class PhotoTask(Task):
         problem = Problem(y, A, noise, x_shape)
         view = picture_view(photo, problem, prior.image_range, grey, turn, margin)
         view = task.view(view, problem)
-        return Measured(problem, view, photo.about, task.noise_words(found), tuple(notes))
+        about = photo.about if self.frame is None else f"frame {self.frame}, {photo.about}"
+        return Measured(problem, view, about, task.noise_words(found), tuple(notes))
+
+    @contextmanager
+    def _alone(self, file: Path) -> Iterator[Path]:
+        """The file, or for the block the frame of it that is asked for."""
+        if self.frame is None:
+            yield file
+            return
+        with tempfile.TemporaryDirectory(prefix="invdiff-") as folder:
+            alone = one_of(file, self.frame, Path(folder))
+            try:
+                yield alone
+            except InvdiffError as error:
+                raise InvdiffError(str(error).replace(folder, str(file))) from error
 
     def view(self, view: PhotoView, problem: Problem) -> PhotoView:
         """How samples are shown."""
@@ -216,10 +242,12 @@ class PhotoTask(Task):
 
     def make(self, file: Path, out: Path, seed: int) -> Made:
         """The photograph damaged, on [0, 1]: measurement.png, .npy, and truth.png."""
-        photo, level = read_photo(file, self.told()), told_level(self.level)
+        with self._alone(file) as alone:
+            photo, level = read_photo(alone, self.told()), told_level(self.level)
         truth, notes = clean_pixels(photo, self.factor)
         size = (int(truth.shape[1]), int(truth.shape[2]))
         task, more = self.beside(size, out, seed)
+        task = dataclasses.replace(task, frame=None)
         A, model = self.operator(size), self.likelihood(level, (0.0, 1.0), 1)
         A.y_shape(tuple(truth.shape))  # refuses a grey picture where colours are needed
         z = A(truth[None]) if not self.centred else (A(2 * truth[None] - 1) + 1) / 2

@@ -1,0 +1,116 @@
+"""Frames of animations and videos, pages of a TIFF: which there are, and one as a file."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from invdiff.core import InvdiffError
+from invdiff.files import pages, video
+from invdiff.files.arrays import check_file
+
+ANIMATIONS = (".gif", ".apng", ".webp")
+"""Endings of files that Pillow reads and that may hold several frames; a .png is one picture."""
+SEVERAL = (*ANIMATIONS, *video.VIDEOS, *pages.TIFFS)
+"""Endings of files that are looked into."""
+PLAIN = ("1", "L", "LA", "RGB", "RGBA")
+"""Modes of Pillow that a PNG holds as they are."""
+
+
+def frames(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, where) of the pictures of a file, in order; none where it has but one, or cannot be
+    read, which its reader tells.
+
+    Raises InvdiffError for a video that cannot be read, or not without the extra `video`.
+    """
+    ending = Path(path).suffix.lower()
+    if ending in pages.TIFFS:
+        yield from pages.pages(path)
+    elif ending in video.VIDEOS:
+        for number, pts in enumerate(video.times(path)):
+            yield f"frame-{number:05}", {"frame": number} | ({} if pts is None else {"pts": pts})
+    else:
+        count = _count(path)
+        for number in range(count if count > 1 else 0):
+            yield f"frame-{number:05}", {"frame": number}
+
+
+def _count(path: str) -> int:
+    """Frames of an animation, without decoding them; 0 of what cannot be read."""
+    if Path(path).suffix.lower() == ".webp" and not _moves(path):
+        return 1
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # plug-ins raise anything
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            return int(getattr(image, "n_frames", 1))
+    return 0
+
+
+def _moves(path: str) -> bool:
+    """Whether a WebP may be an animation, by its header alone: Pillow reads all of the file."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        head = file.read(21)  # WebP Container Specification, Extended File Format: VP8X and flags
+        return head[12:16] == b"VP8X" and len(head) == 21 and bool(head[20] & 2)
+    return False
+
+
+def unpacked(path: str, within: dict[str, Any], folder: Path) -> Path:
+    """A picture of `frames` as a file of its own in a folder: a TIFF, or a PNG of 8 bits.
+
+    Raises InvdiffError where there is none.
+    """
+    if "page" in within:
+        return pages.unpacked(path, within["page"], folder)
+    number, target = within["frame"], folder / f"frame-{within['frame']:05}.png"
+    if Path(path).suffix.lower() in video.VIDEOS:
+        image = video.frame(path, number, within.get("pts"))
+    else:
+        image = _animated(path, number)
+    image.save(target, "PNG", icc_profile=image.info.get("icc_profile"))
+    return target
+
+
+def _animated(path: str, number: int) -> Image.Image:
+    """A frame as it is seen: what the frames before it left, and what it changes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.seek(number)
+                image.load()
+                if image.mode in PLAIN and not image.has_transparency_data:
+                    return image.copy()
+                return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    except Exception as error:  # plug-ins raise whatever a broken file makes them meet
+        if not Path(path).exists():
+            raise InvdiffError(f"There is no file {path}.") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InvdiffError(
+            f"Frame {number} of {path} cannot be read ({reason}); save the animation once more."
+        ) from error
+
+
+def one_of(file: Path, number: int, folder: Path) -> Path:
+    """The picture of a number, from 0, as a file of its own in a folder.
+
+    Raises InvdiffError where the file has no such picture, or holds but one.
+    """
+    check_file(file)
+    found = None
+    count = 0
+    if file.suffix.lower() in SEVERAL:
+        for _, within in frames(str(file)):
+            count += 1
+            if number in (within.get("frame"), within.get("page")):
+                found = within
+                break
+    if found is None and count == 0:
+        raise InvdiffError(f"{file} holds one picture; leave --frame out.")
+    if found is None:
+        raise InvdiffError(f"{file} holds {count} pictures, counted from 0; there is no {number}.")
+    return unpacked(str(file), found, folder)
