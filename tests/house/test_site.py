@@ -33,7 +33,7 @@ def test_the_pages_hold_the_recorded_figures(
     monkeypatch.setattr(sys, "argv", ["guide.py", "--check"])
     assert GUIDE.main() == 0, capsys.readouterr().out
     calibration, *others = GUIDE.records()
-    (row,) = [r for r in calibration if r["key"] == "jpeg" and r["default"]]
+    row = next(r for r in calibration if r["key"] == "jpeg" and r["default"])
     row["one"] += 1
     monkeypatch.setattr(GUIDE, "records", lambda: (calibration, *others))
     assert GUIDE.main() == 1
