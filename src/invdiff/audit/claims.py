@@ -18,6 +18,16 @@ def falls(values: dict[str, Any]) -> bool:
     return within or high <= FALL * low
 
 
+def approaches(values: dict[str, Any]) -> bool:
+    """Whether samples approach a reference posterior as particles are added (`growth`): every
+    figure falls so, or is what exact samples show, and one falls."""
+    counts = sorted((k for k in values if k != "null"), key=int)
+    few, many = values[counts[0]], values[counts[-1]]
+    low = {k: abs(many[k]) <= FALL * abs(few[k]) for k in few}
+    within = {k: abs(many[k]) <= values["null"][k][1] for k in few}
+    return any(low.values()) and all(low[k] or within[k] for k in few)
+
+
 def unsupported(name: str, claim: str, found: list[Line]) -> str:
     """Why the lines do not support a claim, in words; empty where they do, and for `heuristic`."""
     if claim == "heuristic":
