@@ -36,11 +36,12 @@ def split_r_hat(x: Tensor) -> Tensor:
     return ((half - 1) / half + between / within).sqrt()
 
 
-def standard_error(clouds: Sequence[Cloud], law: Law) -> Tensor:
+def standard_error(clouds: Sequence[Cloud]) -> Tensor:
     """Of the pooled means of all pixels, by how the means of clouds scatter, (n,)."""
     w = shares(clouds)[:, None]
     means = torch.stack([c.x.double().mean(0) for c in clouds])
-    return (w * (means - law.mean)).square().sum(0).sqrt()
+    off = means - (w * means).sum(0)
+    return ((w * off).square().sum(0) / (1 - w.square().sum())).sqrt()
 
 
 def convergence(clouds: Sequence[Cloud], law: Law) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def convergence(clouds: Sequence[Cloud], law: Law) -> dict[str, Any]:
     pixels, axes = split_r_hat(x[:, :, on]), split_r_hat(x @ law.axes.T)
     each = torch.tensor([c.log_evidence for c in clouds], dtype=torch.float64)
     pool = float(torch.logsumexp(each, 0)) - math.log(len(each))
-    error = float((standard_error(clouds, law)[on] / law.sd[on]).square().mean().sqrt())
+    error = float((standard_error(clouds)[on] / law.sd[on]).square().mean().sqrt())
     r_hat = [float(pixels.median()), float(pixels.max()), float(axes.max())]
     return {"clouds": len(clouds), "particles": len(clouds[0].x), "r_hat": _short(r_hat),
             "error": round(error, DIGITS), "log_evidence": round(pool, 3),
@@ -65,9 +66,10 @@ def agreement(a: Law, b: Law, error: float) -> dict[str, float]:
     on = a.counted
     off = (b.mean - a.mean)[on] / a.sd[on]
     ratio = (b.sd[on] / a.sd[on]).log()
-    found = {"mean": off.square().mean().sqrt(), "largest": off.abs().max(), "expected": error,
+    found = {"mean": off.square().mean().sqrt(), "largest": off.abs().max(),
              "log_sd": ratio.square().mean().sqrt()}  # fmt: skip
-    return {k: round(float(v), DIGITS) for k, v in found.items()}
+    told = {k: round(float(v), DIGITS) for k, v in found.items()}
+    return told | {"expected": round(error, DIGITS)}
 
 
 def summary(
@@ -78,8 +80,8 @@ def summary(
     x, weight = pooled(own)
     law = rounded(law_of(x, weight))
     theirs, their_weight = pooled(other)
-    told = {name: convergence(c, law) for name, c in (("twisted", own), ("solver", other))}
-    expected = (told["twisted"]["error"] ** 2 + told["solver"]["error"] ** 2) ** 0.5
+    told = {name: convergence(c, law) for name, c in (("twisted", own), ("check", other))}
+    expected = (told["twisted"]["error"] ** 2 + told["check"]["error"] ** 2) ** 0.5
     on, equal = law.counted, torch.full((len(prior),), 1 / len(prior), dtype=torch.float64)
     before = law_of(prior, equal)
     axis = (x @ law.axes.T - law.axes_mean) / law.axes_sd

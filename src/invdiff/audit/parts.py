@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from invdiff.audit import controls, learned, levy, reference
+from invdiff.audit import controls, growth, learned, levy, reference
 from invdiff.audit.distance import CONFIGURED, drawn, posed_for
 from invdiff.audit.transfer import Transfer, null_errors, transfer
 from invdiff.audit.trial import Trial, examined, trial
@@ -118,10 +118,10 @@ def items(names: Sequence[str], only: Sequence[str], how: Budget) -> list[Item]:
             if s.claim != "heuristic"
         ],
         "growth": lambda: [
-            Item(f"growth/{n}/{case}", partial(reference.grown, s, case), s)
-            for case in reference.CASES
+            Item(f"growth/{n}/{case}", partial(growth.grown, s, case), s)
+            for case in growth.CASES
             for n, s in rows(names, 10**6).items()
-            if n in reference.GROWING[case] and isinstance(s, ParticleFilter)
+            if isinstance(s, ParticleFilter) and "," not in n
         ],
     }
     return [item for part in PARTS if part in only for item in makers[part]()]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from invdiff.audit import claims, controls, learned, levy, reference
+from invdiff.audit import claims, controls, learned, levy, reference_tables
+from invdiff.audit.cells import by_row, mean_and_error, pm, table
 from invdiff.audit.counts import binomial_band
 from invdiff.audit.coverage import expected, interval_expected, mean_p
 from invdiff.audit.lines import Line
@@ -17,33 +17,6 @@ from invdiff.audit.ranks import shape, uniform_p
 from invdiff.audit.stein import BLIND
 from invdiff.audit.transfer import DRAWS, SNR
 from invdiff.audit.verdict import LEVEL, flagged, joined, p_values
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and its standard error by the spread of the values."""
-    v = torch.tensor(list(values), dtype=torch.float64)
-    return float(v.mean()), float(v.std() / math.sqrt(len(v))) if len(v) > 1 else 0.0
-
-
-def by_row(found: list[Line], part: str) -> dict[str, list[Line]]:
-    """The lines of a part that hold values, by row; those of batches alone left out."""
-    rows: dict[str, list[Line]] = {}
-    for line in found:
-        if line["part"] == part and line["values"] is not None and "moved" not in line["values"]:
-            rows.setdefault(line["row"], []).append(line)
-    return rows
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table."""
-    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head),
-            *(f"| {' | '.join(row)} |" for row in rows), ""]  # fmt: skip
-
-
-def pm(values: Sequence[float], digits: int = 2) -> str:
-    """Mean and standard error, as printed."""
-    mean, error = mean_and_error(values)
-    return f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
 def page(how: dict[str, Any], found: list[Line], plots: Sequence[str] = ()) -> str:
@@ -55,8 +28,8 @@ def page(how: dict[str, Any], found: list[Line], plots: Sequence[str] = ()) -> s
     flag = " --quick" if how["quick"] else ""
     parts = [HEAD.format(version=how["invdiff"], level=LEVEL, told=told, flag=flag, **how)]
     made = {"controls": _controls, "gaussian": _gaussian, "mixture": _mixture, "levy": _levy,
-            "learned": _learned, "reference": _reference, "budget": _budget,
-            "growth": _growth}  # fmt: skip
+            "learned": _learned, "reference": reference_tables.reference, "budget": _budget,
+            "growth": reference_tables.growth}  # fmt: skip
     for part, maker in made.items():
         if by_row(found, part):
             parts.append("\n".join(maker(found)))
@@ -184,55 +157,6 @@ def _learned(found: list[Line]) -> list[str]:
     return [LEARNED.format(expected=interval_expected(0.9, S), samples=S), *table(head, rows)]
 
 
-def _beside(v: dict[str, Any], null: dict[str, list[float]]) -> list[str]:
-    """Every figure, with what 99 % of exact sets stay below."""
-    return [f"{v[k]:.2f} ({null[k][1]:.2f})" for k in reference.FIGURES]
-
-
-def _reference(found: list[Line]) -> list[str]:
-    lines = [one for each in by_row(found, "reference").values() for one in each]
-    rows, prior = [], {}
-    for line in lines:
-        v, case = line["values"], line["item"].split("/")[-1]
-        within = all(abs(v[k]) <= v["null"][k][1] for k in reference.FIGURES)
-        rows.append((case, v["w1"], [case, f"`{line['row']}`", str(v["nfe"]), str(v["vjps"]),
-                     *_beside(v, v["null"]), "yes" if within else "no"]))  # fmt: skip
-        median = {k: v["null"][k][0] for k in reference.FIGURES}
-        prior[case, "exact"], prior[case, "prior"] = median, v["prior"]
-    for (case, name), v in prior.items():
-        told = [f"{v[k]:.2f}" for k in reference.FIGURES]
-        rows.append((case, v["w1"], [case, f"`{name}`", "", "", *told, ""]))
-    head = ["measurement", "solver", "NFE", "VJP", "mean", "log sd", "W1", "W1 of directions",
-            "as exact samples"]  # fmt: skip
-    rows.sort(key=lambda row: row[:2])
-    told = [_sure(case, one) for case, one in reference.record()["cases"].items()]
-    return [REFERENCE, *told, *table(head, [row for *_, row in rows])]
-
-
-def _sure(case: str, one: dict[str, Any]) -> str:
-    """What the record of a reference says of itself, a paragraph."""
-    own, other, agree = *(one["convergence"][k] for k in ("twisted", "solver")), one["agreement"]
-    spread = [mean_and_error(m["log_evidences"])[1] * len(m["log_evidences"]) ** 0.5
-              for m in (own, other)]  # fmt: skip
-    return SURE.format(
-        case=case, sigma=reference.CASES[case].sigma, sd=one["sd_over_prior"], own=own,
-        other=other, agree=agree, spread=spread, solver=one["solver"].split("(")[0].lower(),
-        pixels=one["pixels"], r=own["r_hat"],
-    )  # fmt: skip
-
-
-def _growth(found: list[Line]) -> list[str]:
-    rows = []
-    for name, each in by_row(found, "growth").items():
-        for line in each:
-            v = line["values"]
-            for count in (str(n) for n in reference.PARTICLES):
-                rows.append([line["item"].split("/")[-1], f"`{name}`", count,
-                             *_beside(v[count], v["null"])])  # fmt: skip
-    head = ["measurement", "solver", "particles", "mean", "log sd", "W1", "W1 of directions"]
-    return [GROWTH, *table(head, rows)]
-
-
 def _budget(found: list[Line]) -> list[str]:
     rows = []
     for name, (line,) in by_row(found, "budget").items():
@@ -303,30 +227,4 @@ The largest error of the table of singular values, by simulation, as the budget 
 where there are some, else of steps. `falls`: it is at most 0.6 of what it is at a quarter of the
 budget, or within what exact samples show. Particles of a cloud depend on each other: they are held
 against a quarter as many exact samples. One mode: it says nothing of how modes join.
-"""
-REFERENCE = """## A posterior on a learned prior that is known
-
-One truth of `fashion28` for each of two measurements; the solvers have the presets of the tasks at
-these noise levels. The posterior is that of a chain of 50 ancestral steps, by a long run of
-particles (`python benchmarks/reference.py`, src/invdiff/audit/reference.json). mean: rms error of
-the mean of a pixel; log sd: mean log of the deviation over that of the posterior; W1: mean
-Wasserstein-1 distance of the laws of pixels, and of the twelve directions in which the posterior
-varies most; all in deviations of the posterior. In brackets what 99 % of as many exact samples stay
-below: draws of the second method, so that it holds what the two disagree by. A solver's schedule is
-not the chain's: that the chain has other steps is a part of its figures.
-"""
-SURE = """`{case}`, noise {sigma:g} on [-1, 1]: the posterior's deviation is {sd:.2f} of the prior's
-(median of {pixels} pixels that vary). {own[clouds]} clouds of {own[particles]} particles without
-gradients: split R-hat over halves of clouds {r[0]:.2f} for the median pixel, {r[1]:.2f} at most,
-{r[2]:.2f} at most for the directions; standard error of the mean {own[error]:.2f} deviations; log
-p(y) {own[log_evidence]:.1f}, scattered by {spread[0]:.1f} over clouds. {other[clouds]} clouds of
-`{solver}`: {other[log_evidence]:.1f}, by {spread[1]:.1f}; standard error {other[error]:.2f}. The
-two differ by {agree[mean]:.2f} deviations in the mean (rms over pixels, {agree[expected]:.2f} is
-expected of the standard errors), {agree[largest]:.2f} at most, and by {agree[log_sd]:.2f} in log
-sd.
-"""
-GROWTH = """## Particles on a learned prior
-
-The same figures for 256 samples in clouds of so many particles, by the steps of the reference: the
-same law is then aimed at. One particle is a guided chain that is not weighed. In brackets as above.
 """

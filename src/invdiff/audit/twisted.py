@@ -24,15 +24,18 @@ from torch import Tensor
 from invdiff.sampling.importance import effective_size, log_evidence, systematic
 
 Denoise = Callable[[Tensor, float], Tensor]
+Pull = Callable[[Tensor, float], tuple[Tensor, Callable[[Tensor], Tensor]]]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """denoise: E[x0 | x0 + s eps] of rows (N, size) at a level s. levels: s_0 > s_1 > ... > 0."""
+    """denoise: E[x0 | x0 + s eps] of rows (N, size) at a level s. levels: s_0 > s_1 > ... > 0.
+    pull: D and w -> (dD / dx)^T w, for particles that are guided by gradients."""
 
     denoise: Denoise
     levels: tuple[float, ...]
     size: int
+    pull: Pull | None = None
 
     def move(self, k: int) -> tuple[float, float]:
         """(s'/s)^2 and v of the step from level k; of the last, which draws the image: 0, s^2."""
@@ -88,7 +91,7 @@ def guides(
     found = []
     for k, own in enumerate(wide):
         S = noise + A @ own @ A.T
-        gain, root = nothing, eye
+        gain, root = 0 * A.T, eye
         if k < len(chain.levels):
             last = k + 1 == len(chain.levels)
             _, v = chain.move(k)
@@ -122,33 +125,55 @@ class Cloud:
 
 
 def cloud(
-    chain: Chain, guide: Sequence[Guide], A: Tensor, y: Tensor, count: int, g: torch.Generator
+    chain: Chain,
+    guide: Sequence[Guide],
+    A: Tensor,
+    y: Tensor,
+    count: int,
+    g: torch.Generator,
+    gradient: bool = False,
 ) -> Cloud:
-    """Particles given y (m,), resampled where less than half of them count. A: float32."""
+    """Particles given y (m,), resampled where less than half of them count. A: float32.
 
-    def psi(d: Tensor, by: Guide) -> Tensor:
+    gradient: the proposal of Wu et al. in place of the normal product: D + s^2 J^T A^T S^-1 (y - A
+    D) takes the place of D, J = dD / dx by `Chain.pull`, and the variance is v.
+    """
+
+    def at(x: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean of the chain's next step, log psi, and what guidance adds to the mean."""
+        by, last = guide[k], k + 1 == len(guide)
+        if last:
+            d, pull = x, None
+        elif gradient and chain.pull and k + 2 < len(guide):
+            d, pull = chain.pull(x, chain.levels[k])
+        else:
+            d, pull = chain.denoise(x, chain.levels[k]), None
         r = y - d @ A.T
-        square = ((r @ by.precision) * r).double().sum(1)
-        return -0.5 * (square + by.log_det + len(y) * math.log(2 * math.pi))
+        w = r @ by.precision
+        kept = 0.0 if last else chain.move(k)[0]
+        lift = r @ by.gain.T
+        if pull:
+            lift = (1 - kept) * chain.levels[k] ** 2 * pull(w @ A)
+        log_psi = (w * r).double().sum(1) + by.log_det + len(y) * math.log(2 * math.pi)
+        return d + kept * (x - d), -0.5 * log_psi, lift
 
     x = chain.levels[0] * torch.randn(count, chain.size, generator=g)
-    d = chain.denoise(x, chain.levels[0])
-    log_w = psi(d, guide[0])
+    m, log_w, lift = at(x, 0)
     old, evidence, root = log_w.clone(), 0.0, torch.arange(count)
     for k, by in enumerate(guide[:-1]):
         if float(effective_size(log_w)) < count / 2:
             evidence += float(log_evidence(log_w))
             index = systematic(log_w, torch.rand((), generator=g))
-            x, d, old, root = x[index], d[index], old[index], root[index]
+            m, lift, old, root = m[index], lift[index], old[index], root[index]
             log_w = torch.zeros_like(log_w)
-        kept, v = chain.move(k)
-        z = torch.randn(x.shape, generator=g)
-        e = (y - d @ A.T) @ by.gain.T + z @ by.root.T
-        x = d + kept * (x - d) + e
+        v, z = chain.move(k)[1], torch.randn(x.shape, generator=g)
+        free = gradient and k + 2 < len(guide)  # of variance v
+        e = lift + (math.sqrt(v) * z if free else z @ by.root.T)
         gained = 0.5 * (z.double().square().sum(1) - e.double().square().sum(1) / v)
-        gained += by.log_root - 0.5 * chain.size * math.log(v)
-        d = chain.denoise(x, chain.levels[k + 1]) if k + 2 < len(guide) else x
-        new = psi(d, guide[k + 1])
+        if not free:
+            gained += by.log_root - 0.5 * chain.size * math.log(v)
+        x = m + e
+        m, new, lift = at(x, k + 1)
         log_w, old = log_w + gained + new - old, new
     evidence += float(log_evidence(log_w))
     return Cloud(x, log_w, evidence, len(set(root.tolist())))
