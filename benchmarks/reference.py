@@ -128,9 +128,7 @@ def clouds(case: str, method: str) -> tuple[list[Cloud], float]:
 def main() -> int:
     """Make what is missing, and the record."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument(
-        "--clouds", type=int, default=6, help="of each measurement; half as many of the check"
-    )
+    p.add_argument("--clouds", type=int, default=6, help="half as many of the check")
     p.add_argument("--record", action="store_true", help="of the clouds that are there")
     args = p.parse_args()
     torch.set_num_threads(1)
