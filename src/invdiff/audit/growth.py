@@ -9,24 +9,26 @@ from torch import Tensor
 
 from invdiff.audit import reference
 from invdiff.audit.distance import WIDE, drawn
-from invdiff.audit.reference import GROWN, SCHEDULE
+from invdiff.audit.reference import GROWN, MANY, SCHEDULE
 from invdiff.audit.trial import null, quantities, trial
 from invdiff.sampling.particles import ParticleFilter
 
-PARTICLES = (1, 16, 256)
-"""Of a cloud. One is a guided chain that is not weighed."""
-CASES = ("mixture", "x4")
-"""Where: problems of CELL, and a case of `reference`."""
+PARTICLES = {"mixture": (1, 16, 256), "x4": (1, 4, 16)}
+"""Of a cloud, by where: problems of CELL, and a case of `reference`. One is a guided chain that is
+not weighed."""
+HELD = MANY
+"""Exact samples of the learned posterior that GROWN ones are held against: particles of a cloud
+depend on each other."""
 CELL, PROBLEMS = (8, 2), 8
 
 
 def grown(solver: ParticleFilter, case: str) -> dict[str, Any]:
     """Figures of GROWN samples in clouds of so many PARTICLES, and their null: of each the median
-    and a high value of as many exact samples. On the schedule of the reference, or a wide one."""
+    and a high value of exact samples. On the schedule of the reference, or a wide one."""
     on = _mixture if case == "mixture" else _learned
-    clouds = {n: dataclasses.replace(solver, particles=n) for n in PARTICLES}
+    clouds = {n: dataclasses.replace(solver, particles=n) for n in PARTICLES[case]}
     exact = mixture_null() if case == "mixture" else reference.record()["cases"][case]["null"]
-    found: dict[str, Any] = {"null": exact if case == "mixture" else exact[str(GROWN)]}
+    found: dict[str, Any] = {"null": exact if case == "mixture" else exact[str(HELD)]}
     return found | {str(n): on(one, case) for n, one in clouds.items()}
 
 

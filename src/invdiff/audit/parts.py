@@ -119,7 +119,7 @@ def items(names: Sequence[str], only: Sequence[str], how: Budget) -> list[Item]:
         ],
         "growth": lambda: [
             Item(f"growth/{n}/{case}", partial(growth.grown, s, case), s)
-            for case in growth.CASES
+            for case in growth.PARTICLES
             for n, s in rows(names, 10**6).items()
             if isinstance(s, ParticleFilter) and "," not in n
         ],

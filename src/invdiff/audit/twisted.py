@@ -110,7 +110,8 @@ def guides(
 class Cloud:
     """Weighted draws of a posterior. x: (N, size). log_w: (N,), float64, since the last resampling.
 
-    log_evidence: estimate of log p(y). roots: how many of the first particles are left; 0 where they were not counted.
+    log_evidence: estimate of log p(y). roots: how many of the first particles are
+    left; 0 where they were not counted.
     """
 
     x: Tensor
