@@ -1,4 +1,8 @@
-"""What the words `exact` and `asymptotic` of a solver rest on, in the lines of an audit."""
+"""What the words `exact` and `asymptotic` of a solver rest on, in the lines of an audit.
+
+`asymptotic` rests on one mode (the part budget). What several modes and a learned prior add
+(`approaches`) is told beside it: there a budget that anyone runs may not suffice.
+"""
 
 from __future__ import annotations
 
