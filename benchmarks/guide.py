@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from invdiff.audit.cells import by_row, mean_and_error, pm, table
 from invdiff.audit.claims import unsupported
 from invdiff.audit.distance import CELLS, CONFIGURED
 from invdiff.audit.parts import SIZE
-from invdiff.audit.tables import by_row, mean_and_error, pm, table
 from invdiff.audit.verdict import flagged, joined, p_values
 from invdiff.sampling.needs import Need
 from invdiff.solvers import Solver, registry

@@ -1,4 +1,8 @@
-"""What the words `exact` and `asymptotic` of a solver rest on, in the lines of an audit."""
+"""What the words `exact` and `asymptotic` of a solver rest on, in the lines of an audit.
+
+`asymptotic` rests on one mode (the part budget). What several modes and a learned prior add
+(`approaches`) is told beside it: there a budget that anyone runs may not suffice.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,16 @@ def falls(values: dict[str, Any]) -> bool:
     low, high = max(values["0.25"]), max(values["1"])
     within = all(e <= n for e, n in zip(values["1"], values["null_99"], strict=True))
     return within or high <= FALL * low
+
+
+def approaches(values: dict[str, Any]) -> bool:
+    """Whether samples approach a reference posterior as particles are added (`growth`): every
+    figure falls so, or is what exact samples show, and one falls."""
+    counts = sorted((k for k in values if k != "null"), key=int)
+    few, many = values[counts[0]], values[counts[-1]]
+    low = {k: abs(many[k]) <= FALL * abs(few[k]) for k in few}
+    within = {k: abs(many[k]) <= values["null"][k][1] for k in few}
+    return any(low.values()) and all(low[k] or within[k] for k in few)
 
 
 def unsupported(name: str, claim: str, found: list[Line]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from invdiff.audit import controls, learned, levy
+from invdiff.audit import controls, growth, learned, levy, reference
 from invdiff.audit.distance import CONFIGURED, drawn, posed_for
 from invdiff.audit.transfer import Transfer, null_errors, transfer
 from invdiff.audit.trial import Trial, examined, trial
@@ -23,8 +23,8 @@ from invdiff.sampling.particles import ParticleFilter
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
 
-PARTS = ("controls", "gaussian", "mixture", "levy", "learned", "budget")
-QUICK_PARTS = PARTS[:-1]
+PARTS = ("controls", "gaussian", "mixture", "levy", "learned", "reference", "budget", "growth")
+QUICK_PARTS = PARTS[:-2]
 CELLS = tuple((d, dy) for d in (8, 80, 800) for dy in (1, 2, 4))
 SIZE = 50
 """Samples of each problem of the mixture."""
@@ -111,10 +111,17 @@ def items(names: Sequence[str], only: Sequence[str], how: Budget) -> list[Item]:
             for case in how.cases
             for n, s in learned.rows(names, len(how.cases) == 1).items()
         ],
+        "reference": lambda: _reference(names, len(how.cases) == 1),
         "budget": lambda: [
             Item(f"budget/{n}", partial(budget, s), s)
             for n, s in rows(names, 10**6).items()
             if s.claim != "heuristic"
+        ],
+        "growth": lambda: [
+            Item(f"growth/{n}/{case}", partial(growth.grown, s, case), s)
+            for case in growth.PARTICLES
+            for n, s in rows(names, 10**6).items()
+            if isinstance(s, ParticleFilter) and "," not in n
         ],
     }
     return [item for part in PARTS if part in only for item in makers[part]()]
@@ -130,6 +137,19 @@ def _levy(solvers: dict[str, Solver], how: Budget) -> list[Item]:
             found += [
                 Item(f"levy/{n}/{law},{op}", partial(measured, s), s) for n, s in solvers.items()
             ]
+    return found
+
+
+def _reference(names: Sequence[str], quick: bool) -> list[Item]:
+    """Solvers with the presets of the tasks: short ones, or those named, as in `learned`."""
+    found, samples = [], reference.FEW if quick else reference.MANY
+    for case in reference.CASES:
+        for name in registry():
+            solver = reference.preset(name, case)
+            short = name in reference.QUICK if quick else solver.num_steps <= learned.MOST
+            if not solver.estimates and (name in names if names else short):
+                run = partial(reference.measured, solver, case, samples)
+                found.append(Item(f"reference/{name}/{case}", run, solver))
     return found
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from invdiff.audit.cells import by_row, mean_and_error
 from invdiff.audit.lines import Line
-from invdiff.audit.tables import by_row, mean_and_error
 from invdiff.audit.transfer import SNR
 from invdiff.audit.verdict import joined
 from invdiff.files.figures import new_figure

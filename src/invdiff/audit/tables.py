@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from invdiff.audit import claims, controls, learned, levy
+from invdiff.audit import claims, controls, learned, levy, reference_tables
+from invdiff.audit.cells import by_row, mean_and_error, pm, table
 from invdiff.audit.counts import binomial_band
 from invdiff.audit.coverage import expected, interval_expected, mean_p
 from invdiff.audit.lines import Line
@@ -17,33 +17,6 @@ from invdiff.audit.ranks import shape, uniform_p
 from invdiff.audit.stein import BLIND
 from invdiff.audit.transfer import DRAWS, SNR
 from invdiff.audit.verdict import LEVEL, flagged, joined, p_values
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and its standard error by the spread of the values."""
-    v = torch.tensor(list(values), dtype=torch.float64)
-    return float(v.mean()), float(v.std() / math.sqrt(len(v))) if len(v) > 1 else 0.0
-
-
-def by_row(found: list[Line], part: str) -> dict[str, list[Line]]:
-    """The lines of a part that hold values, by row; those of batches alone left out."""
-    rows: dict[str, list[Line]] = {}
-    for line in found:
-        if line["part"] == part and line["values"] is not None and "moved" not in line["values"]:
-            rows.setdefault(line["row"], []).append(line)
-    return rows
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table."""
-    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head),
-            *(f"| {' | '.join(row)} |" for row in rows), ""]  # fmt: skip
-
-
-def pm(values: Sequence[float], digits: int = 2) -> str:
-    """Mean and standard error, as printed."""
-    mean, error = mean_and_error(values)
-    return f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
 def page(how: dict[str, Any], found: list[Line], plots: Sequence[str] = ()) -> str:
@@ -55,7 +28,8 @@ def page(how: dict[str, Any], found: list[Line], plots: Sequence[str] = ()) -> s
     flag = " --quick" if how["quick"] else ""
     parts = [HEAD.format(version=how["invdiff"], level=LEVEL, told=told, flag=flag, **how)]
     made = {"controls": _controls, "gaussian": _gaussian, "mixture": _mixture, "levy": _levy,
-            "learned": _learned, "budget": _budget}  # fmt: skip
+            "learned": _learned, "reference": reference_tables.reference, "budget": _budget,
+            "growth": reference_tables.growth}  # fmt: skip
     for part, maker in made.items():
         if by_row(found, part):
             parts.append("\n".join(maker(found)))

@@ -1,0 +1,37 @@
+"""What tables are made of: rows of the record, means with their error, Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from invdiff.audit.lines import Line
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and its standard error by the spread of the values."""
+    v = torch.tensor(list(values), dtype=torch.float64)
+    return float(v.mean()), float(v.std() / math.sqrt(len(v))) if len(v) > 1 else 0.0
+
+
+def by_row(found: list[Line], part: str) -> dict[str, list[Line]]:
+    """The lines of a part that hold values, by row; those of batches alone left out."""
+    rows: dict[str, list[Line]] = {}
+    for line in found:
+        if line["part"] == part and line["values"] is not None and "moved" not in line["values"]:
+            rows.setdefault(line["row"], []).append(line)
+    return rows
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table."""
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head),
+            *(f"| {' | '.join(row)} |" for row in rows), ""]  # fmt: skip
+
+
+def pm(values: Sequence[float], digits: int = 2) -> str:
+    """Mean and standard error, as printed."""
+    mean, error = mean_and_error(values)
+    return f"{mean:.{digits}f} ± {error:.{digits}f}"
