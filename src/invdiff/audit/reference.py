@@ -47,14 +47,14 @@ FIGURES = ("mean", "log_sd", "w1", "directions")
 
 
 @dataclass(frozen=True)
-class Measured:
+class ReferenceCase:
     """Noise on [-1, 1], and the seed of its draw."""
 
     sigma: float
     seed: int
 
 
-CASES = {"half": Measured(1.5, 5), "x4": Measured(0.3, 6)}
+CASES = {"half": ReferenceCase(1.5, 5), "x4": ReferenceCase(0.3, 6)}
 """By the operators of `learned`: the left half is seen, or block means of 4 x 4."""
 
 
