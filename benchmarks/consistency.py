@@ -105,7 +105,8 @@ def page(record: dict[str, dict[str, list[float | None]]]) -> str:
     lines += [
         "",
         f"One crop of {SIZE[0]} x {SIZE[1]} pixels, two samples: figures move by some hundredths.",
-        f"Solvers of more than {MOST} steps are not run; others without a row were not run yet.",
+        f"Solvers of more than {MOST} steps are not run, nor those that can do none of these",
+        "tasks; `tds` was not run yet.",
         "Made by `python benchmarks/consistency.py`.",
     ]
     return "\n".join(lines) + "\n"
