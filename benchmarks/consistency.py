@@ -106,7 +106,7 @@ def page(record: dict[str, dict[str, list[float | None]]]) -> str:
         "",
         f"One crop of {SIZE[0]} x {SIZE[1]} pixels, two samples: figures move by some hundredths.",
         f"Solvers of more than {MOST} steps are not run, nor those that can do none of these",
-        "tasks; `tds` was not run yet.",
+        "tasks.",
         "Made by `python benchmarks/consistency.py`.",
     ]
     return "\n".join(lines) + "\n"
