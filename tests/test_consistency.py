@@ -352,7 +352,7 @@ def test_what_was_measured_is_told():
 def test_a_preset_that_misses_y_says_so_before_it_runs(tmp_path):
     task, ddrm = TASKS["inpaint"], solver_class("ddrm")()
     said = measured.disagreement("inpaint", "photo", ddrm, 10 / 255)
-    assert re.search(r"were 1\.\d+ times the noise from y with noise of 5/255", said)
+    assert re.search(r"by 1\.\d+ times its noise .* with noise of 5/255", said)
     assert measured.disagreement("inpaint", "photo", ddrm, 50 / 255) == ""
     assert measured.disagreement("inpaint", "faces64", ddrm, 10 / 255) == ""
     calibrated = choose(task, task.toy())[0]
@@ -362,7 +362,7 @@ def test_a_preset_that_misses_y_says_so_before_it_runs(tmp_path):
     Image.new("RGB", (16, 16), "grey").save(picture)
     for sigma, speaks in ((0.001, True), (0.1, False)):
         told = prepare(TASKS["denoise"](noise=NoiseLevel.of(sigma)), picture, solver="pigdm").lines
-        assert any("from y with rounding to 8 bits" in text for _, text in told) == speaks
+        assert any("measured with rounding to 8 bits" in text for _, text in told) == speaks
 
 
 def test_an_answer_that_leaves_the_cells_of_a_jpeg_is_warned_of(tmp_path):

@@ -55,8 +55,8 @@ def disagreement(task: str, prior: str, solver: Solver, sigma: float) -> str:
     if LOW <= found <= HIGH:
         return ""
     return (
-        f"samples of this preset were {found:.2g} times the noise from y with {level}, where exact "
-        "ones are once (docs/consistency.md)"
+        f"samples of this preset differ from y by {found:.2g} times its noise (exact samples: 1), "
+        f"as measured with {level}; see docs/consistency.md"
     )
 
 

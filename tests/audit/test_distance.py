@@ -25,16 +25,14 @@ RECORD = json.loads((Path(__file__).parents[2] / "docs" / "posterior.json").read
 CHANGE = 0.01
 """Seeds are fixed, so a run repeats its distance up to round-off; a changed algorithm does not."""
 
-CHAOTIC = {
-    "mcg", "psld", "pyramid", "pigdm, paper", "tmpd", "score-medical-baseline", "score-prior",
-}  # fmt: skip
+CHAOTIC = {"mcg", "psld", "pyramid", "pigdm, paper"}
 """Round-off decides where their samples go: steps along a gradient whose length does not fall with
-the misfit, an unstable one, or a flow that is trained. A relative change of y of 1e-13 moves the
+the misfit, or an unstable one. A relative change of y of 1e-13 moves the
 distance of one cloud of pyramid by a factor of 4, so that FACTOR is all that can be asked; that
-they are the paper's is tested by their transcriptions. The score of PiGDM moves by 1e-8.
-
-Normal numbers are float32 and differ in the last bit from one processor to another. A relative
-change of the denoiser by 1e-7 moves the last three by 0.9 %, 2 % and 33 %, and MMPS by 2e-7."""
+they are the paper's is tested by their transcriptions. The score of PiGDM moves by 1e-8."""
+MOVED = {"tmpd": 0.009, "score-medical-baseline": 0.021, "score-prior": 0.33}
+"""By how much, relatively, a relative change of the denoiser by 1e-7 moves the distance. Normal
+numbers are float32, and differ so much from one processor to another. MMPS moves by 2e-7."""
 FACTOR = 6.0
 SOLVERS = rows()
 
@@ -61,7 +59,7 @@ def test_the_distance_is_the_recorded_one(name):
     elif name in CHAOTIC:
         assert recorded / FACTOR < found.distance < FACTOR * recorded
     else:
-        assert found.distance == pytest.approx(recorded, rel=CHANGE)
+        assert found.distance == pytest.approx(recorded, rel=max(CHANGE, 3 * MOVED.get(name, 0)))
 
 
 def test_another_solver_is_another_distance():

@@ -22,21 +22,22 @@ def test_every_task_has_a_run():
 
 
 def moved(before, after, name):
-    """Grey levels between a picture of two folders; 0 where neither has it."""
+    """Largest and mean gap of a picture in two folders, in grey levels; 0 where neither has it."""
     files = [folder / f"{name}.png" for folder in (before, after)]
     if not files[0].exists():
-        return 0
+        return 0, 0.0
     with Image.open(files[0]) as one, Image.open(files[1]) as other:
         assert one.size == other.size and one.mode == other.mode
-        return int(np.abs(np.asarray(one).astype(int) - np.asarray(other)).max())
+        gap = np.abs(np.asarray(one).astype(int) - np.asarray(other))
+        return int(gap.max()), float(gap.mean())
 
 
 def moved_by_rounding(folder):
-    """What a rounding of another kind may move the samples by, in grey levels.
+    """What a rounding of another kind may move the samples by, largest and mean, in grey levels.
 
     The denoiser changes by 1e-5, ten times what two processors differ by in one evaluation, and
     conjugate gradients stop an iteration sooner or later. In three steps some of them are left
-    unfinished, and multiply what is changed.
+    unfinished, and multiply what is changed. The mean is that of the first change alone.
     """
     result = Result.load(folder)
     prior = load_prior(result.config["prior_spec"])
@@ -53,8 +54,9 @@ def moved_by_rounding(folder):
     for factor in (0.7, 1.0, 1.4):
         if "tol" in result.config["solver"]["fields"]:
             result.config["solver"]["fields"]["tol"] = factor * stops
-        gaps.append(float((again(result, prior).samples - plain).abs().max()))
-    return 255 / (prior.value_range[1] - prior.value_range[0]) * max(gaps)
+        gaps.append((again(result, prior).samples - plain).abs())
+    level = 255 / (prior.value_range[1] - prior.value_range[0])
+    return level * max(float(gap.max()) for gap in gaps), level * float(gaps[1].mean())
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda path: path.name)
@@ -62,9 +64,13 @@ def test_a_run_is_repeated_to_the_same_pixels(folder, tmp_path):
     """To a grey level; on a processor that rounds otherwise, to what rounding does to the run."""
     out = tmp_path / "again"
     assert main(["restore", "--from", str(folder), "--quiet", "--out", str(out)]) == 0
-    assert moved(folder, out, "estimate") <= 1
-    gap = max(moved(folder, out, name) for name in PICTURES)
-    assert gap <= 1 or gap <= 2 * moved_by_rounding(folder)
+    assert moved(folder, out, "estimate")[0] <= 1
+    largest, mean = (
+        max(gap) for gap in zip(*(moved(folder, out, n) for n in PICTURES), strict=True)
+    )
+    if largest > 1:
+        most, usual = moved_by_rounding(folder)
+        assert largest <= 2 * most and mean <= max(1.0, 2 * usual)
 
 
 def test_another_seed_is_seen():
