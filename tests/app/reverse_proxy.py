@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -23,8 +24,9 @@ class Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def proxied(url: str, path: str) -> Iterator[str]:
-    """The address under which `path` leads to `url`; nothing else is there. path: as /invdiff."""
+def proxied(url: str, path: str, late: float = 0) -> Iterator[str]:
+    """The address under which `path` leads to `url`; nothing else is there. path: as /invdiff.
+    late: seconds by which each part of the stream of answers is held back."""
     behind = urlsplit(url)
 
     class Handler(BaseHTTPRequestHandler):
@@ -42,7 +44,9 @@ def proxied(url: str, path: str) -> Iterator[str]:
                     if name.lower() not in HOPS:
                         self.send_header(name, value)
                 self.end_headers()  # of HTTP/1.0: the body ends with the connection
+                held = late if "/queue/data" in self.path else 0
                 while part := answer.read1(65536):
+                    time.sleep(held)
                     self.wfile.write(part)
                     self.wfile.flush()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from reverse_proxy import proxied
-from serving import answer, serve
+from serving import Served, answer, serve
 from visitor import Visitor
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -49,3 +49,17 @@ def test_a_password_and_a_path(
         assert v.page.evaluate("document.querySelector('#restore-estimate img').naturalWidth") == 32
         assert v.errors == [] and v.outside == []
         context.close()
+
+
+def test_what_is_told_while_the_answers_end_is_answered(
+    chromium: Any, served: Served, photo: Path
+) -> None:
+    """The stream of the answers to the page's own first questions ends while a file arrives; the
+    page's library alone would wait for ever (it did, eight times of eight, at this delay)."""
+    with (
+        proxied(served.url.rstrip("/"), "", late=0.3) as url,
+        chromium.new_context() as context,
+    ):
+        v = Visitor(context.new_page(), url)
+        assert "ready" in v.upload(photo)
+        assert v.errors == []

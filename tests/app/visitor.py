@@ -54,7 +54,7 @@ class Visitor:
         """What the page says when it is what was waited for."""
         end = time.monotonic() + PATIENCE / 1000
         while not met(said := self.said(tab)):
-            assert time.monotonic() < end, said
+            assert time.monotonic() < end, f"{said} {self.errors}"
             self.page.wait_for_timeout(50)
         return said
 

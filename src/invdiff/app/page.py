@@ -18,7 +18,7 @@ from invdiff import plugins
 from invdiff.app.intake import Intake
 from invdiff.app.pool import Pool
 from invdiff.app.settings import AppOptions
-from invdiff.app.site import Site
+from invdiff.app.site import QUIET, Site
 from invdiff.app.visits import Visits
 from invdiff.core import InvdiffError
 
@@ -185,6 +185,8 @@ def draw(site: Site) -> Any:
         with gr.Tab("Truth", id="truth"):
             TruthTab().draw()
         api.add(site)
+        wake = gr.Button("go on", elem_id="wake", visible="hidden")  # pressed by page.js
+        wake.click(lambda: None, None, None, **QUIET)
         blocks.unload(_ends(site))
     blocks.queue(default_concurrency_limit=None, max_size=None, api_open=True)
     return blocks
