@@ -39,29 +39,29 @@ NINE = tuple((d, dy) for d in (8, 80, 800) for dy in (1, 2, 4))
 SMALL = ((8, 2), (80, 2))
 FALLING = VE(100, 150.0, 0.02)
 SIZES = (100, 1000, 10_000)
-PROBLEMS, GROWN, SAMPLES, SLICES = 4, 2, 320, 500
+PROBLEMS, GROWN, SAMPLES, SLICES = 20, 6, 320, 500
+MOMENTS = TDS(twist="moments", kernel="analytic", schedule=WIDE)
 CELL_ROWS: dict[str, Solver | None] = {
     "exact": None,
-    "tds, moments, 16 particles": TDS(twist="moments", schedule=WIDE),
-    "tds, moments, 16 particles, 30 steps": TDS(twist="moments", schedule=WIDE).with_steps(30),
-    "tds, moments, 16 particles, weights": TDS(twist="moments", weights=True, schedule=WIDE),
-    "tds, moments, 4 particles": TDS(4, twist="moments", schedule=WIDE),
-    "tds, frozen, 16 particles": TDS(twist="frozen", iterations=4, schedule=WIDE),
-    "tds, isotropic, 16 particles": TDS(schedule=WIDE),
+    "tds, moments, 16 particles": MOMENTS,
+    "tds, moments, 16 particles, 30 steps": MOMENTS.with_steps(30),
+    "tds, moments, 16 particles, DDPM's kernel": TDS(twist="moments", schedule=WIDE),
+    "tds, moments, 4 particles": dataclasses.replace(MOMENTS, particles=4),
+    "tds, frozen, 16 particles": dataclasses.replace(MOMENTS, twist="frozen", iterations=4),
+    "tds, isotropic, 16 particles": dataclasses.replace(MOMENTS, twist="isotropic"),
     "mmps, weights": MMPS(4, weights=True, schedule=WIDE),
     "mmps": MMPS(4, schedule=WIDE),
     "pigdm": PiGDM(schedule=WIDE),
     "ddsmc, 16 particles": DDSMC(schedule=FALLING),
-    "ddsmc, all particles in one cloud": DDSMC(10_000, schedule=FALLING),
-    "ddsmc, 16 particles, weights": DDSMC(weights=True, schedule=FALLING),
-    "mcgdiff, all particles in one cloud": MCGDiff(10_000, schedule=WIDE),
+    "ddsmc, 16 particles, share 0.15": DDSMC(share=0.15, schedule=VE(100, 300.0, 0.02)),
+    "ddsmc, all particles in one cloud": DDSMC(10_000, schedule=VE(100, 300.0, 0.02)),
 }
 GROWING: dict[str, Solver | None] = {
     "exact": None,
     "mcgdiff": MCGDiff(schedule=WIDE),
-    "ddsmc": DDSMC(schedule=FALLING),
-    "tds, isotropic": TDS(schedule=WIDE),
-    "tds, moments": TDS(twist="moments", schedule=WIDE),
+    "ddsmc": DDSMC(schedule=VE(100, 300.0, 0.02)),
+    "tds, isotropic": dataclasses.replace(MOMENTS, twist="isotropic"),
+    "tds, moments": MOMENTS,
 }
 
 

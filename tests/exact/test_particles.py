@@ -139,6 +139,19 @@ def test_weighted_and_equal_samples_have_the_posteriors_moments(make):
         assert float(result.std.flatten()) == pytest.approx(std, rel=ERRORS / math.sqrt(2 * ess))
 
 
+@pytest.mark.parametrize(("kernel", "right"), [("analytic", True), ("ancestral", False)])
+def test_the_analytic_kernel_keeps_the_priors_width_in_few_steps(kernel, right):
+    """x0 ~ N(0, 1) after y, exactly, by 4 steps; DDPM's kernel keeps a hundredth of the width."""
+    y, rows = 1.3, 4000
+    solver = TDS(rows, twist="moments", kernel=kernel, schedule=VE(4, 300.0, 0.001))
+    result = weighed(solver, y, rows)
+    mean, std = y / (1 + SIGMA_Y**2), SIGMA_Y / math.sqrt(1 + SIGMA_Y**2)
+    few = rows / 4  # copies count once
+    assert (abs(float(result.mean.flatten()) - mean) < ERRORS * std / math.sqrt(few)) or not right
+    width = float(result.std.flatten()) / std
+    assert abs(width - 1) < ERRORS / math.sqrt(2 * few) if right else width < 0.01
+
+
 def test_weights_of_float32_are_kept_in_float64():
     problem = measured(1.0, torch.tensor([1.3]), SIGMA_Y)
     result = solve(problem, PRIOR, TDS(N, weights=True, schedule=SCHEDULES["ve"]), samples=N)

@@ -39,6 +39,7 @@ def tds(
     iterations=3,
     data_std=1.0,
     reach=1.0,
+    kernel="ancestral",
 ):
     """Algorithm 1, every density whole: with all constants, and no look ahead of them."""
     A, eye = t.A, np.eye(len(t.A))
@@ -68,11 +69,15 @@ def tds(
                 x_new[k] = D[k] + s / a * z[k]
                 lw[k] += log_normal(t.y - A @ x_new[k], t.sigma_y**2) - psi[k]
                 continue
+            var = float(ancestral(0.0, 0.0, a, s, b, r, 1.0)) ** 2
             plain, m, x_new[k] = (
                 ancestral(x[k], mean, a, s, b, r, noise)
                 for mean, noise in ((D[k], 0), (X[k], 0), (X[k], z[k]))
             )
-            var = float(ancestral(0.0, 0.0, a, s, b, r, 1.0)) ** 2
+            if kernel == "analytic":  # in x' / b: x0's own variance comes to that of the noise
+                k2 = (r / b) ** 2 / (s / a) ** 2
+                var = b**2 * ((r / b) ** 2 * (1 - k2) + (1 - k2) ** 2 * c)
+                x_new[k] = m + np.sqrt(var) * z[k]
             lw[k] += log_normal(x_new[k] - plain, var) - log_normal(x_new[k] - m, var) - psi[k]
         x = x_new
     return t.ended(x, lw, logZ, weights, i)
@@ -84,6 +89,8 @@ KNOBS = [
     {"twist": "frozen", "iterations": 2, "data_std": 0.7, "threshold": 0.9},
     {"data_std": 0.6, "threshold": 1.0, "weights": True, "reach": np.inf},
     {"threshold": 0.0, "weights": True, "reach": 0.2},
+    {"twist": "moments", "kernel": "analytic", "data_std": 0.8, "weights": True},
+    {"kernel": "analytic"},
 ]
 
 
@@ -105,6 +112,7 @@ def test_a_row_alone_is_a_cloud_of_one(matrix):
         ({"threshold": 1.0}, {"threshold": 0.0}),
         ({"twist": "moments"}, {"twist": "frozen"}),
         ({"reach": 0.2}, {"reach": 0.201}),
+        ({"kernel": "analytic"}, {"kernel": "ancestral"}),
     ],
     ids=str,
 )

@@ -50,7 +50,7 @@ CONFIGURED: dict[str, Solver] = {
     "mmps, weights, wide": MMPS(weights=True, schedule=WIDE),
     "pigdm, 300 steps": PiGDM(schedule=VP(300)),
     "pigdm, paper": PiGDM(guidance="paper"),
-    "tds, moments, wide": TDS(twist="moments", schedule=WIDE),
+    "tds, moments, wide": TDS(twist="moments", kernel="analytic", schedule=WIDE),
 }
 """Configurations that are reported beside the defaults of every solver."""
 MOST_STEPS = 1000

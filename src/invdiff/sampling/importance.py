@@ -50,15 +50,23 @@ def carried(
 
 
 def gained(
-    guided: Tensor, x0: Tensor, level: Level, to: Level, z: Tensor, eta_ddim: float
+    guided: Tensor,
+    x0: Tensor,
+    level: Level,
+    to: Level,
+    z: Tensor,
+    eta_ddim: float,
+    wider: float = 1.0,
 ) -> Tensor:
     """log N(x; m, c^2) - log N(x; m + e, c^2) at x = m + e + c z, (B,), float64.
 
-    m, m + e: means of a DDIM step by x0, and by `guided`. z: the noise that was added.
+    m, m + e: means of a DDIM step by x0, and by `guided`. z: the noise that was added. c: the
+    deviation of the step, `wider` times that of DDIM.
     """
     fresh = steps.ddim_std(level, to, eta_ddim)
     old = math.sqrt(max(to.s**2 - fresh**2, 0.0))
-    e = ((to.a - old * level.a / level.s) / fresh * (guided - x0)).flatten(1).double()
+    by_x0 = (to.a - old * level.a / level.s) / (wider * fresh)
+    e = (by_x0 * (guided - x0)).flatten(1).double()
     return -(z.flatten(1).double() * e).sum(1) - 0.5 * e.square().sum(1)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from invdiff.core import batch_dot
+from invdiff.core import Level, batch_dot
 from invdiff.core.rng import Rng
 from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra.krylov import conjugate_gradients, gmres
@@ -122,6 +122,18 @@ def within_reach(d: Tensor, r: Tensor, back: Tensor, share: float, reach: float)
 def white_variance(sigma: float, data_std: float) -> float:
     """Variance of x0 given x0 + sigma eps, for white normal images of deviation data_std."""
     return 1 / (1 / sigma**2 + 1 / data_std**2)
+
+
+def analytic_std(level: Level, to: Level, data_std: float) -> float:
+    """Deviation of x' given x_t over that of the ancestral kernel, which leaves out that x0 is not
+    known: ((v + (1 - k)^2 c) / v)^1/2, k = sigma'^2 / sigma^2, v = sigma'^2 (1 - k), c the
+    variance of x0 given x_t of `white_variance`.
+
+    Bao, Li, Zhu, Zhang 2022, "Analytic-DPM", arXiv 2201.06503, Theorem 1: the variance that makes
+    the reverse kernel closest to the true one, and the true one of white normal images.
+    """
+    share = 1 - (to.sigma / level.sigma) ** 2
+    return math.sqrt(1 + share * white_variance(level.sigma, data_std) / to.sigma**2)
 
 
 def normal_draw(z: Tensor, V: Callable[[Tensor], Tensor], iterations: int) -> Tensor:

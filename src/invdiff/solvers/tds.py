@@ -22,6 +22,7 @@ from invdiff.sampling.state import State
 from invdiff.solvers.moments import (
     MOST_NUMBERS,
     Seen,
+    analytic_std,
     measured_numbers,
     posterior_mean,
     seen_white,
@@ -31,6 +32,7 @@ from invdiff.solvers.moments import (
 )
 
 Twist = Literal["isotropic", "moments", "frozen"]
+Kernel = Literal["ancestral", "analytic"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class TDS(ParticleFilter):
     gradient for each number of y and one more, so for at most 256 of them. "frozen": X of moment
     matching, by `iterations` of conjugate gradients, and psi of the isotropic S, which needs no
     determinant: for images. Neither S nor X changes what samples approach, but how fast.
+
+    kernel "ancestral": q leaves out that x0 is not known, so that the law that samples approach is
+    too narrow in few steps. "analytic": q and q~ have the variance of x0 given x_t too, as it is
+    for white images of data_std (Bao et al. 2022, arXiv 2201.06503, Theorem 1). It wants a data_std
+    that is not above that of one mode of the prior.
 
     Asymptotic in particles, for the law of the discretised prior. A cloud waits until less than
     half of it counts; threshold 1 resamples at every step. Samples of a small cloud may be copies
@@ -69,9 +76,14 @@ class TDS(ParticleFilter):
         "isotropic", "covariance of x0 that guides: of white images, or the prior's"
     )
     iterations: int = knob(3, "conjugate-gradient iterations per step, for frozen", 1, 50)
-    data_std: float = knob(1.0, "standard deviation of images, for isotropic and frozen", 1e-6)
+    data_std: float = knob(
+        1.0, "standard deviation of images, for isotropic, frozen and analytic", 1e-6
+    )
     reach: float = knob(
         1.0, "longest step of isotropic, in units of one that fits y; inf: any", 0, infinite=True
+    )
+    kernel: Kernel = knob(
+        "ancestral", "variance of a step: DDPM's, or with that of x0 given x_t of white images"
     )
     schedule: Schedule = field(default=Karras(100, 100.0, 0.01), kw_only=True)
 
@@ -100,8 +112,9 @@ class TDS(ParticleFilter):
             end = x0 + level.sigma * z
             gained = importance.log_likelihood(end, problem) - psi
             return self.ended(extra | {"log_w": extra["log_w"] + gained}, end, x0, rng)
-        gained = importance.gained(guided, x0, level, to, z, 1.0) - psi
-        x = steps.ddim(guided, eps_from(x, guided, level), level, to, z, 1.0)
+        wider = analytic_std(level, to, self.data_std) if self.kernel == "analytic" else 1.0
+        gained = importance.gained(guided, x0, level, to, z, 1.0, wider) - psi
+        x = steps.ddim(guided, eps_from(x, guided, level), level, to, wider * z, 1.0)
         return State(state.step + 1, x, guided, extra | {"log_w": extra["log_w"] + gained})
 
     def _seen(
