@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from invdiff.audit import controls, growth, learned, levy, reference
+from invdiff.audit import bipsda, controls, growth, learned, levy, reference
 from invdiff.audit.distance import CONFIGURED, drawn, posed_for
 from invdiff.audit.transfer import Transfer, null_errors, transfer
 from invdiff.audit.trial import Trial, examined, trial
@@ -23,7 +23,9 @@ from invdiff.sampling.particles import ParticleFilter
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
 
-PARTS = ("controls", "gaussian", "mixture", "levy", "learned", "reference", "budget", "growth")
+PARTS = (
+    "controls", "gaussian", "mixture", "levy", "bipsda", "learned", "reference", "budget", "growth",
+)  # fmt: skip
 QUICK_PARTS = PARTS[:-2]
 CELLS = tuple((d, dy) for d in (8, 80, 800) for dy in (1, 2, 4))
 SIZE = 50
@@ -37,6 +39,7 @@ class Budget:
     """How much is measured. steps: of a solver, at most. problems: of each cell of the mixture.
 
     truths: of the learned prior and of Levy processes. chain: sweeps kept of a Gibbs sampler.
+    ten: cases in ten dimensions, and observations: of each.
     """
 
     cells: tuple[tuple[int, int], ...] = CELLS
@@ -48,11 +51,13 @@ class Budget:
     operators: tuple[str, ...] = ("identity", "blur", "sampling", "fourier")
     cases: tuple[str, ...] = tuple(learned.CASES)
     laws: tuple[str, ...] = ("gauss", "laplace", "bl", "student1", "student2", "student3")
+    ten: tuple[str, ...] = bipsda.CASES
+    observations: int = 20
 
 
 QUICK = Budget(
     cells=((8, 4), (80, 2)), problems=4, steps=50, truths=24, chain=200, operators=("identity",),
-    cases=("half",), laws=("gauss", "laplace"),
+    cases=("half",), laws=("gauss", "laplace"), ten=("high", "phase"), observations=2,
 )  # fmt: skip
 """Of `--quick`: all parts but the budgets, in minutes."""
 
@@ -106,6 +111,11 @@ def items(names: Sequence[str], only: Sequence[str], how: Budget) -> list[Item]:
         ],
         "mixture": lambda: _mixture(solvers, how),
         "levy": lambda: _levy(solvers, how),
+        "bipsda": lambda: [
+            Item(f"bipsda/{n}/{case}", partial(bipsda.measured, s, case, how.observations), s)
+            for case in how.ten
+            for n, s in {"prior": None, **solvers}.items()
+        ],
         "learned": lambda: [
             Item(f"learned/{n}/{case}", partial(learned.measured, s, case, how.truths), s)
             for case in how.cases
