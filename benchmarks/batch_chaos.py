@@ -5,10 +5,11 @@
 
 A batch of small pictures, one of them broken, is killed (SIGKILL) at random moments: its driver,
 one of its workers, or an actor. What was killed is started again, until the batch ends, and then a
-new one begins, until there were enough kills; some batches write tar files. Then come a full disk,
-also for the report alone, a folder that turns read-only (small tmpfs; needs the right to mount), an
-input that vanishes and comes back, inputs that are broken in ten ways, two items of one name, and
-two drivers on one folder. Every time the results have to be those of an undisturbed run,
+new one begins, until there were enough kills; some batches write tar files. An item that was hit
+three times is given up, as one that ends processes by itself would be, and retried. Then come a
+full disk, also for the report alone, a folder that turns read-only (small tmpfs; needs the right to
+mount), an input that vanishes and comes back, inputs that are broken in ten ways, two items of one
+name, and two drivers on one folder. Every time the results have to be those of an undisturbed run,
 byte by byte, each item once in the manifest, and nothing else in the folder. Exit code 1 where
 anything was lost, made twice, half-written or different.
 """
@@ -32,6 +33,8 @@ import torch
 import chaos
 from batch_trials import OPTIONS, Trials, of_tars
 from chaos import Child
+from invdiff.batch.place import Place
+from invdiff.batch.report import all_lines
 from invdiff.priors.load import load_prior
 
 PATIENCE = 900.0
@@ -65,9 +68,18 @@ class Kills(Trials):
                 elif code != -signal.SIGKILL:
                     self.wrong.append(f"{hit}, {kind}: exit code {code}: {said.strip()[:200]}")
             right = of_tars(self.right) if "--tar" in crew else None
+            if code in ENDS and self._given_up(out):
+                self.begin(out, *crew, "--retry-failed").wait()
             self.check(self.folder / out, f"batch after kills of {hit} ({kind})", right)
             if code not in ENDS:
                 self.wrong.append(f"{hit}, {kind}: the batch did not end")
+
+    def _given_up(self, out: str) -> int:
+        """Items that a batch gave up, for three processes were killed at each of them."""
+        lines = all_lines(Place(self.folder / out))
+        count = sum(line.get("kind") == "died" for line in lines)
+        self.found["items given up after three kills, then --retry-failed"] += count
+        return count
 
     def _kill(self, child: Child, hit: str, kind: str) -> bool:
         """Wait a while, and kill; whether there was somebody to kill."""
