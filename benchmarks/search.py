@@ -1,7 +1,7 @@
 """The best preset of every solver on the mixture of 25, at 20, 100 and 1000 evaluations.
 
     python benchmarks/search.py [SOLVER ...]     docs/search.json: what it lacks of these, or of all
-    python benchmarks/search.py --page           docs/search.md of the figures in it
+    python benchmarks/search.py --page           docs/search.md and .png of the figures in it
 
 The search, of each solver and budget, is by mean distance on problems 100 to 103 of two cells:
 first the schedule (its own, and VP, geometric VE from 300 and Karras from 1000 of as many steps),
@@ -30,6 +30,7 @@ from invdiff.audit.distance import CELLS, MOST_STEPS, SIZE, SLICES, posed_for
 from invdiff.audit.gmm25 import gmm25_problem
 from invdiff.core import InvdiffError
 from invdiff.core.schedules import VE, VP, Karras, Schedule
+from invdiff.files.figures import new_figure
 from invdiff.sampling.run import solve
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
@@ -37,6 +38,8 @@ from invdiff.solvers import registry
 FILE = Path(__file__).resolve().parents[1] / "docs" / "search.json"
 BUDGETS = (20, 100, 1000)
 SEARCHED, REPORTED = range(100, 104), range(20)
+NAMED = 10
+"""Solvers with a colour and a name in the plot."""
 OFTEN, FEW = 4, 2
 """How often a number is halved or doubled; searched problems of each cell at most evaluations."""
 LEFT_OUT = {
@@ -267,7 +270,33 @@ def page(record: dict[str, Any]) -> list[str]:
                 )
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     left = [f"`{n}` is left out: {why}." for n, why in LEFT_OUT.items()]
-    return [*TEXT, *lines, "", " ".join(left), *presets]
+    names = f"The grey lines are the solvers below the first {NAMED}."
+    plot = ["", "![search.png](search.png)", "", names]
+    return [*TEXT, *lines, "", " ".join(left), *plot, *presets]
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Quality against cost: the best preset of each budget, a line for each solver."""
+    figure = new_figure(7, 4.5)
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    names = sorted((n for n in record if n != "exact"), key=lambda n: best_of(record[n]))
+    for i, name in enumerate(names):
+        found = [record[name][str(b)] for b in BUDGETS if record[name][str(b)]]
+        points = [(v["nfe"], statistics.mean(v["distances"])) for v in found]
+        points = [p for p in points if math.isfinite(p[1])]
+        style: dict[str, Any] = {"lw": 1.4, "label": name}
+        if i >= NAMED:
+            style = {"lw": 0.6, "color": "silver"}
+        axes.plot(*zip(*points, strict=True), marker="o", ms=3, zorder=-i, **style)
+    floor = statistics.mean(record["exact"]["paper"]["distances"])
+    axes.axhline(floor, color="grey", ls="--", lw=0.8, label="exact samples")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("evaluations of the denoiser", fontsize=8)
+    axes.set_ylabel("sliced Wasserstein-2 to the posterior", fontsize=8)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path)
 
 
 def main() -> int:
@@ -279,6 +308,7 @@ def main() -> int:
     torch.set_num_threads(1)
     record = json.loads(FILE.read_text()) if FILE.is_file() else {}
     if args.page:
+        draw(record, FILE.with_suffix(".png"))
         FILE.with_suffix(".md").write_text("\n".join(page(record)) + "\n")
         return 0
     record.setdefault("exact", {"paper": told(None, None)})
