@@ -1,6 +1,7 @@
 """What particles buy: distance to the posterior of GMM-25, in nine cells and as clouds grow.
 
     python benchmarks/particles.py cells [NAME ...]     docs/particles.json, rows of nine cells
+    python benchmarks/particles.py others [NAME ...]    the same of azula, where it is installed
     python benchmarks/particles.py growth [NAME ...]    the same file, clouds of 100 to 10 000
     python benchmarks/particles.py page                 docs/particles.md of these figures
 
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import others
 from invdiff.audit.distance import WIDE, drawn
 from invdiff.audit.gmm25 import GMM25, gmm25_problem
 from invdiff.core.schedules import VE
@@ -40,8 +42,10 @@ SMALL = ((8, 2), (80, 2))
 FALLING = VE(100, 150.0, 0.02)
 SIZES = (100, 1000, 10_000)
 PROBLEMS, GROWN, SAMPLES, SLICES = 20, 6, 320, 500
+Measured = Solver | others.Row | None
+"""A solver, one of another library, or exact samples."""
 MOMENTS = TDS(twist="moments", kernel="analytic", schedule=WIDE)
-CELL_ROWS: dict[str, Solver | None] = {
+CELL_ROWS: dict[str, Measured] = {
     "exact": None,
     "tds, moments, 16 particles": MOMENTS,
     "tds, moments, 16 particles, 30 steps": MOMENTS.with_steps(30),
@@ -65,14 +69,16 @@ GROWING: dict[str, Solver | None] = {
 }
 
 
-def samples(solver: Solver | None, cell: GMM25, size: int, seed: int = 20_000) -> Tensor:
-    """Of a solver, or exact ones."""
+def samples(solver: Measured, cell: GMM25, size: int, seed: int = 20_000) -> Tensor:
+    """Of a solver, of another library, or exact ones."""
     if solver is None:
         return cell.posterior().sample(size, seed)
-    return drawn(solver, cell.problem, cell.prior, size)[0]
+    if isinstance(solver, Solver):
+        return drawn(solver, cell.problem, cell.prior, size)[0]
+    return solver(cell, size)
 
 
-def distance(solver: Solver | None, d: int, dy: int, number: int, size: int) -> tuple[float, float]:
+def distance(solver: Measured, d: int, dy: int, number: int, size: int) -> tuple[float, float]:
     """Sliced W2 to as many exact samples, and total variation of the shares of modes."""
     cell = gmm25_problem(d, dy, number)
     x, posterior = samples(solver, cell, size), cell.posterior()
@@ -83,7 +89,7 @@ def distance(solver: Solver | None, d: int, dy: int, number: int, size: int) -> 
 
 
 def measured(
-    solver: Solver | None, cells: Sequence[tuple[int, int]], problems: int, size: int
+    solver: Measured, cells: Sequence[tuple[int, int]], problems: int, size: int
 ) -> dict[str, Any]:
     """Both figures by cell, one number a problem."""
     began, found = time.process_time(), {}
@@ -108,7 +114,8 @@ def nine(record: dict[str, Any]) -> list[str]:
         "| mean | of the floor | modes |",
         "|---" * (len(cells) + 4) + "|",
     ]
-    for name in (n for n in CELL_ROWS if n in record):
+    names = [*CELL_ROWS, *(n for n in record if n not in CELL_ROWS)]
+    for name in (n for n in names if n in record):
         row = record[name]
         each = [statistics.mean(row["cells"][c]["distance"]) for c in cells]
         values = everywhere(row, "distance")
@@ -156,9 +163,12 @@ modes' shares.
 ## Nine cells
 
 Unknowns / numbers measured; {PROBLEMS} problems of each cell, {SAMPLES} samples of each problem,
-100 steps unless said otherwise. After ± is the standard error of the mean over all problems. "of
-the floor": the mean over that of exact samples. `tds` and `mmps` travel from sigma 1000 to 0.02,
-`ddsmc` geometrically from 150. `mmps` and `pigdm` are single chains without weights.
+100 steps unless said otherwise. `tds` has the analytic kernel but where DDPM's is named. After ± is
+the standard error of the mean over all problems. "of the floor": the mean over that of exact
+samples. `tds` and `mmps` travel from sigma 1000 to 0.02,
+`ddsmc` geometrically, from 150 and from 300. `mmps` and `pigdm` are single chains without weights.
+`azula` is another library (`python benchmarks/particles.py others`), with its defaults and the same
+exact denoiser, geometrically from 300.
 
 """.splitlines()
 MORE = f"""
@@ -173,20 +183,21 @@ the cells 8 / 2 and 80 / 2. A slope of -1/2 is that of Monte Carlo.
 def main() -> int:
     """Measure what is asked for, and write the file or the page."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("what", choices=("cells", "growth", "page"))
+    p.add_argument("what", choices=("cells", "others", "growth", "page"))
     p.add_argument("names", nargs="*", help="rows; all when none is named")
     args = p.parse_args()
     torch.set_num_threads(1)
     record = json.loads(FILE.read_text()) if FILE.is_file() else {"cells": {}, "growth": {}}
-    rows = CELL_ROWS if args.what == "cells" else GROWING
-    for name in [] if args.what == "page" else args.names or rows:
+    kinds: dict[str, dict[str, Any]] = {"cells": CELL_ROWS, "growth": GROWING, "page": {}}
+    rows = others.rows() if args.what == "others" else kinds[args.what]
+    for name in args.names or rows:
         solver = rows[name]
-        for size in (SAMPLES,) if args.what == "cells" else SIZES:
+        for size in SIZES if args.what == "growth" else (SAMPLES,):
             record = json.loads(FILE.read_text()) if FILE.is_file() else record
-            if args.what == "cells":
+            if args.what != "growth":
                 record["cells"][name] = measured(solver, NINE, PROBLEMS, size)
             else:
-                one = solver and dataclasses.replace(solver, particles=size)
+                one: Any = solver and dataclasses.replace(solver, particles=size)
                 record["growth"][f"{name}, {size}"] = measured(one, SMALL, GROWN, size)
             FILE.write_text(json.dumps(record, indent=None).replace('}, "', '},\n"') + "\n")
             print(name, size, flush=True)

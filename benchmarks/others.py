@@ -1,0 +1,113 @@
+"""Samplers of azula on the problems of `particles.py`, with the same exact denoiser.
+
+azula is optional (`pip install azula einops`): without it there are no such rows. Its samplers have
+their own defaults but for what is named; all travel in 100 steps of its VE schedule from 300 to
+0.02, in float64. Those that work with a covariance of the noise are told that of the problem.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invdiff.audit.gmm25 import GMM25
+
+Row = Callable[[GMM25, int], Tensor]
+STEPS, TOP, BOTTOM, CLOUD = 100, 300.0, 0.02, 16
+
+
+def rows() -> dict[str, Row]:
+    """Samplers by name: samples (size, *x_shape) of a problem. Empty, and told, without azula."""
+    try:
+        from azula.denoise import Denoiser, DiracPosterior
+        from azula.guidance import diffpir, dps, jfps, mmps, pgdm, tds
+        from azula.linalg.covariance import IsotropicCovariance
+        from azula.noise import VESchedule
+        from azula.sample import DDPMSampler
+    except ImportError as error:
+        print(f"azula is left out: {error}", file=sys.stderr)
+        return {}
+
+    class Exact(Denoiser):  # type: ignore[misc]
+        """The mixture's denoiser, as azula takes it."""
+
+        def __init__(self, cell: GMM25) -> None:
+            super().__init__()
+            self.cell, self.schedule = cell, VESchedule(BOTTOM, TOP)
+
+        def forward(self, x_t: Tensor, t: Tensor, **_: Any) -> Any:
+            x = x_t.reshape(-1, *self.cell.problem.x_shape)
+            mean = self.cell.prior.denoise(x, float(self.schedule(t)[1]))
+            return DiracPosterior(mean.reshape(x_t.shape))
+
+    def travelled(sampler: Any, cell: GMM25, size: int) -> Tensor:
+        torch.manual_seed(0)
+        x = sampler.init((size, math.prod(cell.problem.x_shape)), dtype=torch.float64)
+        return sampler(x).reshape(size, *cell.problem.x_shape)
+
+    how: dict[str, Any] = {"steps": STEPS, "silent": True, "dtype": torch.float64}
+
+    def parts(cell: GMM25) -> tuple[Any, Tensor, Callable[[Tensor], Tensor], Any]:
+        problem = cell.problem
+        M = problem.A(torch.eye(problem.x_shape[-1], dtype=torch.float64)[:, None, None]).mT
+        noise = IsotropicCovariance(problem.sigma_y**2)
+        return Exact(cell), problem.y.double(), lambda x: x @ M.mT, noise
+
+    def moments(cell: GMM25, size: int, iterations: int) -> Tensor:
+        exact, y, A, noise = parts(cell)
+        guided = mmps.MMPSDenoiser(exact, y, A, noise, solver="cg", iterations=iterations)
+        return travelled(DDPMSampler(guided, **how), cell, size)
+
+    def white(cell: GMM25, size: int) -> Tensor:
+        exact, y, A, noise = parts(cell)
+        one = IsotropicCovariance(1.0)
+        guided = jfps.JFPSDenoiser(exact, y, A, noise, one, iterations=4)
+        return travelled(DDPMSampler(guided, **how), cell, size)
+
+    def split(cell: GMM25, size: int) -> Tensor:
+        exact, y, A, _ = parts(cell)
+        guided = diffpir.DiffPIRDenoiser(exact, y, A, cell.problem.sigma_y**2, iterations=4)
+        return travelled(DDPMSampler(guided, **how), cell, size)
+
+    def pulled(cell: GMM25, size: int) -> Tensor:
+        exact, y, A, _ = parts(cell)
+        pinv = cell.problem.spectral.pinv
+        sampler = pgdm.PGDMSampler(exact, y, A, lambda r: pinv(r).flatten(1), eta=1.0, **how)
+        return travelled(sampler, cell, size)
+
+    def descended(cell: GMM25, size: int) -> Tensor:
+        exact, y, A, _ = parts(cell)
+        return travelled(dps.DPSSampler(exact, y, A, **how), cell, size)
+
+    def twisted(cell: GMM25, size: int) -> Tensor:
+        exact, y, A, _ = parts(cell)
+        M = A(torch.eye(cell.problem.x_shape[-1], dtype=torch.float64)).mT
+        eye = torch.eye(len(M), dtype=torch.float64)
+
+        def log_p(x0: Tensor, sigma: Tensor) -> Tensor:
+            S = cell.problem.sigma_y**2 * eye + sigma**2 / (1 + sigma**2) * M @ M.mT
+            r = y - A(x0)
+            return -0.5 * (r * torch.linalg.solve(S, r.mT).mT).sum(1)
+
+        sampler = tds.TDSSampler(exact, log_p, **how)
+        torch.manual_seed(0)
+        return torch.cat([_cloud(sampler, cell) for _ in range(size // CLOUD)])
+
+    def _cloud(sampler: Any, cell: GMM25) -> Tensor:
+        x = sampler.init((CLOUD, math.prod(cell.problem.x_shape)), dtype=torch.float64)
+        return sampler(x).reshape(CLOUD, *cell.problem.x_shape)
+
+    return {
+        "azula: mmps, 1 iteration": lambda cell, size: moments(cell, size, 1),
+        "azula: mmps, 4 iterations": lambda cell, size: moments(cell, size, 4),
+        "azula: jfps": white,
+        "azula: tds, 16 particles": twisted,
+        "azula: pgdm": pulled,
+        "azula: dps": descended,
+        "azula: diffpir": split,
+    }
