@@ -79,10 +79,11 @@ def distances(solver: Solver | None, numbers: Sequence[int]) -> list[float]:
 
 
 def evaluations(solver: Solver) -> int:
-    """Of one sample of a small problem."""
+    """Of one sample of a small problem. Raises InvdiffError where the solver cannot."""
     found = gmm25_problem(*CELLS[0], 0)
     problem = posed_for(solver, found.problem, found.prior)
-    assert problem is not None
+    if problem is None:
+        raise InvdiffError(f"{solver.name} cannot take the problem with these knobs.")
     return solve(problem, found.prior, solver, samples=2).nfe
 
 
