@@ -645,7 +645,9 @@ class Pulled(Denoiser):
         return x0, counted
 
 
-@pytest.mark.parametrize("variant", [v for v, s in VARIANTS.items() if s.always_needs(Need.PRIOR_VJP)])
+@pytest.mark.parametrize(
+    "variant", [v for v, s in VARIANTS.items() if s.always_needs(Need.PRIOR_VJP)]
+)
 def test_activations_are_kept_only_for_a_second_pull(variant):
     """once is said where a step pulls once, and where none is said a second pull does follow."""
     solver, problem = setting(variant, home(VARIANTS[variant], "pool"))

@@ -114,6 +114,11 @@ class Prior:
         return ""
 
     @property
+    def inner(self) -> tuple[Prior, ...]:
+        """The priors that this one is made of."""
+        return ()
+
+    @property
     def image_shape(self) -> tuple[int | None, ...] | None:
         """Shape of the images that are looked for: `shape` but for a prior of latents."""
         return self.shape
@@ -228,6 +233,10 @@ class Counted(Prior):
             return pull(v)
 
         return counted
+
+    @property
+    def inner(self) -> tuple[Prior, ...]:
+        return (self.prior,)
 
     @property
     def image_shape(self) -> tuple[int | None, ...] | None:

@@ -45,6 +45,10 @@ class PerChannel(Prior):
         return x.reshape(-1, self.channels, *x.shape[2:])
 
     @property
+    def inner(self) -> tuple[Prior, ...]:
+        return (self.prior,)
+
+    @property
     def fingerprint(self) -> str:
         return self.prior.fingerprint
 

@@ -60,6 +60,10 @@ class LatentPrior(Prior):
         return self.prior.x0_vjp(xt, level, once)
 
     @property
+    def inner(self) -> tuple[Prior, ...]:
+        return (self.prior,)
+
+    @property
     def fingerprint(self) -> str:
         return self.prior.fingerprint
 

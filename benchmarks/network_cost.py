@@ -1,0 +1,113 @@
+"""What gradients through a network cost in memory, and what compiling it gains.
+
+    python benchmarks/network_cost.py gradients [--out FILE]
+    python benchmarks/network_cost.py compile [--side 256] [--out FILE]
+
+gradients: two steps of DPS on a picture of 3 x 256 x 256, inpainting, with a UNet2DModel of
+diffusers of 12.9 million parameters: the largest resident size beyond what was resident before the
+first step, and processor seconds, with checkpoint=False and True. Each in a process of its own, on
+one thread.
+
+compile: the prior `photo` on one picture, as it is and compiled, one after the other in one process
+on one thread: processor seconds of an evaluation (median of 5), of the first one, and the largest
+difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from invdiff.core.schedules import VP
+from invdiff.noise import GaussianNoise
+from invdiff.operators import Inpaint
+from invdiff.priors.hub import Labelled
+from invdiff.priors.load import load_prior
+from invdiff.priors.precond import NetworkPrior, predicts_eps
+from invdiff.problem import Problem
+from invdiff.sampling.run import solve
+from invdiff.solvers import solver_class
+
+SIDE = 256
+CASES = {"diffpir": ("diffpir", False), "dps": ("dps", False), "dps, checkpoint": ("dps", True)}
+"""Solver and checkpoint, by the name of a row."""
+
+
+def network() -> NetworkPrior:
+    """12.9 million parameters, random."""
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    net = UNet2DModel(
+        sample_size=SIDE, block_out_channels=(128, 128, 256), layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    return NetworkPrior(Labelled(net, 4, None), predicts_eps(VP(1000).alpha_bars()))
+
+
+def run(case: str) -> dict[str, Any]:
+    """What a row of the table needs, measured in this process."""
+    torch.set_num_threads(1)
+    name, asked = CASES[case]
+    prior, A = network(), Inpaint.box((SIDE, SIDE), 64, 64, 128, 128)
+    prior.set_checkpoint(asked)
+    x = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    problem = Problem(A(0.3 * x), A, GaussianNoise(0.05), (3, SIDE, SIDE))
+    solver = solver_class(name)().with_steps(2)
+    before = psutil.Process().memory_info().rss
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: begin a new maximum
+    began = time.process_time()
+    samples = solve(problem, prior, solver).samples
+    seconds = time.process_time() - began
+    peak = 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+    parameters = sum(p.numel() for p in prior.net.parameters())  # type: ignore[union-attr]
+    return {
+        "memory": (peak - before) / 1e6, "seconds": seconds, "parameters": parameters,
+        "sum": float(samples.double().sum()),
+    }  # fmt: skip
+
+
+def gradients() -> list[str]:
+    """Lines of the table; a case is a process of its own."""
+    lines = ["| solver | peak beyond the start | seconds of two steps | sum of the sample |"]
+    lines += ["|---|---|---|---|"]
+    for case in CASES:
+        command = [sys.executable, __file__, "one", "--case", case]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        lines.append(
+            f"| {case} | {found['memory']:.0f} MB | {found['seconds']:.1f} | {found['sum']!r} |"
+        )
+        print(lines[-1], flush=True)
+    return lines
+
+
+def main() -> int:
+    """Print a table."""
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("part", choices=["gradients", "one"])
+    p.add_argument("--case", default="dps")
+    p.add_argument("--side", type=int, default=SIDE)
+    p.add_argument("--out", type=Path, default=None)
+    args = p.parse_args()
+    if args.part == "one":
+        print(json.dumps(run(args.case)))
+        return 0
+    lines = gradients()
+    if args.out:
+        args.out.write_text("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
