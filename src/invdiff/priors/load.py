@@ -72,6 +72,7 @@ def load_prior(
     guidance: float | None = None,
     check: bool = True,
     checkpoint: Checkpoint = "auto",
+    compile: bool = False,
     **options: Any,
 ) -> Prior:
     """The prior called spec, on a device.
@@ -87,6 +88,8 @@ def load_prior(
     three evaluations; False for weights that do not, and for images unlike any photograph.
     checkpoint: whether gradients compute the blocks of the network again instead of keeping what is
     inside: less memory, more time, the same bits; auto: where memory is short (`Networked`).
+    compile: whether torch.compile makes what evaluates the network without gradients, which takes
+    minutes when it is first evaluated, and changes results by round-off (`Networked.set_compile`).
     options: what the weights leave open, as `published.base.Options` has them.
     Raises InvdiffError, with the nearest names where there is no such prior.
     """
@@ -101,6 +104,8 @@ def load_prior(
     prior = _loaded(spec, device, precision, label, prompt, guidance, check, options, told)
     for part in networks(prior):
         part.set_checkpoint(checkpoint)
+        if compile:
+            part.set_compile(device)
     return prior
 
 

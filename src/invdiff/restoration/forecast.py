@@ -23,7 +23,7 @@ from invdiff.core import InvdiffError, Level
 from invdiff.core.memory import available
 from invdiff.core.rng import Rng
 from invdiff.priors.base import Counted, Prior
-from invdiff.priors.networked import recomputed
+from invdiff.priors.networked import as_it_is, recomputed
 from invdiff.problem import Problem
 from invdiff.restoration.job import Job
 from invdiff.sampling.needs import Need
@@ -163,9 +163,10 @@ def _evaluation(prior: Prior, problem: Problem, level: Level, pull: bool) -> tup
         shape[-2:] = [min(side, LARGEST) for side in shape[-2:]]
     x = torch.zeros((1, *shape), dtype=problem.x_like.dtype, device=problem.y.device)
     share = math.prod(problem.x_shape) / math.prod(shape)
-    seconds, held = _measured(prior, x, level, pull)
-    if seconds < BRIEF:
-        seconds = min(seconds, _measured(prior, x, level, pull)[0])
+    with as_it_is(prior):  # it would be compiled for this shape alone
+        seconds, held = _measured(prior, x, level, pull)
+        if seconds < BRIEF:
+            seconds = min(seconds, _measured(prior, x, level, pull)[0])
     pixels = shape[-1] * shape[-2] * share
     largest = pixels if prior.tile is None else (prior.tile + 2 * prior.overlap) ** 2
     return seconds * share, held * max(1.0, share * min(1.0, largest / pixels))
