@@ -3,10 +3,10 @@
     python benchmarks/network_cost.py gradients [--out FILE]
     python benchmarks/network_cost.py compile [--side 256] [--out FILE]
 
-gradients: two steps of DPS on a picture of 3 x 256 x 256, inpainting, with a UNet2DModel of
-diffusers of 12.9 million parameters: the largest resident size beyond what was resident before the
-first step, and processor seconds, with checkpoint=False and True. Each in a process of its own, on
-one thread.
+gradients: two steps of DPS on a picture of 3 x 256 x 256, inpainting, with two UNet2DModels
+of diffusers of 12.9 million parameters: the largest resident size beyond what was resident before
+the first step, and processor seconds, with checkpoint=False and True. Each in a process of its own,
+on one thread.
 
 compile: the prior `photo` on one picture, as it is and compiled, one after the other in one process
 on one thread: processor seconds of an evaluation (median of 5), of the first one, and the largest
@@ -16,6 +16,7 @@ difference.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -40,26 +41,34 @@ from invdiff.solvers import solver_class
 SIDE = 256
 CASES = {"diffpir": ("diffpir", False), "dps": ("dps", False), "dps, checkpoint": ("dps", True)}
 """Solver and checkpoint, by the name of a row."""
+NETS: dict[str, dict[str, Any]] = {
+    "1 block a level": {
+        "block_out_channels": (64, 96, 192, 256), "layers_per_block": 1, "add_attention": False,
+        "down_block_types": ["DownBlock2D"] * 4, "up_block_types": ["UpBlock2D"] * 4,
+    },
+    "2 blocks a level, attention": {
+        "block_out_channels": (64, 128, 128, 192), "layers_per_block": 2,
+        "down_block_types": (*["DownBlock2D"] * 3, "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", *["UpBlock2D"] * 3),
+    },
+}  # fmt: skip
+"""Of 12.9 million parameters each."""
 
 
-def network() -> NetworkPrior:
-    """12.9 million parameters, random."""
+def network(name: str) -> NetworkPrior:
+    """One of NETS, with random weights."""
     from diffusers import UNet2DModel
 
     torch.manual_seed(0)
-    net = UNet2DModel(
-        sample_size=SIDE, block_out_channels=(64, 96, 192, 256), layers_per_block=1,
-        down_block_types=["DownBlock2D"] * 4, up_block_types=["UpBlock2D"] * 4,
-        add_attention=False,
-    )  # fmt: skip
-    return NetworkPrior(Labelled(net, 8, None), predicts_eps(VP(1000).alpha_bars()))
+    net = Labelled(UNet2DModel(sample_size=SIDE, **NETS[name]), 8, None)
+    return NetworkPrior(net, predicts_eps(VP(1000).alpha_bars()))
 
 
-def run(case: str) -> dict[str, Any]:
+def run(net: str, case: str) -> dict[str, Any]:
     """What a row of the table needs, measured in this process."""
     torch.set_num_threads(1)
     name, asked = CASES[case]
-    prior, A = network(), Inpaint.box((SIDE, SIDE), 64, 64, 128, 128)
+    prior, A = network(net), Inpaint.box((SIDE, SIDE), 64, 64, 128, 128)
     prior.set_checkpoint(asked)
     x = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     problem = Problem(A(0.3 * x), A, GaussianNoise(0.05), (3, SIDE, SIDE))
@@ -78,16 +87,17 @@ def run(case: str) -> dict[str, Any]:
 
 
 def gradients() -> list[str]:
-    """Lines of the table; a case is a process of its own."""
-    lines = ["| solver | peak beyond the start | seconds of two steps | sum of the sample |"]
-    lines += ["|---|---|---|---|"]
-    for case in CASES:
-        command = [sys.executable, __file__, "one", "--case", case]
+    """Lines of the table; a row is a process of its own."""
+    lines = [
+        "| network | solver | peak beyond the start | seconds of two steps | sum of the sample |"
+    ]
+    lines += ["|---|---|---|---|---|"]
+    for net, case in itertools.product(NETS, CASES):
+        command = [sys.executable, __file__, "one", "--net", net, "--case", case]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found = json.loads(done.stdout.splitlines()[-1])
-        lines.append(
-            f"| {case} | {found['memory']:.0f} MB | {found['seconds']:.1f} | {found['sum']!r} |"
-        )
+        memory, seconds = f"{found['memory']:.0f} MB", f"{found['seconds']:.1f}"
+        lines.append(f"| {net} | {case} | {memory} | {seconds} | {found['sum']:.4f} |")
     return lines
 
 
@@ -116,12 +126,13 @@ def main() -> int:
     """Print a table."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("part", choices=["gradients", "compile", "one"])
-    p.add_argument("--case", default="dps")
+    p.add_argument("--net", choices=NETS, default="1 block a level")
+    p.add_argument("--case", choices=CASES, default="dps")
     p.add_argument("--side", type=int, default=SIDE)
     p.add_argument("--out", type=Path, default=None)
     args = p.parse_args()
     if args.part == "one":
-        print(json.dumps(run(args.case)))
+        print(json.dumps(run(args.net, args.case)))
         return 0
     lines = gradients() if args.part == "gradients" else compiled(args.side)
     print("\n".join(lines))

@@ -232,13 +232,18 @@ def torch_devices(names: str) -> tuple[str, ...]:
     """
     found: list[str] = []
     for name in str(names).split(","):  # a torch.device too
+        name = name.strip()
         kind = found[-1].partition(":")[0] if found else ""
-        found.append(torch_device(f"{kind}:{name.strip()}" if name.strip().isdecimal() else name))
+        found.append(_device(f"{kind}:{name}" if name.isdecimal() else name))
     return tuple(found)
 
 
-def torch_device(name: str) -> str:
-    """The device called name; `auto` is a CUDA device where there is one."""
+def torch_device(names: str) -> str:
+    """The first of the devices called names."""
+    return torch_devices(names)[0]
+
+
+def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return str(present(str(name).strip()))
+    return str(present(name))
