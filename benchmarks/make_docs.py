@@ -743,6 +743,9 @@ def priors_page() -> str:
             f"| `{f.name}` | {escaped(f.metadata['help'])} |"
             for f in dataclasses.fields(PriorOptions)
         ),
+        "| `checkpoint` | of any network: whether gradients compute its blocks again instead of "
+        "keeping what is inside, the same bits in less memory and more time; auto (unless told), "
+        "where memory is short, true or false |",
         "",
         "Options are keywords of `load_prior`, and `--prior-options NAME=VALUE,...` on the command",
         "line. `label` (`--label`) is the class of a class-conditional network; with `guidance` w",

@@ -74,9 +74,11 @@ class Clocked(Prior):
         self.seconds += self.clock() - began
         return x0
 
-    def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def x0_vjp(
+        self, xt: Tensor, level: Level, once: bool = False
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         began = self.clock()
-        x0, pull = self.prior.x0_vjp(xt, level)
+        x0, pull = self.prior.x0_vjp(xt, level, once)
         self.seconds += self.clock() - began
 
         def clocked(v: Tensor) -> Tensor:

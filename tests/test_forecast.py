@@ -11,7 +11,7 @@ import torch
 from helpers import sentence
 from invdiff import fields, restore
 from invdiff.cli import main
-from invdiff.core import InvdiffError
+from invdiff.core import InvdiffError, memory
 from invdiff.priors.photo import PhotoPrior
 from invdiff.restoration import forecast as module
 from invdiff.restoration.forecast import Forecast, check_memory, forecast
@@ -98,11 +98,11 @@ def test_the_command_tells_or_refuses(
 
 
 def test_the_limit_of_a_group_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "Path", lambda name: tmp_path)
+    monkeypatch.setattr(memory, "Path", lambda name: tmp_path)
     device = torch.device("cpu")
-    whole = module.available(device)
+    whole = memory.available(device)
     (tmp_path / "memory.max").write_text("3000\n")
     (tmp_path / "memory.current").write_text("1000\n")
-    assert module.available(device) == 2000.0 < whole
+    assert memory.available(device) == 2000.0 < whole
     (tmp_path / "memory.max").write_text("max\n")
-    assert module.available(device) > 2000.0
+    assert memory.available(device) > 2000.0

@@ -537,7 +537,9 @@ class NoGradient(Denoiser):
 
     differentiable = False
 
-    def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def x0_vjp(
+        self, xt: Tensor, level: Level, once: bool = False
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         raise AssertionError("x0_vjp was used without PRIOR_VJP")
 
 
@@ -620,6 +622,53 @@ def test_the_proxies_catch_a_solver_that_hides_a_need(variant, hidden):
         state = solver.init(poor, prior, rng.at(-1))
         while state.step < solver.num_steps:
             state = solver.step(state, poor, prior, rng.at(state.step))
+
+
+class Pulled(Denoiser):
+    """Notes, for each x0_vjp, whether one pull was promised, and how many there were."""
+
+    def __init__(self) -> None:
+        super().__init__(two_humps)
+        self.seen: list[list[int]] = []
+
+    def x0_vjp(
+        self, xt: Tensor, level: Level, once: bool = False
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        x0, pull = super().x0_vjp(xt, level, once)
+        noted = [int(once), 0]
+        self.seen.append(noted)
+
+        def counted(v: Tensor) -> Tensor:
+            noted[1] += 1
+            return pull(v)
+
+        return x0, counted
+
+
+@pytest.mark.parametrize(
+    "variant", [v for v, s in VARIANTS.items() if s.always_needs(Need.PRIOR_VJP)]
+)
+def test_activations_are_kept_only_for_a_second_pull(variant):
+    """once is said where a step pulls once, and where none is said a second pull does follow."""
+    solver, problem = setting(variant, home(VARIANTS[variant], "pool"))
+    prior = Pulled()
+    run(problem, prior, solver, seeds(MEASUREMENTS))
+    assert prior.seen
+    assert all(pulls <= 1 for once, pulls in prior.seen if once)
+    kept = [pulls for once, pulls in prior.seen if not once]
+    assert not kept or max(kept) > 1
+
+
+def test_a_prior_of_others_without_once_is_pulled():
+    """An x0_vjp that was written before `once` was."""
+
+    class Older(Denoiser):
+        def x0_vjp(self, xt: Tensor, level: Level) -> Any:
+            return super().x0_vjp(xt, level)
+
+    solver, problem = setting("dps", "pool")
+    found = run(problem, Older(two_humps), solver, seeds(MEASUREMENTS))[1]
+    assert torch.equal(found, run(problem, PRIOR, solver, seeds(MEASUREMENTS))[1])
 
 
 # ---- weight 0 is the plain sampler

@@ -38,12 +38,19 @@ class PriorOptions:
     prior_options: str | None = option(
         "what the weights leave open, as NAME=VALUE,...; see `invdiff priors`", None
     )
+    compile: bool = option(
+        "let torch compile the network, for evaluations without gradients: minutes before the "
+        "first, for each shape",
+        False,
+    )
     no_check: bool = option("take a prior even if it fails to denoise a small picture", False)
 
     def told(self) -> dict[str, Any]:
-        """label, prompt, guidance and --prior-options, as load_prior takes them."""
+        """label, prompt, guidance, compile and --prior-options, as load_prior takes them."""
         named = {"label": self.label, "prompt": self.prompt, "guidance": self.guidance}
         found: dict[str, Any] = {k: v for k, v in named.items() if v is not None}
+        if self.compile:
+            found["compile"] = True
         for part in filter(None, (self.prior_options or "").split(",")):
             name, equals, value = part.partition("=")
             if not equals or not value:
@@ -73,7 +80,7 @@ class RunOptions:
     seed: int = option("of all samples", 0)
     batch: int | None = option("samples that are restored together", None)
     precision: AskedPrecision = option("of the network", "auto")
-    device: str = option("auto, cpu or cuda", "auto")
+    device: str = option("auto, cpu, cuda, mps; cuda:0,1 splits samples over both", "auto")
     out: Path | None = option("folder for the results; restored-NAME of the file without it", None)
     overwrite: bool = option("replace the results of an earlier run", False)
     resume: bool = option("go on from the checkpoint of this command", False)

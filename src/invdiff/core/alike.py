@@ -9,6 +9,7 @@ What is doubled is small: the layers of a network that are large anyway are left
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,9 @@ CONVOLUTIONS = {
 }
 
 
+_ENTERED = threading.local()
+
+
 class Alike(TorchFunctionMode):
     """Within it, convolutions see two equal rows where there is one; `linear`: so do linear layers.
 
@@ -38,7 +42,17 @@ class Alike(TorchFunctionMode):
 
     def __init__(self, linear: bool = False) -> None:
         super().__init__()
+        self.linear = linear
         self.doubled = CONVOLUTIONS | ({F.linear} if linear else set())
+
+    def __enter__(self) -> Alike:
+        _ENTERED.linear = (*_entered(), self.linear)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _ENTERED.linear = _entered()[:-1]
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self,
@@ -64,6 +78,26 @@ def alike(
     """Where a row is the same alone as among others: needed for one row, on a CPU."""
     needed = rows == 1 and device.type == "cpu" and not torch.compiler.is_compiling()
     return Alike(linear) if needed else contextlib.nullcontext()
+
+
+def _entered() -> tuple[bool, ...]:
+    """`linear` of each that this thread is within."""
+    return getattr(_ENTERED, "linear", ())
+
+
+class AlikeAsNow:
+    """Enters later, any number of times, what is entered when it is made: for what a backward pass
+    calculates again, which torch runs outside of such modes."""
+
+    def __init__(self) -> None:
+        self.now, self.stack = _entered(), contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        for linear in self.now:
+            self.stack.enter_context(Alike(linear))
+
+    def __exit__(self, *error: Any) -> None:
+        self.stack.close()
 
 
 def irfft2(spectrum: Tensor, size: tuple[int, int]) -> Tensor:

@@ -137,7 +137,7 @@ def admitted_as(hint: Any, value: Any, what: str, infinite: bool = False) -> Any
     if kind in (typing.Union, types.UnionType):
         return _one_of(inside, value, what, infinite)
     if kind is typing.Literal:
-        if not (isinstance(value, type(inside[0])) and value in inside):
+        if not (isinstance(value, tuple(map(type, inside))) and value in inside):
             *first, last = map(str, inside)
             raise _refused(what, f"{', '.join(first)} or {last}" if first else last, value)
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
@@ -63,10 +64,13 @@ class Prior:
             return xt / level.a
         return self.denoise(xt / level.a, level.sigma)  # a copy, into which it may write
 
-    def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def x0_vjp(
+        self, xt: Tensor, level: Level, once: bool = False
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """x0(xt) and pull(v) = (d x0 / d xt)^T v: the only place where gradients pass a network.
 
-        pull may be called several times. It keeps the activations alive until it is dropped.
+        once: pull is called once and lets go of the activations as it goes, which takes less
+        memory. Else it may be called several times, and keeps them alive until it is dropped.
         """
         with with_gradients():
             x = leaf(xt)
@@ -74,7 +78,7 @@ class Prior:
         _check_graph(x0, self.name)
 
         def pull(v: Tensor) -> Tensor:
-            return torch.autograd.grad(x0, x, v, retain_graph=True)[0]
+            return torch.autograd.grad(x0, x, v, retain_graph=not once)[0]
 
         return x0.detach(), pull
 
@@ -83,7 +87,7 @@ class Prior:
         return self.denoise_v(xt / level.a, level.sigma)
 
     def x0_v_vjp(
-        self, xt: Tensor, level: Level
+        self, xt: Tensor, level: Level, once: bool = False
     ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """x0(xt), v of `denoise_v` and pull of `x0_vjp`, in one evaluation."""
         with with_gradients():
@@ -92,7 +96,7 @@ class Prior:
         _check_graph(x0, self.name)
 
         def pull(u: Tensor) -> Tensor:
-            return torch.autograd.grad(x0, x, u, retain_graph=True)[0]
+            return torch.autograd.grad(x0, x, u, retain_graph=not once)[0]
 
         return x0.detach(), v.detach(), pull
 
@@ -108,6 +112,11 @@ class Prior:
     def fingerprint(self) -> str:
         """Short hash of what defines the prior; empty when there is nothing to hash."""
         return ""
+
+    @property
+    def inner(self) -> tuple[Prior, ...]:
+        """The priors that this one is made of."""
+        return ()
 
     @property
     def image_shape(self) -> tuple[int | None, ...] | None:
@@ -165,6 +174,11 @@ def _check_graph(x0: Tensor, name: str) -> None:
         )
 
 
+def _told(vjp: Callable[..., Any], once: bool) -> dict[str, bool]:
+    """once as an argument of the method of a prior, which may be one written without it."""
+    return {"once": True} if once and "once" in inspect.signature(vjp).parameters else {}
+
+
 class Counted(Prior):
     """A prior in a run: what it returns is looked at, and its evaluations and pulls are counted.
 
@@ -199,16 +213,18 @@ class Counted(Prior):
         x0, v = self.prior.x0_v(xt, level)
         return answered(x0, xt, self.name), answered(v, xt, self.name)
 
-    def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def x0_vjp(
+        self, xt: Tensor, level: Level, once: bool = False
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         self.nfe += 1
-        x0, pull = self.prior.x0_vjp(xt, level)
+        x0, pull = self.prior.x0_vjp(xt, level, **_told(self.prior.x0_vjp, once))
         return answered(x0, xt, self.name), self._counted(pull)
 
     def x0_v_vjp(
-        self, xt: Tensor, level: Level
+        self, xt: Tensor, level: Level, once: bool = False
     ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         self.nfe += 1
-        x0, v, pull = self.prior.x0_v_vjp(xt, level)
+        x0, v, pull = self.prior.x0_v_vjp(xt, level, **_told(self.prior.x0_v_vjp, once))
         return answered(x0, xt, self.name), answered(v, xt, self.name), self._counted(pull)
 
     def _counted(self, pull: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -217,6 +233,10 @@ class Counted(Prior):
             return pull(v)
 
         return counted
+
+    @property
+    def inner(self) -> tuple[Prior, ...]:
+        return (self.prior,)
 
     @property
     def image_shape(self) -> tuple[int | None, ...] | None:

@@ -29,7 +29,7 @@ def denoising_error(prior: Prior, x: Tensor, sigma: float, eps: Tensor) -> tuple
 
     One evaluation of the prior and one vector-Jacobian product.
     """
-    x0, pull = prior.x0_vjp(x + sigma * eps, Level(1.0, sigma))
+    x0, pull = prior.x0_vjp(x + sigma * eps, Level(1.0, sigma), once=True)
     r = (x0 - x) / sigma
     return r.flatten(1).square().sum(1), (pull(r) - r) * (2 / sigma)
 

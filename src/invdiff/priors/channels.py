@@ -29,8 +29,10 @@ class PerChannel(Prior):
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         return self.prior.denoise(self._rows(x), sigma).reshape(x.shape)
 
-    def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        x0, pull = self.prior.x0_vjp(self._rows(xt), level)
+    def x0_vjp(
+        self, xt: Tensor, level: Level, once: bool = False
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        x0, pull = self.prior.x0_vjp(self._rows(xt), level, once)
         return x0.reshape(xt.shape), lambda v: pull(self._rows(v)).reshape(v.shape)
 
     def _rows(self, x: Tensor) -> Tensor:
@@ -41,6 +43,10 @@ class PerChannel(Prior):
                 "images whose channels are a multiple."
             )
         return x.reshape(-1, self.channels, *x.shape[2:])
+
+    @property
+    def inner(self) -> tuple[Prior, ...]:
+        return (self.prior,)
 
     @property
     def fingerprint(self) -> str:

@@ -34,6 +34,10 @@ class Guided(Prior):
         return torch.lerp(self.unconditional.denoise(x, sigma), told, self.w)
 
     @property
+    def inner(self) -> tuple[Prior, ...]:
+        return self.conditional, self.unconditional
+
+    @property
     def fingerprint(self) -> str:
         """Both hashes and w."""
         return f"{self.conditional.fingerprint}-{self.unconditional.fingerprint[-8:]}-{self.w:g}"

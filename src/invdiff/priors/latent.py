@@ -54,8 +54,14 @@ class LatentPrior(Prior):
     def x0(self, xt: Tensor, level: Level) -> Tensor:
         return self.prior.x0(xt, level)
 
-    def x0_vjp(self, xt: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        return self.prior.x0_vjp(xt, level)
+    def x0_vjp(
+        self, xt: Tensor, level: Level, once: bool = False
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return self.prior.x0_vjp(xt, level, once)
+
+    @property
+    def inner(self) -> tuple[Prior, ...]:
+        return (self.prior,)
 
     @property
     def fingerprint(self) -> str:

@@ -181,15 +181,14 @@ def _field(prior: Prior, probes: Tensor | None) -> Field:
         return eye.reshape(-1, 1, *u.shape[1:]).expand(-1, *u.shape)
 
     def f(u: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        level, onward = _frame(t), torch.is_grad_enabled()
+        level, onward, each = _frame(t), torch.is_grad_enabled(), vectors(u)
         if onward:
             if not u.requires_grad:
                 u = u.detach().requires_grad_()
             x0 = prior.x0(u, level)
             pull: Callable[[Tensor], Tensor] = partial(_differentiable_vjp, x0, u)
         else:
-            x0, pull = prior.x0_vjp(u, level)
-        each = vectors(u)
+            x0, pull = prior.x0_vjp(u, level, once=len(each) == 1)
         total = torch.stack([(v * pull(v)).flatten(1).sum(1) for v in each]).sum(0)
         scale = level.a if probes is None else level.a / len(each)
         return level.a * (level.a * u - x0), scale * total

@@ -18,8 +18,10 @@ from invdiff.priors.base import Prior
 from invdiff.priors.denoises import check_denoises
 from invdiff.priors.guidance import Guided
 from invdiff.priors.hub import HUB, local
+from invdiff.priors.networked import networks
 from invdiff.priors.photo import PhotoPrior, load_embedded, load_weights
 from invdiff.priors.precision import AskedPrecision, settled
+from invdiff.priors.recompute import Checkpoint
 from invdiff.priors.spectrum import beside
 from invdiff.priors.spectrum import load as load_spectrum
 
@@ -69,6 +71,8 @@ def load_prior(
     prompt: str | None = None,
     guidance: float | None = None,
     check: bool = True,
+    checkpoint: Checkpoint = "auto",
+    compile: bool = False,
     **options: Any,
 ) -> Prior:
     """The prior called spec, on a device.
@@ -82,6 +86,10 @@ def load_prior(
     D = D_uncond + w (D_cond - D_uncond), where a label stands for no class (null_label, or EDM's).
     check: whether published weights have to denoise a small picture (`denoises.py`), which costs
     three evaluations; False for weights that do not, and for images unlike any photograph.
+    checkpoint: whether gradients compute the blocks of the network again instead of keeping what is
+    inside: less memory, more time, the same bits; auto: where memory is short (`Networked`).
+    compile: whether torch.compile makes what evaluates the network without gradients, which takes
+    minutes when it is first evaluated, and changes results by round-off (`Networked.set_compile`).
     options: what the weights leave open, as `published.base.Options` has them.
     Raises InvdiffError, with the nearest names where there is no such prior.
     """
@@ -93,6 +101,26 @@ def load_prior(
             raise nearest(name, known, "option of priors")
     told = Options(**options)
     _check_device(device)
+    prior = _loaded(spec, device, precision, label, prompt, guidance, check, options, told)
+    for part in networks(prior):
+        part.set_checkpoint(checkpoint)
+        if compile:
+            part.set_compile(device)
+    return prior
+
+
+def _loaded(
+    spec: str | Path,
+    device: torch.device | str,
+    precision: AskedPrecision,
+    label: int | None,
+    prompt: str | None,
+    guidance: float | None,
+    check: bool,
+    options: dict[str, Any],
+    told: Any,
+) -> Prior:
+    """`load_prior`, with options that were looked at."""
     from invdiff.priors.published.files import SUFFIXES, check_file
 
     name, remote = str(spec), isinstance(spec, str) and spec.startswith(HUB)

@@ -15,18 +15,19 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import admitted_as
 from invdiff.priors.base import Prior
+from invdiff.priors.networked import Networked
 from invdiff.priors.photo_net import PhotoNet, PhotoNetConfig, channels_last, coordinates
 from invdiff.priors.precision import Precision
 from invdiff.priors.precond import predicts_edm
+from invdiff.priors.recompute import Checkpoint, again
 from invdiff.priors.spectrum import beside, load
 
 
-class PhotoPrior(Prior):
+class PhotoPrior(Networked):
     """E[x0 | x0 + sigma eps] on [-1, 1], for photographs or whatever the network was trained on.
 
     shape: (C, H, W) of the images, with None for a free size, (C, None, None) unless given; or
@@ -36,11 +37,12 @@ class PhotoPrior(Prior):
     With overlap = net.reach the result is the untiled one exactly. Gradients through a tiled image
     recompute each tile. precision: of the network (`priors.precision`); "mixed" is bfloat16 from
     the noise level on that the error spectrum tells, several times faster on GPUs and on CPUs with
-    AMX.
+    AMX. checkpoint: as in `Networked`, also of each tile.
     """
 
     name = "photo"
     tile: int
+    net: PhotoNet
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class PhotoPrior(Prior):
         overlap: int = 64,
         precision: Precision = "float32",
         shape: tuple[int | None, ...] | None = None,
+        checkpoint: Checkpoint = "auto",
     ) -> None:
         self.net = channels_last(net.eval().requires_grad_(False))
         self.shape = shape or (net.config.channels, None, None)
@@ -63,6 +66,7 @@ class PhotoPrior(Prior):
         self.sigma_min, self.sigma_max = 0.002, 160.0
         self.facts: dict[str, Any] = {}  # what its training recorded
         self._hash = ""
+        self.set_checkpoint(checkpoint)
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         if x.ndim == 5:
@@ -86,7 +90,7 @@ class PhotoPrior(Prior):
         x_in = x_in.contiguous(memory_format=torch.channels_last)
         c_noise = torch.full((1,), p.c_noise(sigma_in), dtype=x.dtype, device=x.device)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_low(sigma)):
-            out = self.net(x_in, c_noise)[..., :h, :w]
+            out = self.evaluated(x_in, c_noise)[..., :h, :w]
         return p.c_skip(sigma) * x + p.c_out(sigma) * out
 
     @property
@@ -111,7 +115,7 @@ class PhotoPrior(Prior):
                 around = (..., slice(t, bottom + self.overlap), slice(l_, right + self.overlap))
                 given = (x[around], place[around], sigma, sigma_in)
                 if x.requires_grad:
-                    done = checkpoint(self._denoise, *given, use_reentrant=False)
+                    done = again(self._denoise, *given)
                 else:
                     done = self._denoise(*given)
                 pieces.append(done[..., top - t : bottom - t, left - l_ : right - l_])

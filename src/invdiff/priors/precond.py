@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from invdiff.core import InvdiffError
 from invdiff.core.alike import alike
-from invdiff.priors.base import Prior
+from invdiff.priors.networked import Networked
+from invdiff.priors.recompute import Checkpoint
 
 Scalar = Callable[[float], float]
 Match = Literal["interpolated", "nearest"]
@@ -212,7 +213,7 @@ def _interpolated(sigma: float, log_sigmas: np.ndarray) -> float:
     return float(np.interp(math.log(sigma), log_sigmas, np.arange(len(log_sigmas))))
 
 
-class NetworkPrior(Prior):
+class NetworkPrior(Networked):
     """A trained network F(x, time) -> (B, C or 2C, ...) as a prior.
 
     net: called with c_in x, shape (B, C, ...), and time, shape (B,), on the device and in the
@@ -221,7 +222,7 @@ class NetworkPrior(Prior):
     learned_variance: whether there are 2C, the last of them v of `Prior.denoise_v`, for solvers
     that are asked for the learned variance; they refuse a prior that was made without.
     precond: which row of the table the network was trained for.
-    shape, value_range, name: as in Prior.
+    shape, value_range, name: as in Prior; checkpoint: as in `Networked`.
     Raises InvdiffError when the output does not have the shape of the input.
     """
 
@@ -233,6 +234,7 @@ class NetworkPrior(Prior):
         value_range: tuple[float, float] = (-1.0, 1.0),
         name: str = "network",
         learned_variance: bool = False,
+        checkpoint: Checkpoint = "auto",
     ) -> None:
         if isinstance(net, nn.Module):
             net.eval().requires_grad_(False)
@@ -241,6 +243,7 @@ class NetworkPrior(Prior):
         self.sigma_min, self.sigma_max = precond.sigma_min, precond.sigma_max
         self.learned_variance = learned_variance
         self._hash = ""
+        self.set_checkpoint(checkpoint)
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         return x if sigma == 0 else self._evaluated(x, sigma)[0]
@@ -261,7 +264,7 @@ class NetworkPrior(Prior):
         exact = torch.float64 if inside.dtype == torch.float64 else torch.float32
         time = torch.full((len(x),), p.c_noise(sigma), dtype=exact, device=x.device)
         with alike(len(x), x.device, linear=True):
-            out = self.net(inside, time)
+            out = self.evaluated(inside, time)
         rest = out[:, channels:]
         if out.shape[1] == 2 * channels:
             out = out[:, :channels]

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from invdiff.core import InvdiffError, Level
+from invdiff.core.memory import available
 from invdiff.core.rng import Rng
 from invdiff.priors.base import Counted, Prior
+from invdiff.priors.networked import as_it_is, recomputed
 from invdiff.problem import Problem
 from invdiff.restoration.job import Job
 from invdiff.sampling.needs import Need
@@ -70,7 +72,8 @@ def forecast(job: Job) -> Forecast:
     problem = job.posed.problem
     solvers = [s for s in (job.estimator, job.solver if job.draws else None) if s is not None]
     pull = any(s.always_needs(Need.PRIOR_VJP) for s in solvers)
-    seconds_each, bytes_each = _evaluation(job.prior, problem, solvers[-1].levels[0], pull)
+    level, free = solvers[-1].levels[0], available(problem.y.device)
+    seconds_each, bytes_each = _evaluation(job.prior, problem, level, pull)
     total, evaluations = 0.0, 0
     for solver in solvers:
         rows = problem.batch * (job.samples if solver is job.solver else 1)
@@ -83,7 +86,15 @@ def forecast(job: Job) -> Forecast:
         total, seconds_each, evaluations, COPIES * image * job.samples,
         bytes_each + STATES * image, problem.batch * (rows if job.draws else 1),
     )  # fmt: skip
-    check_memory(found, available(problem.y.device), job.solver.coupled)
+    if pull and found.memory > free:  # then priors compute blocks again, if they may
+        with recomputed(job.prior) as any_does:
+            again = _evaluation(job.prior, problem, level, pull) if any_does else None
+        if again is not None:
+            more = evaluations * max(0.0, again[0] - seconds_each)
+            found = replace(
+                found, seconds=total + more, evaluation=again[0], row=again[1] + STATES * image
+            )
+    check_memory(found, free, job.solver.coupled)
     return found
 
 
@@ -105,19 +116,6 @@ def check_memory(needed: Forecast, free: float, coupled: bool = False) -> None:
         f"This takes about {needed.memory / GB:.2g} GB of memory, and {free / GB:.2g} GB are free; "
         f"{advice}."
     )
-
-
-def available(device: torch.device) -> float:
-    """Bytes of memory that are free: of a device, or of the host within the limits of its group."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return float(torch.cuda.mem_get_info(device)[0] + cached)
-    free = float(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):  # no limit is the word `max`
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        free = min(free, float(limit - int((group / "memory.current").read_text())))
-    return free
 
 
 class _Free(Prior):
@@ -165,9 +163,10 @@ def _evaluation(prior: Prior, problem: Problem, level: Level, pull: bool) -> tup
         shape[-2:] = [min(side, LARGEST) for side in shape[-2:]]
     x = torch.zeros((1, *shape), dtype=problem.x_like.dtype, device=problem.y.device)
     share = math.prod(problem.x_shape) / math.prod(shape)
-    seconds, held = _measured(prior, x, level, pull)
-    if seconds < BRIEF:
-        seconds = min(seconds, _measured(prior, x, level, pull)[0])
+    with as_it_is(prior):  # it would be compiled for this shape alone
+        seconds, held = _measured(prior, x, level, pull)
+        if seconds < BRIEF:
+            seconds = min(seconds, _measured(prior, x, level, pull)[0])
     pixels = shape[-1] * shape[-2] * share
     largest = pixels if prior.tile is None else (prior.tile + 2 * prior.overlap) ** 2
     return seconds * share, held * max(1.0, share * min(1.0, largest / pixels))

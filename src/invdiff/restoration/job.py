@@ -25,6 +25,7 @@ from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.priors.precision import AskedPrecision, settled
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
+from invdiff.sampling.places import check_split, present
 from invdiff.sampling.pose import Posed, pose
 from invdiff.sampling.result import Result, describe
 from invdiff.sampling.solver import Solver
@@ -49,7 +50,8 @@ class Job:
     view: how the results are shown. facts: goes into run.json beside what `solve` writes; tensors:
     go beside them. lines: (label, text) that tell the user what will be done. want: which of the
     two outputs are made: the estimate by `estimator` (None: the mean of samples stands for it), and
-    samples by `solver`. earlier: the run that this one repeats.
+    samples by `solver`. devices: over which samples are split, where there are several. earlier:
+    the run that this one repeats.
     """
 
     posed: Posed
@@ -66,6 +68,7 @@ class Job:
     portable: bool = False
     estimator: Solver | None = None
     want: Want = "both"
+    devices: tuple[str, ...] = ()
     earlier: Result | None = None
 
     @property
@@ -122,7 +125,8 @@ def prepare(
     want, asked = convert(Want, want, "want"), convert(AskedPrecision, precision, "precision")
     checked_counts(samples, batch)
     task.check_input(Path(file))
-    device, more = torch_device(device), dict(prior_options or {})
+    devices, more = torch_devices(device), dict(prior_options or {})
+    device = devices[0]
     if isinstance(prior, Prior):
         spec, used = prior.name, prior
         kept = getattr(prior, "precision", "float32")
@@ -138,9 +142,11 @@ def prepare(
     chosen = configure(preset)
     best = None if want == "samples" else estimator(task, posed.problem)
     check_posed(posed, used, chosen)
+    check_split(chosen, devices)
     stem = Path(file).stem
     rows = samples * m.problem.batch
-    batch = min(rows, default_batch(chosen, m.problem)) if batch is None else batch
+    if batch is None:
+        batch = min(-(-rows // len(devices)), default_batch(chosen, m.problem))
     coverage = measured.words(task.name, spec, chosen)
     white = type(m.problem.noise) is GaussianNoise
     misses = measured.disagreement(task.name, spec, chosen, m.problem.sigma_y) if white else ""
@@ -152,6 +158,7 @@ def prepare(
     ]
     options = {k.removeprefix("--"): v for k, v in changed(task).items()}
     told = ", ".join([task.name, *(f"{key} {value}" for key, value in options.items())])
+    how = f"{', '.join(devices)}{'' if kept == 'float32' else f', precision {kept}'}"
     lines = [
         ("photo" if isinstance(task, PhotoTask) else "file", f"{file} ({m.about})"),
         *(("", note) for note in m.notes),
@@ -159,7 +166,7 @@ def prepare(
         ("noise", m.noise),
         *([("estimate", f"{best[0].name}, {best[0].num_steps} steps ({best[1]})")] if best else []),
         *([] if want == "estimate" and best else drawn),
-        ("prior", f"{spec}, on {device}{'' if kept == 'float32' else f', precision {kept}'}"),
+        ("prior", f"{spec}, on {how}"),
         *presumed(used),
     ]
     tensors: dict[str, Tensor] = {}
@@ -179,7 +186,7 @@ def prepare(
     return Job(
         posed.to(device), used, chosen, samples, seed, batch,
         out or Path(f"restored-{stem}"), m.view, facts, tensors, tuple(lines), False,
-        best[0] if best else None, want,
+        best[0] if best else None, want, devices,
     )  # fmt: skip
 
 
@@ -218,17 +225,25 @@ def default_batch(solver: Solver, problem: Problem) -> int:
     return max(1, int(limit / (problem.x_shape[-1] * problem.x_shape[-2])))
 
 
-def torch_device(name: str) -> str:
-    """The device called name; `auto` is a CUDA device where there is one."""
+def torch_devices(names: str) -> tuple[str, ...]:
+    """The devices called names, as cuda:0,1 or cpu; `auto` is a CUDA device where there is one.
+
+    Raises InvdiffError for one that is not there.
+    """
+    found: list[str] = []
+    for name in str(names).split(","):  # a torch.device too
+        name = name.strip()
+        kind = found[-1].partition(":")[0] if found else ""
+        found.append(_device(f"{kind}:{name}" if name.isdecimal() else name))
+    return tuple(found)
+
+
+def torch_device(names: str) -> str:
+    """The first of the devices called names."""
+    return torch_devices(names)[0]
+
+
+def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    name = str(name)  # a torch.device too
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        kind = ""
-    if kind not in ("cpu", "cuda"):
-        raise InvdiffError(f"There is no device {name!r}; give auto, cpu or cuda.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InvdiffError("This machine has no CUDA device that torch can use; give --device cpu.")
-    return name
+    return str(present(name))

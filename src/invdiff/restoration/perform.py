@@ -56,6 +56,7 @@ def perform(
             result = draw(
                 job.posed, job.prior, job.solver, job.samples, job.seed, job.batch,
                 job.portable, _both(watch, moved), start,
+                devices=job.devices if len(job.devices) > 1 else (),
             )  # fmt: skip
         result = result if best is None else with_estimate(result, best)
     assert result is not None

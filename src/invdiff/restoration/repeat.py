@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from invdiff.core import InvdiffError
 from invdiff.core.encode import decode
 from invdiff.fields import convert
 from invdiff.plugins import LOADED
 from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.problem import Problem
-from invdiff.restoration.job import MOST, Job, presumed, torch_device
+from invdiff.restoration.job import MOST, Job, presumed, torch_devices
 from invdiff.restoration.restored import stacked
 from invdiff.sampling import record
+from invdiff.sampling.places import check_split, present
 from invdiff.sampling.pose import pose
 from invdiff.sampling.result import Result
 from invdiff.sampling.solver import Solver
@@ -78,8 +77,9 @@ def _repeated(source: Path, prior: str | None, device: str | None, out: Path | N
     samples, seed, batch, portable = (c[k] for k in ("samples", "seed", "batch", "portable"))
     if samples > MOST:
         raise InvdiffError(f"{source} is not a run as it was written: samples is above {MOST}.")
-    usable = c["device"] == "cpu" or torch.cuda.is_available()
-    device = torch_device(device or (c["device"] if usable else "auto"))
+    devices = torch_devices(device or _usable(c["device"]))
+    check_split(solver, devices)
+    device = devices[0]
     spec = prior or facts["prior_spec"]
     if prior is None and spec not in BUILT_IN:
         raise InvdiffError(
@@ -96,7 +96,7 @@ def _repeated(source: Path, prior: str | None, device: str | None, out: Path | N
     lines = [
         ("run", f"{source}: {facts['task']['name']} of {facts['photo']['name']}"),
         ("solver", f"{solver.name}, {solver.num_steps} steps, seed {seed}"),
-        ("samples", f"{samples}, {batch} at a time, on {device}, prior {spec}"),
+        ("samples", f"{samples}, {batch} at a time, on {', '.join(devices)}, prior {spec}"),
         *presumed(used),
     ]
     if device.split(":")[0] != c["device"].split(":")[0]:
@@ -107,8 +107,16 @@ def _repeated(source: Path, prior: str | None, device: str | None, out: Path | N
     return Job(
         posed, used, solver, samples, seed, batch,
         out or folder.with_name(folder.resolve().name + "-again"), view,
-        facts, tensors, tuple(lines), portable, result.estimator(), want, result,
+        facts, tensors, tuple(lines), portable, result.estimator(), want, devices, result,
     )  # fmt: skip
+
+
+def _usable(device: str) -> str:
+    """The device of a run, or `auto` where it is not there."""
+    try:
+        return str(present(device))
+    except InvdiffError:
+        return "auto"
 
 
 def _parts(source: Path, result: Result) -> tuple[Problem, Solver, View]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -18,6 +18,7 @@ from invdiff.operators.algebra.krylov import Bounds, watched_bounds
 from invdiff.priors.base import Counted, Prior
 from invdiff.problem import Problem
 from invdiff.sampling import importance
+from invdiff.sampling.places import Moment, Place, moments, placed
 from invdiff.sampling.pose import Posed
 from invdiff.sampling.result import Result, describe
 from invdiff.sampling.solver import Solver
@@ -71,6 +72,7 @@ def solve(
     watch: Callable[[Snapshot], None] | None = None,
     start: Snapshot | None = None,
     estimator: Solver | None = None,
+    devices: Sequence[str] = (),
 ) -> Result:
     """Draw samples of every measurement in the problem.
 
@@ -81,14 +83,20 @@ def solve(
     bit that of an uninterrupted run.
     estimator: a deterministic solver, as HQS or OneCall, whose one picture of each measurement is
     `Result.estimate`; it runs before the samples, and nfe counts these alone.
+    devices: where batches run side by side, as "cuda:0", "cuda:1"; each has a copy of the problem
+    and the prior, and without batch an equal share of the rows. The samples are those of one such
+    device, bit for bit, and watch sees the first batch that is not done. Without devices, all runs
+    where the problem and the prior are.
     Raises IncompatibleError, DivergedError and InvdiffError, each in one sentence.
     """
     if estimator is not None:
         best = estimate(problem, prior, estimator, batch, portable)
-        drawn = solve(problem, prior, solver, samples, seed, batch, portable, watch, start)
+        drawn = solve(
+            problem, prior, solver, samples, seed, batch, portable, watch, start, None, devices
+        )
         return with_estimate(drawn, best)
     posed = posed_for(problem, prior, solver)
-    return draw(posed, prior, solver, samples, seed, batch, portable, watch, start)
+    return draw(posed, prior, solver, samples, seed, batch, portable, watch, start, None, devices)
 
 
 def draw(
@@ -102,6 +110,7 @@ def draw(
     watch: Callable[[Snapshot], None] | None = None,
     start: Snapshot | None = None,
     seeds: Sequence[int] | None = None,
+    devices: Sequence[str] = (),
 ) -> Result:
     """`solve` of a problem that was posed, with a solver that can.
 
@@ -115,28 +124,45 @@ def draw(
         raise InvdiffError(f"A batch holds at least 1 sample, but {batch} were asked for.")
     asked, problem = posed.asked, posed.problem
     rows = [(m, k) for m in range(problem.batch) for k in range(samples)]
-    size = len(rows) if batch is None or solver.coupled else batch
+    places = placed(devices, problem, prior, solver)
+    size = batch
+    if size is None or solver.coupled:
+        size = -(-len(rows) // len(places))
     chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
     _check_start(start, chunks, solver, problem)
-    counted = Counted(prior)
     own = [(seed, m) for m in range(problem.batch)] if seeds is None else [(s, 0) for s in seeds]
-    began, outputs = time.perf_counter(), list(start.done) if start else []
-    weights, unsolved = list(start.weights) if start else [], Bounds()
-    if start is not None:
-        began -= start.seconds
-        counted.nfe, counted.vjps = start.nfe, start.vjps
-    for i in range(len(outputs), len(chunks)):
-        part = problem.rows(torch.tensor([m for m, _ in chunks[i]], device=problem.y.device))
-        drawn = [row_seed(*own[m], k) for m, k in chunks[i]]
-        first = start.state if start and i == len(start.done) else None
-        with watched_bounds(unsolved):
+    before = (start.nfe, start.vjps, start.seconds) if start else (0, 0, 0.0)
+    began, unsolved = time.perf_counter() - before[2], [Bounds() for _ in chunks]
+
+    def run(number: int, place: Place) -> Iterator[Moment]:
+        y, counted = place.problem.y, Counted(place.prior)
+        part = place.problem.rows(torch.tensor([m for m, _ in chunks[number]], device=y.device))
+        drawn = [row_seed(*own[m], k) for m, k in chunks[number]]
+        first = start.state if start and number == len(start.done) else None
+        with watched_bounds(unsolved[number]):
             for state in states(part, counted, solver, drawn, first, portable):
-                if watch is not None:
-                    spent = (counted.nfe, counted.vjps, time.perf_counter() - began)
-                    done, kept = tuple(outputs), tuple(weights)
-                    watch(Snapshot(done, state, solver.num_steps, len(chunks), *spent, kept))
-        weights += [state.extra[k].cpu() for k in state.extra if k == importance.KEY]
-        outputs.append(finished(state, part, counted, solver, drawn, portable).cpu())
+                yield Moment(number, state, counted.nfe, counted.vjps)
+        weights = tuple(state.extra[k].cpu() for k in state.extra if k == importance.KEY)
+        output = finished(state, part, counted, solver, drawn, portable).cpu()
+        yield Moment(number, state, counted.nfe, counted.vjps, output, weights)
+
+    outputs, weights = (list(start.done), list(start.weights)) if start else ([], [])
+    ready: dict[int, Moment] = {}  # batches that are done, but for one before them
+    spent: dict[int, tuple[int, int]] = {-1: before[:2]}
+    for moment in moments(run, range(len(outputs), len(chunks)), places):
+        spent[moment.number] = moment.nfe, moment.vjps
+        if moment.output is not None:
+            ready[moment.number] = moment
+        elif watch is not None and moment.number == len(outputs):
+            nfe, vjps = _sum(spent[i] for i in spent if i <= moment.number)
+            at = (nfe, vjps, time.perf_counter() - began)
+            done = tuple(outputs), moment.state, solver.num_steps, len(chunks)
+            watch(Snapshot(*done, *at, tuple(weights)))
+        while len(outputs) in ready:
+            output, more = ready.pop(len(outputs)).made
+            outputs.append(output)
+            weights += more
+    nfe, vjps = _sum(spent.values())
     tensors: dict[str, Tensor] = {}
     config = describe(asked, prior, solver, tensors) | {
         "seed": seed,
@@ -145,15 +171,17 @@ def draw(
         "portable": portable,
         "device": str(problem.y.device),
     }
-    if unsolved.systems:
-        config["unsolved"] = asdict(unsolved)
+    if len(places) > 1:
+        config["devices"] = [str(place.problem.y.device) for place in places]
+    if (left := sum(unsolved, Bounds())).systems:
+        config["unsolved"] = asdict(left)
     found = torch.cat(outputs)
     decoder = None if prior.autoencoder is None else prior.autoencoder.decoder
     images = found if decoder is None else _decode(decoder, found, size, problem.y.device)
     return Result(
         images.reshape(problem.batch, samples, *images.shape[1:]),
-        counted.nfe // len(chunks),
-        counted.vjps // len(chunks),
+        nfe // len(chunks),
+        vjps // len(chunks),
         time.perf_counter() - began,
         config,
         tensors,
@@ -207,6 +235,12 @@ def with_estimate(samples: Result, best: Result) -> Result:
         "estimate_nfe": best.nfe,
     }
     return replace(samples, config=config, tensors=tensors, estimate=best.estimate)
+
+
+def _sum(spent: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Evaluations and pulls of several batches."""
+    nfe, vjps = zip(*spent, strict=True)
+    return sum(nfe), sum(vjps)
 
 
 def _decode(decoder: Operator, latents: Tensor, size: int, device: torch.device) -> Tensor:

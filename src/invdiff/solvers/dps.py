@@ -75,10 +75,10 @@ class DPS(Solver):
         level, to = self.levels[state.step], self.levels[state.step + 1]
         z = rng.normal(state.x, "step")
         if self.variance == "learned":
-            x0, v, pull = prior.x0_v_vjp(state.x, level)
+            x0, v, pull = prior.x0_v_vjp(state.x, level, once=True)
             z = steps.spread(z, v, level, to)
         else:
-            x0, pull = prior.x0_vjp(state.x, level)
+            x0, pull = prior.x0_vjp(state.x, level, once=True)
         x0, inside = steps.clipped(x0, prior.value_range, self.clip)
         eps = eps_from(state.x, x0, level)
         x = steps.ddim(x0, eps, level, to, z, self.eta_ddim)

@@ -88,10 +88,10 @@ class MCG(Solver):
         A = problem.linear
         z = rng.normal(state.x, "step")
         if self.variance == "learned":
-            x0, v, pull = prior.x0_v_vjp(state.x, level)
+            x0, v, pull = prior.x0_v_vjp(state.x, level, once=True)
             z = steps.spread(z, v, level, to)
         else:
-            x0, pull = prior.x0_vjp(state.x, level)
+            x0, pull = prior.x0_vjp(state.x, level, once=True)
         x0, inside = steps.clipped(x0, prior.value_range, self.clip)
         x = steps.ddim(x0, eps_from(state.x, x0, level), level, to, z, 1.0)
         g = -pull(inside * self._weighted(problem.residual(x0), problem))

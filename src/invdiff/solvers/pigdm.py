@@ -95,7 +95,7 @@ class PiGDM(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        x0, pull = prior.x0_vjp(state.x, level)
+        x0, pull = prior.x0_vjp(state.x, level, once=True)
         if self.weights and to.s == 0:
             return importance.finished(state, x0, level, problem, rng)
         z = rng.normal(state.x, "step")

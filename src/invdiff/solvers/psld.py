@@ -71,7 +71,7 @@ class PSLD(Solver):
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
         A, D, E = problem.latent.linear, problem.latent.inner, problem.latent.encoder
-        z0, pull = prior.x0_vjp(state.x, level)
+        z0, pull = prior.x0_vjp(state.x, level, once=True)
         eps = eps_from(state.x, z0, level)
         z = steps.ddim(z0, eps, level, to, rng.normal(state.x, "step"), self.eta_ddim)
 

@@ -125,7 +125,7 @@ class Pyramid(Solver):
         A = problem.A @ _up(factor, size, "nearest") if factor > 1 else problem.A
         z = rng.normal(x, "step")
         if self.data == "gradient":
-            x0, pull = prior.x0_vjp(x, level)
+            x0, pull = prior.x0_vjp(x, level, once=True)
             new = steps.ddim(x0, eps_from(x, x0, level), level, to, z, self.eta_ddim)
             new = new + self.rho * pull(A.vjp(x0, steps.unit(problem.y - A(x0))))
         else:

@@ -81,7 +81,7 @@ class ReSample(Solver):
         latent, y, left = problem.latent, problem.y, self.num_steps - 1 - state.step
         push: Tensor | float = 0.0
         if self.zeta:
-            z0, pull = prior.x0_vjp(state.x, level)
+            z0, pull = prior.x0_vjp(state.x, level, once=True)
             uphill = latent.vjp(z0, steps.unit(problem.residual(z0)))
             push = self.zeta * level.alpha_bar * pull(uphill)
         else:

@@ -98,7 +98,7 @@ class TDS(ParticleFilter):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        x0, pull = prior.x0_vjp(state.x, level)
+        x0, pull = prior.x0_vjp(state.x, level, once=self.twist == "isotropic")
 
         def V(w: Tensor) -> Tensor:
             return level.s**2 / level.a * pull(w)

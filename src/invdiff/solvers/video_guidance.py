@@ -83,7 +83,7 @@ class VideoGuidance(Solver):
 
     def _guided(self, x: Tensor, level: Level, problem: Problem, prior: Prior) -> Tensor:
         """x0 + w a_t J^T A^T (y - A x0)."""
-        x0, pull = prior.x0_vjp(x, level)
+        x0, pull = prior.x0_vjp(x, level, once=True)
         r = problem.residual(x0)
         if self.noise_aware:
             r = r / (1 + (problem.sigma_y / level.sigma) ** 2)

@@ -37,6 +37,10 @@ class Bounds:
     iterations: int = 0
     residual: float = 0.0
 
+    def __add__(self, other: Bounds) -> Bounds:
+        worst = max(self, other, key=lambda found: found.residual)
+        return Bounds(self.systems + other.systems, worst.iterations, worst.residual)
+
 
 _WATCHED: ContextVar[Bounds | None] = ContextVar("bounds", default=None)
 
