@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,6 +13,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.alike import alike
 from invdiff.priors.base import Prior
+from invdiff.priors.published.files import safetensors_metadata
 
 OVERLAP = 2
 """Frames that a window shares with the next one, at least: docs/video.md has the figures."""
@@ -98,7 +102,7 @@ class Windows(Prior):
         cuts = self.cuts(x.shape[2])
         seen = torch.stack([x[:, :, s : s + self.length] for s in cuts.starts], 1)
         parts = []
-        for rows in seen.flatten(0, 1).split(ROWS):
+        for rows in torch.split(seen.flatten(0, 1), ROWS):
             with alike(len(rows), rows.device):
                 parts.append(self.prior.denoise(rows, sigma))
         windows = torch.cat(parts).reshape(seen.shape)
@@ -127,3 +131,19 @@ def for_clips(prior: Prior, x_shape: tuple[int, ...]) -> Prior:
     length = clip_length(prior)
     longer = length is not None and len(x_shape) == 4 and x_shape[1] > length
     return Windows(prior, min(OVERLAP, length - 1)) if longer and length else prior
+
+
+def of_clips(spec: str) -> bool:
+    """Whether a prior is of clips, by what its file tells without its weights: one that comes with
+    invdiff, or that `invdiff train` wrote. No other is."""
+    weights = resources.files("invdiff.priors") / "weights"
+    with resources.as_file(weights) as folder:
+        own, path = folder / f"{spec}.safetensors", Path(spec)
+        path = own if own.is_file() else path
+        if path.suffix != ".safetensors" or not path.is_file():
+            return False
+        try:
+            told = json.loads(safetensors_metadata(path)["facts"])
+            return len(told["recipe"]["shape"]) == 4
+        except (InvdiffError, LookupError, TypeError, ValueError):
+            return False

@@ -57,7 +57,7 @@ class ClipView(View):
         return self.one.values(x.transpose(1, 2)).flatten(1, 2)
 
     def array(self, values: Tensor) -> np.ndarray:
-        found = values.unflatten(1, (-1, self.channels)).movedim(2, -1)
+        found = torch.stack([self._frames(v) for v in values]).movedim(2, -1)
         return np.asarray((found.squeeze(-1) if self.channels == 1 else found).numpy())
 
     def deviation(self, std: Tensor) -> np.ndarray:
@@ -89,7 +89,7 @@ class ClipView(View):
 
     def _frames(self, values: Tensor) -> Tensor:
         """(T C, H, W) as (T, C, H, W)."""
-        return values.unflatten(0, (-1, self.channels))
+        return values.reshape(-1, self.channels, *values.shape[1:])
 
 
 def measured_clip(task: PhotoTask, file: Path, prior: Prior) -> Measured:
@@ -139,7 +139,8 @@ def _each(task: PhotoTask, file: Path, prior: Prior, least: int) -> list[Measure
                 raise InvdiffError(str(error).replace(folder, str(file))) from error
             with contextlib.suppress(OSError):
                 alone.unlink()
-            have, want = m.problem.x_shape[-2:], (prior.image_shape or (None, None))[-2:]
+            (high, wide), want = m.problem.x_shape[-2:], (prior.image_shape or (None, None))[-2:]
+            have = (high, wide)
             if any(w not in (None, h) for w, h in zip(want, have, strict=True)):
                 raise InvdiffError(
                     f"{file} would become frames of {words(have)} pixels, but the prior "
@@ -155,10 +156,10 @@ def _operator(each: Sequence[Operator]) -> Operator:
     if all(isinstance(A, Identity) for A in each):
         return each[0]
     if all(isinstance(A, Identity | Inpaint) for A in each):
-        masks = [A.mask if isinstance(A, Inpaint) else None for A in each]
-        like = next(mask for mask in masks if mask is not None)
-        known = [torch.ones_like(like) if mask is None else mask for mask in masks]
-        return Inpaint(torch.stack(torch.broadcast_tensors(*known), dim=2))
+        masks = [A.mask for A in each if isinstance(A, Inpaint)]
+        like = max(masks, key=lambda mask: mask.shape[1]).bool()  # (1, 1 or C, H, W)
+        known = [A.mask.bool() if isinstance(A, Inpaint) else like | True for A in each]
+        return Inpaint(torch.stack([mask.expand_as(like) for mask in known], dim=2))
     if any(unmasked(A) is not A for A in each):
         raise InvdiffError(
             "Some pixels of the frames are transparent, which denoise and inpaint alone take in "
@@ -189,16 +190,13 @@ def _noise(each: Sequence[Noise], told: str, prior: Prior) -> tuple[Noise, str]:
 
 def _view(each: Sequence[Measured], file: Path) -> ClipView:
     """How the frames are shown, from how each is."""
-    views = [m.view for m in each]
-    assert all(isinstance(view, PhotoView) for view in views)
-    first = each[0].view
-    assert isinstance(first, PhotoView)
-    kept, measured = first.kept, None
-    if kept is not None:
-        kept = torch.stack([view.kept for view in views])[:, None]
-        measured = torch.stack([view.measured for view in views])
+    views = [m.view for m in each if isinstance(m.view, PhotoView)]
+    first = views[0]
+    kept = [view.kept for view in views if view.kept is not None]
+    measured = [view.measured for view in views if view.measured is not None]
     one = PhotoView(
-        first.value_range, first.grey, None, first.icc, first.turn, first.margin, kept, measured,
+        first.value_range, first.grey, None, first.icc, first.turn, first.margin,
+        torch.stack(kept)[:, None] if kept else None, torch.stack(measured) if measured else None,
         first.depth, first.span,
     )  # fmt: skip
     channels = 1 if first.grey or each[0].problem.x_shape[0] == 1 else 3
