@@ -16,7 +16,7 @@ from invdiff.batch.items import ItemSource, seed_of
 from invdiff.batch.recipe import BatchRecipe
 from invdiff.cli import main
 from invdiff.core import InvdiffError
-from invdiff.files.animation import pace_of
+from invdiff.files.animation import Pace, pace_of
 from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity
 from invdiff.operators.inpaint import Inpaint
@@ -30,6 +30,7 @@ from invdiff.sampling.checks import check
 from invdiff.solvers.ddrm import DDRM
 from invdiff.tasks import Denoise, NoiseLevel, SuperResolution
 from invdiff.tasks.clip import ClipView
+from invdiff.tasks.pictures import PhotoView
 from invdiff.tasks.validity import has_hole
 
 MOVING = "moving-fashion"
@@ -190,6 +191,22 @@ def test_an_animation_is_read_as_one_measurement(
     assert m.about.startswith("9 frames")
     assert isinstance(m.view, ClipView) and m.view.pace == pace_of(str(file))
     assert len(set(m.view.pace.durations)) == 3 and m.view.pace.loop == 2
+
+
+def test_clips_in_colour(tmp_path: Path) -> None:
+    """Frames of three channels, in their places, as arrays, as pictures and as files."""
+    view = ClipView(PhotoView((0.0, 1.0)), Pace(".apng", (40,) * 5), 3)
+    x = torch.arange(2 * 3 * 5 * 4 * 6).reshape(2, 3, 5, 4, 6) / (2 * 3 * 5 * 4 * 6)
+    values = view.values(x)
+    array, expected = view.array(values), x.permute(0, 2, 3, 4, 1).numpy()
+    np.testing.assert_array_equal(array, expected)
+    np.testing.assert_array_equal(view.deviation(values[0]), expected[0])
+    assert torch.equal(view.picture(values[1]), x[1, :, 2])
+    assert torch.equal(view.picture(x[1, :, 2]), x[1, :, 2])  # of one frame, itself
+    np.testing.assert_array_equal(view.seen(array[0]), expected[0, 2])
+    view.save(tmp_path, "one", values[0])
+    last = np.asarray(Image.open(tmp_path / "one" / "frame-00004.png"))
+    np.testing.assert_allclose(last, expected[0, 4] * 255, atol=0.51)
 
 
 def test_noise_is_one_level(moving: invdiff.Prior, tmp_path: Path) -> None:

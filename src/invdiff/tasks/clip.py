@@ -48,7 +48,7 @@ class ClipView(View):
     @property
     def beside(self) -> str:
         kind = self.pace.ending
-        return f"the pictures show the middle frame; beside each lies {kind}, and its frames"
+        return f"pictures show the middle frame; beside each lie all, as {kind} and in a folder"
 
     def size(self, x_shape: tuple[int, ...]) -> Size:
         return self.one.size(x_shape)
