@@ -115,6 +115,7 @@ from .priors.likelihood import ProbabilityFlow as ProbabilityFlow
 from .priors.load import load_prior as load_prior
 from .priors.units import hu_to_x as hu_to_x
 from .priors.units import x_to_hu as x_to_hu
+from .priors.windows import Windows as Windows
 from .problem import Case as Case
 from .problem import Problem as Problem
 from .problem.metrics import align as align

@@ -220,7 +220,7 @@ def test_a_video_is_written_with_its_rate(
         pictures.append(tmp_path / f"{k}.png")
         Image.fromarray(array).save(pictures[-1])
     target = tmp_path / f"b{ending}"
-    video.write(target, str(like), pictures)
+    video.write(target, video.rate(str(like)), pictures)
     with av.open(str(target)) as file:
         assert float(file.streams.video[0].average_rate) == pytest.approx(12, rel=0.02)
     found = list(frames(str(target)))

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from invdiff.batch.place import Place, lines, unwritable
 from invdiff.core import InvdiffError
 from invdiff.core.durable import own_folder
-from invdiff.files.animation import write_together
+from invdiff.files.animation import pace_of, write_together
 
 SHOWN = ("estimate.png", "mean.png")
 """Which picture of an item is shown: the first that there is."""
@@ -56,7 +56,7 @@ def _write(place: Place, name: str, path: str, count: int, target: Path) -> None
         pictures.append(shown)
     part = own_folder(place.out / "work")
     try:
-        write_together(part / target.name, path, pictures)
+        write_together(part / target.name, pace_of(path), pictures)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(part / target.name, target)
     finally:

@@ -16,12 +16,14 @@ from invdiff.priors.base import Prior
 from invdiff.priors.hub import local
 from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.priors.precision import AskedPrecision, settled
+from invdiff.priors.windows import of_clips
 from invdiff.restoration.job import Job, Want, checked_counts, prepare, torch_device
 from invdiff.restoration.knobs import with_knobs
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import solver_class
 from invdiff.tasks import task_class
 from invdiff.tasks.base import Task
+from invdiff.tasks.photo import PhotoTask
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,12 @@ class BatchRecipe:
     def kind(self) -> type[Task]:
         """The class of the task."""
         return task_class(self.task)
+
+    @property
+    def pictures(self) -> bool:
+        """Whether a page or a frame is an item: not where the prior is of clips, whose items are
+        whole animations and videos."""
+        return issubclass(self.kind, PhotoTask) and not of_clips(self.prior or self.kind.prior)
 
     def checked(self) -> BatchRecipe:
         """The same with paths from the root. Raises InvdiffError for what is wrong in any case."""

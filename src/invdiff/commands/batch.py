@@ -38,7 +38,6 @@ from invdiff.commands.common import (
 from invdiff.commands.parser import Given, Parser, wants_help
 from invdiff.core import InvdiffError
 from invdiff.tasks import TASKS, task_class
-from invdiff.tasks.photo import PhotoTask
 
 SOME_FAILED = 3
 """The exit code of a run that ended, and of which items failed."""
@@ -46,8 +45,8 @@ USAGE = "TASK IN --out OUT [options]\n       invdiff batch --status OUT"
 ABOUT = """Restore many images with one command. IN is a folder, a glob in quotes, several files, a
 list of files (.txt, a path a line), tar files as webdataset has them, or parquet files with a
 column of images; of photographs each page of a TIFF is an image, and each frame of an animation
-(GIF, WebP, .apng) or a video (extra `video`). Options of the task may be patterns: --mask
-'{stem}-mask.png' takes what lies beside each image.
+(GIF, WebP, .apng) or a video (extra `video`); with a prior of clips all frames together are one.
+Options of the task may be patterns: --mask '{stem}-mask.png' takes what lies beside each image.
 
 OUT/items mirrors the input, OUT/manifest has a JSON line for each image, OUT/report.html shows the
 worst first. The same command goes on after whatever stopped it, and adds what is new in IN. An
@@ -98,11 +97,11 @@ def _crew(place: Place, how: BatchOptions) -> Crew:
 
 
 def _source(words: Sequence[str], recipe: BatchRecipe, how: BatchOptions) -> ItemSource:
-    """Where the items come from; of photographs each page of a TIFF, and each frame, is one."""
+    """Where the items come from."""
     return ItemSource(
         tuple(words), recipe.patterns, how.out, recipe.kind.folders,
         recipe.kind.folders and "series" not in recipe.options,
-        issubclass(recipe.kind, PhotoTask), how.column,
+        recipe.pictures, how.column,
     )  # fmt: skip
 
 

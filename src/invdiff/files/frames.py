@@ -16,7 +16,9 @@ from invdiff.files.arrays import check_file
 
 ANIMATIONS = (".gif", ".apng", ".webp")
 """Endings of files that Pillow reads and that may hold several frames; a .png is one picture."""
-SEVERAL = (*ANIMATIONS, *video.VIDEOS, *pages.TIFFS)
+MOVING = (*ANIMATIONS, *video.VIDEOS)
+"""Endings of moving pictures."""
+SEVERAL = (*MOVING, *pages.TIFFS)
 """Endings of files that are looked into."""
 PLAIN = ("1", "L", "LA", "RGB", "RGBA")
 """Modes of Pillow that a PNG holds as they are."""

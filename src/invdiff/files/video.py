@@ -17,8 +17,11 @@ from invdiff.files.raster import check_pixels
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4", ".mpg": "mpeg2video", ".mpeg": "mpeg2video"}
 """What writes each ending; H.264 the others."""
-QUALITY = {"libx264": {"crf": "12"}, "libvpx-vp9": {"crf": "12", "b": "0"}}
-"""Options of encoders for pictures that look as they were; the others are given a bit rate."""
+QUALITY = {"libx264": {"crf": "12", "mbtree": "0"}, "libvpx-vp9": {"crf": "12", "b": "0"}}
+"""Options of encoders for pictures that look as they were; the others are given a bit rate. The
+trees of libx264 depend on memory that it did not write: the same pictures became other bytes."""
+BIT_EXACT = {"fflags": "+bitexact"}
+"""Of containers: no times and no random numbers in files."""
 BITS = 4
 """Of a pixel, where a bit rate is given."""
 
@@ -108,20 +111,30 @@ def turned(array: np.ndarray, degrees: float) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(array, round(degrees / 90) % 4))
 
 
-def write(target: Path, like: str, pictures: Iterable[Path]) -> None:
-    """Write pictures of one size as a video with the frame rate of another, without sound.
+def rate(path: str) -> Fraction:
+    """Frames a second. Raises InvdiffError for a file that is no video."""
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        return Fraction(stream.average_rate or stream.guessed_rate or 25)
+
+
+def write(target: Path, rate: Fraction, pictures: Iterable[Path]) -> None:
+    """Write pictures of one size as a video of so many frames a second, without sound.
 
     By H.264, VP9, or the codec that is usual for the ending; lossy. Raises InvdiffError where there
-    is no encoder for it.
+    is no encoder for it, or no PyAV.
     """
-    with _opened(like) as container:
-        stream = container.streams.video[0]
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    import av
-
+    try:
+        import av
+        from av.codec.context import Flags
+    except ImportError:
+        raise InvdiffError(
+            f"{target.name} is a video, and PyAV, which writes it, is not installed; pip install "
+            "'invdiff[video]'."
+        ) from None
     codec = CODECS.get(target.suffix.lower(), "libx264")
     try:
-        with av.open(str(target), "w") as out:
+        with av.open(str(target), "w", options=BIT_EXACT) as out:
             stream = None
             for path in pictures:
                 array = _pixels(path)
@@ -132,6 +145,7 @@ def write(target: Path, like: str, pictures: Iterable[Path]) -> None:
                     stream.pix_fmt = "yuv420p" if even or codec not in QUALITY else "yuv444p"
                     stream.width, stream.height = width, height
                     stream.codec_context.thread_count = 1
+                    stream.codec_context.flags |= Flags.bitexact
                     if codec not in QUALITY:
                         stream.bit_rate = int(BITS * height * width * rate)
                 out.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))

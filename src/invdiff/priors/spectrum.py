@@ -84,7 +84,12 @@ class ErrorSpectrum:
     def diagonal(self, sigma: float, like: Tensor) -> Tensor:
         """L as an array (1, channels, H, W) for images (B, C, ..., H, W), in their precision."""
         table = self._at(self.bands, sigma)  # (groups, bands)
-        _, groups = channel_basis(tuple(like.shape[1:-2]))
+        axes = tuple(like.shape[1:-2])
+        _, groups = channel_basis(axes)
+        if len(axes) == 2:  # of longer clips: the group of the nearest frequency in time
+            kinds = max(groups) // axes[1] + 1
+            known = max(len(table) // kinds, 1)
+            groups = tuple(g // axes[1] * known + g % axes[1] * known // axes[1] for g in groups)
         if max(groups) >= len(table):
             raise InvdiffError(
                 f"The prior's error spectrum knows {len(table)} groups of channels, and images of "

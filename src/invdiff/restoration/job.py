@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ from invdiff.priors.base import Prior
 from invdiff.priors.hub import local
 from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.priors.precision import AskedPrecision, settled
+from invdiff.priors.windows import Windows, for_clips
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need
 from invdiff.sampling.places import check_split, present
@@ -137,6 +139,7 @@ def prepare(
         kept = settled(asked, spec, device)
         used = load_prior(spec, device, kept, check=check_prior, **more)
     m = task.read(Path(file), used)
+    used = for_clips(used, m.problem.x_shape)
     posed = pose(m.problem, used)
     preset, why = _solver(task, solver, posed.problem)
     chosen = configure(preset)
@@ -167,6 +170,7 @@ def prepare(
         *([("estimate", f"{best[0].name}, {best[0].num_steps} steps ({best[1]})")] if best else []),
         *([] if want == "estimate" and best else drawn),
         ("prior", f"{spec}, on {how}"),
+        *in_windows(used, m.problem),
         *presumed(used),
     ]
     tensors: dict[str, Tensor] = {}
@@ -219,10 +223,20 @@ def presumed(prior: Prior) -> list[tuple[str, str]]:
     return [("presumed", f"{', '.join(prior.presumed)}; --prior-options tells otherwise")]
 
 
+def in_windows(prior: Prior, problem: Problem) -> list[tuple[str, str]]:
+    """The line that tells of the windows of a clip, if it is longer than the prior takes."""
+    if not isinstance(prior, Windows):
+        return []
+    cuts = prior.cuts(problem.x_shape[1])
+    return [
+        ("", f"{len(cuts.starts)} windows of {cuts.length} frames, {cuts.overlap} or more shared")
+    ]
+
+
 def default_batch(solver: Solver, problem: Problem) -> int:
     """Samples that are restored together, so that memory stays near that of one large picture."""
     limit = MEGAPIXELS[solver.always_needs(Need.PRIOR_VJP)] * 1e6
-    return max(1, int(limit / (problem.x_shape[-1] * problem.x_shape[-2])))
+    return max(1, int(limit / math.prod(problem.x_shape[1:])))
 
 
 def torch_devices(names: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from invdiff.core.encode import decode
 from invdiff.fields import convert
 from invdiff.plugins import LOADED
 from invdiff.priors.load import BUILT_IN, load_prior
+from invdiff.priors.windows import for_clips
 from invdiff.problem import Problem
 from invdiff.restoration.job import MOST, Job, presumed, torch_devices
 from invdiff.restoration.restored import stacked
@@ -88,6 +89,7 @@ def _repeated(source: Path, prior: str | None, device: str | None, out: Path | N
         )
     facts["prior_options"] = _options(c)
     used = load_prior(spec, device, facts["precision"], check=False, **facts["prior_options"])
+    used = for_clips(used, problem.x_shape)
     result.check_prior(used)
     facts["want"] = want = c.get("want", "samples")
     facts["plugins"] = c.get("plugins", {})

@@ -7,6 +7,7 @@ out. It pays where an evaluation of one small image leaves a processor waiting.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,7 +40,7 @@ def room(job: Job, batch: int | None = None) -> int:
         or job.problem.y.device.type != "cpu"
         or job.problem.x_like.dtype != torch.float32
         or job.prior.autoencoder is not None
-        or x_shape[-1] * x_shape[-2] > PIXELS
+        or math.prod(x_shape[1:]) > PIXELS
         or any(s.coupled for s in _solvers(job))
     )
     return 1 if alone else max(1, rows // (job.samples if job.draws else 1))

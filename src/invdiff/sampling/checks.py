@@ -19,6 +19,9 @@ is no image. They lie between right and spoilt answers of `benchmarks/checks.py`
 1 is no contradiction: the noise of files is supposed with care, and an estimate may keep what was
 measured as it is."""
 
+SEEN = 100
+"""Measured numbers of a frame from which its misfit is told: of noise alone, it is then within 0.3
+of 1."""
 OUTSIDE = 0.5
 """Distance from the cells of a JPEG file, in half steps, above which an answer contradicts it. It
 lies between the answers of spectral-jpeg, pocs, ddrm-jpeg (0.04 at most) and pigdm (0.22) and
@@ -32,13 +35,15 @@ class Check:
     misfit: rms of (y - A x) / sigma over what was measured, of each sample; 1 for exact samples.
     None where the noise has no level. excess: rms by which values leave the prior's range, over
     half of the range. growth: mean |gradient| of x over that of y, where they have the same shape.
-    warnings: sentences, none when all is well.
+    warnings: sentences, none when all is well. frames: of clips, the misfit of each frame, of the
+    sample where it is largest; None of images, and 0 where less than `SEEN` numbers were measured.
     """
 
     misfit: tuple[float, ...] | None
     excess: float
     growth: float | None
     warnings: tuple[str, ...] = ()
+    frames: tuple[float, ...] | None = None
 
     def as_dict(self) -> dict[str, object]:
         """JSON values."""
@@ -51,6 +56,7 @@ class Check:
             "excess": short(self.excess),
             "growth": None if self.growth is None else short(self.growth),
             "warnings": list(self.warnings),
+            **({} if self.frames is None else {"frames": [short(m) for m in self.frames]}),
         }
 
 
@@ -64,13 +70,32 @@ def misfit(problem: Problem, x: Tensor) -> Tensor:
         return _outside(problem, x)
     if isinstance(problem.noise, Coloured):
         problem = whiten(problem)
+    square, seen = _squares(problem, x)
+    return ((square * seen).flatten(1).sum(1) / seen.flatten(1).sum(1)).sqrt()
+
+
+def misfit_of_frames(problem: Problem, x: Tensor) -> Tensor | None:
+    """The misfit of each frame of clips, (M, T); None where y is not of the frames of x.
+
+    0 of frames in which less than `SEEN` numbers were measured, too few to tell.
+    """
+    y = problem.y
+    if y.ndim != 5 or len(problem.x_shape) != 4 or y.shape[2] != problem.x_shape[1]:
+        return None
+    if isinstance(problem.noise, Coloured):
+        problem = whiten(problem)
+    square, seen = (t.movedim(2, 1).flatten(2) for t in _squares(problem, x))
+    count = seen.sum(2)
+    return ((square * seen).sum(2) / count.clamp_min(1)).sqrt() * (count >= SEEN)
+
+
+def _squares(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
+    """|(y - A x) / sigma|^2 of every number, 1 on average, and which were measured."""
     problem = centre(problem)
     z = problem.A(x)
     r = problem.y - z
     seen = problem.A.restrict(torch.ones_like(problem.y)).abs().gt(0)
-    square = (r / _deviation(problem, z)).abs().square() / (2 if r.is_complex() else 1)
-    count = seen.flatten(1).sum(1)
-    return ((square * seen).flatten(1).sum(1) / count).sqrt()
+    return (r / _deviation(problem, z)).abs().square() / (2 if r.is_complex() else 1), seen
 
 
 def comparable(problem: Problem) -> bool:
@@ -150,11 +175,14 @@ def check(
     judged = each if white is None else white.rows(rows.to(white.y.device))
     found = misfit(judged, flat).tolist() if comparable(problem) else None
     beyond, grown = excess(flat, value_range), growth(each, flat)
+    frames = None if found is None else misfit_of_frames(judged, flat)
+    worst = None if frames is None else tuple(frames.amax(0).tolist())
     return Check(
         None if found is None else tuple(found),
         beyond,
         grown,
-        _warnings(problem, found, beyond, grown, estimate),
+        _warnings(problem, found, beyond, grown, estimate, worst),
+        worst,
     )
 
 
@@ -171,8 +199,9 @@ def said_once(warnings: Iterable[str]) -> list[str]:
 
 
 def _warnings(
-    problem: Problem, found: list[float] | None, beyond: float, grown: float | None, estimate: bool
-) -> tuple[str, ...]:
+    problem: Problem, found: list[float] | None, beyond: float, grown: float | None, estimate: bool,
+    frames: tuple[float, ...] | None,
+) -> tuple[str, ...]:  # fmt: skip
     answer, said = "the estimate" if estimate else "a sample", []
     worst = max(found) if found else 0.0
     if problem.A.cells and worst > OUTSIDE:
@@ -185,6 +214,12 @@ def _warnings(
             f"{answer} misses the measurement by {worst:.1f} times its noise: the operator (a "
             "kernel, a mask, a scale) may be another than the one that made it, or the noise "
             "larger than was told"
+        )
+    elif frames and max(frames) > MISFIT:
+        said.append(
+            f"{answer} misses the measurement in frame {frames.index(max(frames))} by "
+            f"{max(frames):.1f} times its noise, and in others it does not: they may have been "
+            "measured in another way, or hold what the prior does not know"
         )
     if beyond > EXCESS:
         said.append(

@@ -36,6 +36,7 @@ from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
 from invdiff.tasks.base import Made, Measured, Preset, Task, told_level
+from invdiff.tasks.clip import measured_clip
 from invdiff.tasks.photo_noise import Supposed, supposed
 from invdiff.tasks.pictures import (
     NO_MARGIN,
@@ -149,11 +150,16 @@ class PhotoTask(Task):
         return f"{found.sigma:.4f} where black is 0 and white is 1: {found.how}"
 
     def read(self, file: Path, prior: Prior) -> Measured:
-        """The problem of restoring a photograph: of the frame that is asked for, where one is."""
-        with self._alone(file) as alone:
-            return self._measured(alone, prior)
+        """The problem of restoring a photograph: of the frame that is asked for, where one is.
 
-    def _measured(self, file: Path, prior: Prior) -> Measured:
+        With a prior of clips, that of all frames of a moving picture (`clip.measured_clip`).
+        """
+        if len(prior.image_shape or ()) == 4:
+            return measured_clip(self, file, prior)
+        with self._alone(file) as alone:
+            return self.measured(alone, prior)
+
+    def measured(self, file: Path, prior: Prior) -> Measured:
         """The problem of restoring a photograph.
 
         A grey photograph is repeated in the three channels of a colour prior. Its noise is then the

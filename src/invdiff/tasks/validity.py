@@ -35,7 +35,8 @@ def has_gaps(problem: Problem) -> bool:
 
 def has_hole(problem: Problem) -> bool:
     """Whether there are pixels that are far from all that were measured."""
-    near = F.max_pool2d(seen(problem).float(), 2 * REACH + 1, 1, REACH)
+    known = seen(problem).float().flatten(0, -3)[:, None]  # frames of a clip one by one
+    near = F.max_pool2d(known, 2 * REACH + 1, 1, REACH)
     return bool((near == 0).any())
 
 

@@ -39,8 +39,8 @@ def random_phase(x: Tensor, g: torch.Generator) -> Tensor:
     return torch.stack([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
 
 
-def moving_clips(x: Tensor, g: torch.Generator) -> Tensor:
-    """Clips (n, FRAMES, CANVAS, CANVAS) of items that move on black and bounce, from 2 n of them.
+def moving_clips(x: Tensor, g: torch.Generator, frames: int = FRAMES) -> Tensor:
+    """Clips (n, frames, CANVAS, CANVAS) of items that move on black and bounce, from 2 n of them.
 
     x: items (2 n, 1, h, w) on [-1, 1], with black (-1) around them; shown at half size. Half of the
     clips show one item, the others two, which are joined by their maximum. An item starts anywhere
@@ -58,7 +58,7 @@ def moving_clips(x: Tensor, g: torch.Generator) -> Tensor:
     start, angle, speed = uniform(2 * n, 1, 2), uniform(2 * n, 1, 1), uniform(2 * n, 1, 1)
     angle = 2 * math.pi * angle
     velocity = 2.5 * speed * torch.cat([angle.sin(), angle.cos()], dim=2)
-    t = torch.arange(FRAMES, device=device)[None, :, None]
+    t = torch.arange(frames, device=device)[None, :, None]
     corner = room - (torch.remainder(start * room + t * velocity, 2 * room) - room).abs()
     shown = _place(items + 1, corner)
     second = uniform(n, 1, 1, 1) < 0.5
