@@ -90,6 +90,16 @@ def test_a_run_that_stopped_goes_on(place: Place) -> None:
     assert sorted(first.made + second.made) == [f"{i:02}.png" for i in range(12)]
 
 
+def test_a_process_that_ended_after_its_last_line_leaves_nothing(place: Place) -> None:
+    """Killed between the manifest and the end of its work; what others are at stays theirs."""
+    drive(place, Here(place, Free()))
+    place.at(1).write_text('"05.png"\n')
+    with place.holding(1) as mine:
+        assert mine and status(place).under == 1
+    drive(place, Here(place, Free()))
+    assert status(place).under == 0 and not place.at(1).exists()
+
+
 def test_results_that_were_touched_are_made_again(place: Place) -> None:
     item = BatchItem("05.png", "")
     Free()(place, item)

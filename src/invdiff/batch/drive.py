@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from invdiff.batch.place import Place, StoppedError, head
 from invdiff.batch.plan import finished
-from invdiff.batch.shard import ShardAsked, ShardDone, item_at
+from invdiff.batch.shard import ShardAsked, ShardDone, item_at, tidied
 from invdiff.batch.workers import Crew, Died, Restored, RunStopped
 from invdiff.core import InvdiffError
 
@@ -72,6 +72,8 @@ def drive(
     order = shards_of(place.told()["shards"], rank, world)
     run = _Run(place, crew, retry, progress)
     run.todo.extend(s for s in order if not finished(place, s, retry))
+    for shard in order:
+        tidied(place, shard)
     try:
         while run.todo or crew.busy():
             run.step()

@@ -86,6 +86,14 @@ def work(
         return ShardDone(shard, len(found), failed)
 
 
+def tidied(place: Place, shard: int) -> None:
+    """Remove what a process left that ended just after it had finished a shard: where it was."""
+    if place.at(shard).exists():
+        with place.holding(shard) as mine, contextlib.suppress(OSError):
+            if mine and finished(place, shard):
+                place.at(shard).unlink(missing_ok=True)
+
+
 def _worked(
     place: Place,
     asked: ShardAsked,

@@ -94,6 +94,10 @@ class Windows(Prior):
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
         self.spectrum, self.presumed = prior.spectrum, prior.presumed
 
+    @property
+    def inner(self) -> tuple[Prior, ...]:
+        return (self.prior,)
+
     def cuts(self, frames: int) -> Cuts:
         """The windows of a clip of so many frames."""
         return Cuts(frames, self.length, self.overlap_frames)
