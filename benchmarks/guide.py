@@ -71,7 +71,7 @@ def records() -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], dict[str
         json.loads((ROOT / "src/invdiff/calibration.json").read_text(encoding="utf-8")),
         json.loads((DOCS / "posterior.json").read_text(encoding="utf-8")),
         [line for line in found if "part" in line],
-        json.loads((DOCS / "particles.json").read_text(encoding="utf-8"))["cells"],
+        own(json.loads((DOCS / "particles.json").read_text(encoding="utf-8"))["cells"]),
     )
 
 
@@ -140,6 +140,11 @@ def by_problem(posterior: dict[str, Any], audit: list[Any]) -> list[str]:
     for title, (told, fits) in KINDS.items():
         lines += [f"### {title}", "", told, "", *table(head, list(nearest(posterior, audit, fits)))]
     return lines
+
+
+def own(cells: dict[str, Any]) -> dict[str, Any]:
+    """The rows that are not of another library."""
+    return {name: row for name, row in cells.items() if not name.startswith("azula")}
 
 
 def by_particles(cells: dict[str, Any]) -> list[str]:

@@ -271,6 +271,8 @@ def page(record: dict[str, Any]) -> list[str]:
                 )
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     left = [f"`{n}` is left out: {why}." for n, why in LEFT_OUT.items()]
+    missing = [f"`{n}`" for n in registry() if n not in record and n not in LEFT_OUT]
+    left += [f"Not searched: {', '.join(missing)}."] if missing else []
     names = f"The grey lines are the solvers below the first {NAMED}."
     plot = ["", "![search.png](search.png)", "", names]
     return [*TEXT, *lines, "", " ".join(left), *plot, *presets]
