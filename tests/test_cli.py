@@ -236,7 +236,7 @@ def test_unexpected_errors_are_told(
         (OSError(28, "No space left on device"), "No space left"),
     ]:
 
-        def fail(*_: object, error: Exception = error) -> None:
+        def fail(*_: object, error: Exception = error, **__: object) -> None:
             raise error
 
         monkeypatch.setattr(performing, "draw", fail)
@@ -428,7 +428,7 @@ def test_a_place_that_takes_no_folder_is_told_before_the_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """/proc says that it is writable to the superuser, and is not."""
-    monkeypatch.setattr(performing, "draw", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(performing, "draw", lambda *_, **__: pytest.fail("it ran"))
     for out in ("/proc/x", "/proc/x/y"):
         restore("--out", out, code=2)
         assert "cannot be made, because /proc is not writable" in capsys.readouterr().err
@@ -446,7 +446,7 @@ def test_a_failure_after_sampling_loses_nothing(
     restore("--out", "whole")
     capsys.readouterr()
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -501,7 +501,7 @@ Solve = Callable[..., object]
 def interrupted_after(steps: int) -> Solve:
     """`solve` that is interrupted when so many steps are done."""
 
-    def solve(*args: object) -> object:
+    def solve(*args: object, **more: object) -> object:
         *rest, watch, start = args
 
         def stop(snapshot: Snapshot) -> None:
@@ -509,7 +509,7 @@ def interrupted_after(steps: int) -> Solve:
             if snapshot.steps_done >= steps:
                 raise KeyboardInterrupt
 
-        return real_solve(*rest, stop, start)  # type: ignore[arg-type]
+        return real_solve(*rest, stop, start, **more)  # type: ignore[arg-type]
 
     return solve
 

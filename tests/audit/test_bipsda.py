@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from invdiff.audit import bipsda
-from invdiff.audit.bipsda import Law, figures, measured, posterior, prior, problem, weighed
+from invdiff.audit.bipsda import Weighed, figures, measured, posterior, prior, problem, weighed
 from invdiff.core.rng import Rng
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dps import DPS
@@ -67,7 +67,7 @@ def test_figures_see_what_is_wrong_and_pass_what_is_exact():
 
 
 def test_draws_of_a_law_have_its_weights():
-    law = Law(torch.arange(3.0, dtype=F64)[:, None], torch.tensor([0.5, 0.1, 0.4], dtype=F64))
+    law = Weighed(torch.arange(3.0, dtype=F64)[:, None], torch.tensor([0.5, 0.1, 0.4], dtype=F64))
     counts = torch.bincount(law.sample(1).flatten().long(), minlength=3)
     assert law.effective == pytest.approx(1 / 0.42)
     assert (counts - torch.tensor([250, 50, 200])).abs().max() <= 1

@@ -230,14 +230,14 @@ def test_resume_gives_the_same_image(here: Path, monkeypatch: pytest.MonkeyPatch
     args = degraded("coils")
     assert main([*args, "--out", "whole"]) == 0
 
-    def interrupted(*given: object) -> object:
+    def interrupted(*given: object, **more: object) -> object:
         *rest, watch, start = given
 
         def stop(snapshot: Snapshot) -> None:
             watch(snapshot)  # type: ignore[operator]
             raise KeyboardInterrupt
 
-        return real_solve(*rest, stop, start)  # type: ignore[arg-type]
+        return real_solve(*rest, stop, start, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(performing, "draw", interrupted)
     assert main([*args, "--out", "a"]) == 130

@@ -77,7 +77,7 @@ def problem(case: str, number: int) -> Problem:
 
 
 @dataclass(frozen=True, eq=False)
-class Law:
+class Weighed:
     """A posterior: draws (M, N) with weights that sum to 1, float64."""
 
     draws: Tensor
@@ -97,12 +97,12 @@ class Law:
 
 
 @lru_cache(maxsize=256)
-def posterior(case: str, number: int) -> Law:
+def posterior(case: str, number: int) -> Weighed:
     """The posterior of an observation."""
     posed = problem(case, number)
     if case in ("low", "high"):
         draws = prior().posterior(posed).sample(PROPOSED // 10, 7).double().flatten(1)
-        return Law(draws, torch.full((len(draws),), 1 / len(draws), dtype=F64))
+        return Weighed(draws, torch.full((len(draws),), 1 / len(draws), dtype=F64))
     found = weighed(posed)
     if found.effective < LEAST:
         raise InvdiffError(
@@ -112,7 +112,7 @@ def posterior(case: str, number: int) -> Law:
     return found
 
 
-def weighed(posed: Problem) -> Law:
+def weighed(posed: Problem) -> Weighed:
     """The posterior of any observation, by weighted draws."""
     modes = [mode(posed, start) for start in prior().means]
     about = GaussianMixture(
@@ -122,7 +122,7 @@ def weighed(posed: Problem) -> Law:
     x = torch.cat([prior().sample(half, 7), about.sample(half, 8)])
     by = torch.logaddexp(prior().log_prob(x), about.log_prob(x))
     log_w = prior().log_prob(x) + likelihood(posed, x) - by
-    return Law(x.double().flatten(1), torch.softmax(log_w, 0))
+    return Weighed(x.double().flatten(1), torch.softmax(log_w, 0))
 
 
 def likelihood(posed: Problem, x: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ def smooth(x: Tensor) -> Tensor:
     return torch.logsumexp(law.weights.log() - 0.5 * (quadratic + torch.logdet(law.covs)), 0)
 
 
-def figures(x: Tensor, law: Law, seed: int) -> dict[str, float]:
+def figures(x: Tensor, law: Weighed, seed: int) -> dict[str, float]:
     """Errors of samples (SIZE, N): |mean error|, |error of the variances|, the central moment
     discrepancy of five moments, and the squared maximum mean discrepancy to SIZE exact draws."""
     exact = law.sample(seed)

@@ -39,9 +39,7 @@ class PriorOptions:
         "what the weights leave open, as NAME=VALUE,...; see `invdiff priors`", None
     )
     compile: bool = option(
-        "let torch compile the network, for evaluations without gradients: minutes before the "
-        "first, for each shape",
-        False,
+        "let torch compile the network, which takes minutes for each shape", False
     )
     no_check: bool = option("take a prior even if it fails to denoise a small picture", False)
 
