@@ -110,7 +110,8 @@ def measured_clip(task: PhotoTask, file: Path, prior: Prior) -> Measured:
     view = _view(each, file)
     notes = dict.fromkeys(note for m in each for note in m.notes)
     problem = Problem(y, _operator([p.A for p in problems]), noise, x_shape)
-    return Measured(problem, view, f"{len(each)} frames, {each[0].about}", told, tuple(notes))
+    about = f"{len(each)} frames of {each[0].about.partition(', ')[2]}"  # they were read as PNG
+    return Measured(problem, view, about, told, tuple(notes))
 
 
 def _each(task: PhotoTask, file: Path, prior: Prior, least: int) -> list[Measured]:
