@@ -41,12 +41,14 @@ def filled(net: nn.Module) -> nn.Module:
 
 
 def photo(tile: int = 768, precision: str = "float32") -> PhotoPrior:
+    torch.manual_seed(0)
     config = PhotoNetConfig(widths=(8, 16), blocks=(2, 2), up_blocks=(2,), embedding=16)
     net = filled(PhotoNet(config))
     return PhotoPrior(net, tile, 8, precision)  # type: ignore[arg-type]
 
 
 def diffusers() -> NetworkPrior:
+    torch.manual_seed(0)
     net = UNet2DModel(
         sample_size=16, block_out_channels=(32, 64), layers_per_block=2,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
@@ -56,6 +58,7 @@ def diffusers() -> NetworkPrior:
 
 
 def song() -> NetworkPrior:
+    torch.manual_seed(0)
     net = SongUNet(SongConfig(channels=3, base=16, widths=(16, 32), blocks=2, embedding=32,
                               features=16, attention=(False, True)))  # fmt: skip
     return NetworkPrior(filled(net), predicts_edm())
