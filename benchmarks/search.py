@@ -239,7 +239,8 @@ each cell, and its standard error. `exact` is the floor. Presets were searched o
 {len(SEARCHED)} other problems of each cell: first the schedule (the solver's own, VP, geometric VE
 from 300, Karras from 1000), then one knob after the other, by halves and doubles. At 1000
 evaluations the knobs are those of 100, and the schedule was searched on {FEW} of these problems.
-A gradient is not counted as an evaluation. "paper" are the defaults of the class, with at most
+A gradient is not counted as an evaluation. A field is empty where no preset that was tried fits
+so few evaluations and stays within bounds. "paper" are the defaults of the class, with at most
 {MOST_STEPS} steps, at the evaluations that stand beside. These presets are for this mixture and its
 exact denoiser: photographs want others.
 

@@ -36,9 +36,10 @@ N, SIZE, MOMENTS = 10, 500, 5
 """Dimension; samples of an observation; moments of the moment discrepancy."""
 SHAPE = (1, 1, N)
 KNOWN = (0, 1, 2, 4, 5, 6, 7, 9)
-PROPOSED, WIDER, LEAST = 200_000, 1.5, 2000
-"""Draws that are weighed; variance of a normal law about a mode over that of Laplace's
-approximation; effective draws below which a posterior is not known well enough."""
+PROPOSED, WIDER, FLATTEST, LEAST = 200_000, 1.5, 0.1, 2000
+"""Draws that are weighed; of a normal law about a mode, its variance over that of Laplace's
+approximation, and the least curvature; effective draws below which a posterior is not known well
+enough. The first three change how many draws the weighed ones are worth, and not their law."""
 FIGURES = ("mean", "variance", "moments", "mmd")
 F64 = torch.float64
 
@@ -136,7 +137,7 @@ def mode(posed: Problem, start: Tensor) -> tuple[Tensor, Tensor]:
 
     def log_p(v: Tensor) -> Tensor:
         x = v.reshape(1, *SHAPE)
-        return likelihood(posed, x)[0] + smooth(x)
+        return (likelihood(posed, x) + prior().log_prob(x))[0]
 
     x = start.double().flatten().clone()
     for _ in range(30):
@@ -151,27 +152,17 @@ def mode(posed: Problem, start: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def falling(hessian: Tensor) -> Tensor:
-    """Minus a second derivative, its eigenvalues made at least a tenth: those of the prior."""
+    """Minus a second derivative, its eigenvalues made at least FLATTEST: a covariance needs it."""
     e, U = torch.linalg.eigh(-hessian)
-    return (U * e.clamp_min(0.1)) @ U.mT
-
-
-def smooth(x: Tensor) -> Tensor:
-    """log of the prior's density, which a second derivative passes, of one image."""
-    law = prior()
-    off = x.flatten() - law.means.flatten(1)
-    precision = torch.linalg.inv(law.covs)
-    quadratic = torch.einsum("ki,kij,kj->k", off, precision, off)
-    return torch.logsumexp(law.weights.log() - 0.5 * (quadratic + torch.logdet(law.covs)), 0)
+    return (U * e.clamp_min(FLATTEST)) @ U.mT
 
 
 def figures(x: Tensor, law: Weighed, seed: int) -> dict[str, float]:
     """Errors of samples (SIZE, N): |mean error|, |error of the variances|, the central moment
     discrepancy of five moments, and the squared maximum mean discrepancy to SIZE exact draws."""
-    exact = law.sample(seed)
-    scale = 4 * float(spread(exact).max())
     mean = law.weights @ law.draws
     own, true = central(x, x.mean(0), None), central(law.draws, mean, law.weights)
+    scale = 4 * float(true[0].max().sqrt())
     moments = float((x.mean(0) - mean).norm()) / scale + sum(
         float((a - b).norm()) / scale**k for k, (a, b) in enumerate(zip(own, true, strict=True), 2)
     )
@@ -179,13 +170,8 @@ def figures(x: Tensor, law: Weighed, seed: int) -> dict[str, float]:
         "mean": float((x.mean(0) - mean).norm()),
         "variance": float((own[0] - true[0]).norm()),
         "moments": moments,
-        "mmd": discrepancy(x, exact),
+        "mmd": discrepancy(x, law.sample(seed)),
     }
-
-
-def spread(x: Tensor) -> Tensor:
-    """Standard deviation of every coordinate."""
-    return x.var(0).sqrt()
 
 
 def central(x: Tensor, mean: Tensor, weights: Tensor | None) -> list[Tensor]:
@@ -195,8 +181,8 @@ def central(x: Tensor, mean: Tensor, weights: Tensor | None) -> list[Tensor]:
 
 
 def discrepancy(x: Tensor, z: Tensor) -> float:
-    """Squared maximum mean discrepancy, a V-statistic, with five normal kernels about the mean
-    distance of the exact draws z."""
+    """Squared maximum mean discrepancy, a V-statistic, with five normal kernels: squares of their
+    widths are 1/4 to 4 times the mean square distance of the exact draws z."""
     both = torch.cat([x, z])
     square = torch.cdist(both, both).square()
     width = float(square[len(x) :, len(x) :].sum()) / (len(z) * (len(z) - 1))
