@@ -24,31 +24,38 @@ class Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def proxied(url: str, path: str, late: float = 0) -> Iterator[str]:
+def proxied(url: str, path: str, late: float | None = None) -> Iterator[str]:
     """The address under which `path` leads to `url`; nothing else is there. path: as /invdiff.
-    late: seconds by which each part of the stream of answers is held back."""
-    behind = urlsplit(url)
+    late: hold back the message that ends the first stream of answers until one more event was
+    told, and the end of each stream by so many seconds."""
+    behind, first = urlsplit(url), threading.Semaphore(late is not None)
+    held, told = threading.Event(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if not self.path.startswith(f"{path}/"):
                 return self.send_error(404)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            told = {k: v for k, v in self.headers.items() if k.lower() not in HOPS}
-            told |= {"X-Forwarded-Host": self.headers["Host"], "X-Forwarded-Proto": "http"}
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in HOPS}
+            headers |= {"X-Forwarded-Host": self.headers["Host"], "X-Forwarded-Proto": "http"}
             with contextlib.closing(http.client.HTTPConnection(behind.netloc)) as there:
-                there.request(self.command, self.path[len(path) :], body, told)
+                there.request(self.command, self.path[len(path) :], body, headers)
                 answer = there.getresponse()
                 self.send_response(answer.status)
                 for name, value in answer.getheaders():
                     if name.lower() not in HOPS:
                         self.send_header(name, value)
                 self.end_headers()  # of HTTP/1.0: the body ends with the connection
-                held = late if "/queue/data" in self.path else 0
+                stream = "/queue/data" in self.path
                 while part := answer.read1(65536):
-                    time.sleep(held)
+                    if stream and b"close_stream" in part and first.acquire(blocking=False):
+                        held.set()
+                        assert told.wait(60)
                     self.wfile.write(part)
                     self.wfile.flush()
+                if "/queue/join" in self.path and held.is_set():
+                    threading.Timer(0.5, told.set).start()  # when the answer has been read
+                time.sleep(late or 0 if stream else 0)
 
         do_POST = do_HEAD = do_GET
 

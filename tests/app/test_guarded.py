@@ -11,6 +11,8 @@ from reverse_proxy import proxied
 from serving import Served, answer, serve
 from visitor import Visitor
 
+import invdiff.app
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -55,11 +57,65 @@ def test_what_is_told_while_the_answers_end_is_answered(
     chromium: Any, served: Served, photo: Path
 ) -> None:
     """The stream of the answers to the page's own first questions ends while a file arrives; the
-    page's library alone would wait for ever (it did, eight times of eight, at this delay)."""
+    page's library alone would wait for ever."""
     with (
-        proxied(served.url.rstrip("/"), "", late=0.3) as url,
+        proxied(served.url.rstrip("/"), "", late=0.5) as url,
         chromium.new_context() as context,
     ):
         v = Visitor(context.new_page(), url)
         assert "ready" in v.upload(photo)
         assert v.errors == []
+
+
+ENDS = {
+    "message": """out.enqueue(word('"close_stream"'))""",
+    "split message": """out.enqueue(word('"close_')); out.enqueue(word('stream"'))""",
+    "end": "out.close()",
+    "error": "out.error(new Error('gone'))",
+    "abort": "stop.abort()",
+    "left": "reader.cancel()",
+}
+"""How a stream can end, in the words of a browser."""
+
+
+@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_every_end_of_the_answers_is_seen(chromium: Any, end: str, late: bool) -> None:
+    """The page presses its hidden button where an event was told before the end, and only there;
+    again while no stream opens."""
+    script = (Path(invdiff.app.__file__).parent / "page.js").read_text()
+    with chromium.new_context() as context:
+        page = context.new_page()
+        page.clock.install(time=0)
+        page.clock.pause_at(1)
+
+        def pressed(later: int) -> int:
+            """How often the button was pressed when so many milliseconds have gone by."""
+            page.clock.run_for(later)
+            return int(page.evaluate("new Promise((r) => r(pressed))"))
+
+        page.set_content("<button id=wake onclick='pressed += 1'></button>")
+        page.evaluate("""() => {
+            window.pressed = 0;
+            window.word = (text) => new TextEncoder().encode(text);
+            const stream = () => new ReadableStream({ start: (o) => { window.out = o; } });
+            window.fetch = async (url) => new Response(url.includes("data") ? stream() : "");
+        }""")
+        page.evaluate(script)
+        page.evaluate(
+            """async (late) => {
+            window.stop = new AbortController();
+            await fetch("/queue/join");
+            const answer = await fetch("/queue/data", { signal: stop.signal });
+            window.reader = answer.body.getReader();
+            const read = () => reader.read().then((r) => r.done || read(), () => null);
+            read();
+            if (late) await fetch("/queue/join");
+        }""",
+            late,
+        )
+        assert pressed(400) == 0
+        page.evaluate(f"{{ {end}; }}")
+        assert [pressed(199), pressed(1), pressed(999), pressed(1)] == [0, late, late, 2 * late]
+        page.evaluate("fetch('/queue/data')")
+        assert pressed(5000) == 2 * late

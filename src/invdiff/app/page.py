@@ -186,7 +186,7 @@ def draw(site: Site) -> Any:
             TruthTab().draw()
         api.add(site)
         wake = gr.Button("go on", elem_id="wake", visible="hidden")  # pressed by page.js
-        wake.click(lambda: None, None, None, **QUIET)
+        wake.click(lambda: None, None, None, trigger_mode="multiple", **QUIET)
         blocks.unload(_ends(site))
     blocks.queue(default_concurrency_limit=None, max_size=None, api_open=True)
     return blocks
