@@ -108,7 +108,7 @@ class Kills(Trials):
                 return None
             if hit == "the driver":
                 return [driver]
-            word = "Actor" if kind == "ray" else "spawn_main"
+            word = "Actor" if kind == "ray" else "forkserver"  # and what forks them
             inner = driver.children(recursive=True)
             found = []
             for p in inner:

@@ -6,17 +6,18 @@
 
 The free solver writes one file of 100 bytes for each item; everything else is as in a run: the
 plan, the locks, the folders that appear whole, hashes, fsync, the manifest. Memory is that of the
-process after each tenth of the items. --efficiency compares the wall time of two workers with the
-bare time of the same restorations in one process without a batch, divided by two; and CPU seconds,
-which other load changes less. Bare ones run as many together as a batch does, and one by one with
---alone.
+process after each tenth of the items. --efficiency compares the wall time of `invdiff batch`, from
+its start to its end, with the bare time of the same restorations in one process without a batch,
+divided by the number of workers; and CPU seconds, which other load changes less. Bare ones run as
+many together as a batch does, and one by one with --alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,7 +37,7 @@ from invdiff.batch.outputs import placed
 from invdiff.batch.place import Place
 from invdiff.batch.plan import planned
 from invdiff.batch.recipe import BatchRecipe
-from invdiff.batch.workers import Here, Processes
+from invdiff.batch.workers import Here
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.restoration.perform import perform
@@ -121,22 +122,39 @@ def efficiency(
         found[f"bare, {what}, s"] = bare = time.perf_counter() - began
         found[f"bare, {what}, CPU s"] = spent = time.process_time() - before
     for workers in crews:
-        place = Place(folder / f"workers-{workers}")
-        planned(place, source, recipe)
-        first: list[float] = []
-        began, before = time.perf_counter(), _children()
-        drive(
-            place, Processes(place, workers),
-            progress=lambda ok, f=first: f.append(time.perf_counter()),
-        )  # fmt: skip
-        wall, start = time.perf_counter() - began, first[0] - began
-        known = f"{workers} workers"
+        out, known = folder / f"workers-{workers}", f"{workers} workers"
+        wall, start, cpu = _whole_command(folder / "in", out, steps, workers)
         found |= {f"{known}, s": wall, f"{known}, s to the first item": start}
         found |= {f"{known}, wall of ideal": wall / (bare / workers)}
         found[f"{known}, without the start"] = (wall - start) / (bare / workers)
-        found[f"{known}, CPU s with the start"] = _children() - before
-        found[f"{known}, CPU of bare"] = found[f"{known}, CPU s with the start"] / spent
+        found[f"{known}, CPU s with the start"] = cpu
+        found[f"{known}, CPU of bare"] = cpu / spent
     return found
+
+
+def _whole_command(source: Path, out: Path, steps: int, workers: int) -> tuple[float, float, float]:
+    """Seconds of `invdiff batch` as a user starts it; to the first item; of all its processes."""
+    told = f"denoise {source} --out {out} --noise 0.1 --samples 2 --steps {steps}"
+    asked = [sys.executable, "-m", "invdiff", "batch", *told.split(), "--workers", str(workers)]
+    began, first, cpu = time.perf_counter(), 0.0, dict[int, float]()
+    with psutil.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        while driver.poll() is None:
+            for process in [driver, *_below(driver)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    spent = process.cpu_times()
+                    cpu[process.pid] = spent.user + spent.system
+            if not first and next((out / "items").glob("**/item.json"), None):
+                first = time.perf_counter() - began
+            time.sleep(0.05)
+    assert driver.returncode == 0
+    return time.perf_counter() - began, first, sum(cpu.values())
+
+
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _bare(recipe: BatchRecipe, items: list[BatchItem], prior: Prior, most: int) -> None:
@@ -150,12 +168,6 @@ def _bare(recipe: BatchRecipe, items: list[BatchItem], prior: Prior, most: int) 
             perform(first, quiet=True)
         else:
             perform_together(jobs)
-
-
-def _children() -> float:
-    """CPU seconds of processes that have ended."""
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return spent.ru_utime + spent.ru_stime
 
 
 def evaluation() -> dict[str, float]:

@@ -96,6 +96,10 @@ def _dispatch(args: list[str]) -> int:
         from invdiff.core import nearest
 
         raise nearest(name, COMMANDS, "command")
+    if name == "batch":
+        from invdiff.batch import ahead
+
+        ahead.begin(args[1:])
     module = importlib.import_module(f"invdiff.commands.{COMMANDS[name][0]}")
     code: int = module.run(name, args[1:])
     return code

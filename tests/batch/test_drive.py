@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from invdiff.batch import workers
 from invdiff.batch.drive import count, drive
 from invdiff.batch.items import BatchItem, ItemSource
 from invdiff.batch.outputs import placed, there
@@ -20,7 +26,7 @@ from invdiff.batch.recipe import BatchRecipe
 from invdiff.batch.report import all_lines, write_report
 from invdiff.batch.shard import ShardAsked, ShardDone, work
 from invdiff.batch.status import status
-from invdiff.batch.workers import Died, Event, Here, RunStopped
+from invdiff.batch.workers import Died, Event, Here, Processes, RunStopped
 from invdiff.core import InvdiffError
 
 RECIPE = BatchRecipe("denoise", {"noise": "0.1"})
@@ -241,3 +247,49 @@ def test_the_report_shows_the_worst_first(place: Place) -> None:
 
 def test_shards_are_few_and_small() -> None:
     assert [default_size(n) for n in (1, 200, 100_000, 10**9)] == [1, 7, 158, 1000]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_an_interrupt_while_it_starts_is_one_line(tmp_path: Path) -> None:
+    """What imports for the workers stays silent, and ends with the command."""
+    (tmp_path / "in").mkdir()
+    told = ["batch", "denoise", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "invdiff", *told, "--workers", "2"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, text=True,
+    ) as child:  # fmt: skip
+        while not any("forkserver" in "".join(p.cmdline()) for p in below(child.pid)):
+            time.sleep(0.01)
+        os.killpg(child.pid, signal.SIGINT)
+        said = child.communicate()[0]  # ends when all that hold the pipe have ended
+    assert child.returncode != 0
+    assert len(said.splitlines()) == 1 and said.startswith("invdiff: "), said
+
+
+def below(pid: int) -> list[psutil.Process]:
+    """The processes that it started."""
+    return psutil.Process(pid).children(recursive=True)
+
+
+class Dead:
+    """What starts processes where none can be forked."""
+
+    Pipe = staticmethod(multiprocessing.Pipe)
+
+    def Process(self, **_: Any) -> Any:
+        return self
+
+    def start(self) -> None:
+        raise EOFError
+
+
+def test_a_process_that_cannot_be_forked_has_died(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shard is told, so that the next process can have it."""
+    monkeypatch.setattr(workers, "context", Dead)
+    crew = Processes(place, 1)
+    crew.give(ShardAsked(3))
+    assert list(crew.events(10)) == [Died(3, "no start")]
+    assert crew.free()
+    crew.end()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from invdiff.batch.ahead import context
 from invdiff.batch.one import Restorer
 from invdiff.batch.place import Place, StoppedError
 from invdiff.batch.recipe import BatchRecipe
@@ -169,18 +169,19 @@ class _Worker:
         self.asked: ShardAsked | None = None
         self.pipe: Connection
         self._process: Any = None
-        self._began = False
 
     def give(self, asked: ShardAsked) -> None:
         """Let the process work on a shard, and start it if none runs."""
         self.asked = asked
         if self._process is None:
-            context = multiprocessing.get_context("spawn")
-            self.pipe, other = context.Pipe()
-            self._process = context.Process(
+            started = context()
+            self.pipe, other = started.Pipe()
+            process = started.Process(  # type: ignore[attr-defined]
                 target=serve, args=(other, str(self.place.out), self.number), daemon=True
             )
-            self._process.start()
+            with contextlib.suppress(EOFError, OSError):  # what forks it was killed
+                process.start()
+                self._process = process
             other.close()
         with contextlib.suppress(OSError):  # it died: the next event tells
             self.pipe.send(asked)
@@ -189,14 +190,15 @@ class _Worker:
         """Bury the process; what is known of its end."""
         asked, process = self.asked, self._process
         self.end()
-        code = process.exitcode
+        code = None if process is None else process.exitcode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return Died(None if asked is None else asked.shard, how)
+        return Died(None if asked is None else asked.shard, "no start" if code is None else how)
 
     def end(self) -> None:
         """End the process, at whatever it is."""
-        if self._process is not None:
+        if self.asked is not None or self._process is not None:
             self.pipe.close()
+        if self._process is not None:
             self._process.join(0.05 if self.asked is None else 0)
             self._process.kill()
             self._process.join(GRACE)
