@@ -54,6 +54,7 @@ CELL_ROWS: dict[str, Measured] = {
     "tds, frozen, 16 particles": dataclasses.replace(MOMENTS, twist="frozen", iterations=4),
     "tds, isotropic, 16 particles": dataclasses.replace(MOMENTS, twist="isotropic"),
     "mmps, weights": MMPS(4, weights=True, schedule=WIDE),
+    "mmps, weights, 200 steps": MMPS(4, weights=True, schedule=WIDE).with_steps(200),
     "mmps": MMPS(4, schedule=WIDE),
     "pigdm": PiGDM(schedule=WIDE),
     "ddsmc, 16 particles": DDSMC(schedule=FALLING),

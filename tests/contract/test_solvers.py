@@ -135,6 +135,7 @@ VARIANTS |= {
     "spectral-isotropic": solver_class("spectral-ancestral")("isotropic", schedule=VP(STEPS)),
     "hqs-data": solver_class("hqs")(final="data", schedule=VE(STEPS, 0.4, 0.02)),
     "mmps-drawn": solver_class("mmps")(draw=True, schedule=Karras(STEPS)),
+    "mmps-white": solver_class("mmps")(covariance="white", schedule=Karras(STEPS)),
     "mmps-weights": solver_class("mmps")(weights=True, schedule=Karras(STEPS)),
     "pigdm-paper": solver_class("pigdm")(guidance="paper", schedule=VP(STEPS)),
     "pigdm-cut": solver_class("pigdm")(reach=0.1, schedule=VP(STEPS)),
@@ -454,6 +455,11 @@ class NoOperator(Operator):
         return self.base.restrict(y)
 
 
+class ForwardOnly(NoOperator):
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.base(x)
+
+
 class VjpOnly(NoOperator):
     def __call__(self, x: Tensor) -> Tensor:
         return self.base(x)
@@ -554,6 +560,7 @@ RUNGS = (
     (Need.GENERALISED_INVERSE, GeneralisedInverseOnly),
     (Need.GUESS, GuessOnly),
     (Need.OPERATOR_VJP, VjpOnly),
+    (Need.DENSITY, ForwardOnly),
 )
 
 
@@ -740,9 +747,11 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, schedule, operator):
         ("daps", {"centre": "tweedie"}, 1, 0),
         ("daps", {"centre": "moments"}, 1, 7),
         ("mmps", {"iterations": 3}, 1, 4),
+        ("mmps", {"covariance": "white"}, 1, 0),
         ("tds", {}, 1, 1),
         ("tds", {"twist": "frozen"}, 1, 4),
         ("tmpd", {}, 1, 2),
+        ("cbg", {"draws": 3, "inner": 4}, 12, 0),
         ("ddsmc", {}, 1, 0),
         ("mcgdiff", {}, 1, 0),
         ("psld", {}, 1, 1),
@@ -899,6 +908,7 @@ FRAMELESS = {
     "dds": {},
     "tds": {},
     "tmpd": {},
+    "cbg": {"draws": 3},
     "ddsmc": {},
     "mcgdiff": {},
 }

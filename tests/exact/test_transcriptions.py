@@ -204,14 +204,17 @@ def diffpir(t: Task, lam=1.75, zeta=0.3, final="proximal", sigma_floor=0.002):
 
 
 @transcription("mmps")
-def mmps(t: Task, iterations=None, eta_ddim=1.0, draw=False, data_std=1.0):
+def mmps(t: Task, iterations=None, eta_ddim=1.0, draw=False, data_std=1.0, covariance="denoiser"):
     """Rozet et al. 2024, Algorithm 3; the system is solved exactly when iterations is None.
 
+    covariance "white": 1 / (1 / sigma^2 + 1 / data_std^2), as JFPS of azula has it.
     draw: about that mean as N(0, c) is about its own after y: Matheron's rule, e - K (A e + n).
     """
     A, x = t.A, t.start()
     for i, a, s, b, r in t.moves:
         x0, V = PRIOR.D(x, a, s), PRIOR.cov(a, s)
+        if covariance == "white":
+            V = np.linalg.inv(((a / s) ** 2 + 1 / data_std**2) * np.eye(D))
         C = t.sigma_y**2 * np.eye(len(A)) + A @ V @ A.T
         rest = t.y - A @ x0
         u = cg(C, rest, iterations) if iterations else np.linalg.solve(C, rest)
@@ -336,6 +339,17 @@ def test_mmps_truncated(schedule, matrix, iterations):
     assert_agrees("mmps", {"iterations": iterations}, matrix, 0.1, schedule)
 
 
+@on_schedules
+@on_matrices
+@pytest.mark.parametrize(
+    "knobs", [{}, {"data_std": 0.4, "eta_ddim": 0.3, "iterations": 2}], ids=str
+)
+def test_mmps_without_a_gradient(schedule, matrix, knobs):
+    knobs = {"covariance": "white", **knobs}
+    library = {"iterations": 40, **knobs}
+    assert_agrees("mmps", knobs, matrix, 0.1, schedule, library_knobs=library)
+
+
 @pytest.mark.parametrize(
     ("name", "knobs", "wrong"),
     [
@@ -350,6 +364,12 @@ def test_mmps_truncated(schedule, matrix, iterations):
         ("ddnm+", {}, {"eta_prop": 0.851}),
         ("diffpir", {}, {"lam": 1.751}),
         ("mmps", {"iterations": 3}, {"iterations": 2}),
+        (
+            "mmps",
+            {"iterations": 16, "covariance": "white"},
+            {"iterations": 16, "covariance": "white", "data_std": 1.001},
+        ),
+        ("mmps", {"iterations": 16, "covariance": "white"}, {"iterations": 16}),
         ("unconditional", {}, {"eta_ddim": 0.999}),
     ],
 )

@@ -29,6 +29,7 @@ from invdiff.sampling.needs import Need, missing
 from invdiff.sampling.run import solve
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
+from invdiff.solvers.cbg import CBG
 from invdiff.solvers.daps import DAPS
 from invdiff.solvers.mmps import MMPS
 from invdiff.solvers.pigdm import PiGDM
@@ -42,6 +43,7 @@ UNCHANGED = Autoencoder(Identity(), Identity())
 WIDE = Karras(100, 1000.0, 0.02)
 """From far above the distance of the modes of GMM-25, which is up to 100."""
 CONFIGURED: dict[str, Solver] = {
+    "cbg, 64 draws, wide": CBG(draws=64, inner=10, schedule=Karras(20, 1000.0, 0.02)),
     "daps, moments, wide": DAPS(centre="moments", iterations=4, schedule=WIDE),
     "mmps, 20 steps": MMPS(schedule=VP(20)),
     "mmps, wide": MMPS(schedule=WIDE),

@@ -39,6 +39,7 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
     "MCGdiff": ("mcgdiff",),
     "EPS": ("eps",),
     "TMPD": ("tmpd",),
+    "CBG": ("cbg",),
     "PnP-DM": ("pnp-dm", "pnpdm", "dpnp"),
     "PSLD": ("psld",),
     "ReSample": ("resample",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -17,6 +17,8 @@ from invdiff.sampling.needs import Need
 from invdiff.sampling.solver import UNIT, Range, Solver, knob
 from invdiff.sampling.state import State
 from invdiff.solvers.moments import Krylov, posterior_draw, posterior_mean, white_variance
+
+Covariance = Literal["denoiser", "white"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class MMPS(Solver):
     It starts from noise alone: the first level wants to be far above the distance of the prior's
     modes. That of the default, sigma 143, is for images of about -1 to 1.
 
-    Two knobs are not the paper's. draw: x0 is drawn about that mean, as the law N(D, c) with
+    Three knobs are not the paper's. covariance "white" takes c I in place of V, and no gradient: it
+    is JFPS, Jacobian-free posterior sampling, of the library azula (azula/guidance/jfps.py), for
+    images of covariance data_std^2 I. draw: x0 is drawn about that mean, as the law N(D, c) with
     c = 1 / (1 / sigma^2 + 1 / data_std^2) is after y. Then the variance is right at few steps too,
     and exact for white normal images of that deviation. weights: each row carries its log weight
     (`importance.py`), so that weighted rows approach the posterior as rows and steps grow, whatever
@@ -42,15 +46,18 @@ class MMPS(Solver):
 
     name: ClassVar[str] = "mmps"
     paper: ClassVar[str] = "Rozet, Andry, Lanusse, Louppe 2024, arXiv 2405.13712, Algorithm 3"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.PRIOR_VJP, Need.LINEAR, Need.GAUSSIAN})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.LINEAR, Need.GAUSSIAN})
 
     when_it_diverges: ClassVar[str] = "fewer iterations or krylov gmres"
 
     iterations: int = knob(3, "conjugate-gradient iterations per step", 1, 50)
     krylov: Krylov = knob("cg", "linear solver; gmres where a network's Jacobian is not symmetric")
     eta_ddim: float = knob(1.0, "fresh noise per step: 0 is deterministic, 1 is DDPM", 0, 1)
+    covariance: Covariance = knob(
+        "denoiser", "of x0 given x_t: of the denoiser's gradient, or of white images, without one"
+    )
     draw: bool = knob(False, "draw x0 given x_t and y, in place of its mean")
-    data_std: float = knob(1.0, "standard deviation of images, for draw", 1e-6)
+    data_std: float = knob(1.0, "standard deviation of images, for draw and white", 1e-6)
     weights: bool = knob(False, "weigh the samples by the prior and the likelihood")
 
     @classmethod
@@ -74,7 +81,8 @@ class MMPS(Solver):
 
     def requires(self) -> tuple[frozenset[Need], ...]:
         more = {Need.PINV} if self.draw else {Need.NOISY} if self.weights else set()
-        return (self.needs | more,)
+        gradient = {Need.PRIOR_VJP} if self.covariance == "denoiser" else set()
+        return (self.needs | more | gradient,)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
         state = super().init(problem, prior, rng)
@@ -84,17 +92,20 @@ class MMPS(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        x0, pull = prior.x0_vjp(state.x, level)
+        c = white_variance(level.sigma, self.data_std)
+        if self.covariance == "white":
+            x0 = prior.x0(state.x, level)
+        else:
+            x0, pull = prior.x0_vjp(state.x, level)
         if self.weights and to.s == 0:
             return importance.finished(state, x0, level, problem, rng)
 
         def V(w: Tensor) -> Tensor:
-            return level.s**2 / level.a * pull(w)
+            return c * w if self.covariance == "white" else level.s**2 / level.a * pull(w)
 
         mean = posterior_mean(x0, problem, V, self.iterations, self.krylov)
         guided = mean
         if self.draw:
-            c = white_variance(level.sigma, self.data_std)
             guided = mean + posterior_draw(mean, problem, c, rng)
         z = rng.normal(x0, "step")
         x = steps.ddim(guided, eps_from(state.x, guided, level), level, to, z, self.eta_ddim)
