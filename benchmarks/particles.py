@@ -55,6 +55,7 @@ CELL_ROWS: dict[str, Measured] = {
     "tds, isotropic, 16 particles": dataclasses.replace(MOMENTS, twist="isotropic"),
     "mmps, weights": MMPS(4, weights=True, schedule=WIDE),
     "mmps, weights, 200 steps": MMPS(4, weights=True, schedule=WIDE).with_steps(200),
+    "mmps, white, weights": MMPS(4, covariance="white", weights=True, schedule=WIDE),
     "mmps": MMPS(4, schedule=WIDE),
     "pigdm": PiGDM(schedule=WIDE),
     "ddsmc, 16 particles": DDSMC(schedule=FALLING),
@@ -167,7 +168,8 @@ Unknowns / numbers measured; {PROBLEMS} problems of each cell, {SAMPLES} samples
 100 steps unless said otherwise. `tds` has the analytic kernel but where DDPM's is named. After ± is
 the standard error of the mean over all problems. "of the floor": the mean over that of exact
 samples. `tds` and `mmps` travel from sigma 1000 to 0.02,
-`ddsmc` geometrically, from 150 and from 300. `mmps` and `pigdm` are single chains without weights.
+`ddsmc` geometrically, from 150 and from 300. `mmps` and `pigdm` are single chains; "weights": they
+are resampled by their weights once, all 320 together; "white": no gradient is taken.
 `azula` is another library (`python benchmarks/particles.py others`), with its defaults and the same
 exact denoiser, geometrically from 300.
 

@@ -149,6 +149,7 @@ from .scans import read_tiff as read_tiff
 from .scans import write_tiff as write_tiff
 from .solvers import Solver as Solver
 from .solvers import registry as registry
+from .solvers.annealed_langevin import AnnealedLangevin as AnnealedLangevin
 from .solvers.cbg import CBG as CBG
 from .solvers.ccdf import CCDF as CCDF
 from .solvers.csgm import CSGM as CSGM

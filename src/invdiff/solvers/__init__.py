@@ -40,6 +40,7 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
     "EPS": ("eps",),
     "TMPD": ("tmpd",),
     "CBG": ("cbg",),
+    "Xun et al., annealed Langevin": ("annealed-langevin",),
     "PnP-DM": ("pnp-dm", "pnpdm", "dpnp"),
     "PSLD": ("psld",),
     "ReSample": ("resample",),
