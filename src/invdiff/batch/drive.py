@@ -55,6 +55,12 @@ def shards_of(total: int, rank: int, world: int) -> list[int]:
     return [shard for turn in turns for shard in range(turn, total, world)]
 
 
+def _items(place: Place, shard: int) -> int:
+    """How many items a shard has; the largest go first, so that workers end together."""
+    plan = head(place.plan(shard))
+    return plan["items"] if plan else 0
+
+
 def drive(
     place: Place,
     crew: Crew,
@@ -71,7 +77,8 @@ def drive(
     """
     order = shards_of(place.told()["shards"], rank, world)
     run = _Run(place, crew, retry, progress)
-    run.todo.extend(s for s in order if not finished(place, s, retry))
+    left = [s for s in order if not finished(place, s, retry)]
+    run.todo.extend(sorted(left, key=lambda s: ((s - rank) % world, -_items(place, s))))
     for shard in order:
         tidied(place, shard)
     try:
