@@ -752,7 +752,7 @@ def test_weight_0_is_the_plain_sampler(name, knobs, eta, schedule, operator):
         ("tds", {"twist": "frozen"}, 1, 4),
         ("tmpd", {}, 1, 2),
         ("cbg", {"draws": 3, "inner": 4}, 12, 0),
-        ("annealed-langevin", {"start": 0.4}, 1, 0),
+        ("annealed-langevin", {"start": 0.4, "final": "none"}, 1, 0),
         ("ddsmc", {}, 1, 0),
         ("mcgdiff", {}, 1, 0),
         ("psld", {}, 1, 1),

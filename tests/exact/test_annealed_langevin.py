@@ -21,7 +21,7 @@ from dense import (
 )
 
 from helpers import Dense
-from invdiff.core import InvdiffError
+from invdiff.core import InvdiffError, Level
 from invdiff.core.schedules import VE, Karras
 from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra.krylov import inverse_squared_norm
@@ -32,11 +32,11 @@ from invdiff.sampling.solver import Solver
 from invdiff.solvers.annealed_langevin import AnnealedLangevin
 from invdiff.solvers.mmps import MMPS
 
-SMALL = {"start": 0.5, "rounds": 2, "sigma": 0.3}
+SMALL = {"start": 0.5, "rounds": 2, "sigma": 0.3, "c": 0.3, "final": "none"}
 
 
 @transcription("annealed-langevin")
-def annealed_langevin(t: Task, levels, rounds=10, first=1.0, sigma=0.05, c=0.3, final="none"):
+def annealed_langevin(t: Task, levels, rounds=10, first=1.0, sigma=0.1, c=0.5, final="denoised"):
     """levels: (a, s) of the prior's own sampler, where x starts."""
     A, x, count = t.A, levels[0][1] * t.z(-1, "init"), len(levels) - 1
     for i, (a, s) in enumerate(levels[:-1]):
@@ -107,7 +107,7 @@ def law(solver: Solver) -> tuple[torch.Tensor, torch.Tensor]:
     return found, torch.cat([exact.covs[0], exact.means[0].reshape(2, 1)], 1)
 
 
-LONG = {"sigma": 0.3, "c": 0.1, "schedule": Karras(900, 10.0, 0.02)}
+LONG = {"sigma": 0.3, "c": 0.1, "final": "none", "schedule": Karras(900, 10.0, 0.02)}
 
 
 def test_it_ends_at_the_posterior_of_a_normal_law():
@@ -127,3 +127,19 @@ def test_it_mends_what_its_base_has_wrong():
 def test_a_base_with_weights_is_refused():
     with pytest.raises(InvdiffError, match="without weights"):
         AnnealedLangevin(base=MMPS(weights=True))
+
+
+def test_the_last_noise_is_taken_off():
+    shape = (1, 1, 2)
+    prior = GaussianPrior(torch.full(shape, 0.3, dtype=torch.float64), 0.81)
+    problem = Problem(
+        torch.tensor([[1.5]]).double(),
+        Dense(torch.ones(1, 2).double(), shape),
+        GaussianNoise(0.3),
+        shape,
+    )
+    noisy, clean = (
+        solve(problem, prior, AnnealedLangevin(final=final), samples=2).samples
+        for final in ("none", "denoised")
+    )
+    torch.testing.assert_close(clean, prior.x0(noisy[0], Level(1.0, 0.1))[None])

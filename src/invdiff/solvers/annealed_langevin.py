@@ -37,7 +37,8 @@ class AnnealedLangevin(Solver):
 
     Their law is, as they grow many and small, that of p(x; sigma) N(y; A x, sigma_y^2): score is
     that of images with the noise sigma, which stands for clean ones. b = c / (1 / sigma^2 +
-    |A|^2 / eta_i^2). They do not join modes that are far apart. final "denoised" adds E[x0 | x].
+    |A|^2 / eta_i^2). They do not join modes that are far apart. final "denoised" adds E[x0 | x];
+    "none" is the paper's.
     `schedule` counts all steps: the share `start` of them is of the base, on a schedule of this
     kind; the rest is shared by the levels eta_i, which fall by a steady share from first |A|.
     """
@@ -51,10 +52,10 @@ class AnnealedLangevin(Solver):
     start: float = knob(0.2, "share of the steps that the base takes", 0.001, 1)
     rounds: int = knob(10, "levels eta", 1)
     first: float = knob(1.0, "first eta, in units of the image", 1e-6)
-    sigma: float = knob(0.05, "noise of the images whose score is taken", 1e-6)
-    c: float = knob(0.3, "step size, in units of the longest stable one", 1e-6, 2)
-    final: Literal["none", "denoised"] = knob("none", "what becomes of the noise sigma")
-    schedule: Schedule = field(default=Karras(250, 80.0, 0.05), kw_only=True)
+    sigma: float = knob(0.1, "noise of the images whose score is taken", 1e-6)
+    c: float = knob(0.5, "step size, in units of half the longest stable one", 1e-6, 2)
+    final: Literal["none", "denoised"] = knob("denoised", "what becomes of the noise sigma")
+    schedule: Schedule = field(default=Karras(250, 80.0, 0.1), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
