@@ -19,7 +19,7 @@ from typing import Any
 
 from invdiff.audit.cells import by_row, mean_and_error, pm, table
 from invdiff.audit.claims import unsupported
-from invdiff.audit.distance import CELLS, CONFIGURED
+from invdiff.audit.distance import CELLS, rows
 from invdiff.audit.parts import SIZE
 from invdiff.audit.verdict import flagged, joined, p_values
 from invdiff.sampling.needs import Need
@@ -101,7 +101,7 @@ def by_task(calibration: list[dict[str, Any]]) -> list[str]:
 
 def solver_of(name: str) -> Solver:
     """The solver of a row of docs/posterior.json."""
-    return CONFIGURED[name] if name in CONFIGURED else registry()[name]()
+    return rows()[name]
 
 
 def everywhere(record: dict[str, Any]) -> list[float]:
