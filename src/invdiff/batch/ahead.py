@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 
-FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+FORKS = sys.platform == "linux"
+"""Elsewhere a fork after the import of such libraries is not safe, or there is none."""
 NEEDED = "invdiff.batch.workers"
 
 
