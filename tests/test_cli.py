@@ -318,7 +318,7 @@ def test_a_solver_within_a_solver(here: Path, capsys: pytest.CaptureFixture) -> 
     assert main(["restore", *base, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert (
-        "the solver that runs, one of csgm, daps, ddnm, ddnm+, ddrm" in text
+        "the solver that runs, one of annealed-langevin, cbg, csgm, daps, ddnm" in text
         and "; ddrm by default" in text
     )
     assert main(["restore", "--solver", "ccdf", "--solver.base", "replacement", "--help"]) == 0
