@@ -290,6 +290,6 @@ def test_a_process_that_cannot_be_forked_has_died(
     monkeypatch.setattr(workers, "context", Dead)
     crew = Processes(place, 1)
     crew.give(ShardAsked(3))
-    assert list(crew.events(10)) == [Died(3, "no start")]
+    assert list(crew.events(10)) == [Died(3, "it did not start")]
     assert crew.free()
     crew.end()

@@ -176,7 +176,7 @@ class _Worker:
         if self._process is None:
             started = context()
             self.pipe, other = started.Pipe()
-            process = started.Process(  # type: ignore[attr-defined]
+            process = started.Process(
                 target=serve, args=(other, str(self.place.out), self.number), daemon=True
             )
             with contextlib.suppress(EOFError, OSError):  # what forks it was killed
@@ -192,7 +192,8 @@ class _Worker:
         self.end()
         code = None if process is None else process.exitcode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return Died(None if asked is None else asked.shard, "no start" if code is None else how)
+        how = "it did not start" if code is None else how
+        return Died(None if asked is None else asked.shard, how)
 
     def end(self) -> None:
         """End the process, at whatever it is."""
