@@ -28,6 +28,7 @@ from invdiff.operators.algebra import Linear
 from invdiff.operators.algebra.operator import Operator
 from invdiff.priors.gaussian import GaussianMixture
 from invdiff.problem import Problem
+from invdiff.sampling import importance
 from invdiff.sampling.run import solve
 from invdiff.sampling.solver import Solver
 
@@ -91,10 +92,8 @@ class Weighed:
 
     def sample(self, seed: int) -> Tensor:
         """SIZE draws, (SIZE, N), of equal weight."""
-        u = Rng.of(seed).uniform(torch.empty(1, dtype=F64), "bipsda")
-        spots = (torch.arange(SIZE, dtype=F64) + u) / SIZE
-        at = torch.searchsorted(self.weights.cumsum(0), spots).clamp_max(len(self.weights) - 1)
-        return self.draws[at]
+        u = Rng.of(seed).uniform(torch.empty(1, dtype=F64), "bipsda")[0]
+        return self.draws[importance.systematic(self.weights.log(), u, SIZE)]
 
 
 @lru_cache(maxsize=256)

@@ -110,12 +110,15 @@ def moments(samples: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance / rest).sqrt()
 
 
-def systematic(log_weight: Tensor, u: Tensor) -> Tensor:
+def systematic(log_weight: Tensor, u: Tensor, count: int | None = None) -> Tensor:
     """Indices of n rows of equal weight, (..., n): row i comes n W_i times, rounded up or down.
 
-    log_weight: (..., n). u: one number of U[0, 1) for each leading entry, (...). Indices rise.
+    log_weight: (..., m). u: one number of U[0, 1) for each leading entry, (...). count: n; m where
+    it is not told. Indices rise.
     """
-    n = log_weight.shape[-1]
+    n = count or log_weight.shape[-1]
     edges = torch.softmax(log_weight.double(), dim=-1).cumsum(-1)
     grid = (u.double()[..., None] + torch.arange(n, dtype=torch.float64, device=u.device)) / n
-    return torch.searchsorted(edges / edges[..., -1:], grid, right=True).clamp_max(n - 1)
+    return torch.searchsorted(edges / edges[..., -1:], grid, right=True).clamp_max(
+        log_weight.shape[-1] - 1
+    )

@@ -67,7 +67,9 @@ class AnnealedLangevin(Solver):
             raise InvdiffError(
                 f"annealed-langevin starts from samples without weights; give {base.name} without."
             )
-        for name, value in {"base": base, "coupled": base.coupled}.items():
+        advice = f"a smaller c, or, where {base.name} does, {base.when_it_diverges}"
+        known = {"base": base, "coupled": base.coupled, "when_it_diverges": advice}
+        for name, value in known.items():
             object.__setattr__(self, name, value)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
@@ -89,24 +91,24 @@ class AnnealedLangevin(Solver):
         x, extra = state.x, state.extra
         if done == 0:
             x = self.base.finish(state, problem, prior, rng)
-            extra = {"per_norm2": inverse_squared_norm(problem.linear, x).flatten()}
+            inverse = inverse_squared_norm(problem.linear, x).flatten()  # 0 where A is 0
+            extra = {"norm2": torch.where(inverse > 0, 1 / inverse, 0.0)}
         rounds = min(self.rounds, count)
         i, before = done * rounds // count, (done - 1) * rounds // count if done else -1
         if i > before:
             extra = {**extra, "y": parts(self._nearer(extra, i, rounds, problem, rng))}
         x0 = prior.x0(x, self.levels[state.step])
-        gain = _over(extra["per_norm2"], x)
-        eta2 = _over(self._eta2(extra, i, rounds, problem), x)
+        norm2, eta2 = _over(extra["norm2"], x), _over(self._eta2(extra, i, rounds, problem), x)
         r = problem.A.restrict(whole(extra["y"], problem.y) - problem.A(x))
         score = (x0 - x) / self.sigma**2 + problem.linear.adjoint(r) / eta2
-        b = self.c / (1 / self.sigma**2 + torch.where(gain > 0, 1 / gain, 0.0) / eta2)
+        b = self.c / (1 / self.sigma**2 + norm2 / eta2)
         x = steps.langevin(x, score, b, rng.normal(x, "step"))
         return State(state.step + 1, x, x0, extra)
 
     def _eta2(self, extra: Mapping[str, Tensor], i: int, rounds: int, problem: Problem) -> Tensor:
         """The square of level i, (B,)."""
-        gain, low = extra["per_norm2"], problem.sigma_y
-        top = torch.where(gain > 0, self.first * gain.rsqrt(), 0.0).clamp_min(low)
+        low = problem.sigma_y
+        top = (self.first * extra["norm2"].sqrt()).clamp_min(low)
         eta: Tensor = top * (low / top) ** (i / (rounds - 1) if rounds > 1 else 1.0)
         return eta.square().clamp_min(low**2)
 
