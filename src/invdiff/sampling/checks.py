@@ -213,7 +213,7 @@ def _warnings(
         said.append(
             f"{answer} misses the measurement by {worst:.1f} times its noise: the operator (a "
             "kernel, a mask, a scale) may be another than the one that made it, or the noise "
-            "larger than was told"
+            "larger than was told, or the solver does not keep to a measurement like this"
         )
     elif frames and max(frames) > MISFIT:
         said.append(
