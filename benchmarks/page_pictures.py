@@ -38,16 +38,8 @@ def done(seen: Any, tab: str, word: str = "Done") -> None:
 
 
 def select(seen: Any, tab: str) -> None:
-    """Open a tab, also where it hides behind the button for more; tabs move after a new width."""
-    found = seen.locator(f'button[role=tab]:has-text("{tab}"):visible')
-    more = seen.locator(".overflow-menu > button:visible")
-    seen.locator(f'button[role=tab]:has-text("{tab}"), .overflow-menu > button').first.wait_for()
-    while not found.count():
-        if more.count():
-            more.first.click(timeout=2000)
-            found = seen.locator(f'.overflow-dropdown button:has-text("{tab}")')
-        seen.wait_for_timeout(100)
-    found.first.click()
+    """Open a tab."""
+    seen.click(f'button[role=tab]:has-text("{tab}")')
 
 
 def use(seen: Any) -> None:

@@ -174,16 +174,17 @@ def draw(site: Site) -> Any:
             "Your files stay on the machine that serves this page, and are deleted when you leave."
         )
         restore, scan = JobTab(site, "restore", photos, True), JobTab(site, "scans", scans, False)
-        with gr.Tab("Restore", id="restore"):
-            restore.draw()
-        with gr.Tab("Scans", id="scans"):
-            scan.draw()
-        with gr.Tab("Compare", id="compare"):
-            CompareTab(site, [restore, scan]).draw()
-        with gr.Tab("Explore", id="explore") as exploring:
-            ExploreTab(site).draw(exploring)
-        with gr.Tab("Truth", id="truth"):
-            TruthTab().draw()
+        with gr.Tabs(overflow_behavior="wrap"):  # on a phone all names stay in view
+            with gr.Tab("Restore", id="restore"):
+                restore.draw()
+            with gr.Tab("Scans", id="scans"):
+                scan.draw()
+            with gr.Tab("Compare", id="compare"):
+                CompareTab(site, [restore, scan]).draw()
+            with gr.Tab("Explore", id="explore") as exploring:
+                ExploreTab(site).draw(exploring)
+            with gr.Tab("Truth", id="truth"):
+                TruthTab().draw()
         api.add(site)
         wake = gr.Button("go on", elem_id="wake", visible="hidden")  # pressed by page.js
         wake.click(lambda: None, None, None, trigger_mode="multiple", **QUIET)
