@@ -14,6 +14,17 @@ from visitor import Visitor
 
 COPY = """(bytes) => navigator.clipboard.write([
   new ClipboardItem({"image/png": new Blob([new Uint8Array(bytes)], {type: "image/png"})})])"""
+HELD = """() => {
+  const ask = window.fetch;
+  window.held = [];
+  window.fetch = async (input, init) => {
+    const answer = await ask(input, init);
+    if (String(input?.url ?? input).includes("/queue/join"))
+      await new Promise((release) => window.held.push(release));
+    return answer;
+  };
+}"""
+"""Answers to what is told from now on are held back until they are released."""
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -52,7 +63,7 @@ def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, ser
     page.mouse.move(middle[0] + 20, middle[1] + 6, steps=4)
     page.mouse.up()
     page.wait_for_timeout(300)
-    v.quick("both", samples=3, steps=64)
+    v.quick("both", samples=3, steps=128)
     page.click("#restore-go")
     seen = set()
     while len(seen) < 2:  # previews change
@@ -60,7 +71,7 @@ def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, ser
         seen |= {image.get_attribute("src")} if image else set()
         assert not v.wrong(), v.said()
         page.wait_for_timeout(50)
-    v.until(lambda s: "Samples: step" in s and "evaluations" in s and "left" in s)
+    v.hear(lambda s: "Samples: step" in s and "evaluations" in s and "left" in s)
     page.click("#restore-stop")
     assert "Resume goes on" in v.until(lambda s: "Stopped" in s)
     (mask,) = [p for p in served.files if p.name == "mask.png"]
@@ -70,7 +81,7 @@ def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, ser
     page.click("#restore-resume")
     v.until(lambda s: s == "Done.")
     inside = v.download()
-    command = f"restore inpaint {photo} --mask {tmp_path / 'mask.png'} --samples 3 --steps 64"
+    command = f"restore inpaint {photo} --mask {tmp_path / 'mask.png'} --samples 3 --steps 128"
     assert main([*command.split(), "--out", str(tmp_path / "out"), "--quiet"]) == 0
     for name in ("estimate.png", "sample-1.png", "sample-3.png", "mean.png", "uncertainty.png"):
         assert inside.read(name) == (tmp_path / "out" / name).read_bytes(), name
@@ -95,6 +106,25 @@ def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, ser
     )
 
 
+def test_a_late_answer_to_stop_hides_nothing(visit: Any, photo: Path) -> None:
+    """The answer to Stop arrives after the job has said its last word, which stays."""
+    v = visit()
+    v.upload(photo)
+    v.page.fill("#restore-inpaint-mask textarea, #restore-inpaint-mask input", "box:4,4,8,8")
+    v.quick(steps=400)
+    v.page.click("#restore-go")
+    v.hear(lambda s: "Samples: step" in s)
+    v.page.evaluate(HELD)
+    v.page.click("#restore-stop")
+    v.until(lambda s: s.startswith("Stopped after"))
+    v.hear(lambda s: s == "Stopping after this step ...")
+    v.page.wait_for_function("window.held.length")
+    v.page.evaluate("window.held.forEach((release) => release())")
+    v.page.wait_for_timeout(1000)
+    assert v.said().startswith("Stopped after")
+    assert v.page.is_disabled("#restore-stop") and v.page.is_enabled("#restore-resume")
+
+
 def test_two_visitors_and_what_is_left(
     visit: Any, photo: Path, served: Any, tmp_path: Path
 ) -> None:
@@ -107,9 +137,9 @@ def test_two_visitors_and_what_is_left(
         v.page.fill("#restore-inpaint-mask textarea, #restore-inpaint-mask input", "box:4,4,8,8")
         v.quick(steps=12)
     one.page.click("#restore-go")
-    one.until(lambda s: "step" in s)
+    one.hear(lambda s: "step" in s)
     two.page.click("#restore-go")
-    two.until(lambda s: "Number 1 in line." in s or "step" in s)
+    two.hear(lambda s: "Number 1 in line." in s or "step" in s)
     one.until(lambda s: s == "Done.")
     two.until(lambda s: s == "Done.")
     assert "secret-of-two" not in one.page.content()
@@ -152,7 +182,7 @@ def test_keyboard_alone(visit: Any, photo: Path) -> None:
     to("#restore-go")
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
-    v.until(lambda s: "step" in s)
+    v.hear(lambda s: "step" in s)
     to("#restore-stop")
     page.keyboard.press("Enter")
     v.until(lambda s: "Stopped" in s)
@@ -202,10 +232,7 @@ def test_a_narrow_screen_in_the_dark(visit: Any) -> None:
     """360 pixels: nothing is wider than the screen, in any tab; the text is light on dark."""
     v = visit(width=360, color_scheme="dark")
     for tab in ("Restore", "Scans", "Compare", "Explore", "Truth"):
-        if not (found := v.page.locator(f'button[role=tab]:has-text("{tab}"):visible')).count():
-            v.page.click(".overflow-menu > button")
-            found = v.page.locator(f'.overflow-dropdown button:has-text("{tab}")')
-        found.first.click()
+        v.page.click(f'button[role=tab]:has-text("{tab}")')
         v.page.wait_for_timeout(250)
         assert v.page.evaluate("document.documentElement.scrollWidth") <= 360, tab
     assert v.page.evaluate("document.body.classList.contains('dark')")

@@ -12,6 +12,15 @@ from typing import Any
 PATIENCE = 300_000
 """Milliseconds, on a machine that has other things to do."""
 
+NOTED = """
+  window.said = {};
+  new MutationObserver(() => document.querySelectorAll("[id$=-status]").forEach((status) => {
+    const all = (window.said[status.id] ??= []), now = status.innerText.trim();
+    if (now !== all.at(-1)) all.push(now);
+  })).observe(document, { subtree: true, childList: true, characterData: true });
+"""
+"""Keeps all that a status has said, of which a slow look sees but a part."""
+
 
 class Visitor:
     """One open page. errors: of its console; outside: requests that leave the machine."""
@@ -23,6 +32,7 @@ class Visitor:
         page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         page.on("request", lambda r: self._requested(r.url, url))
         page.on("dialog", self._alerted)
+        page.add_init_script(NOTED)
         page.goto(url)
         if enter is not None:  # what is between the address and the page
             enter(page)
@@ -57,6 +67,13 @@ class Visitor:
             assert time.monotonic() < end, f"{said} {self.errors}"
             self.page.wait_for_timeout(50)
         return said
+
+    def hear(self, met: Callable[[str], Any], tab: str = "restore") -> None:
+        """Wait until the page has said what was waited for, which may be gone by now."""
+        end = time.monotonic() + PATIENCE / 1000
+        while not any(map(met, said := self.page.evaluate(f"window.said['{tab}-status']"))):
+            assert time.monotonic() < end, f"{said} {self.errors}"
+            self.page.wait_for_timeout(50)
 
     def choose(self, name: str, text: str) -> None:
         """Choose in a drop-down list."""

@@ -10,7 +10,7 @@ from typing import Any
 from invdiff.app import forms, words
 from invdiff.app.asked import AskedRace
 from invdiff.app.jobtab import JobTab
-from invdiff.app.messages import Begun, Done, Failed, Passed, Stopped, Waiting
+from invdiff.app.messages import Begun, Done, Failed, Passed, Stopped, Stopping, Waiting
 from invdiff.app.site import QUIET, Site
 from invdiff.app.visits import Visit
 from invdiff.core import InvdiffError
@@ -107,7 +107,7 @@ class CompareTab:
         self.go.click(
             event(self._start, said), [self.source, self.solvers, self.cost, *inputs], made, **QUIET
         )
-        self.stop.click(event(self._stop, said), None, [said, self.stop], **QUIET)
+        self.stop.click(self.site.stops(NAME), None, None, **QUIET)
         tasks = [s.form.task for s in self.sources.values()]
         for changing in (self.source, *tasks):
             changing.change(self._choices, [self.source, *tasks], self.solvers, **QUIET)
@@ -150,6 +150,8 @@ class CompareTab:
         yield from self._run(visit, race)
 
     def _run(self, visit: Visit, race: AskedRace) -> Iterator[dict[Any, Any]]:
+        import gradio as gr
+
         course, drawn = Course(len(race.solvers)), 0.0
         try:
             for message in self.site.run(visit, NAME, race):
@@ -163,6 +165,8 @@ class CompareTab:
                     yield {self.said: words.status(text, "busy")}
                 elif isinstance(message, Begun):
                     yield {self.said: words.status("They race.", "busy")}
+                elif isinstance(message, Stopping):
+                    yield {self.said: words.STOPPING, self.stop: gr.update(interactive=False)}
                 elif message is not None:
                     yield self._drawn(course) | self._ended(visit, message)
         except Exception as error:
@@ -192,15 +196,6 @@ class CompareTab:
             text = words.without_folder(message.text, visit.folder)
             found[self.said] = words.status(text, "wrong")
         return found
-
-    def _stop(self, visit: Visit) -> dict[Any, Any]:
-        import gradio as gr
-
-        visit.stop(NAME).set()
-        return {
-            self.said: words.status("Stopping after this step ...", "busy"),
-            self.stop: gr.update(interactive=False),
-        }
 
     def _busy(self, busy: bool) -> dict[Any, Any]:
         import gradio as gr

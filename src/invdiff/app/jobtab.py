@@ -11,7 +11,7 @@ from invdiff.app import words
 from invdiff.app.again import Again
 from invdiff.app.examples import examples_of
 from invdiff.app.intake import added, measurement
-from invdiff.app.messages import Begun, Done, Failed, Running, Stopped, Waiting
+from invdiff.app.messages import Begun, Done, Failed, Running, Stopped, Stopping, Waiting
 from invdiff.app.results import Results
 from invdiff.app.site import QUIET, Site
 from invdiff.app.taskform import TaskForm
@@ -130,7 +130,7 @@ class JobTab:
         self.go.click(event(self._start, said), inputs, made, **QUIET)
         self.on.click(event(self._resume, said), None, made, **QUIET)
         self.again.connect(said, self._repeat, made)
-        self.stop.click(event(self._stop, said), None, [self.said, self.stop], **QUIET)
+        self.stop.click(self.site.stops(self.name), None, None, **QUIET)
 
     def _masking(self, task: str) -> Any:
         import gradio as gr
@@ -213,15 +213,6 @@ class JobTab:
     def _repeat(self, visit: Visit, paths: list[str] | None) -> Iterator[dict[Any, Any]]:
         yield from self._run(visit, self.again.asked(visit, paths))
 
-    def _stop(self, visit: Visit) -> dict[Any, Any]:
-        import gradio as gr
-
-        visit.stop(self.name).set()
-        return {
-            self.said: words.status("Stopping after this step ...", "busy"),
-            self.stop: gr.update(interactive=False),
-        }
-
     def _run(self, visit: Visit, asked: Any) -> Iterator[dict[Any, Any]]:
         """Do a job and show how it goes."""
         visit.kept.pop(f"{self.name}.stopped", None)
@@ -231,23 +222,28 @@ class JobTab:
         }  # fmt: skip
         try:
             for message in self.site.run(visit, self.name, asked):
-                if message is not None:
-                    yield self._told(visit, asked, message)
+                if message is not None and (told := self._told(visit, asked, message)):
+                    yield told
         except Exception as error:
             text = self.site.wrong(error, visit)
             yield self._busy(False) | {self.said: words.status(text, "wrong")}
 
     def _told(self, visit: Visit, asked: Any, message: Any) -> dict[Any, Any]:
+        import gradio as gr
+
         if isinstance(message, Waiting):
             return {self.said: words.status(f"Number {message.place} in line.", "busy")}
         if isinstance(message, Begun):
             lines = [(k, words.without_folder(v, visit.folder)) for k, v in message.lines]
             return {self.lines: words.lines(lines)}
         if isinstance(message, Running):
-            found: dict[Any, Any] = {self.said: words.running(message)}
+            stopping = visit.stop(self.name).is_set()  # of which it was told
+            found: dict[Any, Any] = {} if stopping else {self.said: words.running(message)}
             if message.pictures:
                 found[self.preview] = words.pictures(message.pictures, _names(message))
             return found
+        if isinstance(message, Stopping):
+            return {self.said: words.STOPPING, self.stop: gr.update(interactive=False)}
         return self._ended(visit, asked, message)
 
     def _ended(self, visit: Visit, asked: Any, message: Any) -> dict[Any, Any]:

@@ -50,6 +50,11 @@ class Passed:
 
 
 @dataclass(frozen=True)
+class Stopping:
+    """It was asked to stop, and will after its step."""
+
+
+@dataclass(frozen=True)
 class Done:
     """The job is complete. out: the folder of its results; "" for a race."""
 
@@ -72,6 +77,6 @@ class Failed:
     text: str
 
 
-Message = Waiting | Begun | Running | Passed | Done | Stopped | Failed
+Message = Waiting | Begun | Running | Passed | Stopping | Done | Stopped | Failed
 ENDS = (Done, Stopped, Failed)
 """The last message of a job is one of these."""

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from invdiff import plugins
-from invdiff.app.messages import ENDS, Failed, Message, Stopped, Waiting
+from invdiff.app.messages import ENDS, Failed, Message, Stopped, Stopping, Waiting
 from invdiff.app.worker import work
 from invdiff.core import InvdiffError
 
@@ -66,6 +66,7 @@ class Worker:
                 if stopped() and asked_to_stop is None:
                     self._stop.set()
                     asked_to_stop = time.monotonic()
+                    yield Stopping()
                 if asked_to_stop and time.monotonic() - asked_to_stop > PATIENCE:
                     self.end()
                     yield Stopped(0, 0, False)

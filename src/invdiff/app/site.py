@@ -65,6 +65,17 @@ class Site:
         at.__annotations__ = {"request": gr.Request, "click": gr.SelectData}
         return at if clicked else handler
 
+    def stops(self, tab: str) -> Callable[..., None]:
+        """A handler that stops a tab's job. It shows nothing: its answer may come after the job's
+        last word, and would hide it. The job itself says that it is stopping."""
+        import gradio as gr
+
+        def handler(request: Any) -> None:
+            self.visit(request).stop(tab).set()
+
+        handler.__annotations__ = {"request": gr.Request}
+        return handler
+
     def run(self, visit: Visit, tab: str, asked: Any) -> Iterator[Message | None]:
         """The messages of a job of a visit's tab, of which there is one at a time."""
         stop = visit.stop(tab)

@@ -24,6 +24,9 @@ def status(text: str, kind: str = "note") -> str:
     return f'<p class="iv-{kind}" role="{role}">{escape(text)}</p>'
 
 
+STOPPING = status("Stopping after this step ...", "busy")
+
+
 def without_folder(text: str, folder: Path) -> str:
     """A sentence without the private folder that names of files in it begin with."""
     return re.sub(rf"{re.escape(str(folder))}/(?:[\w.-]+/)?", "", text)
