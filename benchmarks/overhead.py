@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 import restoration
-from invdiff.core import Level
+from invdiff.audit.cost import Clocked, Free
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import Karras
 from invdiff.noise import NOISELESS, GaussianNoise
@@ -55,48 +55,6 @@ from invdiff.tasks.auto import choose, configured
 
 KNOBS = {"score-prior": {"family": "gaussian"}}
 """Instead of defaults that such large images do not allow (a RealNVP is for small ones)."""
-
-
-class Clocked(Prior):
-    """A prior that clocks the time inside its network."""
-
-    def __init__(self, prior: Prior, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.prior, self.seconds, self.clock = prior, 0.0, clock
-        self.name, self.shape, self.spectrum = prior.name, prior.shape, prior.spectrum
-        self.value_range = prior.value_range
-
-    def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        return self.x0(x, Level(1.0, sigma))
-
-    def x0(self, xt: Tensor, level: Level) -> Tensor:
-        began = self.clock()
-        x0 = self.prior.x0(xt, level)
-        self.seconds += self.clock() - began
-        return x0
-
-    def x0_vjp(
-        self, xt: Tensor, level: Level, once: bool = False
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        began = self.clock()
-        x0, pull = self.prior.x0_vjp(xt, level, once)
-        self.seconds += self.clock() - began
-
-        def clocked(v: Tensor) -> Tensor:
-            began = self.clock()
-            g = pull(v)
-            self.seconds += self.clock() - began
-            return g
-
-        return x0, clocked
-
-
-class Free(Prior):
-    """The denoiser of white unit images: one multiplication."""
-
-    name = "free"
-
-    def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        return x / (1 + sigma**2)
 
 
 def problem(rows: int, side: int, noisy: bool) -> Problem:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from invdiff.audit import bipsda, controls, growth, learned, levy, reference
+from invdiff.audit import bipsda, controls, cost, growth, learned, levy, reference
 from invdiff.audit.distance import CONFIGURED, drawn, posed_for
 from invdiff.audit.transfer import Transfer, null_errors, transfer
 from invdiff.audit.trial import Trial, examined, trial
@@ -24,9 +24,10 @@ from invdiff.sampling.solver import Solver
 from invdiff.solvers import registry
 
 PARTS = (
-    "controls", "gaussian", "mixture", "levy", "bipsda", "learned", "reference", "budget", "growth",
+    "controls", "gaussian", "mixture", "levy", "bipsda", "learned", "reference", "cost", "budget",
+    "growth",
 )  # fmt: skip
-QUICK_PARTS = PARTS[:-2]
+QUICK_PARTS = PARTS[:-3]
 CELLS = tuple((d, dy) for d in (8, 80, 800) for dy in (1, 2, 4))
 SIZE = 50
 """Samples of each problem of the mixture."""
@@ -59,7 +60,7 @@ QUICK = Budget(
     cells=((8, 4), (80, 2)), problems=4, steps=50, truths=24, chain=200, operators=("identity",),
     cases=("half",), laws=("gauss", "laplace"), ten=("high", "phase"), observations=2,
 )  # fmt: skip
-"""Of `--quick`: all parts but the budgets, in minutes."""
+"""Of `--quick`: all parts but costs and budgets, in minutes."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,9 @@ def items(names: Sequence[str], only: Sequence[str], how: Budget) -> list[Item]:
             for n, s in learned.rows(names, len(how.cases) == 1).items()
         ],
         "reference": lambda: _reference(names, len(how.cases) == 1),
+        "cost": lambda: [
+            Item(f"cost/{n}", partial(cost.measured, s), s) for n, s in solvers.items()
+        ],
         "budget": lambda: [
             Item(f"budget/{n}", partial(budget, s), s)
             for n, s in rows(names, 10**6).items()

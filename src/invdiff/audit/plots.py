@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from invdiff.audit import cost
 from invdiff.audit.cells import by_row, mean_and_error
 from invdiff.audit.lines import Line
 from invdiff.audit.transfer import SNR
 from invdiff.audit.verdict import joined
 from invdiff.files.figures import new_figure
+from invdiff.restoration.race import PULL
 
 
 def draw(folder: Path, found: list[Line]) -> list[Path]:
     """Write what there are lines for; the files."""
     made = []
-    for name, kind in {"audit-mixture.png": _mixture, "audit-gaussian.png": _gaussian}.items():
+    drawers = {"mixture": _mixture, "gaussian": _gaussian, "cost": _cost}
+    for name, kind in ((f"audit-{part}.png", drawer) for part, drawer in drawers.items()):
         if kind(folder / name, found):
             made.append(folder / name)
     return made
@@ -41,6 +44,32 @@ def _mixture(path: Path, found: list[Line]) -> bool:
     axes.set_xscale("log")
     axes.set_xlabel("sliced Wasserstein-2 to the posterior, mean over problems", fontsize=8)
     axes.invert_yaxis()
+    figure.savefig(path)
+    return True
+
+
+def _cost(path: Path, found: list[Line]) -> bool:
+    """Mean distance on the mixture over the price of a sample."""
+    far = {n: joined([o["values"] for o in each]) for n, each in by_row(found, "mixture").items()}
+    paid = {n: cost.price(each[0]["values"]) for n, each in by_row(found, "cost").items()}
+    names = [n for n in paid if n in far and "distance" in far[n] and paid[n]]
+    if len(names) < 2:
+        return False
+    figure = new_figure(7, 5)
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    for n in names:
+        mean, error = mean_and_error(far[n]["distance"])
+        axes.errorbar(paid[n], mean, yerr=error, fmt="o", ms=3, lw=1, color="C0")
+        axes.annotate(n, (paid[n], mean), (3, 2), textcoords="offset points", fontsize=6)
+    if "exact" in far:
+        floor = mean_and_error(far["exact"]["distance"])[0]
+        axes.axhline(floor, color="grey", lw=0.8, label="exact samples")
+        axes.legend(fontsize=7)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(f"evaluations of the prior for a sample, a gradient as {PULL}", fontsize=8)
+    axes.set_ylabel("sliced Wasserstein-2 to the posterior", fontsize=8)
     figure.savefig(path)
     return True
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from invdiff.audit import bipsda, claims, controls, learned, levy, reference_tables
+from invdiff.audit import bipsda, claims, controls, cost, learned, levy, reference_tables
 from invdiff.audit.cells import by_row, mean_and_error, pm, table
 from invdiff.audit.counts import binomial_band
 from invdiff.audit.coverage import expected, interval_expected, mean_p
@@ -18,6 +18,7 @@ from invdiff.audit.ranks import shape, uniform_p
 from invdiff.audit.stein import BLIND
 from invdiff.audit.transfer import DRAWS, SNR
 from invdiff.audit.verdict import LEVEL, flagged, joined, p_values
+from invdiff.restoration.race import PULL
 
 
 def page(how: dict[str, Any], found: list[Line], plots: Sequence[str] = ()) -> str:
@@ -30,7 +31,7 @@ def page(how: dict[str, Any], found: list[Line], plots: Sequence[str] = ()) -> s
     parts = [HEAD.format(version=how["invdiff"], level=LEVEL, told=told, flag=flag, **how)]
     made = {"controls": _controls, "gaussian": _gaussian, "mixture": _mixture, "levy": _levy,
             "bipsda": _bipsda, "learned": _learned, "reference": reference_tables.reference,
-            "budget": _budget, "growth": reference_tables.growth}  # fmt: skip
+            "cost": _cost, "budget": _budget, "growth": reference_tables.growth}  # fmt: skip
     for part, maker in made.items():
         if by_row(found, part):
             parts.append("\n".join(maker(found)))
@@ -173,6 +174,19 @@ def _learned(found: list[Line]) -> list[str]:
     return [LEARNED.format(expected=interval_expected(0.9, S), samples=S), *table(head, rows)]
 
 
+def _cost(found: list[Line]) -> list[str]:
+    rows = []
+    for name, (line,) in by_row(found, "cost").items():
+        v = line["values"]
+        calls = [f"{v[k]:g}" for k in ("evaluations", "gradients", "forward", "back", "inverse")]
+        ratio = "" if v["ratio"] is None else f"{v['ratio']:.2f}"
+        rows.append((cost.price(v), [f"`{name}`", str(line["steps"]), *calls, ratio,
+                     f"{v['seconds']:.1f}", f"{v['memory'] / 2**20:.0f}"]))  # fmt: skip
+    head = ["solver", "steps", "evaluations", "gradients", "A x", "A^T y", "inverse",
+            "total / network", "seconds of the network", "MiB"]  # fmt: skip
+    return [COST, *table(head, [row for _, row in sorted(rows, key=lambda r: r[0])])]
+
+
 def _budget(found: list[Line]) -> list[str]:
     rows = []
     for name, (line,) in by_row(found, "budget").items():
@@ -246,6 +260,16 @@ LEARNED = """## A learned prior, on truths that it drew
 `fashion28`, with the presets of the tasks; {samples} samples of each truth. Central intervals of
 90 % hold {expected:.3f} of the pixels for exact samples; ± is over images. residual: 1 for exact
 samples.
+"""
+COST = f"""## Cost of a sample
+
+A picture of {cost.SIDE} x {cost.SIDE} with three channels, of which means of 4 x 4 pixels are seen.
+evaluations, gradients: images that the prior evaluates, and pulls back, for one sample. A x, A^T y,
+inverse: uses of the operator in a run of {cost.SAMPLES} samples, which share them; inverse: A^+,
+(A^T A + c)^-1, or the singular vectors. total / network: processor time of {cost.STEPS} steps with
+the prior `{cost.PRIOR}` over the time inside it. seconds of the network: for one sample, by its
+evaluations and gradients. MiB: tensors that live at once for {cost.SAMPLES} samples, weights not
+counted. The plot has the mixture's distance over evaluations + {PULL} gradients.
 """
 BUDGET = """## Do asymptotic solvers approach?
 

@@ -29,7 +29,7 @@ MORE = """  invdiff audit --quick
   invdiff audit --problem restored-photo/run.json
 
 docs/audit.md holds the figures of all solvers, and tells what each of them means."""
-PARTS = "controls, gaussian, mixture, levy, bipsda, learned, reference, budget, growth"
+PARTS = "controls, gaussian, mixture, levy, bipsda, learned, reference, cost, budget, growth"
 
 
 @dataclass(frozen=True, kw_only=True)
