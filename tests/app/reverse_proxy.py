@@ -18,6 +18,7 @@ class Server(ThreadingHTTPServer):
     """Waits at its end for all streams, which end with the page."""
 
     daemon_threads = False
+    request_queue_size = 128  # a browser asks for many files at once; 5 wait by default
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that leaves in the middle is nothing to tell of."""
