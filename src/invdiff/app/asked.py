@@ -13,10 +13,9 @@ from invdiff.core.option import option
 from invdiff.priors.load import BUILT_IN
 from invdiff.priors.precision import AskedPrecision
 from invdiff.restoration.job import Job, prepare
-from invdiff.restoration.knobs import with_knobs
+from invdiff.restoration.knobs import as_asked, with_knobs
 from invdiff.restoration.repeat import repeated
 from invdiff.sampling.result import Result
-from invdiff.sampling.solver import Solver
 from invdiff.solvers import solver_class
 from invdiff.tasks import task_class
 from invdiff.tasks.base import Task
@@ -74,16 +73,11 @@ class AskedJob:
 
     def job(self, device: str) -> Job:
         """The job, with its files read."""
-        how, steps = self.how, self.how.steps
-
-        def configure(solver: Solver) -> Solver:
-            solver = with_knobs(solver, self.knobs) if self.knobs else solver
-            return solver if steps is None else solver.with_steps(steps)
-
+        how = self.how
         return prepare(
             self.built(), self.file, prior=how.prior, precision=how.precision, solver=how.solver,
-            configure=configure, samples=how.samples, seed=how.seed, want=how.want, device=device,
-            out=Path(self.out),
+            configure=lambda s: as_asked(s, self.knobs, how.steps), samples=how.samples,
+            seed=how.seed, want=how.want, device=device, out=Path(self.out),
         )  # fmt: skip
 
 

@@ -18,8 +18,7 @@ from invdiff.priors.load import BUILT_IN, load_prior
 from invdiff.priors.precision import AskedPrecision, settled
 from invdiff.priors.windows import of_clips
 from invdiff.restoration.job import Job, Want, checked_counts, prepare, torch_device
-from invdiff.restoration.knobs import with_knobs
-from invdiff.sampling.solver import Solver
+from invdiff.restoration.knobs import as_asked, with_knobs
 from invdiff.solvers import solver_class
 from invdiff.tasks import task_class
 from invdiff.tasks.base import Task
@@ -151,14 +150,10 @@ class BatchRecipe:
                 "one, or give invdiff restore the file."
             )
 
-        def configure(solver: Solver) -> Solver:
-            solver = with_knobs(solver, self.knobs) if self.knobs else solver
-            return solver if self.steps is None else solver.with_steps(self.steps)
-
         return prepare(
             task, file, prior=prior, precision=self.precision, solver=self.solver,
-            configure=configure, samples=self.samples, seed=seed_of(self.seed, item.id),
-            batch=self.batch, want=self.want, device=self.device,
+            configure=lambda s: as_asked(s, self.knobs, self.steps), samples=self.samples,
+            seed=seed_of(self.seed, item.id), batch=self.batch, want=self.want, device=self.device,
         )  # fmt: skip
 
     def differs(self, other: Mapping[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ from invdiff.core.option import flag
 from invdiff.plugins import flags, load_installed
 from invdiff.restoration import checkpoint
 from invdiff.restoration.job import Job, prepare
-from invdiff.restoration.knobs import with_knobs
+from invdiff.restoration.knobs import as_asked, with_knobs
 from invdiff.restoration.repeat import repeated
 from invdiff.restoration.restored import MARKER
 from invdiff.sampling.solver import Solver
@@ -93,10 +93,6 @@ class Wanted:
             own = {k: v for k, v in knobs.items() if not k.startswith("schedule.")}
             with_knobs(solver_class(how.solver)(), own)  # the schedule is that of the preset
 
-        def configure(solver: Solver) -> Solver:
-            solver = with_knobs(solver, knobs) if knobs else solver
-            return solver if how.steps is None else solver.with_steps(how.steps)
-
         return prepare(
             self.task if task is None else task,
             self.file,
@@ -105,7 +101,7 @@ class Wanted:
             check_prior=not self.prior.no_check,
             precision=how.precision,
             solver=how.solver,
-            configure=configure,
+            configure=lambda s: as_asked(s, knobs, how.steps),
             samples=how.samples,
             seed=how.seed,
             batch=how.batch,

@@ -25,6 +25,7 @@ from invdiff.restoration.restored import Restoration
 from invdiff.sampling.run import Snapshot
 from invdiff.sampling.solver import Solver
 from invdiff.tasks import task_class
+from invdiff.tasks.auto import in_steps
 from invdiff.tasks.base import Task
 
 Source = str | Path | Image.Image | np.ndarray | Tensor
@@ -85,6 +86,12 @@ def restore(
         asked = task
     else:
         asked = fields.build(task_class(task), options, str(task))
+
+    def configure(given: Solver) -> Solver:
+        if steps is None:
+            return given
+        return given.with_steps(steps) if isinstance(solver, Solver) else in_steps(given, steps)
+
     with tempfile.TemporaryDirectory() as folder:
         job = prepare(
             asked,
@@ -93,7 +100,7 @@ def restore(
             prior_options=prior_options,
             precision=precision,
             solver=solver,
-            configure=lambda s: s if steps is None else s.with_steps(steps),
+            configure=configure,
             samples=samples,
             seed=seed,
             batch=batch,

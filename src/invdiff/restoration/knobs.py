@@ -10,6 +10,7 @@ from typing import Any
 from invdiff import fields
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import solver_class
+from invdiff.tasks.auto import in_steps
 
 
 def with_knobs(solver: Solver, knobs: Mapping[str, Any]) -> Solver:
@@ -29,6 +30,15 @@ def with_knobs(solver: Solver, knobs: Mapping[str, Any]) -> Solver:
         k.removeprefix("schedule."): _knob(kinds[k], v, k) for k, v in knobs.items() if k not in own
     }
     return dataclasses.replace(solver, **values, schedule=dataclasses.replace(schedule, **steps))
+
+
+def as_asked(solver: Solver, knobs: Mapping[str, Any], steps: int | None) -> Solver:
+    """A preset with knobs set, and with so many steps, if another number is asked for. Raises
+    InvdiffError as `with_knobs` does."""
+    if steps is not None:
+        solver = in_steps(solver, steps)
+    solver = with_knobs(solver, knobs) if knobs else solver  # what is told wins
+    return solver if steps is None else solver.with_steps(steps)
 
 
 def _knob(kind: Any, value: Any, name: str) -> Any:

@@ -16,7 +16,7 @@ from invdiff.sampling.run import row_seed
 from invdiff.sampling.solver import Solver
 from invdiff.sampling.state import State
 from invdiff.sampling.stream import check_posed, finish, stream
-from invdiff.tasks.auto import configured
+from invdiff.tasks.auto import configured, in_steps
 from invdiff.tasks.base import Task
 
 PULL = 2
@@ -120,7 +120,7 @@ def _fitted(job: Job, task: Task, name: str, cost: int) -> Solver:
         raise InvdiffError(
             f"A step of {name} costs {each:.0f} evaluations, but {cost} were allowed; allow more."
         )
-    return solver.with_steps(steps)
+    return in_steps(solver, steps)
 
 
 def spent(task: Task, name: str, steps: int, prior: Prior) -> int:

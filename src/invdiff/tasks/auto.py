@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from invdiff.core.schedules import VE, Karras
 from invdiff.problem import Problem
 from invdiff.sampling.needs import Need, missing, offers
 from invdiff.sampling.solver import Solver
@@ -25,6 +28,28 @@ def configured(task: Task | type[Task], solver: str, problem: Problem) -> Solver
         if preset.solver == cls.name:
             return preset.make(problem)
     return cls()
+
+
+LAST = 0.2
+"""Over the number of steps: the lowest last level of a run that is shorter than its preset. Steps
+that end near 0 leave too few where the picture is made; found on photographs that are not reported
+(docs/few-steps.md)."""
+
+
+def in_steps(solver: Solver, steps: int) -> Solver:
+    """A preset with another number of steps.
+
+    Where these are fewer, the last level of a sampler is LAST / steps or more, at most a fifth of
+    the first: fewer steps end earlier. Schedules of a training table keep their levels, and so do
+    estimates, whose last step follows the noise of y.
+    """
+    found = solver.with_steps(steps)
+    schedule = found.schedule
+    shorter = steps < solver.num_steps and not solver.estimates
+    if not shorter or not isinstance(schedule, VE | Karras):
+        return found
+    last = max(schedule.sigma_min, min(LAST / steps, schedule.sigma_max / 5))
+    return replace(found, schedule=replace(schedule, sigma_min=last))
 
 
 def choose(task: Task | type[Task], problem: Problem) -> tuple[Solver, str]:
