@@ -42,6 +42,58 @@ def frames(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"frame-{number:05}", {"frame": number}
 
 
+def listed(path: str | Path) -> list[dict[str, Any]]:
+    """Where the pictures of a file lie, in order; none where it has but one, or is of another kind.
+
+    Raises InvdiffError as `frames` does.
+    """
+    known = Path(path).suffix.lower() in SEVERAL
+    return [at for _, at in frames(str(path))] if known else []
+
+
+def each(path: str | Path, folder: Path) -> Iterator[Path]:
+    """The pictures of `listed`, in order, each as a file of its own in a folder until the next.
+
+    Of an animation or a video all are decoded once, from the first on. Raises InvdiffError as
+    `unpacked` does, and where fewer can be decoded than there are.
+    """
+    for number, image in enumerate(_decoded(str(path), folder)):
+        if isinstance(image, Path):
+            yield image
+            image.unlink(missing_ok=True)
+            continue
+        target = folder / f"frame-{number:05}.png"
+        image.save(target, "PNG", icc_profile=image.info.get("icc_profile"))
+        yield target
+        target.unlink(missing_ok=True)
+
+
+def _decoded(path: str, folder: Path) -> Iterator[Image.Image | Path]:
+    """The pictures of a file; of a TIFF, files with a page each."""
+    places = listed(path)
+    if Path(path).suffix.lower() in pages.TIFFS:
+        for at in places:
+            yield unpacked(path, at, folder)
+    elif Path(path).suffix.lower() in video.VIDEOS:
+        yield from video.decoded(path, len(places))
+    else:
+        yield from _animation(path, len(places))
+
+
+def _animation(path: str, count: int) -> Iterator[Image.Image]:
+    """The frames of an animation, from the first on."""
+    try:
+        image = Image.open(path)
+    except Exception as error:
+        raise _unread(path, 0, error) from error
+    with image:
+        for number in range(count):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = _seen(image, number)
+            yield found
+
+
 def _count(path: str) -> int:
     """Frames of an animation, without decoding them; 0 of what cannot be read."""
     if Path(path).suffix.lower() == ".webp" and not _moves(path):
@@ -79,22 +131,36 @@ def unpacked(path: str, within: dict[str, Any], folder: Path) -> Path:
 
 def _animated(path: str, number: int) -> Image.Image:
     """A frame as it is seen: what the frames before it left, and what it changes."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
             with Image.open(path) as image:
-                image.seek(number)
-                image.load()
-                if image.mode in PLAIN and not image.has_transparency_data:
-                    return image.copy()
-                return image.convert("RGBA" if image.has_transparency_data else "RGB")
+                return _seen(image, number)
+        except InvdiffError:
+            raise
+        except Exception as error:
+            raise _unread(path, number, error) from error
+
+
+def _seen(image: Image.Image, number: int) -> Image.Image:
+    """A frame of an open animation as it is seen."""
+    try:
+        image.seek(number)
+        image.load()
+        if image.mode in PLAIN and not image.has_transparency_data:
+            return image.copy()
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
     except Exception as error:  # plug-ins raise whatever a broken file makes them meet
-        if not Path(path).exists():
-            raise InvdiffError(f"There is no file {path}.") from None
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InvdiffError(
-            f"Frame {number} of {path} cannot be read ({reason}); save the animation once more."
-        ) from error
+        raise _unread(str(getattr(image, "filename", "")), number, error) from error
+
+
+def _unread(path: str, number: int, error: Exception) -> InvdiffError:
+    if not Path(path).exists():
+        return InvdiffError(f"There is no file {path}.")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InvdiffError(
+        f"Frame {number} of {path} cannot be read ({reason}); save the animation once more."
+    )
 
 
 def one_of(file: Path, number: int, folder: Path) -> Path:

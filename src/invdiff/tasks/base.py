@@ -21,6 +21,7 @@ from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling.solver import Solver
 from invdiff.scans.dicom_files import is_dicom
+from invdiff.tasks.truth import Truth, clean_picture
 from invdiff.tasks.values import NoiseLevel, Size
 
 
@@ -232,6 +233,14 @@ class Task:
     def parts(self, file: Path) -> Parts | None:
         """The images of a file, where more than one is asked for; None for one."""
         return None
+
+    def truth(self, file: Path, view: View, among: tuple[int, int] | None = None) -> Truth:
+        """What results of a view are compared with where the truth is known: a clean picture.
+
+        among: which picture of its file the measurement is, and of how many; None for the only one.
+        Raises InvdiffError for a file that holds no such truth.
+        """
+        return clean_picture(file, among)
 
     @classmethod
     def simulation(cls) -> type[Simulation] | type[Task] | None:

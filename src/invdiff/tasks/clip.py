@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.files.animation import Pace, pace_of, write_together
-from invdiff.files.frames import MOVING, frames, unpacked
+from invdiff.files.frames import MOVING, listed
+from invdiff.files.frames import each as decoded
 from invdiff.files.pictures import words
 from invdiff.noise import GaussianNoise, Noise, Poisson
 from invdiff.operators.algebra import Identity, Operator
@@ -119,7 +119,7 @@ def _each(task: PhotoTask, file: Path, prior: Prior, least: int) -> list[Measure
     takes = f"the prior {prior.name} is of clips of {least} frames or more"
     if task.frame is not None:
         raise InvdiffError(f"One frame is asked for, but {takes}; leave --frame out.")
-    found = [at for _, at in frames(str(file))] if file.suffix.lower() in MOVING else []
+    found = listed(file) if file.suffix.lower() in MOVING else []
     if not found:
         raise InvdiffError(
             f"{file} is one picture, but {takes}; give an animation (GIF, WebP, .apng) or a video, "
@@ -132,14 +132,11 @@ def _each(task: PhotoTask, file: Path, prior: Prior, least: int) -> list[Measure
         )
     each = list[Measured]()
     with tempfile.TemporaryDirectory(prefix="invdiff-") as folder:
-        for at in found:
-            alone = unpacked(str(file), at, Path(folder))
+        for alone in decoded(file, Path(folder)):
             try:
                 m = task.measured(alone, prior)
             except InvdiffError as error:
                 raise InvdiffError(str(error).replace(folder, str(file))) from error
-            with contextlib.suppress(OSError):
-                alone.unlink()
             (high, wide), want = m.problem.x_shape[-2:], (prior.image_shape or (None, None))[-2:]
             have = (high, wide)
             if any(w not in (None, h) for w, h in zip(want, have, strict=True)):

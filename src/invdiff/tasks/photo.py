@@ -35,8 +35,8 @@ from invdiff.operators.algebra import Operator
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
-from invdiff.tasks.base import Made, Measured, Preset, Task, told_level
-from invdiff.tasks.clip import measured_clip
+from invdiff.tasks.base import Made, Measured, Preset, Task, View, told_level
+from invdiff.tasks.clip import ClipView, measured_clip
 from invdiff.tasks.photo_noise import Supposed, supposed
 from invdiff.tasks.pictures import (
     NO_MARGIN,
@@ -52,6 +52,7 @@ from invdiff.tasks.pictures import (
 )
 from invdiff.tasks.presets import EVERY_PHOTO
 from invdiff.tasks.span import Span
+from invdiff.tasks.truth import Truth, clean_clip, clean_picture
 from invdiff.tasks.validity import masked, valid_pixels, weighed, words_of
 from invdiff.tasks.values import NoiseLevel, Size
 
@@ -158,6 +159,9 @@ class PhotoTask(Task):
             return measured_clip(self, file, prior)
         with self._alone(file) as alone:
             return self.measured(alone, prior)
+
+    def truth(self, file: Path, view: View, among: tuple[int, int] | None = None) -> Truth:
+        return clean_clip(file) if isinstance(view, ClipView) else clean_picture(file, among)
 
     def measured(self, file: Path, prior: Prior) -> Measured:
         """The problem of restoring a photograph.
