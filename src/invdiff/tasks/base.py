@@ -136,7 +136,8 @@ class Made:
     """A measurement that was made of a clean image, and is ready to be written.
 
     task: what restores it. about: the clean image, in words. told: the measurement, in words.
-    measurement: the name of its file. write: puts all files into a folder.
+    measurement: the name of its file. write: puts all files into a folder. truth: of a moving
+    picture, which `batch` restores and compares, the name of the file with its truth.
     """
 
     task: Task
@@ -145,6 +146,7 @@ class Made:
     measurement: str
     write: Callable[[Path], None]
     notes: tuple[str, ...] = field(default=())
+    truth: str = ""
 
 
 @dataclass(frozen=True)

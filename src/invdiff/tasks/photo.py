@@ -37,6 +37,7 @@ from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
 from invdiff.tasks.base import Made, Measured, Preset, Task, View, told_level
 from invdiff.tasks.clip import ClipView, measured_clip
+from invdiff.tasks.clip_simulation import made_clip, moves
 from invdiff.tasks.photo_noise import Supposed, supposed
 from invdiff.tasks.pictures import (
     NO_MARGIN,
@@ -251,7 +252,12 @@ class PhotoTask(Task):
         return unmeasured(task.operator(size), task.likelihood(sigma, (0.0, 1.0), 1), (3, *size))
 
     def make(self, file: Path, out: Path, seed: int) -> Made:
-        """The photograph damaged, on [0, 1]: measurement.png, .npy, and truth.png."""
+        """The photograph damaged, on [0, 1]: measurement.png, .npy, and truth.png.
+
+        Of a moving picture, without a frame that is asked for, all frames (`made_clip`).
+        """
+        if self.frame is None and moves(file):
+            return made_clip(self, file, out, seed)
         with self._alone(file) as alone:
             photo, level = read_photo(alone, self.told()), told_level(self.level)
         truth, notes = clean_pixels(photo, self.factor)
@@ -260,16 +266,12 @@ class PhotoTask(Task):
         task = dataclasses.replace(task, frame=None)
         A, model = self.operator(size), self.likelihood(level, (0.0, 1.0), 1)
         A.y_shape(tuple(truth.shape))  # refuses a grey picture where colours are needed
-        z = A(truth[None]) if not self.centred else (A(2 * truth[None] - 1) + 1) / 2
+        z = self.measures(A, truth[None])
         truth = without_margin(truth, self.margin(size))
         y = model.sample(z, Rng.of(seed))[0]
 
         def write(folder: Path) -> None:
-            for name, value in more.items():
-                if name.endswith(".png"):
-                    save_picture(folder / name, value)
-                else:
-                    np.save(folder / name, value.numpy())
+            self.write_beside(folder, more)
             save_picture(folder / "truth.png", truth)
             np.save(folder / "measurement.npy", y.permute(1, 2, 0).squeeze(2).numpy())
             save_picture(folder / "measurement.png", y)
@@ -278,6 +280,18 @@ class PhotoTask(Task):
         told = f"{words((y.shape[1], y.shape[2]))} pixels{noisy}"
         measurement = "measurement.npy" if self.counts else "measurement.png"
         return Made(task, photo.about, told, measurement, write, tuple(notes))
+
+    def measures(self, A: Operator, pixels: Tensor) -> Tensor:
+        """A of pixels (B, C, H, W) on [0, 1], on the same scale."""
+        return A(pixels) if not self.centred else (A(2 * pixels - 1) + 1) / 2
+
+    def write_beside(self, folder: Path, files: dict[str, Tensor]) -> None:
+        """Write the files that `beside` tells."""
+        for name, value in files.items():
+            if name.endswith(".png"):
+                save_picture(folder / name, value)
+            else:
+                np.save(folder / name, value.numpy())
 
     def beside(self, size: Size, out: Path, seed: int) -> tuple[Self, dict[str, Tensor]]:
         """The task that restores a picture of size, and files that it takes, by their names."""
