@@ -164,16 +164,17 @@ class PhotoTask(Task):
     def truth(self, file: Path, view: View, among: tuple[int, int] | None = None) -> Truth:
         return clean_clip(file) if isinstance(view, ClipView) else clean_picture(file, among)
 
-    def measured(self, file: Path, prior: Prior) -> Measured:
+    def measured(self, file: Path, prior: Prior, colours: bool = False) -> Measured:
         """The problem of restoring a photograph.
 
         A grey photograph is repeated in the three channels of a colour prior. Its noise is then the
         same in all of them, which counts as noise of sqrt(3) sigma that is different in each: for
-        grey images the two have the same likelihood.
+        grey images the two have the same likelihood. colours: the photograph is one in colour, also
+        where it happens to be grey.
         """
         task, photo, turn = self.photo(file)
         task.check(photo)
-        pixels, grey, repeats, notes = task._pixels(photo, prior)
+        pixels, grey, repeats, notes = task._pixels(photo, prior, colours)
         notes += [*words_of(photo), *task.facts(photo)]
         size = task.image_size(photo.size)
         margin = task.margin(photo.size)
@@ -220,7 +221,9 @@ class PhotoTask(Task):
         """How samples are shown."""
         return view
 
-    def _pixels(self, photo: Photo, prior: Prior) -> tuple[Tensor, bool, int, list[str]]:
+    def _pixels(
+        self, photo: Photo, prior: Prior, colours: bool
+    ) -> tuple[Tensor, bool, int, list[str]]:
         """(C, H, W) as they are measured; whether results are grey; equal channels; notes."""
         channels = prior_channels(prior)
         if self.centred and prior.image_range != (-1.0, 1.0):
@@ -233,6 +236,8 @@ class PhotoTask(Task):
                 )
             notes = [] if photo.grey else ["the picture has colours: its Rec. 601 luma is used"]
             return luma(photo.pixels), channels == 1, 1, notes
+        if photo.grey and colours:
+            return photo.pixels.expand(channels, -1, -1), False, 1, []
         if photo.grey:
             return photo.pixels.expand(channels, -1, -1), True, channels, []
         return photo.pixels, False, 1, []
