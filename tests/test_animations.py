@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from invdiff.files.animation import Pace, pace_of, write_together
-from invdiff.files.frames import each, listed
+from invdiff.files.frames import each, listed, one_of
+from invdiff.files.pictures import read_photo
+from invdiff.files.stitch import Still, write_apng
 
 
 def pictures_of(folder: Path, frames: np.ndarray) -> list[Path]:
@@ -57,3 +60,22 @@ def test_grey_and_coloured_frames_together(tmp_path: Path) -> None:
     ]
     assert np.array_equal(got, [(0, 0, 0), (200, 10, 90)])
     assert pace_of(str(tmp_path / "a.apng")).durations == (70000, 100)
+
+
+def test_grey_of_16_bits(tmp_path: Path) -> None:
+    """An APNG of such frames keeps them, one by one and in order; written again they have 8."""
+    frames = np.random.default_rng(0).integers(0, 65536, (3, 20, 18), dtype=np.uint16)
+    paths = []
+    for k, frame in enumerate(frames):
+        paths.append(tmp_path / f"{k}.png")
+        Image.fromarray(frame).save(paths[-1])
+    with open(tmp_path / "a.apng", "wb") as file:
+        write_apng(file, (Still(Image.open(p), 40) for p in paths), 3, 0)
+    for k, alone in enumerate(each(tmp_path / "a.apng", tmp_path)):
+        found = read_photo(alone)
+        np.testing.assert_allclose(found.pixels[0] * 65535, frames[k], atol=0.01)
+        one = read_photo(one_of(tmp_path / "a.apng", k, tmp_path / "."))
+        assert found.depth == 16 and torch.equal(one.pixels, found.pixels)
+    write_together(tmp_path / "b.apng", Pace(".apng", (40,) * 3), paths)
+    for k, alone in enumerate(each(tmp_path / "b.apng", tmp_path)):
+        np.testing.assert_allclose(np.asarray(Image.open(alone)) * 257.0, frames[k], atol=129)

@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import chain, repeat
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from invdiff.files import video
@@ -58,7 +59,7 @@ def write_together(target: Path, pace: Pace, pictures: Sequence[Path]) -> None:
     for path in pictures:
         with Image.open(path) as image:
             modes.add("RGBA" if image.has_transparency_data else image.mode)
-    mode = "RGBA" if "RGBA" in modes else "L" if modes <= {"1", "L"} else "RGB"
+    mode = "RGBA" if "RGBA" in modes else "L" if modes <= {"1", "L", "I;16"} else "RGB"
     with open(target, "wb") as file:
         stills = _stills(pictures, mode, pace.durations)
         WRITERS[pace.ending](file, stills, len(pictures), pace.loop)
@@ -67,4 +68,11 @@ def write_together(target: Path, pace: Pace, pictures: Sequence[Path]) -> None:
 def _stills(pictures: Sequence[Path], mode: str, durations: Sequence[int]) -> Iterator[Still]:
     for path, shown in zip(pictures, chain(durations, repeat(USUAL)), strict=False):
         with Image.open(path) as image:
-            yield Still(image.convert(mode), shown)
+            yield Still(_of_8_bits(image).convert(mode), shown)
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, which Pillow would clip, as the nearest of 8."""
+    if image.mode != "I;16":
+        return image
+    return Image.fromarray(((np.asarray(image, np.uint32) + 128) // 257).astype(np.uint8))

@@ -20,7 +20,7 @@ MOVING = (*ANIMATIONS, *video.VIDEOS)
 """Endings of moving pictures."""
 SEVERAL = (*MOVING, *pages.TIFFS)
 """Endings of files that are looked into."""
-PLAIN = ("1", "L", "LA", "RGB", "RGBA")
+PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I;16")
 """Modes of Pillow that a PNG holds as they are."""
 
 
@@ -114,7 +114,8 @@ def _moves(path: str) -> bool:
 
 
 def unpacked(path: str, within: dict[str, Any], folder: Path) -> Path:
-    """A picture of `frames` as a file of its own in a folder: a TIFF, or a PNG of 8 bits.
+    """A picture of `frames` as a file of its own in a folder: a TIFF, or a PNG of 8 bits, of 16
+    where an APNG has grey frames of these.
 
     Raises InvdiffError where there is none.
     """
