@@ -14,10 +14,11 @@ from PIL import Image
 from invdiff.batch.items import BatchItem, ItemSource
 from invdiff.batch.place import Place
 from invdiff.batch.report import all_lines
-from invdiff.batch.truth import _among
+from invdiff.batch.truth import _among, finite
 from invdiff.cli import main
 from invdiff.core import InvdiffError
 from invdiff.files.frames import each, listed, unpacked
+from invdiff.priors.load import load_prior
 from invdiff.tasks import Ct, Denoise, LowDoseCt, Mri, NoiseLevel
 from invdiff.tasks.ct_view import FloatView
 from invdiff.tasks.truth import Truth, clean_clip, clean_picture, clean_slices
@@ -228,8 +229,15 @@ def test_a_cut_animation_is_told(tmp_path: Path) -> None:
         clean_clip(path)
 
 
-def test_lines_are_json(tmp_path: Path) -> None:
-    """An exact result has no PSNR that JSON could hold."""
-    from invdiff.batch.truth import finite
+def test_a_broken_one_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    with pytest.raises(InvdiffError, match=r"a\.gif is not an image that can be read"):
+        clean_clip(tmp_path / "a.gif")
+    prior = load_prior("moving-fashion")
+    with pytest.raises(InvdiffError, match=r"a\.gif is not an image that can be read"):
+        Denoise(noise=NoiseLevel("0.1")).read(tmp_path / "a.gif", prior)
 
+
+def test_lines_are_json() -> None:
+    """An exact result has no PSNR that JSON could hold."""
     assert json.dumps(finite(float("inf"))) == "null" and finite(12.3456789) == 12.3457

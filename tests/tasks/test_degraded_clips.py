@@ -120,6 +120,8 @@ def test_what_degrade_tells_restores_it(
     assert main(["degrade", task, file, *options, "--out", "d"]) == 0
     about = json.loads(Path("d/degrade.json").read_text())
     assert sorted(p.name for p in Path("d").iterdir()) == sorted([*names, "degrade.json"])
+    assert sorted(about["files"]) == sorted([*names, "degrade.json"])
+    assert main(["degrade", task, file, *options, "--out", "d", "--overwrite"]) == 0
     if file == "a.apng":
         np.testing.assert_array_equal(shown("d/truth.apng", "RGB"), colours())
     words = shlex.split(about["restore"])

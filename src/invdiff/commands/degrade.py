@@ -15,7 +15,7 @@ from invdiff.commands import asked
 from invdiff.commands.common import say
 from invdiff.commands.parser import Parser, wants_help
 from invdiff.core.encode import encode
-from invdiff.core.folders import check_apart, check_folder, whole_folder
+from invdiff.core.folders import check_apart, check_folder, listing, whole_folder
 from invdiff.core.option import option
 from invdiff.plugins import flags, load_installed
 from invdiff.tasks import TASKS, simulation
@@ -71,8 +71,9 @@ def run(name: str, args: list[str]) -> int:
     about |= {"seed": how.seed, "photo": str(file), "restore": shlex.join(command)}
     with whole_folder(out, how.overwrite, MARKER) as folder:
         made.write(folder)
+        names = listing(folder)
+        about |= {"files": sorted([*names, MARKER])}
         (folder / MARKER).write_text(json.dumps(about, indent=1) + "\n")
-        names = sorted(p.name for p in folder.iterdir() if p.name != MARKER)
     say([("photo", f"{file} ({made.about})")])
     say([("", note) for note in made.notes])
     say([("damaged", f"{task}, {made.told}")])

@@ -16,7 +16,7 @@ from invdiff.core import InvdiffError
 from invdiff.files.animation import Pace, pace_of, write_together
 from invdiff.files.frames import MOVING, listed
 from invdiff.files.frames import each as decoded
-from invdiff.files.pictures import words
+from invdiff.files.pictures import read_photo, words
 from invdiff.noise import GaussianNoise, Noise, Poisson
 from invdiff.operators.algebra import Identity, Operator
 from invdiff.operators.inpaint import Inpaint
@@ -125,6 +125,8 @@ def _each(
         raise InvdiffError(f"One frame is asked for, but {takes}; leave --frame out.")
     found = listed(file) if file.suffix.lower() in MOVING else []
     if not found:
+        if file.suffix.lower() in MOVING:
+            read_photo(file)  # which tells what is broken
         raise InvdiffError(
             f"{file} is one picture, but {takes}; give an animation (GIF, WebP, .apng) or a video, "
             "or a --prior of pictures."

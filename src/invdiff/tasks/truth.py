@@ -115,6 +115,7 @@ def clean_clip(file: Path) -> Truth:
         with tempfile.TemporaryDirectory(prefix="invdiff-") as folder:
             frames = [_picture(alone, file).array for alone in each(file, Path(folder))]
     if not frames:
+        read_photo(file)  # which tells what is broken
         raise InvdiffError(
             f"{file} is one picture, but the result is a clip; give all of its frames, as an "
             "animation, a video or an array (frames, height, width)."
