@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,19 @@ def listed(path: str | Path) -> list[dict[str, Any]]:
 
     Raises InvdiffError as `frames` does.
     """
-    known = Path(path).suffix.lower() in SEVERAL
-    return [at for _, at in frames(str(path))] if known else []
+    if Path(path).suffix.lower() not in SEVERAL:
+        return []
+    try:
+        about = os.stat(path)
+    except OSError:
+        return [at for _, at in frames(str(path))]
+    return list(_listed(str(path), about.st_mtime_ns, about.st_size))
+
+
+@lru_cache(maxsize=8)
+def _listed(path: str, changed: int, size: int) -> tuple[dict[str, Any], ...]:
+    """`listed`, once for each state of a file: each frame of a long video asks for it."""
+    return tuple(at for _, at in frames(path))
 
 
 def each(path: str | Path, folder: Path) -> Iterator[Path]:
