@@ -28,7 +28,7 @@ from invdiff.problem import Problem
 from invdiff.restoration.restored import Restoration
 from invdiff.sampling.checks import check
 from invdiff.solvers.ddrm import DDRM
-from invdiff.tasks import Denoise, NoiseLevel, SuperResolution
+from invdiff.tasks import Denoise, Inpainting, Mask, NoiseLevel, SuperResolution
 from invdiff.tasks.clip import ClipView
 from invdiff.tasks.pictures import PhotoView
 from invdiff.tasks.validity import has_hole
@@ -207,6 +207,32 @@ def test_clips_in_colour(tmp_path: Path) -> None:
     view.save(tmp_path, "one", values[0])
     last = np.asarray(Image.open(tmp_path / "one" / "frame-00004.png"))
     np.testing.assert_allclose(last, expected[0, 4] * 255, atol=0.51)
+
+
+def test_a_black_frame_among_coloured_ones(tmp_path: Path) -> None:
+    """It has colours too: noise of the level that was told, and results that are not grey."""
+    frames = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), dtype=np.uint8)
+    frames[0] = 0
+    film(tmp_path / "a.apng", frames)
+    prior = Denoiser(lambda x, sigma: x / (1 + sigma**2), (3, 8, 32, 32))
+    m = Denoise(noise=NoiseLevel("0.1")).read(tmp_path / "a.apng", prior)
+    assert m.problem.sigma_y == pytest.approx(0.2)
+    y = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 127.5 - 1
+    torch.testing.assert_close(m.problem.y, y, atol=1e-6, rtol=0)
+    assert isinstance(m.view, ClipView) and m.view.channels == 3
+    np.testing.assert_allclose(m.view.array(m.view.values(y))[0] * 255, frames, atol=1e-3)
+    task = Inpainting(mask=Mask("box:4,4,8,8"))
+    shown = task.read(tmp_path / "a.apng", prior).view.values(torch.zeros_like(y))
+    np.testing.assert_allclose(shown.reshape(8, 3, 32, 32)[:, :, 0, 0] * 255, frames[:, 0, 0],
+                               atol=1e-3)  # fmt: skip
+
+
+def test_lengths_that_do_not_fit_are_told_in_python(moving: invdiff.Prior) -> None:
+    for count, said in ((5, "give a clip of 8 frames or more"), (12, r"invdiff\.Windows\(prior\)")):
+        y = torch.zeros(1, 1, count, 32, 32)
+        problem = Problem(y, Identity(), GaussianNoise(0.2), (1, count, 32, 32))
+        with pytest.raises(InvdiffError, match=said):
+            invdiff.solve(problem, moving, DDRM(schedule=invdiff.VE(2, 0.5, 0.1)))
 
 
 def test_noise_is_one_level(moving: invdiff.Prior, tmp_path: Path) -> None:

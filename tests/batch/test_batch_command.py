@@ -120,4 +120,4 @@ def test_a_truth_tells_the_psnr(tmp_path: Path) -> None:
     clean = np.asarray(Image.open(tmp_path / "in/a.png"), float) / 255
     psnr = -10 * np.log10(((estimate - clean) ** 2).mean())
     assert abs(found["a.png"]["psnr"]["estimate"] - psnr) < 0.3  # rounding of the file to 1/255
-    assert "--truth is of shape (8, 8, 3)" in found["b.png"]["error"]
+    assert "b-truth.png is of 8 x 8 pixels, but the result of 20 x 16" in found["b.png"]["error"]

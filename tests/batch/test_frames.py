@@ -16,7 +16,7 @@ from invdiff.batch.items import BatchItem, ItemSource, beside, seed_of
 from invdiff.cli import main
 from invdiff.core import InvdiffError
 from invdiff.files import video
-from invdiff.files.frames import frames, one_of
+from invdiff.files.frames import each, frames, listed, one_of, unpacked
 from invdiff.files.pictures import read_photo
 
 TIMES = [40, 80, 40, 120]
@@ -95,6 +95,18 @@ def test_frames_of_a_video(ending: str, tmp_path: Path) -> None:
         got = read(found[f"a{ending}/frame-{k:05}"], tmp_path / "p")
         errors = [float(np.abs(got - a / 255).mean()) for a in drawn(8, (32, 48))]
         assert int(np.argmin(errors)) == k % 8, errors
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".webm", ".avi"])
+def test_all_frames_of_a_video_in_order(ending: str, tmp_path: Path) -> None:
+    """Decoded once, they are those that are found one by one; a cut one is told."""
+    path = film(tmp_path / f"a{ending}")
+    (tmp_path / "u").mkdir()
+    for alone, at in zip(each(path, tmp_path), listed(path), strict=True):
+        one = unpacked(str(path), at, tmp_path / "u")
+        assert np.array_equal(np.asarray(Image.open(alone)), np.asarray(Image.open(one)))
+    with pytest.raises(InvdiffError, match="tells of 31 frames, but 30 can be decoded"):
+        list(video.decoded(str(path), 31))
 
 
 def test_a_video_that_tells_no_times(tmp_path: Path) -> None:

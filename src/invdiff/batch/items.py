@@ -119,17 +119,17 @@ class ItemSource:
         Raises InvdiffError for a source that is not there.
         """
         if len(self.words) > 1:
-            yield from self._named(self.words, Path.cwd())
+            yield from self._apart(lambda: self._named(self.words, Path.cwd()))
             return
         (word,) = self.words
         path = Path(word)
         if path.is_dir():
             yield from self._apart(lambda: self._folder(path, path, passed))
         elif path.is_file() and path.suffix.lower() in LISTS:
-            yield from self._named(_lines(path), path.parent)
+            yield from self._apart(lambda: self._named(_lines(path), path.parent))
         elif path.is_file():
             item = BatchItem(path.name, os.path.abspath(path))
-            yield from inside.members(item, BatchItem, self.column, self.pages)
+            yield from self._apart(lambda: inside.members(item, BatchItem, self.column, self.pages))
         elif glob.has_magic(word):
             yield from self._apart(lambda: self._glob(word))
         else:
@@ -139,8 +139,12 @@ class ItemSource:
 
     def _apart(self, found: Callable[[], Iterator[BatchItem]]) -> Iterator[BatchItem]:
         """Items but those that lie beside others by a pattern."""
-        near = {beside(p, item) for item in found() for p in self.patterns} if self.patterns else ()
-        yield from (i for i in found() if (i.id if i.shared else i.path) not in near)
+        if not self.patterns:
+            yield from found()
+            return
+        pairs = ((beside(p, i), _place(i)) for i in found() for p in self.patterns)
+        near = {at for at, own in pairs if at != own}
+        yield from (i for i in found() if _place(i) not in near)
 
     def _folder(
         self, root: Path, folder: Path, passed: Callable[[str], None]
@@ -205,6 +209,11 @@ class ItemSource:
                     "them in two batches."
                 )
             yield from self._inner(item)
+
+
+def _place(item: BatchItem) -> str:
+    """What `beside` would call an item that lay beside another."""
+    return item.id if item.shared else item.path
 
 
 def name_of(path: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from invdiff import __version__
@@ -21,15 +19,15 @@ from invdiff.batch.items import BatchItem, seed_of
 from invdiff.batch.outputs import hash_of, placed, there, write_results
 from invdiff.batch.place import Place, StoppedError
 from invdiff.batch.recipe import BatchRecipe
+from invdiff.batch.truth import compared, finite, truth_of
 from invdiff.core import InvdiffError
 from invdiff.core.errors import sentence
-from invdiff.files.pictures import read_photo
-from invdiff.problem.metrics import psnr
 from invdiff.restoration.forecast import forecast
 from invdiff.restoration.job import Job
 from invdiff.restoration.perform import perform
 from invdiff.restoration.restored import Restoration
 from invdiff.restoration.together import kind, perform_together, room
+from invdiff.tasks.truth import Truth
 
 EVERYWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 """Errors that the next item would meet too, wherever they came from."""
@@ -49,7 +47,7 @@ class _Begun:
     done: bool = False
     file: Path | None = None
     job: Job | None = None
-    truth: np.ndarray | None = None
+    truth: Truth | None = None
     seconds: float = 0.0
     opened: ExitStack = field(default_factory=ExitStack)
 
@@ -102,9 +100,11 @@ class Restorer:
                 begun.line, begun.done = found, True
                 begun.opened.close()
                 return begun
+            task = self.recipe.task_of(item, file)
+            begun.job = self.recipe.job(item, file, self.prior, task)
             truth = self.recipe.sidecars(item, file).get("truth")
-            begun.truth = None if truth is None else _clean(truth)
-            begun.job = self.recipe.job(item, file, self.prior)
+            if truth is not None:
+                begun.truth = truth_of(truth, item, file, task, begun.job)
             self._check_memory(begun.job)
         except Exception as error:
             _fail(begun, error)
@@ -159,7 +159,7 @@ class Restorer:
             told = _told(restored)
             told["warnings"] = [_of_file(text, one.item, one.file) for text in told["warnings"]]
             if one.truth is not None:
-                told["psnr"] = _psnr(restored, one.truth)
+                told |= compared(restored, one.truth)
             told["seconds"] = round(one.seconds, 4)
             one.line = placed(
                 place, one.item, one.line | told, lambda folder: write_results(restored, folder)
@@ -214,7 +214,7 @@ def _told(done: Restoration) -> dict[str, Any]:
     """What is known of a result: its cost, its misfit, what seems wrong."""
     checks = done.result.config.get("checks", {})
     misfit = {
-        name: None if check["misfit"] is None else [_finite(m) for m in check["misfit"]]
+        name: None if check["misfit"] is None else [finite(m) for m in check["misfit"]]
         for name, check in checks.items()
     }
     cost = {k.replace(" ", "_"): v for k, v in done.cost.items() if k != "seconds"}
@@ -222,30 +222,3 @@ def _told(done: Restoration) -> dict[str, Any]:
         "solvers": done.solvers, "size": list(done.view.size(tuple(done.problem.x_shape))),
         "cost": cost, "misfit": misfit, "warnings": list(done.warnings),
     }  # fmt: skip
-
-
-def _finite(number: float) -> float | None:
-    """A number as JSON has it, to 6 digits; None for what JSON has not."""
-    return float(f"{number:.6g}") if math.isfinite(number) else None
-
-
-def _clean(path: Path) -> np.ndarray:
-    """A clean picture, (H, W) or (H, W, 3) on [0, 1]. Raises InvdiffError where there is none."""
-    found = read_photo(path).pixels
-    return np.asarray(found.permute(1, 2, 0).squeeze(2).numpy())
-
-
-def _psnr(done: Restoration, clean: np.ndarray) -> dict[str, float | None]:
-    """PSNR in dB on [0, 1] of the estimate and of what stands for the samples."""
-    images = {} if done.want == "samples" else {"estimate": done.estimate}
-    images |= {done.view.summary_name: done.mean} if done.drawn and done.want != "estimate" else {}
-    found: dict[str, float | None] = {}
-    for name, image in images.items():
-        if image.shape != clean.shape:
-            raise InvdiffError(
-                f"--truth is of shape {clean.shape}, and the result of {image.shape}; give the "
-                "clean picture of the same size."
-            )
-        pair = [torch.from_numpy(np.ascontiguousarray(a, np.float64))[None] for a in (image, clean)]
-        found[name] = _finite(float(psnr(pair[0], pair[1], (0.0, 1.0))))
-    return found

@@ -29,7 +29,8 @@ from invdiff.tasks.photo import PhotoTask
 class BatchRecipe:
     """A restoration, of whichever file. options: of the task, as text; patterns among them.
 
-    prior_options: as `load_prior` takes them. truth: pattern of clean pictures. plugins: what
+    prior_options: as `load_prior` takes them. truth: pattern of what is clean, or the file that is
+    the truth of all. plugins: what
     --plugin named.
     """
 
@@ -67,8 +68,9 @@ class BatchRecipe:
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """Patterns of what lies beside items."""
-        return tuple(v for v in (*self.options.values(), self.truth) if is_pattern(v))
+        """Patterns of what lies beside items, and the truth of all."""
+        found = tuple(v for v in self.options.values() if is_pattern(v))
+        return found if self.truth is None else (*found, self.truth)
 
     @property
     def kind(self) -> type[Task]:
@@ -116,6 +118,13 @@ class BatchRecipe:
             prior = str(Path(prior).resolve())
         spec, device = prior or self.kind.prior, torch_device(self.device)
         told = self.as_dict() | {"options": {**self.options, **files}, "prior": prior}
+        if self.truth is not None and not is_pattern(self.truth):
+            told["truth"] = os.path.abspath(self.truth)
+            if not os.path.exists(told["truth"]):
+                raise InvdiffError(
+                    f"There is no {self.truth}; --truth is a file, or a pattern as "
+                    "{stem}-truth.png, of which each item has one."
+                )
         told |= {"precision": settled(self.precision, spec, device)}
         return BatchRecipe.of(told)
 
@@ -136,14 +145,21 @@ class BatchRecipe:
     def sidecars(self, item: BatchItem, file: Path) -> dict[str, Path]:
         """The files beside an item, by option. file: of the item, as it lies on this machine."""
         named = {**self.options, "truth": self.truth}
-        found = {k: beside(v, item) for k, v in named.items() if is_pattern(v)}
-        return {k: file.parent / Path(v).name if item.shared else Path(v) for k, v in found.items()}
+        near = {k: beside(v, item) for k, v in named.items() if is_pattern(v)}
+        found = {k: file.parent / Path(v).name if item.shared else Path(v) for k, v in near.items()}
+        if self.truth is not None and "truth" not in found:
+            found["truth"] = Path(self.truth)
+        return found
 
-    def job(self, item: BatchItem, file: Path, prior: Prior) -> Job:
-        """The job of one item. Raises InvdiffError, in the command line's words."""
+    def task_of(self, item: BatchItem, file: Path) -> Task:
+        """The task of one item. Raises InvdiffError, in the command line's words."""
         near = {k: str(v) for k, v in self.sidecars(item, file).items() if k != "truth"}
         near |= {"series": item.within["series"]} if "series" in item.within else {}
-        task = fields.build(self.kind, {**self.options, **near}, self.task)
+        return fields.build(self.kind, {**self.options, **near}, self.task)
+
+    def job(self, item: BatchItem, file: Path, prior: Prior, task: Task | None = None) -> Job:
+        """The job of one item, by its task. Raises InvdiffError, in the command line's words."""
+        task = self.task_of(item, file) if task is None else task
         if task.parts(file) is not None:
             raise InvdiffError(
                 "Several images of one file are asked for, and an item of a batch is one; ask for "

@@ -84,6 +84,8 @@ def _figure(place: Place, line: dict[str, Any], misfit: float) -> str:
     pictures = "".join(_picture(_file(place, line, f"{name}.png"), name) for name in found)
     told = [f"misfit {misfit:.3g}"] if misfit else []
     told += [f"{name} {v} dB" for name, v in sorted(line.get("psnr", {}).items())]
+    for name, worst in sorted(line.get("psnr_worst", {}).items()):
+        told += [f"{name} of {k} {n}: {worst['psnr']} dB" for k, n in worst.items() if k != "psnr"]
     warnings = "".join(f'<br><span class="warning">{_text(w)}</span>' for w in line["warnings"])
     words = f"{_text(line['id'])}<br>{_text(', '.join(told))}{warnings}"
     return f"<figure>{pictures}<figcaption>{words}</figcaption></figure>"

@@ -26,7 +26,8 @@ class BatchOptions:
         min=1, max=1_000_000,
     )  # fmt: skip
     truth: str | None = option(
-        "pattern of clean pictures, as {stem}-truth.png: tells the PSNR of each item", None
+        "what is clean, a pattern as {stem}-truth.png or one file: tells the PSNR of each item",
+        None,
     )
     tar: bool = option(
         "results as tar files, one for each shard, with names as webdataset has them", False

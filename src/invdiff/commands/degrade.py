@@ -15,17 +15,21 @@ from invdiff.commands import asked
 from invdiff.commands.common import say
 from invdiff.commands.parser import Parser, wants_help
 from invdiff.core.encode import encode
-from invdiff.core.folders import check_apart, check_folder, whole_folder
+from invdiff.core.folders import check_apart, check_folder, listing, whole_folder
 from invdiff.core.option import option
 from invdiff.plugins import flags, load_installed
 from invdiff.tasks import TASKS, simulation
+from invdiff.tasks.base import Made, Simulation
+from invdiff.tasks.clip_simulation import check_still
 from invdiff.tasks.values import Kernel, Mask
 
 MARKER = "degrade.json"
 ABOUT = """Make a measurement of a clean image, as a task of `restore` undoes it. DIR receives the
 measurement, the truth, what else restoring it takes (a mask, a kernel, coil maps), and degrade.json
 with the command that restores it. For tasks of photographs these are measurement.png (what a user
-would have), measurement.npy (the same without clipping and rounding) and truth.png."""
+would have), measurement.npy (the same without clipping and rounding) and truth.png. Of an animation
+or a video all frames are damaged, each with its own noise: DIR receives two moving pictures, and
+the command restores and compares them; --frame takes one frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +63,32 @@ def run(name: str, args: list[str]) -> int:
     check_folder(out, how.overwrite, MARKER)
     values = [getattr(making, f) for f in fields.options(cls)]
     check_apart(out, str(file), *(v.spec for v in values if isinstance(v, Kernel | Mask)))
+    if isinstance(making, Simulation):
+        check_still(task, file)
     made = making.make(file, out, how.seed)
-    command = ["invdiff", "restore", made.task.name, str(out / made.measurement)]
-    command += [part for pair in fields.changed(made.task).items() for part in pair]
-    command += flags()
+    command = _restores(made, out)
     about = {"invdiff": __version__, "task": task, "options": encode(making, {})}
     about |= {"seed": how.seed, "photo": str(file), "restore": shlex.join(command)}
     with whole_folder(out, how.overwrite, MARKER) as folder:
         made.write(folder)
+        names = listing(folder)
+        about |= {"files": sorted([*names, MARKER])}
         (folder / MARKER).write_text(json.dumps(about, indent=1) + "\n")
-        names = sorted(p.name for p in folder.iterdir() if p.name != MARKER)
     say([("photo", f"{file} ({made.about})")])
     say([("", note) for note in made.notes])
     say([("damaged", f"{task}, {made.told}")])
     say([("results", f"{out}: {', '.join(names)}"), ("restore", shlex.join(command))])
     return OK
+
+
+def _restores(made: Made, out: Path) -> list[str]:
+    """The command that restores a measurement in the folder out, and compares a moving picture."""
+    how = "batch" if made.truth else "restore"
+    command = ["invdiff", how, made.task.name, str(out / made.measurement)]
+    command += [part for pair in fields.changed(made.task).items() for part in pair]
+    if made.truth:
+        command += ["--truth", str(out / made.truth), "--out", f"{out}-restored"]
+    return command + flags()
 
 
 def _known(task: str) -> tuple[type, ...]:

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from invdiff.files import video
 from invdiff.files.frames import ANIMATIONS
+from invdiff.files.stitch import WRITERS, Still
 
-FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".gif": ("GIF", {"disposal": 2}),
-    ".apng": ("PNG", {}),
-    ".webp": ("WEBP", {"lossless": True}),
-}
-"""By the ending: Pillow's name, and its options."""
 USUAL = 100
 """Milliseconds of a frame that tells none."""
 
@@ -51,30 +47,32 @@ def pace_of(path: str) -> Pace:
 
 
 def write_together(target: Path, pace: Pace, pictures: Sequence[Path]) -> None:
-    """Write pictures of one size as an animation or a video of a pace.
+    """Write pictures of one size as an animation or a video of a pace, one after the other.
 
-    Animations of Pillow hold all frames in memory while they are written, videos one. Raises
-    InvdiffError as `video.write` does.
+    All are written, also those that equal the one before. Raises InvdiffError as `video.write`
+    does.
     """
     if pace.ending not in ANIMATIONS:
         video.write(target, Fraction(pace.rate), pictures)
         return
-    kind, more = FORMATS[pace.ending]
-    if pace.loop is not None:
-        more = {**more, "loop": pace.loop}
-    first, rest = next(iter(_Opened(pictures[:1]))), _Opened(pictures[1:])
-    durations = list(pace.durations)
-    first.save(target, kind, save_all=True, append_images=rest, duration=durations, **more)
+    modes = set[str]()
+    for path in pictures:
+        with Image.open(path) as image:
+            modes.add("RGBA" if image.has_transparency_data else image.mode)
+    mode = "RGBA" if "RGBA" in modes else "L" if modes <= {"1", "L", "I;16"} else "RGB"
+    with open(target, "wb") as file:
+        stills = _stills(pictures, mode, pace.durations)
+        WRITERS[pace.ending](file, stills, len(pictures), pace.loop)
 
 
-class _Opened:
-    """Pictures that are opened one by one, as often as they are gone through: Pillow looks at those
-    of an APNG twice."""
+def _stills(pictures: Sequence[Path], mode: str, durations: Sequence[int]) -> Iterator[Still]:
+    for path, shown in zip(pictures, chain(durations, repeat(USUAL)), strict=False):
+        with Image.open(path) as image:
+            yield Still(_of_8_bits(image).convert(mode), shown)
 
-    def __init__(self, pictures: Sequence[Path]) -> None:
-        self.pictures = pictures
 
-    def __iter__(self) -> Iterator[Image.Image]:
-        for path in self.pictures:
-            with Image.open(path) as image:
-                yield image.convert("RGBA" if image.has_transparency_data else "RGB")
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, which Pillow would clip, as the nearest of 8."""
+    if image.mode != "I;16":
+        return image
+    return Image.fromarray(((np.asarray(image, np.uint32) + 128) // 257).astype(np.uint8))

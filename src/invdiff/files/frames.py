@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ MOVING = (*ANIMATIONS, *video.VIDEOS)
 """Endings of moving pictures."""
 SEVERAL = (*MOVING, *pages.TIFFS)
 """Endings of files that are looked into."""
-PLAIN = ("1", "L", "LA", "RGB", "RGBA")
+PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I;16")
 """Modes of Pillow that a PNG holds as they are."""
 
 
@@ -40,6 +42,69 @@ def frames(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         count = _count(path)
         for number in range(count if count > 1 else 0):
             yield f"frame-{number:05}", {"frame": number}
+
+
+def listed(path: str | Path) -> list[dict[str, Any]]:
+    """Where the pictures of a file lie, in order; none where it has but one, or is of another kind.
+
+    Raises InvdiffError as `frames` does.
+    """
+    if Path(path).suffix.lower() not in SEVERAL:
+        return []
+    try:
+        about = os.stat(path)
+    except OSError:
+        return [at for _, at in frames(str(path))]
+    return list(_listed(str(path), about.st_mtime_ns, about.st_size))
+
+
+@lru_cache(maxsize=8)
+def _listed(path: str, changed: int, size: int) -> tuple[dict[str, Any], ...]:
+    """`listed`, once for each state of a file: each frame of a long video asks for it."""
+    return tuple(at for _, at in frames(path))
+
+
+def each(path: str | Path, folder: Path) -> Iterator[Path]:
+    """The pictures of `listed`, in order, each as a file of its own in a folder until the next.
+
+    Of an animation or a video all are decoded once, from the first on. Raises InvdiffError as
+    `unpacked` does, and where fewer can be decoded than there are.
+    """
+    for number, image in enumerate(_decoded(str(path), folder)):
+        if isinstance(image, Path):
+            yield image
+            image.unlink(missing_ok=True)
+            continue
+        target = folder / f"frame-{number:05}.png"
+        image.save(target, "PNG", icc_profile=image.info.get("icc_profile"))
+        yield target
+        target.unlink(missing_ok=True)
+
+
+def _decoded(path: str, folder: Path) -> Iterator[Image.Image | Path]:
+    """The pictures of a file; of a TIFF, files with a page each."""
+    places = listed(path)
+    if Path(path).suffix.lower() in pages.TIFFS:
+        for at in places:
+            yield unpacked(path, at, folder)
+    elif Path(path).suffix.lower() in video.VIDEOS:
+        yield from video.decoded(path, len(places))
+    else:
+        yield from _animation(path, len(places))
+
+
+def _animation(path: str, count: int) -> Iterator[Image.Image]:
+    """The frames of an animation, from the first on."""
+    try:
+        image = Image.open(path)
+    except Exception as error:
+        raise _unread(path, 0, error) from error
+    with image:
+        for number in range(count):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = _seen(image, number)
+            yield found
 
 
 def _count(path: str) -> int:
@@ -62,7 +127,8 @@ def _moves(path: str) -> bool:
 
 
 def unpacked(path: str, within: dict[str, Any], folder: Path) -> Path:
-    """A picture of `frames` as a file of its own in a folder: a TIFF, or a PNG of 8 bits.
+    """A picture of `frames` as a file of its own in a folder: a TIFF, or a PNG of 8 bits, of 16
+    where an APNG has grey frames of these.
 
     Raises InvdiffError where there is none.
     """
@@ -79,22 +145,36 @@ def unpacked(path: str, within: dict[str, Any], folder: Path) -> Path:
 
 def _animated(path: str, number: int) -> Image.Image:
     """A frame as it is seen: what the frames before it left, and what it changes."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
             with Image.open(path) as image:
-                image.seek(number)
-                image.load()
-                if image.mode in PLAIN and not image.has_transparency_data:
-                    return image.copy()
-                return image.convert("RGBA" if image.has_transparency_data else "RGB")
+                return _seen(image, number)
+        except InvdiffError:
+            raise
+        except Exception as error:
+            raise _unread(path, number, error) from error
+
+
+def _seen(image: Image.Image, number: int) -> Image.Image:
+    """A frame of an open animation as it is seen."""
+    try:
+        image.seek(number)
+        image.load()
+        if image.mode in PLAIN and not image.has_transparency_data:
+            return image.copy()
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
     except Exception as error:  # plug-ins raise whatever a broken file makes them meet
-        if not Path(path).exists():
-            raise InvdiffError(f"There is no file {path}.") from None
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InvdiffError(
-            f"Frame {number} of {path} cannot be read ({reason}); save the animation once more."
-        ) from error
+        raise _unread(str(getattr(image, "filename", "")), number, error) from error
+
+
+def _unread(path: str, number: int, error: Exception) -> InvdiffError:
+    if not Path(path).exists():
+        return InvdiffError(f"There is no file {path}.")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InvdiffError(
+        f"Frame {number} of {path} cannot be read ({reason}); save the animation once more."
+    )
 
 
 def one_of(file: Path, number: int, folder: Path) -> Path:

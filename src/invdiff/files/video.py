@@ -92,6 +92,22 @@ def frame(path: str, number: int, pts: int | None) -> Image.Image:
     return found
 
 
+def decoded(path: str, count: int) -> Iterator[Image.Image]:
+    """All frames, upright, in the order in which they are shown, in colours of 8 bits.
+
+    Raises InvdiffError unless there are so many.
+    """
+    done = 0
+    with _opened(path) as container:
+        for found in container.decode(container.streams.video[0]):
+            yield _upright(found)
+            done += 1
+    if done != count:
+        raise InvdiffError(
+            f"{path} tells of {count} frames, but {done} can be decoded; make it once more."
+        )
+
+
 def _shown_at(container: Any, pts: int) -> Image.Image | None:
     for decoded in container.decode(container.streams.video[0]):
         if decoded.pts == pts:

@@ -113,7 +113,7 @@ def png16(array: np.ndarray, **more: object) -> bytes:
     filtered = np.concatenate([np.full((height, 1), 2, np.uint8), rows - above], 1)
     data = zlib.compress(filtered.tobytes(), 6)
     chunks = [(b"IHDR", head)]
-    chunks += [c for c in _chunks(small.getvalue()) if c[0] not in (b"IHDR", b"IDAT", b"IEND")]
+    chunks += [c for c in png_chunks(small.getvalue()) if c[0] not in (b"IHDR", b"IDAT", b"IEND")]
     chunks += [(b"IDAT", data), (b"IEND", b"")]
     return SIGNATURE + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -121,7 +121,7 @@ def png16(array: np.ndarray, **more: object) -> bytes:
     )
 
 
-def _chunks(file: bytes) -> list[tuple[bytes, bytes]]:
+def png_chunks(file: bytes) -> list[tuple[bytes, bytes]]:
     """The chunks of a PNG file, by name."""
     at, found = len(SIGNATURE), []
     while at < len(file):

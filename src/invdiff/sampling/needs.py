@@ -195,6 +195,17 @@ def check(
             axes = "frames x height x width" if len(prior.shape) == 4 else "height x width"
             raise IncompatibleError(
                 f"The prior {prior.name} makes images of {want} (channels x {axes}), but "
-                f"the problem asks for {have}; resize or crop the picture, give a published "
-                "network the option any_size=true, or take another prior."
+                f"the problem asks for {have}; {_to_fit(prior.shape, problem.x_shape)}."
             )
+
+
+def _to_fit(shape: tuple[int | None, ...], x_shape: tuple[int, ...]) -> str:
+    """What to do where a prior makes images of another shape."""
+    if len(shape) == len(x_shape) == 4 and shape[1] is not None and shape[1] != x_shape[1]:
+        if x_shape[1] < shape[1]:
+            return f"give a clip of {shape[1]} frames or more, or take another prior"
+        return "invdiff.Windows(prior) takes longer clips"
+    return (
+        "resize or crop the picture, give a published network the option any_size=true, or take "
+        "another prior"
+    )

@@ -21,6 +21,7 @@ from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.sampling.solver import Solver
 from invdiff.scans.dicom_files import is_dicom
+from invdiff.tasks.truth import Truth, clean_picture
 from invdiff.tasks.values import NoiseLevel, Size
 
 
@@ -135,7 +136,8 @@ class Made:
     """A measurement that was made of a clean image, and is ready to be written.
 
     task: what restores it. about: the clean image, in words. told: the measurement, in words.
-    measurement: the name of its file. write: puts all files into a folder.
+    measurement: the name of its file. write: puts all files into a folder. truth: of a moving
+    picture, which `batch` restores and compares, the name of the file with its truth.
     """
 
     task: Task
@@ -144,6 +146,7 @@ class Made:
     measurement: str
     write: Callable[[Path], None]
     notes: tuple[str, ...] = field(default=())
+    truth: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,6 +235,14 @@ class Task:
     def parts(self, file: Path) -> Parts | None:
         """The images of a file, where more than one is asked for; None for one."""
         return None
+
+    def truth(self, file: Path, view: View, among: tuple[int, int] | None = None) -> Truth:
+        """What results of a view are compared with where the truth is known: a clean picture.
+
+        among: which picture of its file the measurement is, and of how many; None for the only one.
+        Raises InvdiffError for a file that holds no such truth.
+        """
+        return clean_picture(file, among)
 
     @classmethod
     def simulation(cls) -> type[Simulation] | type[Task] | None:

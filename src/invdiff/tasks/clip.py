@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.files.animation import Pace, pace_of, write_together
-from invdiff.files.frames import MOVING, frames, unpacked
-from invdiff.files.pictures import words
+from invdiff.files.frames import MOVING, listed
+from invdiff.files.frames import each as decoded
+from invdiff.files.pictures import read_photo, words
 from invdiff.noise import GaussianNoise, Noise, Poisson
 from invdiff.operators.algebra import Identity, Operator
 from invdiff.operators.inpaint import Inpaint
@@ -102,6 +102,8 @@ def measured_clip(task: PhotoTask, file: Path, prior: Prior) -> Measured:
     """
     least = clip_length(prior) or 1
     each = _each(task, file, prior, least)
+    if len({m.view.grey for m in each if isinstance(m.view, PhotoView)}) > 1:
+        each = _each(task, file, prior, least, True)  # a black frame, among those with colours
     problems = [m.problem for m in each]
     y = torch.cat([p.y for p in problems]).movedim(0, 1)[None]
     channels, *size = problems[0].x_shape
@@ -114,13 +116,17 @@ def measured_clip(task: PhotoTask, file: Path, prior: Prior) -> Measured:
     return Measured(problem, view, about, told, tuple(notes))
 
 
-def _each(task: PhotoTask, file: Path, prior: Prior, least: int) -> list[Measured]:
-    """The frames of a file as measurements, one by one."""
+def _each(
+    task: PhotoTask, file: Path, prior: Prior, least: int, colours: bool = False
+) -> list[Measured]:
+    """The frames of a file as measurements, one by one. colours: grey ones count as coloured."""
     takes = f"the prior {prior.name} is of clips of {least} frames or more"
     if task.frame is not None:
         raise InvdiffError(f"One frame is asked for, but {takes}; leave --frame out.")
-    found = [at for _, at in frames(str(file))] if file.suffix.lower() in MOVING else []
+    found = listed(file) if file.suffix.lower() in MOVING else []
     if not found:
+        if file.suffix.lower() in MOVING:
+            read_photo(file)  # which tells what is broken
         raise InvdiffError(
             f"{file} is one picture, but {takes}; give an animation (GIF, WebP, .apng) or a video, "
             "or a --prior of pictures."
@@ -128,25 +134,23 @@ def _each(task: PhotoTask, file: Path, prior: Prior, least: int) -> list[Measure
     if len(found) < least:
         raise InvdiffError(
             f"{file} has {len(found)} frames, but {takes}; give a longer one, or restore its "
-            "frames one by one with a --prior of pictures."
+            "frames one by one: invdiff batch, with a --prior of pictures."
         )
     each = list[Measured]()
     with tempfile.TemporaryDirectory(prefix="invdiff-") as folder:
-        for at in found:
-            alone = unpacked(str(file), at, Path(folder))
+        for alone in decoded(file, Path(folder)):
             try:
-                m = task.measured(alone, prior)
+                m = task.measured(alone, prior, colours)
             except InvdiffError as error:
                 raise InvdiffError(str(error).replace(folder, str(file))) from error
-            with contextlib.suppress(OSError):
-                alone.unlink()
             (high, wide), want = m.problem.x_shape[-2:], (prior.image_shape or (None, None))[-2:]
             have = (high, wide)
             if any(w not in (None, h) for w, h in zip(want, have, strict=True)):
                 raise InvdiffError(
                     f"{file} would become frames of {words(have)} pixels, but the prior "
                     f"{prior.name} makes frames of {' x '.join(map(str, want))}; resize or crop "
-                    "it, or restore its frames one by one with a --prior of pictures."
+                    "it, or restore its frames one by one: invdiff batch, with a --prior of "
+                    "pictures."
                 )
             each.append(m)
     return each

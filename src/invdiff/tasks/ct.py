@@ -18,9 +18,11 @@ from invdiff.files.pictures import check_pixels
 from invdiff.noise import GaussianNoise
 from invdiff.operators.radon import Radon, sparse_view
 from invdiff.priors.base import Prior
+from invdiff.priors.units import HU_WINDOW
 from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
-from invdiff.scans import centre_of_rotation, read_sinogram
+from invdiff.scans import centre_of_rotation, read_dicom, read_sinogram, read_tiff
+from invdiff.scans.dicom_files import is_dicom
 from invdiff.scans.drift import without_drift, without_rings
 from invdiff.scans.fan import direction_hint
 from invdiff.scans.problems import ct_problem
@@ -40,10 +42,12 @@ from invdiff.tasks.base import (
     Preset,
     Simulation,
     Task,
+    View,
     real_numbers,
 )
 from invdiff.tasks.ct_view import WINDOW, FloatView
 from invdiff.tasks.presets import DRAWS, SPLITS, calibrated, daps, end, split, start
+from invdiff.tasks.truth import Truth, clean_slices, numbers
 from invdiff.tasks.values import Angles, Centre, NoiseLevel, Size
 
 _preset = partial(Preset, source="ct.md")
@@ -232,6 +236,21 @@ class Ct(Task):
             raise InvdiffError(f"--center {shift:g} lies beyond the detector of {bins} bins.")
         told = f"axis of rotation {shift:+g} bins from the middle; --center estimate finds it"
         return shift, told
+
+    def truth(self, file: Path, view: View, among: tuple[int, int] | None = None) -> Truth:
+        """The slice in the units of the results: .npy, .npz, float TIFF; in HU DICOM too."""
+        units = view.units if isinstance(view, FloatView) else "HU"
+        ending = file.suffix.lower()
+        array: Any
+        if file.is_dir() or ending in (".dcm", ".ima") or (file.is_file() and is_dicom(file)):
+            if units != "HU":
+                raise InvdiffError(
+                    f"{file} is in HU, but the results are in {units}; tell --water for HU."
+                )
+            array = read_dicom(file).hu[:, 0]
+        else:
+            array = read_tiff(file) if ending in (".tif", ".tiff") else numbers(file)
+        return clean_slices(file, array, units, HU_WINDOW)
 
     @classmethod
     def simulation(cls) -> type[Simulation]:

@@ -47,6 +47,7 @@ from invdiff.tasks.base import (
 from invdiff.tasks.ct_simulation import clean_slice
 from invdiff.tasks.ct_view import WINDOW
 from invdiff.tasks.presets import sigma_of
+from invdiff.tasks.truth import Truth, clean_slices
 from invdiff.tasks.values import NoiseLevel, Size
 
 NOT_FOR_DIAGNOSIS = "not for diagnosis: a prior may remove or invent what is small"
@@ -220,6 +221,19 @@ class LowDoseCt(Task):
         line += "at scales of 1, 2, ... pixels, " + ("as given" if told else "in soft tissue")
         problem = Problem(y, Identity(), noise, x_shape)
         return Measured(problem, view, about, line, (*notes, *some, NOT_FOR_DIAGNOSIS))
+
+    def truth(self, file: Path, view: View, among: tuple[int, int] | None = None) -> Truth:
+        """Slices in HU, as files that are restored; of a stack the slice that is asked for."""
+        if not file.exists():
+            raise InvdiffError(f"There is no file or folder {file}.")
+        hu = dataclasses.replace(self, series=None, slice=None)._slices(file)[0][:, 0]
+        if self.slice is not None and len(hu) > 1:
+            if self.slice >= len(hu):
+                raise InvdiffError(
+                    f"{file} has {len(hu)} slices, counted from 0; there is no slice {self.slice}."
+                )
+            hu = hu[self.slice : self.slice + 1]
+        return clean_slices(file, hu, "HU", HU_WINDOW)
 
     def _slices(self, file: Path) -> tuple[Tensor, Tensor, list[Any], str, tuple[str, ...]]:
         """(HU (slices, 1, H, W), padding, what they were read from, in words, notes)."""

@@ -51,12 +51,14 @@ from invdiff.tasks.base import (
     Preset,
     Simulation,
     Task,
+    View,
     real_numbers,
 )
 from invdiff.tasks.mri_series import series_of
 from invdiff.tasks.mri_values import Axes, CoilMaps, NoiseScanFile, Volume, Which
 from invdiff.tasks.mri_view import ComplexView
 from invdiff.tasks.presets import DRAWS, SPLITS, calibrated, daps, end, split, start
+from invdiff.tasks.truth import Truth, clean_magnitudes
 from invdiff.tasks.values import NoiseLevel, Numbers, Size
 
 _preset = partial(Preset, source="mri.md")
@@ -178,6 +180,10 @@ class Mri(Task):
             m = mri_problem(k, maps, rows=self.rows, **how)
             size, recon = (int(k.mask.shape[0]), int(k.mask.shape[1])), k.recon
         return self._measured(m, k, size, recon, prior)
+
+    def truth(self, file: Path, view: View, among: tuple[int, int] | None = None) -> Truth:
+        """The complex image, or its magnitude, as .npy; magnitudes are compared."""
+        return clean_magnitudes(file)
 
     @property
     def whole(self) -> tuple[str, ...]:

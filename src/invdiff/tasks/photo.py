@@ -35,8 +35,9 @@ from invdiff.operators.algebra import Operator
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
-from invdiff.tasks.base import Made, Measured, Preset, Task, told_level
-from invdiff.tasks.clip import measured_clip
+from invdiff.tasks.base import Made, Measured, Preset, Task, View, told_level
+from invdiff.tasks.clip import ClipView, measured_clip
+from invdiff.tasks.clip_simulation import made_clip, moves
 from invdiff.tasks.photo_noise import Supposed, supposed
 from invdiff.tasks.pictures import (
     NO_MARGIN,
@@ -52,6 +53,7 @@ from invdiff.tasks.pictures import (
 )
 from invdiff.tasks.presets import EVERY_PHOTO
 from invdiff.tasks.span import Span
+from invdiff.tasks.truth import Truth, clean_clip, clean_picture
 from invdiff.tasks.validity import masked, valid_pixels, weighed, words_of
 from invdiff.tasks.values import NoiseLevel, Size
 
@@ -159,16 +161,20 @@ class PhotoTask(Task):
         with self._alone(file) as alone:
             return self.measured(alone, prior)
 
-    def measured(self, file: Path, prior: Prior) -> Measured:
+    def truth(self, file: Path, view: View, among: tuple[int, int] | None = None) -> Truth:
+        return clean_clip(file) if isinstance(view, ClipView) else clean_picture(file, among)
+
+    def measured(self, file: Path, prior: Prior, colours: bool = False) -> Measured:
         """The problem of restoring a photograph.
 
         A grey photograph is repeated in the three channels of a colour prior. Its noise is then the
         same in all of them, which counts as noise of sqrt(3) sigma that is different in each: for
-        grey images the two have the same likelihood.
+        grey images the two have the same likelihood. colours: the photograph is one in colour, also
+        where it happens to be grey.
         """
         task, photo, turn = self.photo(file)
         task.check(photo)
-        pixels, grey, repeats, notes = task._pixels(photo, prior)
+        pixels, grey, repeats, notes = task._pixels(photo, prior, colours)
         notes += [*words_of(photo), *task.facts(photo)]
         size = task.image_size(photo.size)
         margin = task.margin(photo.size)
@@ -215,7 +221,9 @@ class PhotoTask(Task):
         """How samples are shown."""
         return view
 
-    def _pixels(self, photo: Photo, prior: Prior) -> tuple[Tensor, bool, int, list[str]]:
+    def _pixels(
+        self, photo: Photo, prior: Prior, colours: bool
+    ) -> tuple[Tensor, bool, int, list[str]]:
         """(C, H, W) as they are measured; whether results are grey; equal channels; notes."""
         channels = prior_channels(prior)
         if self.centred and prior.image_range != (-1.0, 1.0):
@@ -228,6 +236,8 @@ class PhotoTask(Task):
                 )
             notes = [] if photo.grey else ["the picture has colours: its Rec. 601 luma is used"]
             return luma(photo.pixels), channels == 1, 1, notes
+        if photo.grey and colours:
+            return photo.pixels.expand(channels, -1, -1), False, 1, []
         if photo.grey:
             return photo.pixels.expand(channels, -1, -1), True, channels, []
         return photo.pixels, False, 1, []
@@ -247,7 +257,12 @@ class PhotoTask(Task):
         return unmeasured(task.operator(size), task.likelihood(sigma, (0.0, 1.0), 1), (3, *size))
 
     def make(self, file: Path, out: Path, seed: int) -> Made:
-        """The photograph damaged, on [0, 1]: measurement.png, .npy, and truth.png."""
+        """The photograph damaged, on [0, 1]: measurement.png, .npy, and truth.png.
+
+        Of a moving picture, without a frame that is asked for, all frames (`made_clip`).
+        """
+        if self.frame is None and moves(file):
+            return made_clip(self, file, out, seed)
         with self._alone(file) as alone:
             photo, level = read_photo(alone, self.told()), told_level(self.level)
         truth, notes = clean_pixels(photo, self.factor)
@@ -256,16 +271,12 @@ class PhotoTask(Task):
         task = dataclasses.replace(task, frame=None)
         A, model = self.operator(size), self.likelihood(level, (0.0, 1.0), 1)
         A.y_shape(tuple(truth.shape))  # refuses a grey picture where colours are needed
-        z = A(truth[None]) if not self.centred else (A(2 * truth[None] - 1) + 1) / 2
+        z = self.measures(A, truth[None])
         truth = without_margin(truth, self.margin(size))
         y = model.sample(z, Rng.of(seed))[0]
 
         def write(folder: Path) -> None:
-            for name, value in more.items():
-                if name.endswith(".png"):
-                    save_picture(folder / name, value)
-                else:
-                    np.save(folder / name, value.numpy())
+            self.write_beside(folder, more)
             save_picture(folder / "truth.png", truth)
             np.save(folder / "measurement.npy", y.permute(1, 2, 0).squeeze(2).numpy())
             save_picture(folder / "measurement.png", y)
@@ -274,6 +285,18 @@ class PhotoTask(Task):
         told = f"{words((y.shape[1], y.shape[2]))} pixels{noisy}"
         measurement = "measurement.npy" if self.counts else "measurement.png"
         return Made(task, photo.about, told, measurement, write, tuple(notes))
+
+    def measures(self, A: Operator, pixels: Tensor) -> Tensor:
+        """A of pixels (B, C, H, W) on [0, 1], on the same scale."""
+        return A(pixels) if not self.centred else (A(2 * pixels - 1) + 1) / 2
+
+    def write_beside(self, folder: Path, files: dict[str, Tensor]) -> None:
+        """Write the files that `beside` tells."""
+        for name, value in files.items():
+            if name.endswith(".png"):
+                save_picture(folder / name, value)
+            else:
+                np.save(folder / name, value.numpy())
 
     def beside(self, size: Size, out: Path, seed: int) -> tuple[Self, dict[str, Tensor]]:
         """The task that restores a picture of size, and files that it takes, by their names."""

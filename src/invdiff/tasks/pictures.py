@@ -201,7 +201,7 @@ def clean_pixels(photo: Photo, scale: int = 1) -> tuple[Tensor, list[str]]:
     check_scale(scale, photo)
     height, width = (side // scale * scale for side in photo.size)
     notes = []
-    if photo.alpha is not None:
+    if photo.alpha is not None and int(photo.alpha.min()) < torch.iinfo(photo.alpha.dtype).max:
         notes.append("the transparency is left out, hidden pixels are filled")
     if (height, width) != photo.size:
         notes.append(f"cut to {words((height, width))}, a multiple of the scale")
