@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from invdiff.bench import grid, report
-from invdiff.bench.suites import SUITES
+from invdiff.bench.suites import SUITES, kernel_files, with_kernels
 from invdiff.cli import main
 from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity
@@ -23,9 +23,14 @@ from invdiff.sampling.checks import MISFIT
 from invdiff.tasks import TASKS
 
 CASES = [(name, case) for name, suite in SUITES.items() for case in suite.cases]
-SIGMAS = {"dps": {0.05}, "daps": {0.05}, "diffpir": {2 * 12.75 / 255}, "ddrm": {0.0, 2 * 0.05}}
+SIGMAS = {
+    "dps": {0.05},
+    "daps": {0.05},
+    "diffpir": {0.0, 2 * 12.75 / 255},
+    "ddrm": {0.0, 2 * 0.05},
+}
 """Of the authors' codes, on [-1, 1]: those that add noise to images on [0, 1] are doubled."""
-SHARES = {"dps": (0.3, 0.7), "daps": (0.7, 0.71), "small": (0.5, 0.5)}
+SHARES = {"dps": (0.3, 0.7), "daps": (0.7, 0.71), "small": (0.5, 0.5), "diffpir": (0.5, 0.5)}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +71,120 @@ def test_a_box_keeps_its_margin():
         assert (len(rows.unique()), len(columns.unique())) == (128, 128)
         assert min(int(rows.min()), int(columns.min())) >= 16
         assert max(int(rows.max()), int(columns.max())) <= 255 - 16
+
+
+def _case(suite, name):
+    (found,) = (case for case in SUITES[suite].cases if case.name == name)
+    return found
+
+
+TAPS = {
+    "uniform": ([1.0] * 9, [1.0] * 9),
+    "gaussian": ([math.exp(-((k / 10) ** 2) / 2) for k in range(-2, 3)],) * 2,
+    "anisotropic": (
+        [math.exp(-(k**2) / 2) for k in range(-4, 5)],
+        [math.exp(-((k / 20) ** 2) / 2) for k in range(-4, 5)],
+    ),
+}
+"""Of DDRM's blurs, along the height and the width, before they are divided by their sum."""
+
+
+@pytest.mark.parametrize("name", TAPS)
+def test_the_blurs_of_ddrm_are_those_of_the_formula(name):
+    """In plain loops: nothing lies beyond the edge."""
+    A = _case("ddrm", name).operator((33, 34), 0)
+    rows, columns = (torch.tensor(taps, dtype=torch.float64) for taps in TAPS[name])
+    kernel = torch.outer(rows / rows.sum(), columns / columns.sum())
+    x = torch.randn(1, 1, 33, 34, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for i, j in ((0, 0), (16, 17), (32, 20)):
+        total = sum(
+            float(kernel[u, v] * x[0, 0, i + u - len(rows) // 2, j + v - len(columns) // 2])
+            for u in range(len(rows))
+            for v in range(len(columns))
+            if 0 <= i + u - len(rows) // 2 < 33 and 0 <= j + v - len(columns) // 2 < 34
+        )
+        assert float(A(x)[0, 0, i, j]) == pytest.approx(total, abs=1e-12)
+
+
+def test_the_color_of_ddrm_is_the_mean():
+    A, x = _case("ddrm", "color").operator((32, 32), 0), torch.eye(3)[..., None, None]
+    assert A(x.double()).flatten().tolist() == [0.3333, 0.3334, 0.3333]
+
+
+def test_the_edges_are_those_of_the_codes():
+    """DPS and DAPS mirror without repeating the edge; DiffPIR goes round."""
+    line = torch.zeros(1, 1, 32, 32)
+    line[..., 1, :] = 1
+    for suite, share in (("dps", 2.0), ("daps", 2.0)):
+        seen = _case(suite, "gaussian").operator((32, 32), 0)(line)[0, 0, :, 16]
+        assert float(seen[0] / seen[1]) == pytest.approx(
+            share * math.exp(-1 / 18) / (1 + math.exp(-4 / 18)), rel=1e-5
+        )  # the line is seen again at row -1
+    for case in ("gaussian", "motion"):
+        A = _case("diffpir", case).operator((32, 32), 5)
+        turned = A(line.roll(7, -2)), A(line).roll(7, -2)
+        assert torch.allclose(*turned, atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "taps"), [(32, 31), (48, 47), (64, 61), (96, 61)])
+def test_motion_has_the_published_side_where_it_fits(side, taps):
+    point = torch.zeros(1, 1, side, side)
+    point[..., side // 2, side // 2] = 1
+    kernels = [_case("diffpir", "motion").operator((side, side), seed) for seed in (1, 1, 2)]
+    seen = [A(point)[0, 0] for A in kernels]
+    assert torch.equal(seen[0], seen[1]) and not torch.allclose(seen[0], seen[2], atol=1e-3)
+    for one in seen:
+        assert float(one.sum()) == pytest.approx(1, abs=1e-5) and float(one.min()) > -1e-6
+        far = (one > 1e-4).nonzero() - side // 2
+        reach = float(far.double().norm(dim=1).max())
+        assert taps // 2 / 2 <= reach <= taps // 2 * 2**0.5
+    assert _case("dps", "motion").operator((side, side), 1).kernel.shape == (taps, taps)
+
+
+def test_kernels_of_a_folder_are_taken(folder, tmp_path, capsys):
+    where = tmp_path / "kernels"
+    where.mkdir()
+    np.save(where / "shift.npy", np.array([[0.0, 0.0, 2.0]]))
+    (where / "read.me").write_text("no kernel")
+    files = kernel_files(where, 32)
+    assert [p.name for p in files] == ["shift.npy"]
+    cases = with_kernels(SUITES["diffpir"].cases, files)
+    (moved,) = (case for case in cases if case.name == "motion")
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.allclose(moved.operator((32, 32), 7)(x), x.roll(1, -1), atol=1e-5)
+    same = [a == b for a, b in zip(cases, SUITES["diffpir"].cases, strict=True)]
+    assert same.count(False) == 1
+    out = tmp_path / "out"
+    args = ["bench", str(folder), "--side", "32", "--suite", "diffpir", "--solvers", "estimate"]
+    args += ["--kernels", str(where), "--steps", "1", "--out", str(out), "--quiet"]
+    assert main(args) == 0
+    assert "kernels of --kernels: shift.npy." in (out / "bench.md").read_text()
+    np.save(where / "shift.npy", np.array([[0.0, 1.0, 2.0]]))
+    assert main([*args, "--resume"]) == 2
+    assert "other settings (kernels)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "suite", "said"),
+    [
+        (None, "dps", "holds no kernel"),
+        (np.zeros((3, 3)), "dps", "sum to 0"),
+        (np.ones((40, 40)), "dps", "larger than the image"),
+        (np.ones((3, 3)), "ddrm", "no motion blur"),
+        ("missing", "dps", "There is no"),
+    ],
+    ids=str,
+)
+def test_kernels_that_do_not_fit_are_one_sentence(content, suite, said, folder, tmp_path, capsys):
+    where = tmp_path / "kernels"
+    if not isinstance(content, str):
+        where.mkdir()
+    if isinstance(content, np.ndarray):
+        np.save(where / "kernel.npy", content)
+    args = ["bench", str(folder), "--side", "32", "--suite", suite, "--kernels", str(where)]
+    assert main([*args, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 2 and not (tmp_path / "out").exists()
 
 
 def test_figures_of_samples_whose_errors_are_known():

@@ -41,6 +41,7 @@ def page(how: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
         f"# Bench: the suite {how['suite']}",
         "",
         suite.about,
+        *_kernels(how),
         "",
         f"{len(how['images'])} images of {how['side']} x {how['side']} pixels, {count} samples of "
         f"each measurement, seed {how['seed']}, at most {how['steps']} steps. ± is half of the 95 "
@@ -102,6 +103,13 @@ def interval(values: Sequence[float | None]) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _kernels(how: dict[str, Any]) -> list[str]:
+    """Which kernels of its own a bench has."""
+    if "kernels" not in how:
+        return []
+    return ["", f"Motion blur has the kernels of --kernels: {', '.join(how['kernels'])}."]
 
 
 def _failures(found: Sequence[dict[str, Any]]) -> list[str]:
