@@ -36,7 +36,6 @@ def write(folder: Path) -> list[Path]:
 def page(how: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
     """The page: a table for each measurement and prior."""
     suite, count = SUITES[how["suite"]], how["samples"]
-    exact = f"{interval_expected(0.9, count):.2f} with {count} of them"
     text = [
         f"# Bench: the suite {how['suite']}",
         "",
@@ -47,21 +46,25 @@ def page(how: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
         f"each measurement, seed {how['seed']}, at most {how['steps']} steps. ± is half of the 95 "
         "% interval of the mean over images (Student's t). PSNR and SSIM: of single samples, and "
         "of the mean of all, which has more of both and is no sample. Misfit: rms of (y - A x) / "
-        f"sigma, 1 for exact samples; **above {MISFIT:g}** they miss y. Coverage: share of pixels "
-        f"within the central interval of the samples; exact samples have {exact}. "
+        f"sigma, 1 for exact samples; **above {MISFIT:g}** they miss y. Coverage: share of the "
+        "pixels that y leaves uncertain within the central interval of the samples, beside that of "
+        "exact ones; it needs two samples. "
         "What a measurement cannot tell (sign and turn of phase retrieval) is undone by the truth. "
         "LPIPS and FID are not computed: weights absent.",
     ]
     for case in dict.fromkeys((one["case"], one["prior"]) for one in found):
         own = [one for one in found if (one["case"], one["prior"]) == case]
-        text += ["", f"## {case[0]}, prior {case[1]}", "", *table(own)]
+        text += ["", f"## {case[0]}, prior {case[1]}", *_counted(own), "", *table(own, count)]
         text += _failures(own)
     return "\n".join(text) + "\n"
 
 
-def table(found: Sequence[dict[str, Any]]) -> list[str]:
+def table(found: Sequence[dict[str, Any]], samples: int) -> list[str]:
     """Rows of one measurement: the solvers, best mean PSNR of one sample first."""
     heads = ["solver", "steps", "evaluations of one", "images", *COLUMNS.values(), "seconds"]
+    if samples > 1:
+        exact = f"{COLUMNS['coverage']} (exact {interval_expected(0.9, samples):.2f})"
+        heads[heads.index(COLUMNS["coverage"])] = exact
     rows = []
     for solver in dict.fromkeys(one["solver"] for one in found):
         own = [one for one in found if one["solver"] == solver and "values" in one]
@@ -103,6 +106,14 @@ def interval(values: Sequence[float | None]) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _counted(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Which share of the pixels counts for coverage, where it is not all."""
+    shares = [one["values"]["counted"] for one in found if "values" in one]
+    if not shares or min(shares) == 1:
+        return []
+    return ["", f"Coverage counts {100 * statistics.mean(shares):.0f} % of the pixels."]
 
 
 def _kernels(how: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -27,12 +28,18 @@ from invdiff.operators.color import Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
+from invdiff.operators.mri import Fourier, RealFourier
 from invdiff.operators.phase import PhaseRetrieval
+from invdiff.operators.radon import Radon
+from invdiff.operators.sampling import equispaced
 from invdiff.operators.separable_blur import SeparableBlur
+from invdiff.scans.problems import ITERATIONS
 
 Size = tuple[int, int]
 KERNEL = 61
 """Side of the kernels of DPS, DAPS and DiffPIR, in pixels."""
+VIEWS = 23
+"""Projections of CT in the configurations of Song et al. 2022 (configs/default_cs_configs.py)."""
 ENDINGS = (".npy", ".npz", ".txt", ".csv", ".png", ".tif", ".tiff", ".bmp")
 """Of the files of a folder that are kernels."""
 
@@ -42,7 +49,8 @@ class SuiteCase:
     """A measurement. operator(size, seed): of an image; what is random in it comes from the seed.
 
     task: the one whose presets solvers take. sigma: standard deviation of the noise, images on
-    [-1, 1]. moves: of a motion blur, what lies beyond the edge; else empty.
+    [-1, 1]. moves: of a motion blur, what lies beyond the edge; else empty. of_complex: the
+    operator of complex images, where it is another one.
     """
 
     name: str
@@ -50,6 +58,7 @@ class SuiteCase:
     operator: Callable[[Size, int], Operator]
     sigma: float = 0.05
     moves: str = ""
+    of_complex: Callable[[Size, int], Operator] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,17 +76,18 @@ class Suite:
     scans: bool = False
 
 
-def with_kernels(cases: Sequence[SuiteCase], files: Sequence[Path]) -> tuple[SuiteCase, ...]:
-    """The cases with kernels of files in place of random ones: one for each image, by its seed.
+def with_kernels(suite: Suite, files: Sequence[Path]) -> Suite:
+    """The suite with kernels of files in place of random ones: one for each image, by its seed.
 
     Raises InvdiffError where no case is a motion blur.
     """
-    if not any(case.moves for case in cases):
+    if not any(case.moves for case in suite.cases):
         raise InvdiffError("The suite has no motion blur; leave --kernels out.")
-    return tuple(
+    cases = (
         dataclasses.replace(case, operator=_motion(case.moves, files)) if case.moves else case
-        for case in cases
+        for case in suite.cases
     )
+    return dataclasses.replace(suite, cases=tuple(cases))
 
 
 def kernel_files(folder: Path, side: int) -> tuple[Path, ...]:
@@ -212,6 +222,40 @@ def _ddrm(sigma: float) -> tuple[SuiteCase, ...]:
     return (*map(pool, (2, 4, 8)), *map(blurred, BLURS), grey)
 
 
+@lru_cache(maxsize=2)
+def _ct(size: Size, seed: int = 0) -> Operator:
+    """VIEWS parallel projections of norm 1, at the angles of get_ct_subsampling_mask in cs.py of
+    yang-song/score_inverse_problems: of as many as the image has rows over 180 degrees, the nearest
+    to equal steps from the first to the last."""
+    rows = [round(k * (size[0] - 1) / (VIEWS - 1)) for k in range(VIEWS)]
+    A = Radon(tuple(180 * row / size[0] for row in rows), size)
+    return dataclasses.replace(A, pixel=1 / A.norm((1, *size)), cg_iterations=ITERATIONS)
+
+
+def _columns(size: Size, acceleration: int) -> Tensor:
+    """The columns of get_cartesian_mask in cs.py of yang-song/score_inverse_problems: of W about
+    n = W / acceleration, n W / 1000 of them in the middle."""
+    width = size[1]
+    kept = round(width / acceleration)
+    return equispaced(size, width / kept, round(width * kept / 1000))
+
+
+def _mri(acceleration: int) -> SuiteCase:
+    return SuiteCase(
+        f"mri-{acceleration}",
+        "mri",
+        lambda size, seed: RealFourier(_columns(size, acceleration)),
+        0.0,
+        of_complex=lambda size, seed: Fourier(_columns(size, acceleration)),
+    )
+
+
+SAME_FIGURES = (
+    "Images are one channel; PSNR and SSIM of one sample are those of its code without a region of "
+    "interest (images clipped to their range, SSIM of 11 Gaussian taps of 1.5), which takes means "
+    "of blocks first where a side has 384 pixels or more. Without noise no misfit is told. Left "
+    "out: figures within a disc and after its histograms are matched, and metal artefacts. "
+)
 STAND_IN = (
     f"The kernels of its motion blur come from other people's generator; in their place stand "
     f"random paths of ours, of {KERNEL} x {KERNEL} pixels or what fits, so that figures of motion "
@@ -260,6 +304,22 @@ SUITES = {
         "singular values: its code leaves out the last tap of each, and cuts singular values below "
         "0.03, so that figures of blurs do not compare with its own.",
         (*_ddrm(0.0), *_ddrm(0.1)),
+    ),
+    "medical-ct": Suite(
+        f"CT of Song et al. 2022 (arXiv 2111.08005): {VIEWS} parallel projections without noise, "
+        f"at the angles of its code. {SAME_FIGURES}Its code makes and inverts projections in "
+        "Fourier space; here they are line integrals (Joseph 1982), and A^+ is least squares.",
+        (SuiteCase(f"ct-{VIEWS}", "ct", _ct, 0.0),),
+        "ct", (1,), True,
+    ),
+    "medical-mri": Suite(
+        "MRI of Song et al. 2022 (arXiv 2111.08005): equispaced columns of the k-space of real "
+        "images, without noise. x8 is its configuration brats_ncsnpp_continuous (30 of 240 "
+        f"columns), x4 and x24 follow from the same rule. {SAME_FIGURES}With a prior of complex "
+        "images the image is the real part, nothing is known of the phase, and magnitudes are "
+        "compared.",
+        tuple(map(_mri, (4, 8, 24))),
+        "brain-magnitude", (1, 2), True,
     ),
 }  # fmt: skip
 """By name."""

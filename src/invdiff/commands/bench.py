@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 ABOUT = """Measure solvers beside each other on the images of a folder: PSNR and SSIM of single
 samples and of their mean, misfit, coverage, cost, each with its confidence interval. The folder of
 results holds bench.jsonl, which grows line by line, and bench.md with the tables."""
-SUITE_NAMES = "small, dps, daps, diffpir, ddrm"
+SUITE_NAMES = "small, dps, daps, diffpir, ddrm, medical-ct, medical-mri"
+FORMAT = 2
+"""Of bench.jsonl; before it, coverage counted all pixels."""
 MORE = """  invdiff bench photos --solvers auto,estimate,ddrm --side 128 --out my-bench
   invdiff bench photos --suite dps --solvers dps,dps@super-resolution,auto --prior ffhq.pt
+  invdiff bench slices --suite medical-ct --prior ct --solvers auto,score-medical@ct-lidc
   invdiff bench photos --suite small --solvers auto --resume       goes on where it was stopped
 
 A solver has the preset of `restore --solver NAME`; NAME@TASK has the settings of its authors' code,
@@ -37,7 +40,7 @@ class BenchOptions:
 
     suite: str = option(f"measurements: {SUITE_NAMES}", "small")
     solvers: str = option("names with commas between; auto, estimate, NAME@TASK", "auto,estimate")
-    prior: str = option("priors of colour pictures, with commas between", "photo")
+    prior: str | None = option("with commas between; photo, ct, brain-magnitude by the suite", None)
     side: int = option("of the middle that is cut out of every image, in pixels", 256, min=32)
     images: int = option("the first so many of the folder", 12, min=1)
     kernels: Path | None = option("kernels of motion blur: a folder of files, or one", None)
@@ -95,25 +98,28 @@ def _planned(images: Path, how: BenchOptions) -> tuple[Grid, dict[str, Any]]:
     """What is measured, and what a bench that goes on has to have in common with it."""
     from invdiff import __version__
     from invdiff.bench import grid
+    from invdiff.bench.frames import Frame, pictures
     from invdiff.bench.suites import SUITES, kernel_files, with_kernels
 
     if how.suite not in SUITES:
         raise nearest(how.suite, SUITES, "suite")
-    suite, solvers, priors = SUITES[how.suite], _words(how.solvers), _words(how.prior)
+    suite, solvers = SUITES[how.suite], _words(how.solvers)
+    priors = _words(suite.prior if how.prior is None else how.prior)
     grid.check_names(solvers)
-    found, unfit = grid.pictures(images, how.images, how.side)
+    frame = Frame(suite.channels[0], suite.scans)
+    found, unfit = pictures(images, how.images, how.side, frame)
     for text in unfit:
         tell(f"invdiff: left out: {text}")
     settings: dict[str, Any] = {
-        "invdiff": __version__, "suite": how.suite, "images": [p.name for p in found],
-        "side": how.side, "samples": how.samples, "seed": how.seed, "steps": how.steps,
+        "invdiff": __version__, "format": FORMAT, "suite": how.suite,
+        "images": [p.name for p in found], "side": how.side, "samples": how.samples,
+        "seed": how.seed, "steps": how.steps,
     }  # fmt: skip
-    cases = suite.cases
     if how.kernels is not None:
         files = kernel_files(how.kernels, how.side)
-        cases = with_kernels(cases, files)
+        suite = with_kernels(suite, files)
         settings["kernels"] = {p.name: sha256(p.read_bytes()).hexdigest()[:16] for p in files}
-    cells = grid.Grid(found, cases, solvers, priors, how.side, how.samples, how.seed, how.steps)
+    cells = grid.Grid(found, suite, solvers, priors, how.side, how.samples, how.seed, how.steps)
     settings["priors"] = {prior: cells.prior(prior).fingerprint for prior in priors}
     return cells, settings
 
