@@ -13,11 +13,11 @@ from PIL import Image
 
 from invdiff.bench import grid, report
 from invdiff.bench.frames import Frame
-from invdiff.bench.scores import covered, scores
+from invdiff.bench.scores import covered, residual, scores
 from invdiff.bench.suites import SUITES, kernel_files, with_kernels
 from invdiff.cli import main
 from invdiff.core import InvdiffError
-from invdiff.noise import GaussianNoise
+from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.operators.algebra import Identity
 from invdiff.operators.hdr import HDR
 from invdiff.operators.inpaint import Inpaint
@@ -401,3 +401,14 @@ def test_a_prior_on_another_range_is_taken(monkeypatch, tmp_path):
     cells = grid.Grid((tmp_path / "a.npy",), suite, ("score-medical",), ("unit",), 32, 2, steps=2)
     (line,) = cells.lines(set())
     assert cells.prior("unit").value_range == (-1.0, 1.0) and line["values"]["psnr"] > 10
+
+
+def test_the_residual_without_noise_is_that_of_what_was_measured():
+    A = Inpaint.box((16, 16), 0, 0, 8, 16)
+    truth = torch.zeros(1, 3, 16, 16)
+    found = scores(Problem(A(truth), A, NOISELESS, (3, 16, 16)), truth[:, None] + 0.25, truth)
+    assert found["misfit"] is None and found["residual"] == pytest.approx(0.25)
+    phased = Fourier(torch.ones(1, 1, 16, 16))
+    image = torch.zeros(1, 2, 16, 16)
+    told = Problem(phased(image), phased, NOISELESS, (2, 16, 16))
+    assert residual(told, image + 0.25) == pytest.approx(0.25 * 2**0.5)

@@ -25,27 +25,37 @@ def scores(
 
     psnr and ssim of one sample (their mean over samples) and of the mean of samples, of what is
     seen, clipped to [-1, 1], and what the operator cannot tell undone by the truth
-    (`metrics.align`); misfit: rms of (y - A x) / sigma, None without noise; coverage: share of the
-    pixels of `uncertain` within the 90 % interval of the samples, None for fewer than two; counted:
-    how many these pixels are, of all.
+    (`metrics.align`); misfit: rms of (y - A x) / sigma, None without noise; residual: rms of
+    y - A x, None with noise; coverage: share of the pixels of `uncertain` within the 90 % interval
+    of the samples, None for fewer than two; counted: how many these pixels are, of all.
     """
     each = [frame.shown(align(x.clamp(*RANGE), truth, problem.A)) for x in samples.unbind(1)]
     seen, mean = frame.shown(truth), torch.stack(each).mean(0)
-    missed = torch.stack([misfit(problem, x) for x in samples.unbind(1)])
-    residual = float(missed.square().mean().sqrt())
+    noisy = problem.noise is not NOISELESS
+    missed = [misfit(problem, x) if noisy else residual(problem, x) for x in samples.unbind(1)]
+    rms = float(torch.stack(missed).square().mean().sqrt())
     counts = uncertain(problem).expand_as(seen)
     found = {
         "psnr": sum(float(psnr(x, seen, RANGE)) for x in each) / len(each),
         "psnr_mean": float(psnr(mean, seen, RANGE)),
         "ssim": sum(float(ssim(x, seen, RANGE)) for x in each) / len(each),
         "ssim_mean": float(ssim(mean, seen, RANGE)),
-        "misfit": residual if problem.noise is not NOISELESS else None,
+        "misfit": rms if noisy else None,
+        "residual": None if noisy else rms,
         "coverage": covered(seen[counts], torch.stack([x[counts] for x in each])),
         "counted": float(counts.double().mean()),
     }
     return {
-        k: round(v, 4) if v is not None and math.isfinite(v) else None for k, v in found.items()
+        k: float(f"{v:.6g}") if v is not None and math.isfinite(v) else None
+        for k, v in found.items()
     }
+
+
+def residual(problem: Problem, x: Tensor) -> Tensor:
+    """rms of y - A x over the measured numbers of each row, (M,); x: (M, *x_shape)."""
+    r = problem.A.restrict(problem.y - problem.A(x)).abs().flatten(1)
+    seen = problem.A.restrict(torch.ones_like(problem.y)).abs().flatten(1)
+    return (r.square().sum(1) / seen.sum(1)).sqrt()
 
 
 def uncertain(problem: Problem) -> Tensor:

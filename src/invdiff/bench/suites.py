@@ -253,8 +253,8 @@ def _mri(acceleration: int) -> SuiteCase:
 SAME_FIGURES = (
     "Images are one channel; PSNR and SSIM of one sample are those of its code without a region of "
     "interest (images clipped to their range, SSIM of 11 Gaussian taps of 1.5), which takes means "
-    "of blocks first where a side has 384 pixels or more. Without noise no misfit is told. Left "
-    "out: figures within a disc and after its histograms are matched, and metal artefacts. "
+    "of blocks first where both sides have 384 pixels or more. Left out: figures within a disc and "
+    "after its histograms are matched, and metal artefacts. "
 )
 STAND_IN = (
     f"The kernels of its motion blur come from other people's generator; in their place stand "
