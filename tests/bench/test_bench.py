@@ -412,3 +412,26 @@ def test_the_residual_without_noise_is_that_of_what_was_measured():
     image = torch.zeros(1, 2, 16, 16)
     told = Problem(phased(image), phased, NOISELESS, (2, 16, 16))
     assert residual(told, image + 0.25) == pytest.approx(0.25 * 2**0.5)
+
+
+def test_files_that_tell_nothing_are_named(folder, tmp_path, capsys):
+    where = tmp_path / "scans"
+    where.mkdir()
+    np.save(where / "all.npy", np.full((40, 40), np.nan))
+    np.save(where / "some.npy", np.where(np.eye(40) > 0, np.nan, 0.5))
+    Image.fromarray(np.zeros((40, 40, 4), "uint8")).save(where / "clear.png")
+    args = ["--suite", "medical-ct", "--side", "32", "--out", str(tmp_path / "out")]
+    for name in ("all.npy", "some.npy", "clear.png"):
+        assert main(["bench", str(where / name), *args]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and f"scans/{name}" in err
+    assert main(["bench", str(where), *args]) == 2 and not (tmp_path / "out").exists()
+
+
+def test_results_go_into_a_folder(folder, tmp_path, capsys):
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    args = ["bench", str(folder), "--side", "32", "--out", str(taken), "--solvers", "estimate"]
+    assert main(args) == 2
+    assert "cannot be a folder for results (File exists)" in capsys.readouterr().err
+    assert taken.read_text() == "a file"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +47,8 @@ class Frame:
         Of complex images the imaginary part is 0. Raises InvdiffError for an image that is smaller,
         or has pixels that tell nothing.
         """
-        whole = self._slice(image) if self.scans and in_hu(image) else self._photo(image)
+        with naming(image):
+            whole = self._slice(image) if self.scans and in_hu(image) else self._photo(image)
         height, width = whole.shape[-2:]
         if min(height, width) < side:
             raise InvdiffError(
@@ -66,12 +69,24 @@ class Frame:
 
     def _photo(self, image: Path) -> Tensor:
         photo = read_photo(image)
-        if photo.valid is not None and not bool(photo.valid.all()):
+        known = photo.valid is None or bool(photo.valid.all())
+        if not known or not bool(photo.pixels.isfinite().all()):
             raise InvdiffError(f"{image} has pixels that tell nothing, as transparent ones or NaN.")
         return to_range(photo.pixels if self.channels == 3 else luma(photo.pixels), RANGE)
 
     def _slice(self, image: Path) -> Tensor:
         return hu_to_x(clean_slice(str(image))[0])[0]
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Put the name of a file before what is said of it, where it is not said."""
+    try:
+        yield
+    except InvdiffError as error:
+        if str(file) in str(error):
+            raise
+        raise InvdiffError(f"{file}: {error}") from error
 
 
 PHOTOS = Frame()

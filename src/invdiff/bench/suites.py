@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from invdiff.bench.frames import naming
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.files.kernels import read_kernel
@@ -102,7 +103,8 @@ def kernel_files(folder: Path, side: int) -> tuple[Path, ...]:
     if not found:
         raise InvdiffError(f"{folder} holds no kernel ({', '.join(ENDINGS)}).")
     for path in found:
-        read_kernel(str(path), (side, side))
+        with naming(path):
+            read_kernel(str(path), (side, side))
     return found
 
 
