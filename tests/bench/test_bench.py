@@ -178,7 +178,7 @@ def test_kernels_of_a_folder_are_taken(folder, tmp_path, capsys):
         (np.zeros((3, 3)), "dps", "sum to 0"),
         (np.ones((40, 40)), "dps", "larger than the image"),
         (np.ones((3, 3)), "ddrm", "no motion blur"),
-        ("missing", "dps", "There is no"),
+        ("missing", "dps", "There is no file or folder"),
     ],
     ids=str,
 )
@@ -271,8 +271,9 @@ def test_what_does_not_fit_is_one_sentence(args, said, folder, tmp_path, capsys)
 
 
 def test_there_is_no_folder(tmp_path, capsys):
-    assert main(["bench", str(tmp_path / "none")]) == 2
-    assert "There is no" in capsys.readouterr().err
+    for path in (str(tmp_path / "none"), "/dev/null"):
+        assert main(["bench", path]) == 2
+        assert f"There is no file or folder {path}" in capsys.readouterr().err
     assert main(["bench", str(tmp_path), "more"]) == 2
     assert "one folder of images" in capsys.readouterr().err
 

@@ -109,8 +109,10 @@ def pictures(
 
     Raises InvdiffError where there is none.
     """
-    if not folder.exists():
-        raise InvdiffError(f"There is no {folder}; give a folder of images, or one image.")
+    if not (folder.is_file() or folder.is_dir()):
+        raise InvdiffError(
+            f"There is no file or folder {folder}; give a folder of images, or one image."
+        )
     one = folder.is_file()
     names = [folder] if one else sorted(p for p in folder.iterdir() if p.is_file())
     found, said = list[Path](), list[str]()

@@ -96,8 +96,10 @@ def kernel_files(folder: Path, side: int) -> tuple[Path, ...]:
 
     Raises InvdiffError where there is none, or one is no kernel for images of side x side pixels.
     """
-    if not folder.exists():
-        raise InvdiffError(f"There is no {folder}; give a folder of kernels, or one kernel.")
+    if not (folder.is_file() or folder.is_dir()):
+        raise InvdiffError(
+            f"There is no file or folder {folder}; give a folder of kernels, or one kernel."
+        )
     inside = [folder] if folder.is_file() else sorted(p for p in folder.iterdir() if p.is_file())
     found = tuple(p for p in inside if folder.is_file() or p.suffix.lower() in ENDINGS)
     if not found:
