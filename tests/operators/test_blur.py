@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.signal import convolve2d
 
 from invdiff.core import InvdiffError
+from invdiff.core.rng import Rng
 from invdiff.noise import StationaryGaussian
 from invdiff.operators import (
     Blur,
@@ -22,6 +23,7 @@ from invdiff.operators import (
     gaussian_kernel,
     motion_kernel,
 )
+from invdiff.operators.blur_kernels import path_kernels
 from invdiff.operators.boundaries import margins
 
 torch.set_num_threads(1)
@@ -43,6 +45,23 @@ def test_gaussian_kernel(sigma: float, side: int) -> None:
     if sigma >= 1:
         # the discrete variance equals sigma^2 but for the tails beyond 4 sigma (about 1e-3)
         assert float((k.sum(1) * offset**2).sum()) == pytest.approx(sigma**2, rel=2e-3)
+
+
+@pytest.mark.parametrize(("radius", "points"), [(8, 64), (30, 480)])
+def test_path_kernels(radius: int, points: int) -> None:
+    """Means of points along a path whose middle is the middle and whose reach is told."""
+    kernels = path_kernels(5, radius, Rng.of(3), points)
+    n = 2 * radius + 1
+    assert kernels.shape == (5, n, n) and bool((kernels >= 0).all())
+    assert torch.allclose(kernels.sum((1, 2)), torch.ones(5).double())
+    place = torch.arange(-radius, radius + 1).double()
+    for kernel in kernels:
+        middle = (kernel.sum(1) @ place, kernel.sum(0) @ place)
+        assert all(abs(float(m)) < 1e-12 for m in middle)
+        far = float(torch.hypot(*(kernel.nonzero().mT.double() - radius)).max())
+        assert radius / 2 <= far <= radius + 2**0.5
+    assert not torch.allclose(kernels[0], kernels[1])
+    assert torch.equal(kernels, path_kernels(5, radius, Rng.of(3), points))
 
 
 def test_motion_kernel() -> None:

@@ -42,8 +42,8 @@ def read(path: Path) -> tuple[Line, list[Line]]:
 class Lines:
     """An audit or a bench under way: what is done, and where the next item goes.
 
-    Raises InvdiffError where there is one already and resume is False, or where it was measured
-    otherwise.
+    Raises InvdiffError where there is one already and resume is False, where it was measured
+    otherwise, and where the folder cannot be made.
     """
 
     def __init__(self, folder: Path, how: Line, resume: bool = False, kind: str = AUDIT) -> None:
@@ -63,7 +63,13 @@ class Lines:
             if whole < len(text):
                 os.truncate(self.path, whole)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InvdiffError(
+                    f"{folder} cannot be a folder for results ({error.strerror}); give another "
+                    "--out."
+                ) from error
             self._append({kind: how})
 
     @property

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from invdiff.audit.coverage import interval_share
 from invdiff.batch.items import seed_of
-from invdiff.bench.suites import SuiteCase
+from invdiff.bench.frames import KINDS, RANGE, Frame
+from invdiff.bench.scores import scores
+from invdiff.bench.suites import Suite, SuiteCase
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.files.pictures import read_photo, to_range
 from invdiff.noise import NOISELESS, GaussianNoise
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
+from invdiff.priors.ranged import Ranged
 from invdiff.problem import Problem
-from invdiff.problem.metrics import align, psnr, ssim
-from invdiff.sampling.checks import misfit
 from invdiff.sampling.run import solve
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import solver_class
 from invdiff.tasks import TASKS
 from invdiff.tasks.auto import choose, configured, estimator
-
-RANGE = (-1.0, 1.0)
-"""Of the images that the suites measure."""
-SMALLEST = 32
-"""Side of an image that has something to restore at x8."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class Grid:
     measurement. steps: at most."""
 
     images: tuple[Path, ...]
-    cases: tuple[SuiteCase, ...]
+    suite: Suite
     solvers: tuple[str, ...]
     priors: tuple[str, ...] = ("photo",)
     side: int = 256
@@ -56,7 +48,7 @@ class Grid:
         """(item, case, prior, solver, image) of every cell, in the order of measuring."""
         return [
             (f"{case.name}/{prior}/{solver}/{image.name}", case, prior, solver, image)
-            for case in self.cases
+            for case in self.suite.cases
             for prior in self.priors
             for image in self.images
             for solver in self.solvers
@@ -74,20 +66,42 @@ class Grid:
                     yield line | {"error": str(error)}
 
     def prior(self, spec: str) -> Prior:
-        """A prior, loaded once. Raises InvdiffError for one that is not of colour on [-1, 1]."""
+        """A prior, loaded once, of images on [-1, 1].
+
+        Raises InvdiffError for one of other images than the suite's, or of another size.
+        """
         if spec not in self._priors:
             found = load_prior(spec)
-            channels = 3 if found.shape is None else found.shape[0]
-            if tuple(found.value_range) != RANGE or channels != 3:
-                raise InvdiffError(
-                    f"A bench is of colour pictures on [-1, 1]; {spec} has {channels} channels on "
-                    f"[{found.value_range[0]:g}, {found.value_range[1]:g}]."
-                )
-            self._priors[spec] = found
+            self._check(found, spec)
+            ranged = tuple(found.value_range) != RANGE
+            self._priors[spec] = Ranged(found) if ranged else found
         return self._priors[spec]
 
+    def _check(self, found: Prior, spec: str) -> None:
+        kinds = " or ".join(f"{KINDS[n]} images" for n in self.suite.channels)
+        if found.autoencoder is not None:
+            raise InvdiffError(f"This suite takes priors of {kinds}; {spec} is one of latents.")
+        if found.shape is None:
+            return
+        channels, *size = found.shape
+        if len(size) != 2 or channels not in self.suite.channels:
+            told = " x ".join("any" if n is None else str(n) for n in found.shape)
+            raise InvdiffError(f"This suite takes priors of {kinds}; {spec} is one of {told}.")
+        if any(n not in (None, self.side) for n in size):
+            raise InvdiffError(
+                f"{spec} knows images of {size[1]} x {size[0]} pixels alone, and --side is "
+                f"{self.side}."
+            )
+
+    def frame(self, prior: Prior) -> Frame:
+        """Of the images of a prior."""
+        channels = self.suite.channels[0] if prior.shape is None else prior.shape[0]
+        return Frame(channels or self.suite.channels[0], self.suite.scans)
+
     def _measured(self, case: SuiteCase, spec: str, name: str, image: Path) -> dict[str, Any]:
-        prior, truth = self.prior(spec), cut(image, self.side)
+        prior = self.prior(spec)
+        frame = self.frame(prior)
+        truth = frame.truth(image, self.side)
         seed = seed_of(self.seed, f"{case.name}/{image.name}")
         problem = measurement(case, truth, seed)
         solver = solver_of(name, case, problem)
@@ -102,33 +116,15 @@ class Grid:
             "evaluations": result.nfe,
             "seconds": round(seconds, 3),
             "samples": count,
-            "values": scores(problem, result.samples, truth),
+            "values": scores(problem, result.samples, truth, frame),
         }
-
-
-def cut(image: Path, side: int) -> Tensor:
-    """The middle of a picture in colour on [-1, 1], (1, 3, side, side).
-
-    Raises InvdiffError for a picture that is smaller, or has pixels that tell nothing.
-    """
-    photo = read_photo(image)
-    height, width = photo.size
-    if min(height, width) < side:
-        raise InvdiffError(
-            f"{image} has {width} x {height} pixels, and {side} x {side} are cut out of its "
-            "middle; give a smaller --side."
-        )
-    if photo.valid is not None and not bool(photo.valid.all()):
-        raise InvdiffError(f"{image} has pixels that tell nothing, as transparent ones or NaN.")
-    top, left = (height - side) // 2, (width - side) // 2
-    pixels = photo.pixels[:, top : top + side, left : left + side]
-    return to_range(pixels.expand(3, side, side).contiguous(), RANGE)[None]
 
 
 def measurement(case: SuiteCase, truth: Tensor, seed: int) -> Problem:
     """The measurement of an image, whose mask and noise are those of the seed."""
     height, width = truth.shape[-2:]
-    A = case.operator((height, width), seed)
+    make = case.of_complex if case.of_complex and truth.shape[1] == 2 else case.operator
+    A = make((height, width), seed)
     noise = GaussianNoise(case.sigma) if case.sigma else NOISELESS
     y = noise.sample(A(truth), Rng.of(seed))
     return Problem(A.restrict(y), A, noise, tuple(truth.shape[1:]))
@@ -151,60 +147,6 @@ def solver_of(name: str, case: SuiteCase, problem: Problem) -> Solver:
     if settings:
         return solver_class(known).official(settings, RANGE)
     return configured(task, known, problem)
-
-
-def scores(problem: Problem, samples: Tensor, truth: Tensor) -> dict[str, float | None]:
-    """What samples (1, K, C, H, W) of one measurement are worth.
-
-    psnr and ssim of one sample (their mean over samples) and of the mean of samples, images clipped
-    to their range, and what the operator cannot tell undone by the truth (`metrics.align`); misfit:
-    rms of (y - A x) / sigma, None without noise; coverage: share of pixels within the 90 % interval
-    of the samples, None for fewer than two.
-    """
-    each = [align(x.clamp(*RANGE), truth, problem.A) for x in samples.unbind(1)]
-    mean = torch.stack(each).mean(0)
-    missed = torch.stack([misfit(problem, x) for x in samples.unbind(1)])
-    residual = float(missed.square().mean().sqrt())
-    many = len(each) > 1
-    found = {
-        "psnr": sum(float(psnr(x, truth, RANGE)) for x in each) / len(each),
-        "psnr_mean": float(psnr(mean, truth, RANGE)),
-        "ssim": sum(float(ssim(x, truth, RANGE)) for x in each) / len(each),
-        "ssim_mean": float(ssim(mean, truth, RANGE)),
-        "misfit": residual if problem.noise is not NOISELESS else None,
-        "coverage": float(interval_share(truth, torch.stack(each, 1))) if many else None,
-    }
-    return {
-        k: round(v, 4) if v is not None and math.isfinite(v) else None for k, v in found.items()
-    }
-
-
-def pictures(folder: Path, most: int, side: int) -> tuple[tuple[Path, ...], list[str]]:
-    """The first pictures of a folder, by name, of which a side can be cut, or the one that is
-    named; and why others are none.
-
-    Raises InvdiffError where there is none.
-    """
-    if not folder.exists():
-        raise InvdiffError(f"There is no {folder}; give a folder of images, or one image.")
-    one = folder.is_file()
-    names = [folder] if one else sorted(p for p in folder.iterdir() if p.is_file())
-    found, said = list[Path](), list[str]()
-    for path in names:
-        if len(found) < most and (one or path.suffix.lower() in ENDINGS):
-            try:
-                cut(path, side)
-                found.append(path)
-            except InvdiffError as error:
-                said.append(str(error))
-    if not found:
-        why = f"; {said[0]}" if said else f" ({', '.join(sorted(ENDINGS))})."
-        raise InvdiffError(f"{folder} holds no image that can be measured{why}")
-    return tuple(found), said
-
-
-ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-"""Of the files of a folder that are pictures."""
 
 
 def check_names(solvers: Sequence[str]) -> None:

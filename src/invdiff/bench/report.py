@@ -36,54 +36,59 @@ def write(folder: Path) -> list[Path]:
 def page(how: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
     """The page: a table for each measurement and prior."""
     suite, count = SUITES[how["suite"]], how["samples"]
-    exact = f"{interval_expected(0.9, count):.2f} with {count} of them"
     text = [
         f"# Bench: the suite {how['suite']}",
         "",
         suite.about,
+        *_kernels(how),
         "",
-        f"{len(how['images'])} images of {how['side']} x {how['side']} pixels, {count} samples of "
-        f"each measurement, seed {how['seed']}, at most {how['steps']} steps. ± is half of the 95 "
-        "% interval of the mean over images (Student's t). PSNR and SSIM: of single samples, and "
-        "of the mean of all, which has more of both and is no sample. Misfit: rms of (y - A x) / "
-        f"sigma, 1 for exact samples; **above {MISFIT:g}** they miss y. Coverage: share of pixels "
-        f"within the central interval of the samples; exact samples have {exact}. "
+        f"{_count(len(how['images']), 'image')} of {how['side']} x {how['side']} pixels, "
+        f"{_count(count, 'sample')} of each measurement, seed {how['seed']}, at most "
+        f"{_count(how['steps'], 'step')}. ± is half of the 95 % interval of the mean over images "
+        "(Student's t). PSNR and SSIM: of single samples, and of the mean of all, which has more "
+        "of both and is no sample. Misfit: rms of (y - A x) / sigma, 1 for exact samples; **above "
+        f"{MISFIT:g}** they miss y; without noise, rms of y - A x itself. Coverage: share of the "
+        "pixels that y leaves uncertain within the central interval of the samples, beside that of "
+        "exact ones; it needs two samples. "
         "What a measurement cannot tell (sign and turn of phase retrieval) is undone by the truth. "
         "LPIPS and FID are not computed: weights absent.",
     ]
     for case in dict.fromkeys((one["case"], one["prior"]) for one in found):
         own = [one for one in found if (one["case"], one["prior"]) == case]
-        text += ["", f"## {case[0]}, prior {case[1]}", "", *table(own)]
+        text += ["", f"## {case[0]}, prior {case[1]}", *_counted(own), "", *table(own, count)]
         text += _failures(own)
     return "\n".join(text) + "\n"
 
 
-def table(found: Sequence[dict[str, Any]]) -> list[str]:
+def table(found: Sequence[dict[str, Any]], samples: int) -> list[str]:
     """Rows of one measurement: the solvers, best mean PSNR of one sample first."""
     heads = ["solver", "steps", "evaluations of one", "images", *COLUMNS.values(), "seconds"]
+    if samples > 1:
+        exact = f"{COLUMNS['coverage']} (exact {interval_expected(0.9, samples):.2f})"
+        heads[heads.index(COLUMNS["coverage"])] = exact
     rows = []
     for solver in dict.fromkeys(one["solver"] for one in found):
         own = [one for one in found if one["solver"] == solver and "values" in one]
         if own:
-            cells = {key: interval([one["values"][key] for one in own]) for key in COLUMNS}
-            missed = [one["values"]["misfit"] or 0.0 for one in own]
-            if statistics.mean(missed) > MISFIT:
-                cells["misfit"] = f"**{cells['misfit']}**"
-            seconds = statistics.mean(one["seconds"] for one in own)
-            steps = " to ".join(str(n) for n in sorted({one["steps"] for one in own}))
-            spent = statistics.mean(one["evaluations"] for one in own)
-            row = [
-                f"`{solver}`",
-                steps,
-                f"{spent:.0f}",
-                str(len(own)),
-                *cells.values(),
-                f"{seconds:.1f}",
-            ]
             scores = [one["values"]["psnr"] or math.inf for one in own]
-            rows.append((-statistics.mean(scores), row))
+            rows.append((-statistics.mean(scores), _cells(solver, own)))
     ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
     return [_row(heads), _row(["---"] * len(heads)), *map(_row, ordered)] if ordered else []
+
+
+def _cells(solver: str, own: Sequence[dict[str, Any]]) -> list[str]:
+    """The row of a solver."""
+    cells = {key: interval([one["values"][key] for one in own]) for key in COLUMNS}
+    if statistics.mean(one["values"]["misfit"] or 0.0 for one in own) > MISFIT:
+        cells["misfit"] = f"**{cells['misfit']}**"
+    left = [v for one in own if (v := one["values"]["residual"]) is not None]
+    if left:
+        cells["misfit"] = f"rms {statistics.mean(left):.2g}"
+    seconds = statistics.mean(one["seconds"] for one in own)
+    steps = " to ".join(str(n) for n in sorted({one["steps"] for one in own}))
+    spent = statistics.mean(one["evaluations"] for one in own)
+    counts = [f"`{solver}`", steps, f"{spent:.0f}", str(len(own))]
+    return [*counts, *cells.values(), f"{seconds:.1f}"]
 
 
 def interval(values: Sequence[float | None]) -> str:
@@ -100,8 +105,27 @@ def interval(values: Sequence[float | None]) -> str:
     return f"{mean:.2f} ± {half:.2f}"
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _counted(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Which share of the pixels counts for coverage, where it is not all."""
+    shares = [one["values"]["counted"] for one in found if "values" in one]
+    if not shares or min(shares) == 1:
+        return []
+    return ["", f"Coverage counts {100 * statistics.mean(shares):.0f} % of the pixels."]
+
+
+def _kernels(how: dict[str, Any]) -> list[str]:
+    """Which kernels of its own a bench has."""
+    if "kernels" not in how:
+        return []
+    return ["", f"Motion blur has the kernels of --kernels: {', '.join(how['kernels'])}."]
 
 
 def _failures(found: Sequence[dict[str, Any]]) -> list[str]:

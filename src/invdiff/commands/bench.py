@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from invdiff import fields
 from invdiff.cli import OK
@@ -13,12 +15,18 @@ from invdiff.commands.parser import Parser, wants_help
 from invdiff.core import InvdiffError, nearest
 from invdiff.core.option import check_ranges, option
 
+if TYPE_CHECKING:
+    from invdiff.bench.grid import Grid
+
 ABOUT = """Measure solvers beside each other on the images of a folder: PSNR and SSIM of single
 samples and of their mean, misfit, coverage, cost, each with its confidence interval. The folder of
 results holds bench.jsonl, which grows line by line, and bench.md with the tables."""
-SUITE_NAMES = "small, dps, daps, diffpir, ddrm"
+SUITE_NAMES = "small, dps, daps, diffpir, ddrm, medical-ct, medical-mri"
+FORMAT = 2
+"""Of bench.jsonl; before it, coverage counted all pixels."""
 MORE = """  invdiff bench photos --solvers auto,estimate,ddrm --side 128 --out my-bench
   invdiff bench photos --suite dps --solvers dps,dps@super-resolution,auto --prior ffhq.pt
+  invdiff bench slices --suite medical-ct --prior ct --solvers auto,score-medical@ct-lidc
   invdiff bench photos --suite small --solvers auto --resume       goes on where it was stopped
 
 A solver has the preset of `restore --solver NAME`; NAME@TASK has the settings of its authors' code,
@@ -32,9 +40,10 @@ class BenchOptions:
 
     suite: str = option(f"measurements: {SUITE_NAMES}", "small")
     solvers: str = option("names with commas between; auto, estimate, NAME@TASK", "auto,estimate")
-    prior: str = option("priors of colour pictures, with commas between", "photo")
+    prior: str | None = option("with commas between; photo, ct, brain-magnitude by the suite", None)
     side: int = option("of the middle that is cut out of every image, in pixels", 256, min=32)
     images: int = option("the first so many of the folder", 12, min=1)
+    kernels: Path | None = option("kernels of motion blur: a folder of files, or one", None)
     samples: int = option("of each measurement", 4, min=1, max=1000)
     steps: int = option("of a solver, at most", 1000, min=1)
     seed: int = option("of masks, noise and samples", 0, min=0)
@@ -66,28 +75,10 @@ def run(name: str, args: list[str]) -> int:
 def _measure(images: Path, how: BenchOptions) -> int:
     from tqdm import tqdm
 
-    from invdiff import __version__
     from invdiff.audit.lines import BENCH, Lines
-    from invdiff.bench import grid, report
-    from invdiff.bench.suites import SUITES
+    from invdiff.bench import report
 
-    if how.suite not in SUITES:
-        raise nearest(how.suite, SUITES, "suite")
-    solvers, priors = _words(how.solvers), _words(how.prior)
-    grid.check_names(solvers)
-    found, unfit = grid.pictures(images, how.images, how.side)
-    for text in unfit:
-        tell(f"invdiff: left out: {text}")
-    cells = grid.Grid(
-        found, SUITES[how.suite].cases, solvers, priors, how.side, how.samples, how.seed, how.steps
-    )
-    for prior in priors:
-        cells.prior(prior)
-    settings = {
-        "invdiff": __version__, "suite": how.suite, "images": [p.name for p in found],
-        "side": how.side, "samples": how.samples, "seed": how.seed, "steps": how.steps,
-        "priors": {prior: cells.prior(prior).fingerprint for prior in priors},
-    }  # fmt: skip
+    cells, settings = _planned(images, how)
     kept = Lines(how.out, settings, how.resume, BENCH)
     failed = set[tuple[str, str]]()
     waiting = sum(item not in kept.done for item, *_ in cells.names())
@@ -101,6 +92,36 @@ def _measure(images: Path, how: BenchOptions) -> int:
     written = report.write(how.out)
     say([("results", str(how.out)), *(("", file.name) for file in written)])
     return OK
+
+
+def _planned(images: Path, how: BenchOptions) -> tuple[Grid, dict[str, Any]]:
+    """What is measured, and what a bench that goes on has to have in common with it."""
+    from invdiff import __version__
+    from invdiff.bench import grid
+    from invdiff.bench.frames import Frame, pictures
+    from invdiff.bench.suites import SUITES, kernel_files, with_kernels
+
+    if how.suite not in SUITES:
+        raise nearest(how.suite, SUITES, "suite")
+    suite, solvers = SUITES[how.suite], _words(how.solvers)
+    priors = _words(suite.prior if how.prior is None else how.prior)
+    grid.check_names(solvers)
+    frame = Frame(suite.channels[0], suite.scans)
+    found, unfit = pictures(images, how.images, how.side, frame)
+    for text in unfit:
+        tell(f"invdiff: left out: {text}")
+    settings: dict[str, Any] = {
+        "invdiff": __version__, "format": FORMAT, "suite": how.suite,
+        "images": [p.name for p in found], "side": how.side, "samples": how.samples,
+        "seed": how.seed, "steps": how.steps,
+    }  # fmt: skip
+    if how.kernels is not None:
+        files = kernel_files(how.kernels, how.side)
+        suite = with_kernels(suite, files)
+        settings["kernels"] = {p.name: sha256(p.read_bytes()).hexdigest()[:16] for p in files}
+    cells = grid.Grid(found, suite, solvers, priors, how.side, how.samples, how.seed, how.steps)
+    settings["priors"] = {prior: cells.prior(prior).fingerprint for prior in priors}
+    return cells, settings
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Kernels of blurs: two that are common, and what any has to be."""
+"""Kernels of blurs: three kinds that are common, and what any has to be."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
+from invdiff.core.rng import Rng
 
 
 def check_kernel(k: Tensor, ndim: int = 2) -> None:
@@ -89,3 +90,23 @@ def motion_kernel(length: float, angle_degrees: float) -> Tensor:
     along = (x * dx + y * dy).clamp(-half, half)
     kernel = (1 - torch.hypot(x - along * dx, y - along * dy)).clamp_min(0)
     return kernel / kernel.sum()
+
+
+def path_kernels(count: int, radius: int, rng: Rng, points: int = 64) -> Tensor:
+    """Random movements of a camera, (count, n, n), n = 2 radius + 1, float64, sum 1, none negative.
+
+    A movement is a cubic path of random direction and bend around the middle, which reaches between
+    half of radius (pixels, >= 1) and all of it; the kernel is the mean of so many points along it,
+    with bilinear interpolation. rng: of one row.
+    """
+    times = torch.linspace(-1, 1, points, dtype=torch.float64)
+    powers = torch.stack([times, 0.5 * times**2, 0.5 * times**3])
+    like = torch.empty(1, count, 2, 3, dtype=torch.float64)
+    paths = rng.normal(like, "paths")[0] @ powers  # (count, 2, points)
+    paths = paths - paths.mean(-1, keepdim=True)
+    reach = paths.norm(dim=1).amax(-1)[:, None, None]
+    length = 0.5 + 0.5 * rng.uniform(like[..., :1, :1], "lengths")[0]
+    paths = paths / reach * length * radius
+    grid = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    tents = (1 - (grid[:, None] - paths[:, :, None]).abs()).clamp_min(0)  # (count, 2, n, points)
+    return torch.einsum("kyt,kxt->kyx", tents[:, 0], tents[:, 1]) / points

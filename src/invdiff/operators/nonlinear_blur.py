@@ -14,7 +14,7 @@ from torch import Tensor
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.operators.algebra import Operator
-from invdiff.operators.blur_kernels import gaussian_kernel
+from invdiff.operators.blur_kernels import gaussian_kernel, path_kernels
 from invdiff.operators.sizes import whole
 
 DARK = 0.25
@@ -66,20 +66,9 @@ class NonlinearBlur(Operator):
     def bank(self) -> Tensor:
         """The kernels, (kernels, 1, n, n), n = 2 radius + 1, float64, not negative, sum 1.
 
-        A movement is a cubic path of random direction and bend around the middle; the kernel is the
-        mean of 64 shifts along it, with bilinear interpolation.
+        Those of `path_kernels`.
         """
-        times = torch.linspace(-1, 1, 64, dtype=torch.float64)
-        powers = torch.stack([times, 0.5 * times**2, 0.5 * times**3])
-        like = torch.empty(1, self.kernels, 2, 3, dtype=torch.float64)
-        paths = self._rng.normal(like, "paths")[0] @ powers  # (kernels, 2, 64)
-        paths = paths - paths.mean(-1, keepdim=True)
-        reach = paths.norm(dim=1).amax(-1)[:, None, None]
-        length = 0.5 + 0.5 * self._rng.uniform(like[..., :1, :1], "lengths")[0]
-        paths = paths / reach * length * self.radius
-        grid = torch.arange(-self.radius, self.radius + 1, dtype=torch.float64)
-        tents = (1 - (grid[:, None] - paths[:, :, None]).abs()).clamp_min(0)  # (kernels, 2, n, 64)
-        return torch.einsum("kyt,kxt->kyx", tents[:, 0], tents[:, 1])[:, None] / 64
+        return path_kernels(self.kernels, self.radius, self._rng)[:, None]
 
     @cached_property
     def taps(self) -> list[list[tuple[int, int, float]]]:

@@ -63,12 +63,15 @@ def conjugate_gradients(
     start: Tensor | None = None,
     enough: float = 0.0,
     precondition: Callable[[Tensor], Tensor] | None = None,
+    rounding: Tensor | None = None,
 ) -> Tensor:
     """Solve apply(x) = b for every sample, apply symmetric and positive semidefinite.
 
     b: (B, ...), real or complex. A sample stops changing once its residual is below
     tol * |b| (or the round-off of its dtype), or below `enough` in root mean square over its
-    numbers; scalars are float64. precondition(r): an approximation of apply^-1 r, symmetric and
+    numbers; scalars are float64. rounding: of b, in root mean square for each sample (B, 1, ...): a
+    residual below it is not followed, for where apply is singular round-off has no solution, and
+    grows. precondition(r): an approximation of apply^-1 r, symmetric and
     positive definite. Off the CPU only every tenth iteration asks the device whether to go on.
     """
     x = torch.zeros_like(b) if start is None else start
@@ -78,6 +81,8 @@ def conjugate_gradients(
     rr = bb if start is None else batch_dot(r, r).double()
     rz = rr if precondition is None else batch_dot(r, z).double()
     floor = (max(tol, torch.finfo(b.dtype).eps) ** 2 * bb).clamp_min(enough**2 * b[0].numel())
+    if rounding is not None:
+        floor = torch.maximum(floor, rounding**2 * b[0].numel())
     every = 1 if b.device.type == "cpu" else PATIENCE
     for k in range(iterations):
         active = rr > floor
