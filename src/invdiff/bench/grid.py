@@ -25,7 +25,7 @@ from invdiff.sampling.run import solve
 from invdiff.sampling.solver import Solver
 from invdiff.solvers import solver_class
 from invdiff.tasks import TASKS
-from invdiff.tasks.auto import choose, configured, estimator
+from invdiff.tasks.auto import choose, configured, estimator, in_steps
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ class Grid:
         problem = measurement(case, truth, seed)
         solver = solver_of(name, case, problem)
         if solver.num_steps > self.steps:
-            solver = solver.with_steps(self.steps)
+            authors = "@" in name
+            solver = solver.with_steps(self.steps) if authors else in_steps(solver, self.steps)
         began = time.perf_counter()
         count = 1 if solver.estimates else self.samples
         result = solve(problem, prior, solver, count, seed=self.seed)
