@@ -13,8 +13,9 @@ from PIL import Image
 
 from invdiff.bench import grid, report
 from invdiff.bench.frames import Frame
+from invdiff.bench.kernels import kernel_files
 from invdiff.bench.scores import covered, residual, scores
-from invdiff.bench.suites import SUITES, kernel_files, with_kernels
+from invdiff.bench.suites import SUITES, with_kernels
 from invdiff.cli import main
 from invdiff.core import InvdiffError
 from invdiff.noise import NOISELESS, GaussianNoise

@@ -17,14 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from invdiff.bench.frames import naming
+from invdiff.bench.kernels import KERNEL, motion, published_side
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
-from invdiff.files.kernels import read_kernel
 from invdiff.operators.algebra import Operator
 from invdiff.operators.algebra.spectral import Identity
 from invdiff.operators.blur import blur
-from invdiff.operators.blur_kernels import gaussian_kernel, path_kernels
+from invdiff.operators.blur_kernels import gaussian_kernel
 from invdiff.operators.color import Grayscale
 from invdiff.operators.downsample import AveragePool, Bicubic
 from invdiff.operators.hdr import HDR
@@ -37,12 +36,8 @@ from invdiff.operators.separable_blur import SeparableBlur
 from invdiff.scans.problems import ITERATIONS
 
 Size = tuple[int, int]
-KERNEL = 61
-"""Side of the kernels of DPS, DAPS and DiffPIR, in pixels."""
 VIEWS = 23
 """Projections of CT in the configurations of Song et al. 2022 (configs/default_cs_configs.py)."""
-ENDINGS = (".npy", ".npz", ".txt", ".csv", ".png", ".tif", ".tiff", ".bmp")
-"""Of the files of a folder that are kernels."""
 
 
 @dataclass(frozen=True)
@@ -85,29 +80,10 @@ def with_kernels(suite: Suite, files: Sequence[Path]) -> Suite:
     if not any(case.moves for case in suite.cases):
         raise InvdiffError("The suite has no motion blur; leave --kernels out.")
     cases = (
-        dataclasses.replace(case, operator=_motion(case.moves, files)) if case.moves else case
+        dataclasses.replace(case, operator=motion(case.moves, files)) if case.moves else case
         for case in suite.cases
     )
     return dataclasses.replace(suite, cases=tuple(cases))
-
-
-def kernel_files(folder: Path, side: int) -> tuple[Path, ...]:
-    """The kernels of a folder, by name, or the one that is named.
-
-    Raises InvdiffError where there is none, or one is no kernel for images of side x side pixels.
-    """
-    if not (folder.is_file() or folder.is_dir()):
-        raise InvdiffError(
-            f"There is no file or folder {folder}; give a folder of kernels, or one kernel."
-        )
-    inside = [folder] if folder.is_file() else sorted(p for p in folder.iterdir() if p.is_file())
-    found = tuple(p for p in inside if folder.is_file() or p.suffix.lower() in ENDINGS)
-    if not found:
-        raise InvdiffError(f"{folder} holds no kernel ({', '.join(ENDINGS)}).")
-    for path in found:
-        with naming(path):
-            read_kernel(str(path), (side, side))
-    return found
 
 
 def _uniform(seed: int, name: str, low: float, high: float) -> float:
@@ -144,29 +120,9 @@ def _wide(size: Size, seed: int) -> Operator:
     """Standard deviation 3 to 9 by the seed, cut to the published side, of an image that repeats:
     main_ddpir_deblur.py of DiffPIR."""
     kernel = gaussian_kernel(_uniform(seed, "width", 3.0, 9.0))
-    cut = max(0, (kernel.shape[0] - _side(size)) // 2)
+    cut = max(0, (kernel.shape[0] - published_side(size)) // 2)
     kernel = kernel[cut : kernel.shape[0] - cut, cut : kernel.shape[1] - cut]
     return blur(kernel / kernel.sum(), size, "circular")
-
-
-def _side(size: Size) -> int:
-    """The published side of a kernel, or the largest odd one that fits into the image."""
-    return min(KERNEL, min(size) - 1 + min(size) % 2)
-
-
-def _motion(boundary: str, files: Sequence[Path] = ()) -> Callable[[Size, int], Operator]:
-    """A kernel of the files, or a random path of the published size."""
-
-    def make(size: Size, seed: int) -> Operator:
-        kernel: Tensor
-        if files:
-            kernel = read_kernel(str(files[seed % len(files)]), size)
-        else:
-            radius = _side(size) // 2
-            kernel = path_kernels(1, radius, Rng.of(seed), points=16 * radius)[0]
-        return blur(kernel, size, boundary)
-
-    return make
 
 
 def _bicubic(size: Size, seed: int) -> Operator:
@@ -174,7 +130,7 @@ def _bicubic(size: Size, seed: int) -> Operator:
 
 
 def _moved(boundary: str, sigma: float) -> SuiteCase:
-    return SuiteCase("motion", "deblur", _motion(boundary), sigma, boundary)
+    return SuiteCase("motion", "deblur", motion(boundary), sigma, boundary)
 
 
 def _linear(sigma: float, low: float, high: float) -> tuple[SuiteCase, ...]:

@@ -99,7 +99,8 @@ def _planned(images: Path, how: BenchOptions) -> tuple[Grid, dict[str, Any]]:
     from invdiff import __version__
     from invdiff.bench import grid
     from invdiff.bench.frames import Frame, pictures
-    from invdiff.bench.suites import SUITES, kernel_files, with_kernels
+    from invdiff.bench.kernels import kernel_files
+    from invdiff.bench.suites import SUITES, with_kernels
 
     if how.suite not in SUITES:
         raise nearest(how.suite, SUITES, "suite")
