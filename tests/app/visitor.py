@@ -33,7 +33,7 @@ class Visitor:
         page.on("request", lambda r: self._requested(r.url, url))
         page.on("dialog", self._alerted)
         page.add_init_script(NOTED)
-        page.goto(url)
+        page.goto(url, wait_until="commit")  # what is used is waited for, and nothing else
         if enter is not None:  # what is between the address and the page
             enter(page)
             self.errors.clear()

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from invdiff.bench import grid, report
-from invdiff.bench.frames import Frame
+from invdiff.bench.frames import Framing
 from invdiff.bench.kernels import kernel_files
 from invdiff.bench.scores import covered, residual, scores
 from invdiff.bench.suites import SUITES, with_kernels
@@ -338,7 +338,7 @@ def test_a_medical_suite_runs(suite, tmp_path, capsys):
 def test_complex_images_are_scored_by_their_magnitude(tmp_path):
     pixels = np.linspace(0, 1, 32 * 32, dtype="float32").reshape(32, 32)
     np.save(tmp_path / "a.npy", pixels)
-    frame = Frame(2, True)
+    frame = Framing(2, True)
     truth = frame.truth(tmp_path / "a.npy", 32)
     assert truth.shape == (1, 2, 32, 32) and not bool(truth[:, 1].any())
     assert torch.allclose(frame.shown(truth)[0, 0], 2 * torch.from_numpy(pixels) - 1, atol=1e-6)
@@ -356,11 +356,11 @@ def test_hounsfield_units_are_those_of_the_prior(tmp_path):
     hu = np.full((40, 33), -1000, "int16")
     hu[:, 16], hu[:, 17] = 3000, 238
     np.savez(tmp_path / "slice.npz", hu=hu)
-    seen = Frame(1, True).truth(tmp_path / "slice.npz", 33)[0, 0]
+    seen = Framing(1, True).truth(tmp_path / "slice.npz", 33)[0, 0]
     assert float(seen[5, 16]) == 1 and float(seen[5, 17]) == pytest.approx(0, abs=1e-6)
     assert float(seen[5, 5]) == pytest.approx(2 * 24 / 2524 - 1, abs=1e-6)
     with pytest.raises(InvdiffError, match="33 x 33 pixels, and 40 x 40 are cut"):
-        Frame(1, True).truth(tmp_path / "slice.npz", 40)
+        Framing(1, True).truth(tmp_path / "slice.npz", 40)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ KINDS = {1: "grey", 2: "complex", 3: "colour"}
 
 
 @dataclass(frozen=True)
-class Frame:
+class Framing:
     """Images of so many channels: 1 grey; 2 complex, real and imaginary part, whose magnitude is
     what is seen, on [0, 1]; 3 colour. scans: whether files may be arrays, and slices of CT in
     Hounsfield units, which are taken as the prior `ct` does, -1024 as -1 and 1500 as 1."""
@@ -89,7 +89,7 @@ def naming(file: Path) -> Iterator[None]:
         raise InvdiffError(f"{file}: {error}") from error
 
 
-PHOTOS = Frame()
+PHOTOS = Framing()
 """Of priors of colour pictures."""
 
 
@@ -102,7 +102,7 @@ def in_hu(image: Path) -> bool:
 
 
 def pictures(
-    folder: Path, most: int, side: int, frame: Frame = PHOTOS
+    folder: Path, most: int, side: int, frame: Framing = PHOTOS
 ) -> tuple[tuple[Path, ...], list[str]]:
     """The first images of a folder, by name, of which a side can be cut, or the one that is named;
     and why others are none.

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from invdiff.batch.items import seed_of
-from invdiff.bench.frames import KINDS, RANGE, Frame
+from invdiff.bench.frames import KINDS, RANGE, Framing
 from invdiff.bench.scores import scores
 from invdiff.bench.suites import Suite, SuiteCase
 from invdiff.core import InvdiffError
@@ -93,10 +93,10 @@ class Grid:
                 f"{self.side}."
             )
 
-    def frame(self, prior: Prior) -> Frame:
+    def frame(self, prior: Prior) -> Framing:
         """Of the images of a prior."""
         channels = self.suite.channels[0] if prior.shape is None else prior.shape[0]
-        return Frame(channels or self.suite.channels[0], self.suite.scans)
+        return Framing(channels or self.suite.channels[0], self.suite.scans)
 
     def _measured(self, case: SuiteCase, spec: str, name: str, image: Path) -> dict[str, Any]:
         prior = self.prior(spec)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invdiff.audit.coverage import interval_share
-from invdiff.bench.frames import PHOTOS, RANGE, Frame
+from invdiff.bench.frames import PHOTOS, RANGE, Framing
 from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS
 from invdiff.operators.hdr import HDR
@@ -19,7 +19,7 @@ from invdiff.sampling.checks import misfit
 
 
 def scores(
-    problem: Problem, samples: Tensor, truth: Tensor, frame: Frame = PHOTOS
+    problem: Problem, samples: Tensor, truth: Tensor, frame: Framing = PHOTOS
 ) -> dict[str, float | None]:
     """What samples (1, K, C, H, W) of one measurement are worth.
 

@@ -98,7 +98,7 @@ def _planned(images: Path, how: BenchOptions) -> tuple[Grid, dict[str, Any]]:
     """What is measured, and what a bench that goes on has to have in common with it."""
     from invdiff import __version__
     from invdiff.bench import grid
-    from invdiff.bench.frames import Frame, pictures
+    from invdiff.bench.frames import Framing, pictures
     from invdiff.bench.kernels import kernel_files
     from invdiff.bench.suites import SUITES, with_kernels
 
@@ -107,7 +107,7 @@ def _planned(images: Path, how: BenchOptions) -> tuple[Grid, dict[str, Any]]:
     suite, solvers = SUITES[how.suite], _words(how.solvers)
     priors = _words(suite.prior if how.prior is None else how.prior)
     grid.check_names(solvers)
-    frame = Frame(suite.channels[0], suite.scans)
+    frame = Framing(suite.channels[0], suite.scans)
     found, unfit = pictures(images, how.images, how.side, frame)
     for text in unfit:
         tell(f"invdiff: left out: {text}")

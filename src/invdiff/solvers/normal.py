@@ -45,17 +45,20 @@ ROUNDED = 10
 def weights(r: Tensor, V: Covariance, problem: Problem, iterations: int, enough: float) -> Tensor:
     """(sigma_y^2 I + A V A^T)^-1 r, shape of y, by conjugate gradients in the space of y.
 
-    enough: what may be left of r, in root mean square. Nor is more asked for than r is worth: it is
-    a difference of numbers of the size of y, and has round-off that no image explains.
+    enough: what may be left of r, in root mean square. Without noise, no more is asked for than r
+    is worth: it is a difference of numbers of the size of y, and has round-off that no image
+    explains.
     """
-    A, variance = problem.linear, problem.sigma_y**2
-    size = (batch_dot(problem.y, problem.y).double() / r[0].numel()).sqrt()
+    A, variance, rounding = problem.linear, problem.sigma_y**2, None
+    if not variance:
+        size = (batch_dot(problem.y, problem.y).double() / r[0].numel()).sqrt()
+        rounding = ROUNDED * torch.finfo(r.dtype).eps * size
     return conjugate_gradients(
         lambda w: variance * w + A(V(A.adjoint(w))),
         r,
         iterations,
         enough=enough,
-        rounding=ROUNDED * torch.finfo(r.dtype).eps * size,
+        rounding=rounding,
     )
 
 
