@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from invdiff.audit import cost
@@ -49,7 +50,8 @@ def _mixture(path: Path, found: list[Line]) -> bool:
 
 
 def _cost(path: Path, found: list[Line]) -> bool:
-    """Mean distance on the mixture over the price of a sample."""
+    """Mean distance on the mixture over the price of a sample; named where none that costs no more
+    is nearer."""
     far = {n: joined([o["values"] for o in each]) for n, each in by_row(found, "mixture").items()}
     paid = {n: cost.price(each[0]["values"]) for n, each in by_row(found, "cost").items()}
     names = [n for n in paid if n in far and "distance" in far[n] and paid[n]]
@@ -58,10 +60,13 @@ def _cost(path: Path, found: list[Line]) -> bool:
     figure = new_figure(7, 5)
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
-    for n in names:
+    least = math.inf
+    for n in sorted(names, key=lambda n: (paid[n], mean_and_error(far[n]["distance"]))):
         mean, error = mean_and_error(far[n]["distance"])
         axes.errorbar(paid[n], mean, yerr=error, fmt="o", ms=3, lw=1, color="C0")
-        axes.annotate(n, (paid[n], mean), (3, 2), textcoords="offset points", fontsize=6)
+        if mean < least:
+            axes.annotate(n, (paid[n], mean), (4, 3), textcoords="offset points", fontsize=7)
+        least = min(least, mean)
     if "exact" in far:
         floor = mean_and_error(far["exact"]["distance"])[0]
         axes.axhline(floor, color="grey", lw=0.8, label="exact samples")

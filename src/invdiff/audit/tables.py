@@ -269,7 +269,8 @@ inverse: uses of the operator in a run of {cost.SAMPLES} samples, which share th
 (A^T A + c)^-1, or the singular vectors. total / network: processor time of {cost.STEPS} steps with
 the prior `{cost.PRIOR}` over the time inside it. seconds of the network: for one sample, by its
 evaluations and gradients. MiB: tensors that live at once for {cost.SAMPLES} samples, weights not
-counted. The plot has the mixture's distance over evaluations + {PULL} gradients.
+counted. The plot has the mixture's distance over evaluations + {PULL} gradients, and
+names those that none beats at the same price or less.
 """
 BUDGET = """## Do asymptotic solvers approach?
 
