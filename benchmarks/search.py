@@ -272,11 +272,19 @@ def page(record: dict[str, Any]) -> list[str]:
                 )
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     left = [f"`{n}` is left out: {why}." for n, why in LEFT_OUT.items()]
-    missing = [f"`{n}`" for n in registry() if n not in record and n not in LEFT_OUT]
-    left += [f"Not searched: {', '.join(missing)}."] if missing else []
+    missing = [n for n in registry() if n not in record and n not in LEFT_OUT]
+    for told, able in (("Of other problems", False), ("Not searched", True)):
+        some = [f"`{n}`" for n in missing if fits(registry()[n]) is able]
+        left += [f"{told}: {', '.join(some)}."] if some else []
     names = f"The grey lines are the solvers below the first {NAMED}."
     plot = ["", "![search.png](search.png)", "", names]
     return [*TEXT, *lines, "", " ".join(left), *plot, *presets]
+
+
+def fits(cls: type[Solver]) -> bool:
+    """Whether a solver can take these problems."""
+    found = gmm25_problem(*CELLS[0], 0)
+    return posed_for(cls(), found.problem, found.prior) is not None
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -320,8 +328,7 @@ def main() -> int:
         wanted = name in args.names if args.names else name not in record
         if not wanted or name in LEFT_OUT:
             continue
-        problem = gmm25_problem(*CELLS[0], 0)
-        if posed_for(cls(), problem.problem, problem.prior) is None:
+        if not fits(cls):
             continue
         record[name] = searched(cls)
         FILE.write_text(json.dumps(record).replace('}}, "', '}},\n"') + "\n")
