@@ -13,12 +13,14 @@ from invdiff.audit.verdict import joined
 from invdiff.files.figures import new_figure
 from invdiff.restoration.race import PULL
 
+NAMES = ("audit-mixture.png", "audit-gaussian.png", "audit-cost.png")
+"""Of the files."""
+
 
 def draw(folder: Path, found: list[Line]) -> list[Path]:
     """Write what there are lines for; the files."""
     made = []
-    drawers = {"mixture": _mixture, "gaussian": _gaussian, "cost": _cost}
-    for name, kind in ((f"audit-{part}.png", drawer) for part, drawer in drawers.items()):
+    for name, kind in zip(NAMES, (_mixture, _gaussian, _cost), strict=True):
         if kind(folder / name, found):
             made.append(folder / name)
     return made
