@@ -23,7 +23,7 @@ from invdiff.audit.distance import UNCHANGED
 from invdiff.core import Level
 from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS, GaussianNoise
-from invdiff.operators.algebra import Linear
+from invdiff.operators.algebra import Spectral
 from invdiff.operators.algebra.decoded import decoded
 from invdiff.operators.downsample import AveragePool
 from invdiff.priors.base import Prior
@@ -129,12 +129,12 @@ class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
-def counting(A: Linear, calls: dict[str, int]) -> Linear:
+def counting(A: Spectral, calls: dict[str, int]) -> Spectral:
     """The same operator; each use of it from outside adds one to calls[method]."""
     inside = [False]
 
     def counted(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(self: Linear, *args: Any, **told: Any) -> Any:
+        def call(self: Spectral, *args: Any, **told: Any) -> Any:
             if inside[0]:
                 return method(self, *args, **told)
             calls[name] = calls.get(name, 0) + 1
@@ -147,8 +147,7 @@ def counting(A: Linear, calls: dict[str, int]) -> Linear:
         return call
 
     cls, found = type(A), copy.copy(A)
-    names = [n for n in (*FORWARD, *BACK, *SOLVED) if hasattr(cls, n)]
-    methods = {n: counted(n, getattr(cls, n)) for n in names}
+    methods = {n: counted(n, getattr(cls, n)) for n in (*FORWARD, *BACK, *SOLVED)}
     object.__setattr__(found, "__class__", type(cls.__name__, (cls,), methods))
     return found
 
@@ -168,7 +167,7 @@ def posed(solver: Solver, prior: Prior, calls: dict[str, int] | None = None) -> 
     """The problem as the solver takes it: with noise where it can. None where it takes neither."""
     p = problem()
     if calls is not None:
-        p = replace(p, A=counting(p.linear, calls))
+        p = replace(p, A=counting(p.spectral, calls))
     if solver.always_needs(Need.AUTOENCODER):
         p = replace(p, A=decoded(p.A, UNCHANGED))
     for found in (p, replace(p, noise=NOISELESS)):

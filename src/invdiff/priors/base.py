@@ -110,8 +110,9 @@ class Prior:
 
     @property
     def fingerprint(self) -> str:
-        """Short hash of what defines the prior; empty when there is nothing to hash."""
-        return ""
+        """Short hash of what defines the prior, that of the prior inside where there is one; empty
+        when there is nothing to hash."""
+        return self.inner[0].fingerprint if len(self.inner) == 1 else ""
 
     @property
     def inner(self) -> tuple[Prior, ...]:
@@ -245,10 +246,6 @@ class Counted(Prior):
     @property
     def image_range(self) -> tuple[float, float]:
         return self.prior.image_range
-
-    @property
-    def fingerprint(self) -> str:
-        return self.prior.fingerprint
 
 
 class Denoiser(Prior):

@@ -48,9 +48,5 @@ class PerChannel(Prior):
     def inner(self) -> tuple[Prior, ...]:
         return (self.prior,)
 
-    @property
-    def fingerprint(self) -> str:
-        return self.prior.fingerprint
-
     def to(self, device: torch.device | str) -> PerChannel:
         return PerChannel(self.prior.to(device), self.channels)

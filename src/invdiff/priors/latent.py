@@ -63,10 +63,6 @@ class LatentPrior(Prior):
     def inner(self) -> tuple[Prior, ...]:
         return (self.prior,)
 
-    @property
-    def fingerprint(self) -> str:
-        return self.prior.fingerprint
-
     def to(self, device: torch.device | str) -> LatentPrior:
         parts = self.autoencoder
         coders = parts.decoder.to(device), parts.encoder.to(device)

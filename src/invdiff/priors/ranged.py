@@ -54,9 +54,5 @@ class Ranged(Prior):
     def inner(self) -> tuple[Prior, ...]:
         return (self.prior,)
 
-    @property
-    def fingerprint(self) -> str:
-        return self.prior.fingerprint
-
     def to(self, device: torch.device | str) -> Ranged:
         return Ranged(self.prior.to(device))
