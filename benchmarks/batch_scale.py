@@ -31,6 +31,7 @@ import psutil
 import torch
 from PIL import Image
 
+from invdiff.audit.cost import Clocked
 from invdiff.batch.drive import count, drive
 from invdiff.batch.items import BatchItem, ItemSource, seed_of
 from invdiff.batch.outputs import placed
@@ -115,17 +116,20 @@ def efficiency(
     recipe = BatchRecipe("denoise", {"noise": "0.1"}, steps=steps, samples=2)
     source, found = ItemSource((str(folder / "in"),)), dict[str, float]()
     torch.set_num_threads(1)
-    prior, items = recipe.loaded_prior(), list(source.items())
+    prior, items = Clocked(recipe.loaded_prior()), list(source.items())
     for what, most in [*([("one by one", 1)] if alone else []), ("together", number)]:
         began, before = time.perf_counter(), time.process_time()
         _bare(recipe, items, prior, most)
         found[f"bare, {what}, s"] = bare = time.perf_counter() - began
         found[f"bare, {what}, CPU s"] = spent = time.process_time() - before
+        found[f"bare, {what}, network, s"] = network = prior.seconds
+        prior.seconds = 0.0
     for workers in crews:
         out, known = folder / f"workers-{workers}", f"{workers} workers"
         wall, start, cpu = _whole_command(folder / "in", out, steps, workers)
         found |= {f"{known}, s": wall, f"{known}, s to the first item": start}
         found |= {f"{known}, wall of ideal": wall / (bare / workers)}
+        found[f"{known}, wall of the network's ideal"] = wall / (network / workers)
         found[f"{known}, without the start"] = (wall - start) / (bare / workers)
         found[f"{known}, CPU s with the start"] = cpu
         found[f"{known}, CPU of bare"] = cpu / spent

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 import invdiff.operators as ops
-from invdiff.audit.distance import CELLS, UNCHANGED, mean_and_error
+from invdiff.audit.cells import mean_and_error
+from invdiff.audit.distance import CELLS, UNCHANGED
 from invdiff.commands import batch, degrade, restore, tables
 from invdiff.core import schedules
 from invdiff.core.cache import CACHE

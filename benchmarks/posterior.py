@@ -21,12 +21,12 @@ import torch
 from tqdm import tqdm
 
 from invdiff.audit.calibration import spread
+from invdiff.audit.cells import mean_and_error
 from invdiff.audit.distance import (
     CELLS,
     MOST_STEPS,
     Found,
     floor,
-    mean_and_error,
     measured,
     nearer,
     rows,

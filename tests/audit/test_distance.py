@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from invdiff.audit.calibration import normal_problem, spread
+from invdiff.audit.cells import mean_and_error
 from invdiff.audit.distance import (
     CELLS,
     MOST_STEPS,
     floor,
     judged,
-    mean_and_error,
     measured,
     nearer,
     rows,

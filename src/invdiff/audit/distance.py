@@ -12,12 +12,12 @@ problem is posed, which are not those of the literature: read their figures as a
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from invdiff.audit.cells import mean_and_error
 from invdiff.audit.gmm25 import GMM25, gmm25_problem
 from invdiff.core.schedules import VP, Karras
 from invdiff.noise import NOISELESS
@@ -145,12 +145,6 @@ def floor(d: int, dy: int, number: int, clouds: int = 4) -> Found:
     cell = gmm25_problem(d, dy, number)
     samples = [cell.posterior().sample(SIZE, 20_000 + i) for i in range(clouds)]
     return judged(cell, cell.problem, torch.cat(samples))
-
-
-def mean_and_error(found: list[float]) -> tuple[float, float]:
-    """Mean over problems, and its standard error by their spread."""
-    values = torch.tensor(found, dtype=torch.float64)
-    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
 
 
 def nearer(one: list[float], other: list[float], errors: float = 3.0) -> bool:
