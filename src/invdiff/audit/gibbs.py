@@ -1,4 +1,4 @@
-"""Gibbs samplers of Levy processes given y: the gold standard of `levy.py`, and exact denoisers.
+"""Gibbs samplers of Levy processes given y: the gold standard of `levy.py`.
 
 Signals s of length L have independent increments u = D s. Each law but one is a normal law of
 random variance: given the variances s is normal, and given s the variances are independent.
@@ -91,27 +91,6 @@ def dense_chain(law: str, A: Tensor, y: Tensor, sigma: float, rng: Numpy) -> Ite
         z = torch.from_numpy(rng.standard_normal((*s.shape, 1)))
         half = torch.linalg.solve_triangular(root, back[..., None], upper=False)
         s = torch.linalg.solve_triangular(root.mT, half + z, upper=True)[..., 0]
-        yield s
-
-
-def denoising_chain(law: str, x: Tensor, variance: float, rng: Numpy) -> Iterator[Tensor]:
-    """The same for x (B, L) = s + noise of a variance: the precision has three diagonals."""
-    length, s = x.shape[1], x
-    while True:
-        g = precisions(law, increments_of(s), rng)
-        after = torch.nn.functional.pad(g[:, 1:], (0, 1))
-        diagonal, z = 1 / variance + g + after, torch.from_numpy(rng.standard_normal(s.shape))
-        root, low, half = list[Tensor](), list[Tensor](), list[Tensor]()
-        for k in range(length):
-            left = low[-1] if k else torch.zeros_like(x[:, 0])
-            root.append((diagonal[:, k] - left.square()).sqrt())
-            low.append(-after[:, k] / root[-1])
-            before = half[-1] * left if k else 0.0
-            half.append((x[:, k] / variance - before) / root[-1])
-        states = [(half[-1] + z[:, -1]) / root[-1]]
-        for k in range(length - 2, -1, -1):
-            states.append((half[k] + z[:, k] - low[k] * states[-1]) / root[k])
-        s = torch.stack(states[::-1], 1)
         yield s
 
 

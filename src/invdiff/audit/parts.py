@@ -39,7 +39,8 @@ EXACT = ("exact", "prior")
 class Budget:
     """How much is measured. steps: of a solver, at most. problems: of each cell of the mixture.
 
-    truths: of the learned prior and of Levy processes. chain: sweeps kept of a Gibbs sampler.
+    truths: of the learned prior and of Levy processes; oracles: of those whose denoiser is a Gibbs
+    sampler, for solvers. chain: sweeps kept of a Gibbs sampler.
     ten: cases in ten dimensions, and observations: of each.
     """
 
@@ -48,6 +49,7 @@ class Budget:
     steps: int = 1000
     controls: int = controls.PROBLEMS
     truths: int = 96
+    oracles: int = 16
     chain: int = 2000
     operators: tuple[str, ...] = ("identity", "blur", "sampling", "fourier")
     cases: tuple[str, ...] = tuple(learned.CASES)
@@ -57,8 +59,9 @@ class Budget:
 
 
 QUICK = Budget(
-    cells=((8, 4), (80, 2)), problems=4, steps=50, truths=24, chain=200, operators=("identity",),
-    cases=("half",), laws=("gauss", "laplace"), ten=("high", "phase"), observations=2,
+    cells=((8, 4), (80, 2)), problems=4, steps=50, truths=24, oracles=0, chain=200,
+    operators=("identity",), cases=("half",), laws=("gauss", "laplace"), ten=("high", "phase"),
+    observations=2,
 )  # fmt: skip
 """Of `--quick`: all parts but costs and budgets, in minutes."""
 
@@ -142,14 +145,20 @@ def items(names: Sequence[str], only: Sequence[str], how: Budget) -> list[Item]:
 
 
 def _levy(solvers: dict[str, Solver], how: Budget) -> list[Item]:
-    """Rulers for every law and operator; the solvers where the denoiser is exact."""
+    """Rulers and solvers for every law and operator; these on few truths, where the denoiser is a
+    Gibbs sampler."""
     found = []
     for law, op in itertools.product(how.laws, how.operators):
-        measured = partial(levy.measured, law=law, operator=op, count=how.truths, kept=how.chain)
-        found += [Item(f"levy/{n}/{law},{op}", partial(measured, n)) for n in levy.RULERS]
-        if law == "gauss":
+        measured = partial(levy.measured, law=law, operator=op, kept=how.chain)
+        found += [
+            Item(f"levy/{n}/{law},{op}", partial(measured, n, count=how.truths))
+            for n in levy.RULERS
+        ]
+        count = how.truths if law == "gauss" else how.oracles
+        if count:
             found += [
-                Item(f"levy/{n}/{law},{op}", partial(measured, s), s) for n, s in solvers.items()
+                Item(f"levy/{n}/{law},{op}", partial(measured, s, count=count), s)
+                for n, s in solvers.items()
             ]
     return found
 
