@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 
 from invdiff.core import CLEAN, InvdiffError, Level
 from invdiff.core.arguments import admit, admitting
@@ -318,3 +319,9 @@ class Flow(Schedule):
 
 def _geometric(first: float, last: float, n: int) -> list[float]:
     return [float(s) for s in np.geomspace(first, last, n)] if n > 1 else [float(first)]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def karras_levels(steps: int, sigma_max: float, sigma_min: float) -> list[Level]:
+    """The levels of `Karras`, for a sampler within a step."""
+    return Karras(steps, sigma_max, sigma_min).levels()

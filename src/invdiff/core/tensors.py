@@ -29,7 +29,8 @@ def log_normal(r: Tensor, variance: float) -> Tensor:
 
 def leaf(x: Tensor) -> Tensor:
     """x, detached, with a gradient of its own; also where it was made in inference mode."""
-    return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+    inference = not torch.compiler.is_compiling() and x.is_inference()
+    return (x.clone() if inference else x.detach()).requires_grad_()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -22,15 +22,23 @@ class Covariance:
     diagonal: Tensor
     factors: Tensor | None = None
 
-    @cached_property
+    @property
     def scale(self) -> Tensor:
-        """S^(1/2), or 1."""
-        return torch.ones(()).to(self.diagonal) if self.factors is None else self.factors.sqrt()
+        """S^(1/2), or 1, computed once."""
+        if "_scale" not in self.__dict__:
+            S = self.factors
+            found = torch.ones(()).to(self.diagonal) if S is None else S.sqrt()
+            self.__dict__["_scale"] = found
+        kept: Tensor = self.__dict__["_scale"]
+        return kept
 
-    @cached_property
+    @property
     def deviation(self) -> Tensor:
-        """L^(1/2)."""
-        return self.diagonal.sqrt()
+        """L^(1/2), computed once."""
+        if "_deviation" not in self.__dict__:
+            self.__dict__["_deviation"] = self.diagonal.sqrt()
+        kept: Tensor = self.__dict__["_deviation"]
+        return kept
 
     @property
     def mean(self) -> Tensor:

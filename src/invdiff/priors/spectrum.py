@@ -238,14 +238,21 @@ def contrast(x0: Tensor) -> Tensor:
     return variance.mean(1, keepdim=True).sqrt().clamp_min(1e-6)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _window(r: int, width: float, dtype: torch.dtype) -> list[float]:
+    """Weights of a Gaussian mean, from -r to r."""
+    k = torch.exp(-(torch.arange(-r, r + 1).to(dtype) ** 2) / (2 * width**2))
+    found: list[float] = (k / k.sum()).tolist()
+    return found
+
+
 def smooth(x: Tensor, width: float) -> Tensor:
     """Gaussian mean over the last two axes, with the border repeated.
 
     Shifted copies are added: of one channel, that is many times faster than `conv2d`.
     """
     r = math.ceil(3 * width)
-    k = torch.exp(-(torch.arange(-r, r + 1).to(x) ** 2) / (2 * width**2))
-    weights = (k / k.sum()).tolist()
+    weights = _window(r, width, x.dtype)
     h, w = x.shape[-2:]
     flat = F.pad(x.reshape(-1, 1, h, w), (r, r, r, r), mode="replicate")
     for axis, n in ((-2, h), (-1, w)):

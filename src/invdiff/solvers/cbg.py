@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import Karras, Schedule
+from invdiff.core.schedules import Karras, Schedule, karras_levels
 from invdiff.priors.base import Prior, eps_from
 from invdiff.problem import Problem
 from invdiff.sampling import steps
@@ -71,7 +71,7 @@ class CBG(Solver):
     def _draw(self, x: Tensor, level: Level, prior: Prior, rng: Rng, k: int) -> Tensor:
         """One image given x_t."""
         x, low = x / level.a, min(self.sigma_min, level.sigma)
-        for j, (t, u) in enumerate(pairwise(Karras(self.inner, level.sigma, low).levels())):
+        for j, (t, u) in enumerate(pairwise(karras_levels(self.inner, level.sigma, low))):
             x0 = prior.x0(x, t)
             z = rng.normal(x0, f"draw {k}, {j}")
             x = steps.ddim(x0, eps_from(x, x0, t), t, u, z, 1.0)

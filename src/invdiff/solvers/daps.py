@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
-from invdiff.core.schedules import Karras, Schedule
+from invdiff.core.schedules import Karras, Schedule, karras_levels
 from invdiff.noise import GaussianNoise
 from invdiff.priors.base import Prior
 from invdiff.problem import Problem
@@ -141,7 +141,7 @@ class DAPS(Solver):
         if self.centre == "tweedie":
             x0 = prior.x0(x, Level(1.0, sigma))
             return x0, 1 / (1 / sigma**2 + 1 / self.data_std**2)
-        flow = Karras(self.flow_steps + 1, sigma, min(FLOW_END, sigma / 10)).levels()[:-1]
+        flow = karras_levels(self.flow_steps + 1, sigma, min(FLOW_END, sigma / 10))[:-1]
         for t, u in pairwise(flow):
             x = x + (u.s - t.s) * (x - prior.x0(x, t)) / t.s
         return x, sigma**2

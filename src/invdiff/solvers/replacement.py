@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
@@ -19,6 +20,7 @@ from invdiff.sampling.solver import UNIT, Range, Solver, knob
 from invdiff.sampling.state import State
 
 Corrector = Literal["langevin", "annealed", "none"]
+Predictor = Literal["ancestral", "reverse-diffusion", "euler-maruyama", "probability-flow"]
 OFFICIAL = {
     "cifar10": (1000, 50.0, 0.16),
     "celeba": (1000, 90.0, 0.17),
@@ -79,9 +81,7 @@ class Replacement(Solver):
     known_level: steps.KnownLevel = knob(
         "next", "noise level of the data pasted after the predictor"
     )
-    predictor: Literal["ancestral", "reverse-diffusion", "euler-maruyama", "probability-flow"] = (
-        knob("ancestral", "how a step goes from one level to the next")
-    )
+    predictor: Predictor = knob("ancestral", "how a step goes from one level to the next")
     corrector: Corrector = knob(
         "langevin",
         "step size from norms of noise and score, from the noise level alone, or no step",
@@ -133,29 +133,48 @@ class Replacement(Solver):
         return steps.langevin(x, score, self._correction(score, z, level, to), z)
 
     def _correction(self, score: Tensor, z: Tensor, level: Level, to: Level) -> float | Tensor:
-        """2 alpha (r |z| / |score|)^2, or 2 alpha (r s)^2, for every sample.
-
-        alpha is 1 on a variance-exploding schedule and 1 - beta = (a / a')^2 on others (Algorithms
-        4 and 5).
-        """
-        alpha = (level.a / to.a) ** 2
-        if self.corrector == "annealed":
-            return 2 * alpha * (self.snr * level.s) ** 2
-        return 2 * alpha * (self.snr * self._norm(z) / self._norm(score)) ** 2
+        return correction(score, z, level, to, self.snr, self.corrector, self._norm)
 
     def _norm(self, x: Tensor) -> Tensor:
         """Of every sample; it broadcasts over x."""
         return batch_norm(x)
 
     def _predict(self, x: Tensor, x0: Tensor, level: Level, to: Level, z: Tensor) -> Tensor:
-        eps = eps_from(x, x0, level)
-        if self.predictor == "ancestral" or to.s == 0:
-            return steps.ddim(x0, eps, level, to, z, 1.0)
-        score, r = -eps / level.s, level.a / to.a
-        g2 = level.s**2 - (r * to.s) ** 2
-        if self.predictor == "probability-flow":
-            return (2 - r) * x + 0.5 * g2 * score
-        if self.predictor == "reverse-diffusion":
-            return (2 - r) * x + g2 * score + math.sqrt(g2) * z
-        g2 = level.s**2 - to.s**2 - 2 * level.s**2 * math.log(r)
-        return (1 - math.log(r)) * x + g2 * score + math.sqrt(g2) * z
+        return predicted(x, x0, level, to, z, self.predictor)
+
+
+def correction(
+    score: Tensor,
+    z: Tensor,
+    level: Level,
+    to: Level,
+    snr: float,
+    corrector: Corrector,
+    norm: Callable[[Tensor], Tensor] = batch_norm,
+) -> float | Tensor:
+    """Size of a Langevin step: 2 alpha (r |z| / |score|)^2, or 2 alpha (r s)^2, for every sample.
+
+    alpha is 1 on a variance-exploding schedule and 1 - beta = (a / a')^2 on others (Algorithms
+    4 and 5).
+    """
+    alpha = (level.a / to.a) ** 2
+    if corrector == "annealed":
+        return 2 * alpha * (snr * level.s) ** 2
+    return 2 * alpha * (snr * norm(z) / norm(score)) ** 2
+
+
+def predicted(
+    x: Tensor, x0: Tensor, level: Level, to: Level, z: Tensor, predictor: Predictor
+) -> Tensor:
+    """The state at the next level, by one of the predictors of Song et al. 2021."""
+    eps = eps_from(x, x0, level)
+    if predictor == "ancestral" or to.s == 0:
+        return steps.ddim(x0, eps, level, to, z, 1.0)
+    score, r = -eps / level.s, level.a / to.a
+    g2 = level.s**2 - (r * to.s) ** 2
+    if predictor == "probability-flow":
+        return (2 - r) * x + 0.5 * g2 * score
+    if predictor == "reverse-diffusion":
+        return (2 - r) * x + g2 * score + math.sqrt(g2) * z
+    g2 = level.s**2 - to.s**2 - 2 * level.s**2 * math.log(r)
+    return (1 - math.log(r)) * x + g2 * score + math.sqrt(g2) * z

@@ -17,7 +17,7 @@ from invdiff.sampling import steps
 from invdiff.sampling.needs import Need
 from invdiff.sampling.solver import UNIT, Range, Solver, knob
 from invdiff.sampling.state import State
-from invdiff.solvers.replacement import Corrector, Replacement
+from invdiff.solvers.replacement import Corrector, correction, predicted
 
 FILES = {
     "mri-brats": (1.0, 0.517, 128.0),
@@ -102,14 +102,16 @@ class ScoreMedical(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        x, how = state.x, Replacement(self.snr, corrector=self.corrector, predictor=self.predictor)
+        x = state.x
         for m in range(self.corrector_steps):
             x = steps.replace(x, problem, level, rng.normal(x, f"known {m}"), self.lam)
             if self.corrector != "none":
-                x = how._correct(x, level, to, prior, rng.normal(x, f"corrector {m}"))
+                z, score = rng.normal(x, f"corrector {m}"), prior.score(x, level)
+                size = correction(score, z, level, to, self.snr, self.corrector)
+                x = steps.langevin(x, score, size, z)
         x = steps.replace(x, problem, level, rng.normal(x, "known"), self.lam)
         x0 = prior.x0(x, level)
-        x = how._predict(x, x0, level, to, rng.normal(x, "step"))
+        x = predicted(x, x0, level, to, rng.normal(x, "step"), self.predictor)
         if to.s == 0 and self.final == "clean":
             x = steps.replace(x, problem, CLEAN, 0.0 * x)
         return State(state.step + 1, x, x0)
@@ -148,13 +150,15 @@ class ScoreMedicalBaseline(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        x, how = state.x, Replacement(self.snr, predictor=self.predictor)
+        x = state.x
         for m in range(self.corrector_steps):
             given = GivenNoisedY(prior, problem, self.kappa, rng.normal(x, f"known {m}"))
-            x = how._correct(x, level, to, given, rng.normal(x, f"corrector {m}"))
+            z, score = rng.normal(x, f"corrector {m}"), given.score(x, level)
+            size = correction(score, z, level, to, self.snr, "langevin")
+            x = steps.langevin(x, score, size, z)
         given = GivenNoisedY(prior, problem, self.kappa, rng.normal(x, "known"))
         x0 = given.x0(x, level)
-        x = how._predict(x, x0, level, to, rng.normal(x, "step"))
+        x = predicted(x, x0, level, to, rng.normal(x, "step"), self.predictor)
         return State(state.step + 1, x, x0)
 
 

@@ -84,16 +84,18 @@ def conjugate_gradients(
     if rounding is not None:
         floor = torch.maximum(floor, rounding**2 * b[0].numel())
     every = 1 if b.device.type == "cpu" else PATIENCE
+    compiling = torch.compiler.is_compiling()  # then nothing asks, and all iterations are done
+    asks, watched = b.device.type != "meta" and not compiling, not compiling and _watched()
     for k in range(iterations):
         active = rr > floor
-        if k % every == 0 and b.device.type != "meta" and not bool(active.any()):
+        if asks and k % every == 0 and not bool(active.any()):
             break
         q = apply(p)
         pq = batch_dot(p, q).double()
         go = active & (pq > 0)
         step = torch.where(go, rz / torch.where(go, pq, 1.0), 0.0).to(b.dtype)
         x = torch.addcmul(x, step, p)
-        if k == iterations - 1 and _WATCHED.get() is None:
+        if k == iterations - 1 and not watched:
             break
         r = torch.addcmul(r, step, q, value=-1)
         left = batch_dot(r, r).double()
@@ -105,9 +107,13 @@ def conjugate_gradients(
         ratio = torch.where(go, new / torch.where(go, rz, 1.0), 0.0).to(b.dtype)
         p = torch.addcmul(z, ratio, p)
         rz = torch.where(go, new, 0.0)
-    if tol > 0 or enough > 0:
+    if watched and (tol > 0 or enough > 0):
         _note_bound(rr, floor, bb, iterations)
     return x
+
+
+def _watched() -> bool:
+    return _WATCHED.get() is not None
 
 
 PATIENCE = 10
