@@ -26,6 +26,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 root_doc = "docs/index"
 include_patterns = [
     "docs/*.md",
+    "docs/full/*.md",
     "docs/priors/*.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",

@@ -101,10 +101,11 @@ def test_every_solver_is_an_item_of_every_part():
     assert QUICK.steps < Budget().steps
 
 
-def test_the_committed_page_is_made_of_the_committed_lines():
-    how, found = lines.read(DOCS / lines.NAME)
-    drawn = [name for name in plots.NAMES if (DOCS / name).is_file()]
-    assert (DOCS / "audit.md").read_text() == tables.page(how, found, drawn)
+@pytest.mark.parametrize("folder", [DOCS, DOCS / "full"], ids=["quick", "full"])
+def test_the_committed_page_is_made_of_the_committed_lines(folder: Path):
+    how, found = lines.read(folder / lines.NAME)
+    drawn = [name for name in plots.NAMES if (folder / name).is_file()]
+    assert (folder / "audit.md").read_text() == tables.page(how, found, drawn)
 
 
 def test_the_committed_controls_are_caught_and_exact_samples_pass():

@@ -21,6 +21,17 @@ def batch_dot(x: Tensor, y: Tensor) -> Tensor:
     return product.flatten(1).sum(1).reshape(-1, *[1] * (x.ndim - 1))
 
 
+def times(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b over the last two axes, one of them being a matrix (m, k), the other a batch of planes.
+
+    Plane by plane: where `@` makes one product of a whole batch, its rounding depends on the batch.
+    """
+    planes, batch = (a, a.shape[:-2]) if a.ndim > 2 else (b, b.shape[:-2])
+    planes = planes.flatten(0, -3)
+    left, right = (planes if t.ndim > 2 else t.expand(len(planes), *t.shape) for t in (a, b))
+    return torch.bmm(left, right).reshape(*batch, a.shape[-2], b.shape[-1])
+
+
 def log_normal(r: Tensor, variance: float) -> Tensor:
     """log N(r; 0, variance I) of every sample, shape (B,)."""
     n = r[0].numel()

@@ -23,6 +23,7 @@ batch, (M or 1, C or 1, h, w). Kernels of their own take images (C, H, W), and n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,7 @@ from invdiff.operators.algebra.circulant import circulant
 from invdiff.operators.blur_kernels import check_channels, check_kernels
 from invdiff.operators.boundaries import check_boundary, check_reach, margins
 from invdiff.operators.circular_blur import CircularBlur, quick
+from invdiff.operators.dct import mode_power
 from invdiff.operators.separable_blur import SeparableBlur
 from invdiff.operators.sizes import check_image, check_iterations, checked_size
 
@@ -182,6 +184,31 @@ class Blur(Linear):
 
     def preconditioner(self, like: Tensor, shift: float) -> Callable[[Tensor], Tensor]:
         return circulant(self, like, shift)
+
+    def cosine_power(self, variance: Tensor) -> Tensor:
+        """A cosine is waves of two directions, which the kernel passes by their mean gain; what
+        reflects at edges is left out, and kernels of channels or measurements are averaged."""
+
+        def gains() -> tuple[Tensor, ...]:
+            top, bottom, left, right = self._rows
+            down, across = (torch.eye(n)[a:b] for n, a, b in (
+                (self.size[0], top, bottom), (self.size[1], left, right)
+            ))  # fmt: skip
+            parts = self._gains(), mode_power(down), mode_power(across).mT
+            return tuple(part.to(variance) for part in parts)
+
+        kernel, down, across = self._once("cosine gains", variance, gains)
+        return down @ (variance * kernel) @ across
+
+    def _gains(self) -> Tensor:
+        """Mean square gain of each cosine mode of the image, (H, W), float64."""
+        kernel = self.kernel.detach().cpu().to(torch.complex128)
+        down, across = (
+            torch.exp(-1j * math.pi / n * torch.arange(n).double()[:, None] * torch.arange(k))
+            for n, k in zip(self.size, kernel.shape[-2:], strict=True)
+        )
+        waves = torch.stack([down @ kernel @ across.mT, down @ kernel @ across.mH])
+        return waves.abs().square().flatten(0, -3).mean(0)
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         check_image(type(self).__name__, self.size, x_shape)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import checked
+from invdiff.core.tensors import times
 from invdiff.operators.algebra import Spectral
 from invdiff.operators.inpaint import Inpaint
-from invdiff.operators.separable import times
 from invdiff.operators.sizes import checked_size, whole
 
 
@@ -26,6 +26,13 @@ def dct_matrix(n: int) -> Tensor:
     matrix = math.sqrt(2 / n) * torch.cos(math.pi / n * k * (i + 0.5))
     matrix[0] = math.sqrt(1 / n)
     return matrix
+
+
+def mode_power(matrix: Tensor) -> Tensor:
+    """How the power of cosine modes of n samples becomes that of m, (m, n), for M (m, n), float64:
+    the squares of M in cosine modes."""
+    m, n = matrix.shape
+    return (dct_matrix(m) @ matrix.double() @ dct_matrix(n).mT).square()
 
 
 LARGE = 768

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from invdiff.core.tensors import times
 from invdiff.operators.algebra import Spectral
+from invdiff.operators.dct import mode_power
 from invdiff.operators.sizes import check_image
 
 
@@ -21,17 +23,6 @@ def full_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
     rest = torch.linalg.qr(vt.mT, mode="complete")[0][:, len(s) :]
     return u, s, torch.cat([vt.mT, rest], dim=1)
-
-
-def times(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b over the last two axes, one of them being a matrix (m, k), the other a batch of planes.
-
-    Plane by plane: where `@` makes one product of a whole batch, its rounding depends on the batch.
-    """
-    planes, batch = (a, a.shape[:-2]) if a.ndim > 2 else (b, b.shape[:-2])
-    planes = planes.flatten(0, -3)
-    left, right = (planes if t.ndim > 2 else t.expand(len(planes), *t.shape) for t in (a, b))
-    return torch.bmm(left, right).reshape(*batch, a.shape[-2], b.shape[-1])
 
 
 class Banded:
@@ -110,6 +101,13 @@ class Separable(Spectral):
     def adjoint(self, y: Tensor) -> Tensor:
         left, right = self._banded("left", True, y), self._banded("right", True, y)
         return right.columns(left.rows(y))
+
+    def cosine_power(self, variance: Tensor) -> Tensor:
+        def both() -> tuple[Tensor, Tensor]:
+            return mode_power(self.left).to(variance), mode_power(self.right).mT.to(variance)
+
+        left, right = self._once("cosine gains", variance, both)
+        return left @ variance @ right
 
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         (h, height), (w, width) = self.left.shape, self.right.shape

@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from invdiff.core.tensors import times
 from invdiff.operators.dct import dct2, dct_matrix, idct2
-from invdiff.operators.separable import times
 
 
 @dataclass(frozen=True, eq=False)

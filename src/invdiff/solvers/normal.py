@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from invdiff.core import batch_dot
 from invdiff.operators.algebra.krylov import conjugate_gradients
 from invdiff.priors.base import Prior
-from invdiff.priors.modes import Covariance
+from invdiff.priors.modes import Covariance, from_modes, to_modes
 from invdiff.priors.spectrum import isotropic
 from invdiff.problem import Problem
 
@@ -42,27 +43,63 @@ ROUNDED = 10
 """Round-offs of y that r = y - A x has: a Fourier transform makes some log2 of its length."""
 
 
-def weights(r: Tensor, V: Covariance, problem: Problem, iterations: int, enough: float) -> Tensor:
+def weights(
+    r: Tensor,
+    V: Covariance,
+    problem: Problem,
+    iterations: int,
+    enough: float,
+    modes: bool = False,
+) -> Tensor:
     """(sigma_y^2 I + A V A^T)^-1 r, shape of y, by conjugate gradients in the space of y.
 
-    enough: what may be left of r, in root mean square. Without noise, no more is asked for than r
-    is worth: it is a difference of numbers of the size of y, and has round-off that no image
-    explains.
+    modes: whether they are preconditioned in cosine modes, where A tells its `cosine_power`.
+    enough: what may be left of r, in root mean square; with modes `FURTHER` of it. Without noise,
+    no more is asked for than r is worth: it is a difference of numbers of the size of y, and has
+    round-off that no image explains.
     """
     A, variance, rounding = problem.linear, problem.sigma_y**2, None
     if not variance:
         size = (batch_dot(problem.y, problem.y).double() / r[0].numel()).sqrt()
         rounding = ROUNDED * torch.finfo(r.dtype).eps * size
+    inverse = _in_modes(V, problem) if modes else None
     return conjugate_gradients(
         lambda w: variance * w + A(V(A.adjoint(w))),
         r,
         iterations,
-        enough=enough,
+        enough=enough if inverse is None else FURTHER * enough,
         rounding=rounding,
+        precondition=inverse,
     )
 
 
-def first_mean(problem: Problem, prior: Prior, iterations: int, enough: float) -> Tensor:
+FURTHER = 0.4
+"""How much less of r is left where a preconditioner makes it fall evenly: what remains is then of
+strong modes too, whose error counts most. It was chosen on one photograph, blurred in 3 ways."""
+LEAST = 1e-6
+"""Smallest gain of a mode that divides, over the largest: what is below is round-off."""
+
+
+def _in_modes(V: Covariance, problem: Problem) -> Callable[[Tensor], Tensor] | None:
+    """r -> an approximation of (sigma_y^2 I + A V A^T)^-1 r that is diagonal in cosine modes.
+
+    V is taken to be the same everywhere, by the geometric mean of its S. None where A tells
+    nothing.
+    """
+    power = problem.linear.cosine_power(V.diagonal)
+    if power is None:
+        return None
+    if V.factors is not None:
+        size = V.factors.flatten(1).log().mean(1).exp()
+        power = size.reshape(-1, 1, 1, 1) * power
+    gain = problem.sigma_y**2 + power
+    gain = gain.maximum(LEAST * gain.amax((1, 2, 3), keepdim=True))
+    return lambda r: from_modes(to_modes(r) / gain, r.shape)
+
+
+def first_mean(
+    problem: Problem, prior: Prior, iterations: int, enough: float, modes: bool = False
+) -> Tensor:
     """E[x0 | y] of a normal law about the middle of the prior's range with V at UNKNOWN.
 
     It fills what was not measured by the correlation of images: a start for any linear A.
@@ -70,7 +107,7 @@ def first_mean(problem: Problem, prior: Prior, iterations: int, enough: float) -
     middle, half = middle_and_half(prior)
     x = torch.full_like(problem.x_like, middle)
     V = covariance(prior, UNKNOWN * half, x, "spectral")
-    w = weights(problem.residual(x), V, problem, iterations, enough)
+    w = weights(problem.residual(x), V, problem, iterations, enough, modes)
     return x + V(problem.linear.adjoint(w))
 
 

@@ -78,6 +78,10 @@ class SpectralAncestral(Solver):
         0,
         1,
     )
+    preconditioner: Literal["none", "modes"] = knob(
+        "none",
+        "what speeds these up: cosine modes, for blurs and reductions, which stops later too",
+    )
     schedule: Schedule = field(default=Karras(14, 3.0, 0.01), kw_only=True)
 
     def init(self, problem: Problem, prior: Prior, rng: Rng) -> State:
@@ -87,7 +91,8 @@ class SpectralAncestral(Solver):
             y = self._first(problem, prior, rng)
             return State(0, top.a * y, y.clone())
         enough = self.tol * max(problem.sigma_y, top.sigma)
-        mean = first_mean(problem, prior, self.iterations, enough)
+        modes = self.preconditioner == "modes"
+        mean = first_mean(problem, prior, self.iterations, enough, modes)
         return State(0, top.a * mean + top.s * z, mean)
 
     def course(self, problem: Problem, prior: Prior) -> bool:
@@ -107,7 +112,8 @@ class SpectralAncestral(Solver):
         if self.data == "drawn":
             r = problem.noise.sample(problem.y, rng) - problem.linear(X)
             enough = self.tol * max(problem.sigma_y, to.sigma)
-            w = weights(r, V, problem, self.iterations, enough)
+            modes = self.preconditioner == "modes"
+            w = weights(r, V, problem, self.iterations, enough, modes)
             X = X + V(problem.linear.adjoint(w))
         if to.s == 0:
             return State(state.step + 1, X, X.clone())

@@ -141,6 +141,14 @@ class Linear(PseudoInvertible):
         positive definite, with which the default solve needs fewer iterations; None for none."""
         return None
 
+    def cosine_power(self, variance: Tensor) -> Tensor | None:
+        """Variances of the cosine modes (DCT-II) of A x, (..., h, w), of an x whose cosine modes
+        are independent with these variances, (..., H, W); exact or nearly so.
+
+        None where y is no image, or where that says little of A. It preconditions (`normal.py`).
+        """
+        return None
+
     def adjoint(self, y: Tensor) -> Tensor:
         """A^T y (A^H y where complex): <A x, y> = <x, A^T y>."""
         raise NotImplementedError

@@ -149,6 +149,9 @@ class Identity(Diagonal):
     def adjoint(self, y: Tensor) -> Tensor:
         return y
 
+    def cosine_power(self, variance: Tensor) -> Tensor:
+        return variance
+
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         return x_shape
 

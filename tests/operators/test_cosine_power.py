@@ -1,0 +1,111 @@
+"""What blurs and reductions do to the cosine modes of an image, and what that saves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from invdiff.noise import GaussianNoise
+from invdiff.operators.algebra import Identity, Linear
+from invdiff.operators.blur import Blur, blur
+from invdiff.operators.blur_kernels import gaussian_kernel, motion_kernel
+from invdiff.operators.dct import dct_matrix
+from invdiff.operators.downsample import AveragePool, Bicubic
+from invdiff.operators.inpaint import Inpaint
+from invdiff.priors.modes import Covariance
+from invdiff.problem import Problem
+from invdiff.solvers import normal
+
+SIZE = (12, 16)
+F64 = torch.float64
+EXACT: dict[str, Linear] = {
+    "identity": Identity(),
+    "bicubic": Bicubic(4, SIZE),
+    "mean": AveragePool(2, SIZE),
+    "gaussian": blur(gaussian_kernel(1.0).double(), SIZE),
+    "gaussian, unknown": blur(gaussian_kernel(1.0).double(), SIZE, "unknown"),
+    "symmetric": Blur(torch.outer(*[torch.tensor([1.0, 2, 1], dtype=F64)] * 2) / 16, SIZE),
+}
+NEARLY: dict[str, Linear] = {
+    "motion": Blur(motion_kernel(5, 30.0).double(), SIZE),
+    "motion, unknown": Blur(motion_kernel(5, 30.0).double(), SIZE, "unknown"),
+    "channels": Blur(torch.rand(3, 3, 3, dtype=F64, generator=torch.Generator().manual_seed(2)) / 9,
+                     SIZE),
+}  # fmt: skip
+
+
+def cosines(size: tuple[int, int]) -> torch.Tensor:
+    return torch.kron(dct_matrix(size[0]), dct_matrix(size[1]))
+
+
+def power(A: Linear, variance: torch.Tensor) -> torch.Tensor:
+    """The same by dense matrices: the diagonal of T A T^T L T A^T T^T, mean over channels."""
+    n = SIZE[0] * SIZE[1]
+    x = torch.eye(n, dtype=F64).reshape(n, 1, *SIZE).expand(-1, 3, -1, -1)
+    y = A(x)
+    small = (int(y.shape[-2]), int(y.shape[-1]))
+    found = []
+    for channel in range(3):
+        dense = y[:, channel].flatten(1).mT
+        modes = cosines(small) @ dense @ cosines(SIZE).mT
+        found.append((modes.square() @ variance.flatten()).reshape(small))
+    return torch.stack(found).mean(0)
+
+
+VARIANCE = torch.rand(SIZE, dtype=F64, generator=torch.Generator().manual_seed(0)) + 0.1
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_power_is_that_of_dense_matrices(name: str) -> None:
+    found = EXACT[name].cosine_power(VARIANCE)
+    assert found is not None
+    torch.testing.assert_close(found, power(EXACT[name], VARIANCE), atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_power_is_near_where_edges_and_directions_mix_modes(name: str) -> None:
+    """The median of their ratio is 1 within a third, nine of ten are within a factor of 4."""
+    found, exact = NEARLY[name].cosine_power(VARIANCE), power(NEARLY[name], VARIANCE)
+    assert found is not None
+    factor = (found / exact).log2().flatten()
+    assert abs(float(factor.median())) < 0.4
+    assert float(factor.abs().quantile(0.9)) < 2
+
+
+def test_a_mask_tells_nothing() -> None:
+    assert Inpaint(torch.ones(1, 1, *SIZE)).cosine_power(VARIANCE) is None
+
+
+@pytest.mark.parametrize("name", [*EXACT, *NEARLY])
+@pytest.mark.parametrize("sigma", [0.02, 0.0])
+def test_weights_are_the_same_in_fewer_iterations(
+    name: str, sigma: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spectrum that falls and a variance that differs from place to place, as of photographs."""
+    A, g = {**EXACT, **NEARLY}[name], torch.Generator().manual_seed(1)
+    down, across = torch.arange(SIZE[0])[:, None], torch.arange(SIZE[1])[None]
+    L = (1 / (1 + down**2 + across**2)).double().expand(1, 3, *SIZE)
+    S = torch.exp(0.5 * torch.randn(2, 1, *SIZE, dtype=F64, generator=g))
+    V = Covariance(L, S)
+    x = V.root(torch.randn(2, 3, *SIZE, dtype=F64, generator=g))
+    z = A(x)
+    y = z + sigma * torch.randn(z.shape, dtype=F64, generator=g)
+    problem = Problem(y, A, GaussianNoise(sigma), (3, *SIZE))
+    solved, plain = [], normal.conjugate_gradients
+
+    def counted(apply, *rest, **more):
+        def once(w):
+            solved[-1] += 1
+            return apply(w)
+
+        solved.append(0)
+        return plain(once, *rest, **more)
+
+    monkeypatch.setattr(normal, "conjugate_gradients", counted)
+    one, two = (normal.weights(y, V, problem, 5000, 1e-6, modes) for modes in (False, True))
+    answers = [V(A.adjoint(w)) for w in (one, two)]
+    left = y - sigma**2 * two - A(answers[1])
+    assert float(left.square().mean((1, 2, 3)).max().sqrt()) < 1e-6
+    if sigma:  # without noise, blurs leave weights open, and 5000 plain iterations do not suffice
+        torch.testing.assert_close(*answers, atol=1e-4, rtol=0)
+    assert solved[1] < 0.75 * solved[0]
