@@ -82,7 +82,22 @@ class ErrorSpectrum:
         return Covariance(L, smooth(read(table.to(x0), where), SPREAD))
 
     def diagonal(self, sigma: float, like: Tensor) -> Tensor:
-        """L as an array (1, channels, H, W) for images (B, C, ..., H, W), in their precision."""
+        """L as an array (1, channels, H, W) for images (B, C, ..., H, W), in their precision.
+
+        Small ones are kept, for the next image of the size.
+        """
+        kept: dict[object, Tensor] = self.__dict__.setdefault("_kept", {})
+        key = (sigma, like.shape[1:], like.dtype, like.device)
+        if key in kept:
+            return kept[key]
+        found = self._diagonal(sigma, like)
+        if found.numel() <= KEPT_NUMBERS:
+            if len(kept) >= KEPT:
+                kept.clear()
+            kept[key] = found
+        return found
+
+    def _diagonal(self, sigma: float, like: Tensor) -> Tensor:
         table = self._at(self.bands, sigma)  # (groups, bands)
         axes = tuple(like.shape[1:-2])
         _, groups = channel_basis(axes)
@@ -185,6 +200,8 @@ def load(path: Path, fingerprint: str) -> ErrorSpectrum | None:
     return found
 
 
+KEPT, KEPT_NUMBERS = 64, 2**18
+"""Arrays of variances that a spectrum keeps, and the numbers of the largest of them."""
 SHARES = (
     0.592, 0.42, 0.285, 0.184, 0.12, 0.0761, 0.0457, 0.029, 0.0179,
     0.0109, 0.00493, 0.00218, 0.000819, 0.00028,

@@ -184,7 +184,9 @@ def unsaturated(y: Tensor, at: Tensor, mean: Tensor, std: float, u: Tensor | Non
 
     u: shares in (0, 1) at which they are drawn; None takes their mean.
     """
-    distance = (at * (mean - y)).double()  # how far the mean lies beyond the end
+    clipped = at != 0
+    end = at[clipped]
+    distance = (end * (mean[clipped] - y[clipped])).double()  # how far the mean lies beyond it
     if u is None:
         t = -distance / std
         hazard = torch.exp(-t.square() / 2) / (
@@ -193,5 +195,8 @@ def unsaturated(y: Tensor, at: Tensor, mean: Tensor, std: float, u: Tensor | Non
         beyond = distance + std * torch.where(t > 30, t + 1 / t.clamp_min(1), hazard)
     else:
         ends = torch.zeros_like(distance), torch.full_like(distance, 40 * std)
-        beyond = truncated_normal(distance, torch.full_like(distance, std), *ends, u.double())
-    return torch.where(at == 0, y, y + at * beyond.to(y))
+        spread = torch.full_like(distance, std)
+        beyond = truncated_normal(distance, spread, *ends, u[clipped].double())
+    found = y.clone()
+    found[clipped] += end * beyond.to(y)
+    return found
