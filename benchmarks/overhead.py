@@ -156,8 +156,9 @@ def problems() -> None:
                 error = float((result.samples - truth[:, None]).square().mean().sqrt())
                 found.append((ratio, error))
             (now, e), (before, f) = found
-            how = ", modes" if getattr(solver, "preconditioner", "none") == "modes" else ""
-            row = [title, solver.name + how, f"{now:.2f}", f"{before:.2f}", f"{e:.5f}", f"{f:.5f}"]
+            modes = isinstance(solver, SpectralAncestral) and solver.preconditioner == "modes"
+            name = f"{solver.name}, modes" if modes else solver.name
+            row = [title, name, f"{now:.2f}", f"{before:.2f}", f"{e:.5f}", f"{f:.5f}"]
             print(f"| {' | '.join(row)} |")
 
 

@@ -88,8 +88,8 @@ class ErrorSpectrum:
         """
         kept: dict[object, Tensor] = self.__dict__.setdefault("_kept", {})
         key = (sigma, like.shape[1:], like.dtype, like.device)
-        if key in kept:
-            return kept[key]
+        if (known := kept.get(key)) is not None:  # another thread may clear them
+            return known
         found = self._diagonal(sigma, like)
         if found.numel() <= KEPT_NUMBERS:
             if len(kept) >= KEPT:
