@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def film(name: str, frames: np.ndarray) -> Path:
     images[0].save(
         name, kind, save_all=True, append_images=images[1:], loop=2, duration=TIMES, **more
     )
+    return Path(name)
+
+
+def paged(name: str, frames: Iterable[np.ndarray]) -> Path:
+    first, *rest = [Image.fromarray(f) for f in frames]
+    first.save(name, "TIFF", save_all=True, append_images=rest)
     return Path(name)
 
 
@@ -145,6 +152,28 @@ def test_a_prior_of_clips_restores_it(here: Path) -> None:
     assert line["psnr_worst"]["mean"]["psnr"] < line["psnr"]["mean"]
 
 
+@pytest.mark.parametrize("colour", [False, True])
+def test_pages_of_a_tiff(colour: bool, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them, as a TIFF, which is restored page by page and compared; or one."""
+    pages = colours() if colour else grey()
+    paged("a.TIFF", pages)
+    assert main(["degrade", "denoise", "a.TIFF", "--noise", "0.05", "--out", "d"]) == 0
+    told = capsys.readouterr().out
+    assert "8 pages of 32 x 32" in told and "prior moving-fashion" not in told
+    mode = "RGB" if colour else "L"
+    np.testing.assert_array_equal(shown("d/truth.tiff", mode), pages)
+    noise = (shown("d/measurement.tiff", mode) - pages) / 255
+    assert len({n.tobytes() for n in noise}) == 8 and 0.02 < noise.std() < 0.06
+    words = shlex.split(json.loads(Path("d/degrade.json").read_text())["restore"])
+    fast = ["--steps", "1", "--samples", "1", "--workers", "0", "--quiet", "--want", "estimate"]
+    assert main([*words[1:], *fast]) == 0
+    found = {line["id"]: line for line in all_lines(Place(Path("d-restored")))}
+    assert len(found) == 8 and all(line["psnr"]["estimate"] > 20 for line in found.values())
+    one = ["degrade", "denoise", "a.TIFF", "--noise", "0.05", "--frame", "3", "--out", "e"]
+    assert main(one) == 0
+    np.testing.assert_array_equal(np.asarray(Image.open("e/truth.png")), pages[3])
+
+
 def test_a_video(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Written without loss, with the times of its frames to the millisecond."""
     pytest.importorskip("av")
@@ -164,13 +193,16 @@ def test_a_video(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["jpeg", "a.gif", "--quality", "20"], "jpeg measures one picture, and a.gif has 8 frames"),
         (["mri", "a.gif"], "mri measures one picture, and a.gif has 8 frames; take one out of it"),
-        (["low-light", "a.gif", "--peak", "9"], "cannot hold; give one frame, with --frame 0"),
+        (["low-light", "a.gif", "--peak", "9"], "cannot hold; give one of them, with --frame 0"),
         (["denoise", "cut.gif", "--noise", "0.1"], "of cut.gif cannot be read"),
         (["denoise", "no.gif", "--noise", "0.1"], "no.gif is not an image that can be read"),
         (["denoise", "nothing.gif", "--noise", "0.1"], "There is no file nothing.gif"),
         (["denoise", "clear.apng", "--noise", "0.1"], "Frame 3 of clear.apng: Every pixel of"),
         (["super-resolution", "a.gif", "--scale", "33"], "Frame 0 of a.gif: A scale of 33"),
         (["denoise", "a.gif", "--noise", "0.1", "--frame", "8"], "there is no 8"),
+        (["denoise", "sizes.tif", "--noise", "0.1"], "has pages of 32 x 32 and of 30 x 32 pixels"),
+        (["super-resolution", "a.tif", "--scale", "33"], "Page 0 of a.tif: A scale of 33"),
+        (["low-light", "a.tif", "--peak", "9"], "which the pages of a.tif cannot hold"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(
@@ -184,6 +216,8 @@ def test_what_cannot_be_is_one_sentence(
     clear[..., 3] = 255
     clear[3, ..., 3] = 0
     film("clear.apng", clear)
+    paged("a.tif", grey())
+    paged("sizes.tif", [grey()[0], grey()[1][:, :30]])
     before = sorted(Path().iterdir())
     assert main(["degrade", *words, "--out", "d"]) == 2
     error = capsys.readouterr().err

@@ -28,8 +28,8 @@ ABOUT = """Make a measurement of a clean image, as a task of `restore` undoes it
 measurement, the truth, what else restoring it takes (a mask, a kernel, coil maps), and degrade.json
 with the command that restores it. For tasks of photographs these are measurement.png (what a user
 would have), measurement.npy (the same without clipping and rounding) and truth.png. Of an animation
-or a video all frames are damaged, each with its own noise: DIR receives two moving pictures, and
-the command restores and compares them; --frame takes one frame."""
+or a video all frames are damaged, each with its own noise, and of a TIFF all pages: DIR receives
+two files of that kind, and the command restores and compares them; --frame takes one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

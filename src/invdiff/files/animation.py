@@ -1,4 +1,4 @@
-"""Pictures written together, as an animation or a video of the kind that they came from."""
+"""Pictures written together, of the kind that they came from: animation, video, TIFF of pages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from invdiff.files import video
 from invdiff.files.frames import ANIMATIONS
+from invdiff.files.pages import TIFFS
 from invdiff.files.stitch import WRITERS, Still
 
 USUAL = 100
@@ -23,7 +24,7 @@ USUAL = 100
 class Pace:
     """How frames are shown. ending: of the file, which tells its kind. durations: milliseconds of
     each frame, of animations; loop: how often they are shown, 0 for ever, None where the file does
-    not tell. rate: frames a second of a video, as "25" or "30000/1001"."""
+    not tell. rate: frames a second of a video, as "25" or "30000/1001". Pages have none of it."""
 
     ending: str
     durations: tuple[int, ...] = ()
@@ -32,8 +33,11 @@ class Pace:
 
 
 def pace_of(path: str) -> Pace:
-    """The pace of an animation or a video. Raises InvdiffError as `video.rate` does."""
+    """The pace of an animation or a video, and the kind of a TIFF. Raises InvdiffError as
+    `video.rate` does."""
     ending = Path(path).suffix.lower()
+    if ending in TIFFS:
+        return Pace(ending)
     if ending not in ANIMATIONS:
         return Pace(ending, rate=str(video.rate(path)))
     with Image.open(path) as image:
@@ -47,11 +51,15 @@ def pace_of(path: str) -> Pace:
 
 
 def write_together(target: Path, pace: Pace, pictures: Sequence[Path]) -> None:
-    """Write pictures of one size as an animation or a video of a pace, one after the other.
+    """Write pictures of one size as an animation or a video of a pace, one after the other, and of
+    8 bits and any size as pages of a TIFF.
 
     All are written, also those that equal the one before. Raises InvdiffError as `video.write`
     does.
     """
+    if pace.ending in TIFFS:
+        _write_pages(target, pictures)
+        return
     if pace.ending not in ANIMATIONS:
         video.write(target, Fraction(pace.rate), pictures)
         return
@@ -63,6 +71,19 @@ def write_together(target: Path, pace: Pace, pictures: Sequence[Path]) -> None:
     with open(target, "wb") as file:
         stills = _stills(pictures, mode, pace.durations)
         WRITERS[pace.ending](file, stills, len(pictures), pace.loop)
+
+
+def _write_pages(target: Path, pictures: Sequence[Path]) -> None:
+    """Write pictures as pages of a TIFF, without loss."""
+
+    def opened(path: Path) -> Image.Image:
+        with Image.open(path) as image:
+            return image.copy()
+
+    rest = (opened(path) for path in pictures[1:])
+    opened(pictures[0]).save(
+        target, "TIFF", save_all=True, append_images=rest, compression="tiff_adobe_deflate"
+    )
 
 
 def _stills(pictures: Sequence[Path], mode: str, durations: Sequence[int]) -> Iterator[Still]:

@@ -136,8 +136,8 @@ class Made:
     """A measurement that was made of a clean image, and is ready to be written.
 
     task: what restores it. about: the clean image, in words. told: the measurement, in words.
-    measurement: the name of its file. write: puts all files into a folder. truth: of a moving
-    picture, which `batch` restores and compares, the name of the file with its truth.
+    measurement: the name of its file. write: puts all files into a folder. truth: of several
+    pictures, which `batch` restores and compares, the name of the file with theirs.
     """
 
     task: Task

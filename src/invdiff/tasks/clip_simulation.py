@@ -1,4 +1,4 @@
-"""Moving pictures that are damaged frame by frame, each with noise of its own."""
+"""Moving pictures, and pages of a TIFF, that are damaged one by one, each with its own noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
 from invdiff.files.animation import Pace, pace_of, write_together
 from invdiff.files.arrays import check_file
-from invdiff.files.frames import ANIMATIONS, MOVING, each, listed
+from invdiff.files.frames import ANIMATIONS, MOVING, SEVERAL, each, listed
+from invdiff.files.pages import TIFFS
 from invdiff.files.pictures import read_photo, save_picture, words
 from invdiff.tasks.base import Made, told_level
 from invdiff.tasks.pictures import clean_pixels, without_margin
@@ -25,18 +26,18 @@ if TYPE_CHECKING:
     from invdiff.tasks.photo import PhotoTask
 
 
-def moves(file: Path) -> bool:
-    """Whether a file is an animation of several frames, or a video.
+def holds_several(file: Path) -> bool:
+    """Whether a file is an animation of several frames, a video, or a TIFF of several pages.
 
     Raises InvdiffError where there is no such file, or a video cannot be read.
     """
     check_file(file)
-    return file.suffix.lower() in MOVING and bool(listed(file))
+    return file.suffix.lower() in SEVERAL and bool(listed(file))
 
 
 def check_still(task: str, file: Path) -> None:
     """Raise InvdiffError for a moving picture, of which a task would measure but one."""
-    if file.is_file() and moves(file):
+    if file.is_file() and file.suffix.lower() in MOVING and holds_several(file):
         raise InvdiffError(
             f"{task} measures one picture, and {file} has {len(listed(file))} frames; take one out "
             f"of it, as by `ffmpeg -i {file} frame%04d.png`."
@@ -45,10 +46,12 @@ def check_still(task: str, file: Path) -> None:
 
 @dataclass(frozen=True)
 class _Film:
-    """Clean frames of one size. size: (H, W); channels: 1 or 3, of all. about: in words."""
+    """Clean frames, or pages, of one size. what: which of these. size: (H, W); channels: 1 or 3, of
+    all. about: in words."""
 
     task: PhotoTask
     file: Path
+    what: str
     size: tuple[int, int]
     channels: int
     count: int
@@ -62,7 +65,7 @@ class _Film:
 
 
 def made_clip(task: PhotoTask, file: Path, out: Path, seed: int) -> Made:
-    """All frames of a moving picture damaged: measurement and truth as moving pictures.
+    """All frames of a moving picture, or pages of a TIFF, damaged: measurement and truth as such.
 
     A mask, or a kernel, is that of all; the noise of frame k is a function of the seed and k. They
     are written without loss, of the kind of the file where that can be (`_ending`). Raises
@@ -71,8 +74,8 @@ def made_clip(task: PhotoTask, file: Path, out: Path, seed: int) -> Made:
     """
     if task.counts:
         raise InvdiffError(
-            f"{task.name} measures values above white, which the frames of {file} cannot hold; "
-            "give one frame, with --frame 0."
+            f"{task.name} measures values above white, which the {_what(file)} of {file} cannot "
+            "hold; give one of them, with --frame 0."
         )
     film, level = _film(task, file), told_level(task.level)
     one, more = task.beside(film.size, out, seed)
@@ -97,12 +100,20 @@ def made_clip(task: PhotoTask, file: Path, out: Path, seed: int) -> Made:
             for name, pace, found in zip(names, paces, pictures, strict=True):
                 write_together(folder / name, pace, found)
 
-    told = f"{film.count} frames of {words((height, width))} pixels, noise {level:g} in each"
+    told = f"{film.count} {film.what} of {words((height, width))} pixels, noise {level:g} in each"
     notes = film.notes
     if paces[0].ending != kept.ending:
         notes += (f"written as {paces[0].ending}, for {kept.ending} would lose some of it",)
-    notes += ("with --prior moving-fashion, or another of clips, all frames are restored together",)
+    if film.what == "frames":
+        notes += (TOGETHER,)
     return Made(one, film.about, told, names[0], write, notes, names[1])
+
+
+TOGETHER = "with --prior moving-fashion, or another of clips, all frames are restored together"
+
+
+def _what(file: Path) -> str:
+    return "pages" if file.suffix.lower() in TIFFS else "frames"
 
 
 def _clean(task: PhotoTask, file: Path) -> Iterator[tuple[Tensor, list[str], str]]:
@@ -113,32 +124,35 @@ def _clean(task: PhotoTask, file: Path) -> Iterator[tuple[Tensor, list[str], str
                 photo = read_photo(alone, task.told())
                 truth, notes = clean_pixels(photo, task.factor)
             except InvdiffError as error:
-                raise InvdiffError(f"Frame {k} of {file}: {error}".replace(folder, "")) from error
+                one = _what(file).removesuffix("s").capitalize()
+                raise InvdiffError(f"{one} {k} of {file}: {error}".replace(folder, "")) from error
             yield truth, notes, photo.about
 
 
 def _film(task: PhotoTask, file: Path) -> _Film:
     """What the frames of a file have in common. Raises InvdiffError for several sizes."""
-    size, channels, count, about = (0, 0), 1, 0, ""
+    size, channels, count, about, what = (0, 0), 1, 0, "", _what(file)
     said = dict[str, None]()
     for truth, notes, form in _clean(task, file):
         here = (int(truth.shape[1]), int(truth.shape[2]))
         if count and here != size:
             raise InvdiffError(
-                f"{file} has frames of {words(size)} and of {words(here)} pixels; convert it to "
-                "one size, as by `ffmpeg -vf scale=WIDTH:HEIGHT`."
+                f"{file} has {what} of {words(size)} and of {words(here)} pixels; convert it to "
+                "one size, as by `ffmpeg -vf scale=WIDTH:HEIGHT`, or give one with --frame 0."
             )
         size, channels, about = here, max(channels, len(truth)), about or form
         said |= dict.fromkeys(notes)
         count += 1
     colour = "" if channels == 1 else ", colour"
-    told = f"{count} frames of {words(size)}{colour or ', grey'}"
-    return _Film(task, file, size, channels, count, told, tuple(said))
+    told = f"{count} {what} of {words(size)}{colour or ', grey'}"
+    return _Film(task, file, what, size, channels, count, told, tuple(said))
 
 
 def _pace(kept: Pace, count: int, channels: int) -> Pace:
-    """The pace of a moving picture that loses nothing: a WebP, a GIF of grey frames, else APNG,
-    whose frames begin at the nearest millisecond to those of a video."""
+    """The pace of what loses nothing: a TIFF, a WebP, a GIF of grey frames, else APNG, whose frames
+    begin at the nearest millisecond to those of a video."""
+    if kept.ending in TIFFS:
+        return kept
     if kept.ending == ".webp" or (kept.ending == ".gif" and channels == 1):
         return kept
     if kept.ending in ANIMATIONS:

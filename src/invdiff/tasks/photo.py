@@ -37,7 +37,7 @@ from invdiff.problem import Problem
 from invdiff.problem.toys import unmeasured
 from invdiff.tasks.base import Made, Measured, Preset, Task, View, told_level
 from invdiff.tasks.clip import ClipView, measured_clip
-from invdiff.tasks.clip_simulation import made_clip, moves
+from invdiff.tasks.clip_simulation import holds_several, made_clip
 from invdiff.tasks.photo_noise import Supposed, supposed
 from invdiff.tasks.pictures import (
     NO_MARGIN,
@@ -259,9 +259,10 @@ class PhotoTask(Task):
     def make(self, file: Path, out: Path, seed: int) -> Made:
         """The photograph damaged, on [0, 1]: measurement.png, .npy, and truth.png.
 
-        Of a moving picture, without a frame that is asked for, all frames (`made_clip`).
+        Of a moving picture, or a TIFF of pages, without a frame that is asked for, all of them
+        (`made_clip`).
         """
-        if self.frame is None and moves(file):
+        if self.frame is None and holds_several(file):
             return made_clip(self, file, out, seed)
         with self._alone(file) as alone:
             photo, level = read_photo(alone, self.told()), told_level(self.level)
