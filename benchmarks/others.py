@@ -1,9 +1,13 @@
-"""Samplers of azula on the problems of `particles.py`, with the same exact denoiser.
+"""Samplers of azula and deepinv on the problems of `particles.py`, with the same exact denoiser.
 
-azula is optional (`pip install azula einops`): without it there are no such rows. Its samplers have
-their own defaults but for what is named; all travel in 100 steps of its VE schedule from 300 to
-0.02, in float64. mmps is told the covariance of the noise, tds the twist of our isotropic one, and
-pgdm takes fresh noise in every step.
+Both are optional (`pip install azula einops`; `pip install deepinv`, with a torchvision that
+matches torch): without one there are no such rows. The samplers have their own defaults but for
+what is named; all travel in 100 steps of a VE schedule from 300 to 0.02.
+
+azula: in float64; mmps is told the covariance of the noise, tds the twist of our isotropic one, and
+pgdm takes fresh noise in every step. deepinv: `PosteriorDiffusion` with its ancestral solver, fresh
+noise in every step (alpha = 1), the last state denoised; it calls the denoiser in float32. Its
+DDRM, DiffPIR and DPS are made for images on [0, 1] and cut them there: they have no row.
 """
 
 from __future__ import annotations
@@ -23,7 +27,19 @@ STEPS, TOP, BOTTOM, CLOUD = 100, 300.0, 0.02, 16
 
 
 def rows() -> dict[str, Row]:
-    """Samplers by name: samples (size, *x_shape) of a problem. Empty, and told, without azula."""
+    """Samplers by name: samples (size, *x_shape) of a problem. What is not installed is told."""
+    return azula_rows() | deepinv_rows()
+
+
+def matrix(cell: GMM25) -> Tensor:
+    """A of a problem, (numbers of y, numbers of x)."""
+    return cell.problem.A(
+        torch.eye(cell.problem.x_shape[-1], dtype=torch.float64)[:, None, None]
+    ).mT
+
+
+def azula_rows() -> dict[str, Row]:
+    """Those of azula."""
     try:
         from azula.denoise import Denoiser, DiracPosterior
         from azula.guidance import dps, mmps, pgdm, tds
@@ -55,7 +71,7 @@ def rows() -> dict[str, Row]:
 
     def parts(cell: GMM25) -> tuple[Any, Tensor, Callable[[Tensor], Tensor], Any]:
         problem = cell.problem
-        M = problem.A(torch.eye(problem.x_shape[-1], dtype=torch.float64)[:, None, None]).mT
+        M = matrix(cell)
         noise = IsotropicCovariance(problem.sigma_y**2)
         return Exact(cell), problem.y.double(), lambda x: x @ M.mT, noise
 
@@ -98,4 +114,62 @@ def rows() -> dict[str, Row]:
         "azula: tds, 16 particles": twisted,
         "azula: pgdm": pulled,
         "azula: dps": descended,
+    }
+
+
+def deepinv_rows() -> dict[str, Row]:
+    """Those of deepinv."""
+    try:
+        from deepinv.physics import GaussianNoise, LinearPhysics
+        from deepinv.sampling import PosteriorDiffusion, VarianceExplodingDiffusion
+        from deepinv.sampling.noisy_datafidelity import (
+            DPSDataFidelity,
+            MomentMatchingDataFidelity,
+            PiGDMDataFidelity,
+        )
+        from deepinv.sampling.sde_solver import AncestralSolver
+    except Exception as error:  # a torchvision that does not match raises others than ImportError
+        print(f"deepinv is left out: {error}", file=sys.stderr)
+        return {}
+
+    class Exact(torch.nn.Module):
+        """The mixture's denoiser, as deepinv takes it."""
+
+        def __init__(self, cell: GMM25) -> None:
+            super().__init__()
+            self.cell = cell
+
+        def forward(self, x: Tensor, sigma: Any, **_: Any) -> Tensor:
+            level = float(torch.as_tensor(sigma).flatten()[0])
+            return self.cell.prior.denoise(x.double(), level).to(x)
+
+    def travelled(fidelity: Any, cell: GMM25, size: int) -> Tensor:
+        problem, M = cell.problem, matrix(cell).float()
+        physics = LinearPhysics(
+            A=lambda x, **_: x.flatten(1) @ M.mT.to(x),
+            A_adjoint=lambda y, **_: (y @ M.to(y)).reshape(-1, *problem.x_shape),
+            noise_model=GaussianNoise(problem.sigma_y),
+        )
+        sampler = PosteriorDiffusion(
+            fidelity,
+            Exact(cell),
+            VarianceExplodingDiffusion(sigma_min=BOTTOM, sigma_max=TOP, alpha=1.0),
+            AncestralSolver(
+                torch.linspace(1, 0, STEPS + 1, dtype=torch.float64), rng=torch.Generator()
+            ),
+            minus_one_one=False,
+        )
+        y = problem.y.float().reshape(1, -1).expand(size, -1)
+        x: Tensor = sampler(y, physics, x_init=(size, *problem.x_shape), seed=0)
+        return x.double()
+
+    return {
+        "deepinv: moment matching": lambda cell, size: travelled(
+            MomentMatchingDataFidelity(), cell, size
+        ),
+        "deepinv: pigdm": lambda cell, size: travelled(PiGDMDataFidelity(), cell, size),
+        "deepinv: dps": lambda cell, size: travelled(DPSDataFidelity(), cell, size),
+        "deepinv: dps, annealed": lambda cell, size: travelled(
+            DPSDataFidelity(guidance="annealed"), cell, size
+        ),
     }

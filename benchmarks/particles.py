@@ -1,7 +1,7 @@
 """What particles buy: distance to the posterior of GMM-25, in nine cells and as clouds grow.
 
     python benchmarks/particles.py cells [NAME ...]     docs/particles.json, rows of nine cells
-    python benchmarks/particles.py others [NAME ...]    the same of azula, where it is installed
+    python benchmarks/particles.py others [NAME ...]    the same of azula and deepinv, if there
     python benchmarks/particles.py growth [NAME ...]    the same file, clouds of 100 to 10 000
     python benchmarks/particles.py page                 docs/particles.md of these figures
 
@@ -170,8 +170,9 @@ the standard error of the mean over all problems. "of the floor": the mean over 
 samples. `tds` and `mmps` travel from sigma 1000 to 0.02,
 `ddsmc` geometrically, from 150 and from 300. `mmps` and `pigdm` are single chains; "weights": they
 are resampled by their weights once, all 320 together; "white": no gradient is taken.
-`azula` is another library (`python benchmarks/particles.py others`), with its defaults and the same
-exact denoiser, geometrically from 300.
+`azula` and `deepinv` are other libraries (`python benchmarks/particles.py others`), with their
+defaults and the same exact denoiser, geometrically from 300; `benchmarks/others.py` tells more.
+deepinv 0.5.0 ran with torch 2.14.1 and torchvision 0.29.1, all else with torch 2.13.0.
 
 """.splitlines()
 MORE = f"""
