@@ -45,6 +45,9 @@ from invdiff.restoration.perform import perform
 from invdiff.restoration.together import perform_together, room
 
 MEGA = 1e6
+LOOK = 1.0
+"""Seconds between two looks at the CPU times of a batch, each of which takes some 5 ms from its
+workers. What a process does after the last one is not counted."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def _whole_command(source: Path, out: Path, steps: int, workers: int) -> tuple[f
                     cpu[process.pid] = spent.user + spent.system
             if not first and next((out / "items").glob("**/item.json"), None):
                 first = time.perf_counter() - began
-            time.sleep(0.05)
+            with contextlib.suppress(subprocess.TimeoutExpired, psutil.TimeoutExpired):
+                driver.wait(LOOK if first else 0.05)
     assert driver.returncode == 0
     return time.perf_counter() - began, first, sum(cpu.values())
 
