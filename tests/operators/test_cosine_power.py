@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 from invdiff.noise import GaussianNoise
 from invdiff.operators.algebra import Identity, Linear
+from invdiff.operators.algebra.circulant import circulant
+from invdiff.operators.algebra.krylov import conjugate_gradients
 from invdiff.operators.blur import Blur, blur
 from invdiff.operators.blur_kernels import gaussian_kernel, motion_kernel
 from invdiff.operators.dct import dct_matrix
@@ -109,3 +114,33 @@ def test_weights_are_the_same_in_fewer_iterations(
     if sigma:  # without noise, blurs leave weights open, and 5000 plain iterations do not suffice
         torch.testing.assert_close(*answers, atol=1e-4, rtol=0)
     assert solved[1] < 0.75 * solved[0]
+
+
+def iterations(A: Blur, precondition: Callable[[Tensor], Tensor], b: Tensor, shift: float) -> int:
+    """Of conjugate gradients, until a thousandth of b is left."""
+    count = 0
+
+    def apply(x: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        return A.adjoint(A(x)) + shift * x
+
+    found = conjugate_gradients(apply, b, 200, 1e-3, precondition=precondition)
+    assert float((apply(found) - b).norm() / b.norm()) < 2e-3
+    return count - 1
+
+
+@pytest.mark.parametrize("shift", [1e-6, 1e-2])
+def test_a_reflected_blur_is_solved_in_cosine_modes(shift: float) -> None:
+    """A symmetric kernel in one step; others in no more than by frequencies, and by those where
+    the image goes on otherwise."""
+    g = torch.Generator().manual_seed(3)
+    b = torch.randn(2, 3, 48, 40, generator=g, dtype=torch.float64)
+    skew = torch.rand(7, 5, generator=g, dtype=torch.float64)
+    for kernel, most in ((gaussian_kernel(1.5).double(), 1), (skew / skew.sum(), 40)):
+        A = Blur(kernel, (48, 40), "reflect")
+        b0 = A.adjoint(A(b)) + shift * b
+        own = iterations(A, A.preconditioner(b0, shift), b0, shift)
+        assert own <= min(most, iterations(A, circulant(A, b0, shift), b0, shift))
+    A = Blur(skew / skew.sum(), (48, 40), "replicate")
+    assert torch.equal(A.preconditioner(b, shift)(b), circulant(A, b, shift)(b))

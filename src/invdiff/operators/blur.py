@@ -38,7 +38,7 @@ from invdiff.operators.algebra.circulant import circulant
 from invdiff.operators.blur_kernels import check_channels, check_kernels
 from invdiff.operators.boundaries import check_boundary, check_reach, margins
 from invdiff.operators.circular_blur import CircularBlur, quick
-from invdiff.operators.dct import mode_power
+from invdiff.operators.dct import dct2, idct2, mode_power
 from invdiff.operators.separable_blur import SeparableBlur
 from invdiff.operators.sizes import check_image, check_iterations, checked_size
 
@@ -183,7 +183,12 @@ class Blur(Linear):
         return self._folded(self.periodic.adjoint(self._spread(y)))
 
     def preconditioner(self, like: Tensor, shift: float) -> Callable[[Tensor], Tensor]:
-        return circulant(self, like, shift)
+        """In cosine modes where the image is reflected, which diagonalise a symmetric kernel; by
+        frequencies at other boundaries, and where channels have kernels of their own."""
+        if self.boundary != "reflect" or self.kernel.ndim > 2:
+            return circulant(self, like, shift)
+        gain = self._once("cosine power", like, lambda: self._gains().to(like)) + shift
+        return lambda r: idct2(dct2(r) / gain)
 
     def cosine_power(self, variance: Tensor) -> Tensor:
         """A cosine is waves of two directions, which the kernel passes by their mean gain; what
