@@ -1,12 +1,17 @@
-"""What gradients through a network cost in memory, and what compiling it gains.
+"""What a network costs: gradients in memory, the numbers that it runs in, and compiling it.
 
     python benchmarks/network_cost.py gradients [--out FILE]
+    python benchmarks/network_cost.py numbers [--side 128] [--out FILE]
     python benchmarks/network_cost.py compile [--side 256] [--out FILE]
 
 gradients: two steps of DPS on a picture of 3 x 256 x 256, inpainting, with two UNet2DModels
 of diffusers of 12.9 million parameters: the largest resident size beyond what was resident before
 the first step, and processor seconds, with checkpoint=False and True. Each in a process of its own,
 on one thread.
+
+numbers: the prior `photo` on six of the benchmark's photographs, in float32, with its blocks in
+bfloat16 and all in bfloat16, in turns on one thread: what it adds to the error in dB, by noise
+level, and processor seconds (median of all levels).
 
 compile: the prior `photo` on one picture, as it is and compiled, one after the other in one process
 on one thread: processor seconds of an evaluation (median of 5), of the first one, and the largest
@@ -16,8 +21,10 @@ difference.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -28,6 +35,7 @@ from typing import Any
 import psutil
 import torch
 
+import restoration
 from invdiff.core.schedules import VP
 from invdiff.noise import GaussianNoise
 from invdiff.operators import Inpaint
@@ -39,6 +47,8 @@ from invdiff.sampling.run import solve
 from invdiff.solvers import solver_class
 
 SIDE = 256
+LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 5.0)
+"""Noise levels of `numbers`."""
 CASES = {"diffpir": ("diffpir", False), "dps": ("dps", False), "dps, checkpoint": ("dps", True)}
 """Solver and checkpoint, by the name of a row."""
 NETS: dict[str, dict[str, Any]] = {
@@ -122,19 +132,51 @@ def compiled(side: int) -> list[str]:
     return [*lines, "", f"Largest difference: {worst:.1e}."]
 
 
+def numbered(side: int) -> list[str]:
+    """Lines of the table: `photo` in float32, in blocks and in bfloat16."""
+    torch.set_num_threads(1)
+    priors = {kind: load_prior("photo", precision=kind) for kind in ("float32", "bfloat16")}
+    priors["blocks"] = blocks = load_prior("photo")
+    blocks.precision = "blocks"
+    blocks.spectrum = dataclasses.replace(blocks.spectrum, bfloat16_from=None, blocks_from=0.0)
+    off = (SIDE - side) // 2
+    x = restoration.photographs(6)[..., off : off + side, off : off + side].contiguous()
+    added: dict[str, list[str]] = {kind: [] for kind in priors}
+    seconds: dict[str, list[float]] = {kind: [] for kind in priors}
+    for sigma in LEVELS:
+        z = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+        errors = dict[str, float]()
+        for kind, prior in priors.items():
+            began = time.process_time()
+            with torch.no_grad():
+                found = prior.denoise(x + sigma * z, sigma)
+            seconds[kind].append(time.process_time() - began)
+            errors[kind] = float((found - x).double().square().mean())
+            added[kind].append(f"{10 * math.log10(errors[kind] / errors['float32']):.4f}")
+    head = (
+        f"| six of {side} x {side}, dB added at sigma | {' | '.join(map(str, LEVELS))} | seconds |"
+    )
+    lines = [head, "|---" * (len(LEVELS) + 2) + "|"]
+    for kind in ("float32", "blocks", "bfloat16"):
+        spent = f"{statistics.median(seconds[kind]):.2f}"
+        lines.append(f"| {kind} | {' | '.join(added[kind])} | {spent} |")
+    return lines
+
+
 def main() -> int:
     """Print a table."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("part", choices=["gradients", "compile", "one"])
+    p.add_argument("part", choices=["gradients", "numbers", "compile", "one"])
     p.add_argument("--net", choices=NETS, default="1 block a level")
     p.add_argument("--case", choices=CASES, default="dps")
-    p.add_argument("--side", type=int, default=SIDE)
+    p.add_argument("--side", type=int, default=0)
     p.add_argument("--out", type=Path, default=None)
     args = p.parse_args()
     if args.part == "one":
         print(json.dumps(run(args.net, args.case)))
         return 0
-    lines = gradients() if args.part == "gradients" else compiled(args.side)
+    made = {"gradients": gradients, "numbers": lambda: numbered(args.side or 128)}
+    lines = made.get(args.part, lambda: compiled(args.side or SIDE))()
     print("\n".join(lines))
     if args.out:
         args.out.write_text("\n".join(lines) + "\n")

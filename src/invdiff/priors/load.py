@@ -142,14 +142,17 @@ def _loaded(
         prior = BUILT_IN[name]() if name in BUILT_IN else load_weights(path)
         if isinstance(prior, PhotoPrior):
             prior.precision = settled(precision, name, str(device))
-            if prior.precision == "mixed" and prior.bfloat16_from is None:
+            low = {"mixed": prior.bfloat16_from, "blocks": prior.blocks_from}
+            if low.get(prior.precision, 0.0) is None:
                 raise InvdiffError(
                     f"From which noise level on {name} may run in bfloat16 was not measured; do so "
                     "with `invdiff priors measure`, or take float32 or bfloat16."
                 )
         return prior.to(device)
-    if precision == "mixed":
-        raise InvdiffError(f"{name} is a published network: take float32 or bfloat16, not mixed.")
+    if precision in ("mixed", "blocks"):
+        raise InvdiffError(
+            f"{name} is a published network: take float32 or bfloat16, not {precision}."
+        )
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     if file:
         if guidance is not None and label is None:

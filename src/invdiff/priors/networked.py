@@ -66,23 +66,23 @@ class Networked(Prior):
         """Whether the network has blocks that can be computed again."""
         return isinstance(self.net, nn.Module) and bool(recompute.blocks(self.net))
 
-    def evaluated(self, x: Tensor, time: Tensor) -> Tensor:
-        """net(x, time)."""
+    def evaluated(self, x: Tensor, time: Tensor, *more: Any) -> Tensor:
+        """net(x, time, *more)."""
         net, pulled = self.net, torch.is_grad_enabled() and x.requires_grad
         if self.compiled and not pulled:
-            return self._evaluated_fast(x, time)
+            return self._evaluated_fast(x, time, *more)
         if not (pulled and isinstance(net, nn.Module)):
-            return net(x, time)
+            return net(x, time, *more)
         again = recompute.wanted(net, x, time, self.checkpoint)
         with recompute.by_blocks(net) if again else contextlib.nullcontext():
-            return net(x, time)
+            return net(x, time, *more)
 
-    def _evaluated_fast(self, x: Tensor, time: Tensor) -> Tensor:
+    def _evaluated_fast(self, x: Tensor, time: Tensor, *more: Any) -> Tensor:
         if self._fast is None:
             self._fast = torch.compile(self.net)
         try:
             with torch._C.DisableTorchFunction():  # compiled code has no modes, as `Alike`
-                return self._fast(x, time)
+                return self._fast(x, time, *more)
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise

@@ -8,7 +8,7 @@ import math
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +35,8 @@ class PhotoPrior(Networked):
     tile: images with more than tile * tile pixels are denoised in tiles of about this side, which
     overlap by `overlap` pixels on each side; memory then depends on the tile and not on the image.
     With overlap = net.reach the result is the untiled one exactly. Gradients through a tiled image
-    recompute each tile. precision: of the network (`priors.precision`); "mixed" is bfloat16 from
-    the noise level on that the error spectrum tells, several times faster on GPUs and on CPUs with
+    recompute each tile. precision: of the network (`priors.precision`); "blocks" and "mixed"
+    are bfloat16 where the error spectrum allows it, several times faster on GPUs and on CPUs with
     AMX. checkpoint: as in `Networked`, also of each tile.
     """
 
@@ -89,8 +89,11 @@ class PhotoPrior(Networked):
         x_in = _pad(x_in, self.net.stride)
         x_in = x_in.contiguous(memory_format=torch.channels_last)
         c_noise = torch.full((1,), p.c_noise(sigma_in), dtype=x.dtype, device=x.device)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_low(sigma)):
-            out = self.evaluated(x_in, c_noise)[..., :h, :w]
+        numbers = self._numbers(sigma)
+        if x_in[0, 0].numel() <= self.net.stride**2 and numbers == "blocks":
+            numbers = "float32"  # one number at the coarsest level rounds otherwise among others
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=numbers == "bfloat16"):
+            out = self.evaluated(x_in, c_noise, *[True] * (numbers == "blocks"))[..., :h, :w]
         return p.c_skip(sigma) * x + p.c_out(sigma) * out
 
     @property
@@ -98,11 +101,19 @@ class PhotoPrior(Networked):
         """The noise level from which it may run in bfloat16, None where it was not measured."""
         return None if self.spectrum is None else self.spectrum.bfloat16_from
 
-    def _is_low(self, sigma: float) -> bool:
-        """Whether the network runs in bfloat16 at a noise level."""
-        least = self.bfloat16_from
-        mixed = self.precision == "mixed" and least is not None and sigma >= least
-        return mixed or self.precision == "bfloat16"
+    @property
+    def blocks_from(self) -> float | None:
+        """The same of its blocks alone."""
+        return None if self.spectrum is None else self.spectrum.blocks_from
+
+    def _numbers(self, sigma: float) -> Literal["float32", "blocks", "bfloat16"]:
+        """What the network runs in at a noise level."""
+        if self.precision in ("float32", "bfloat16"):
+            return self.precision
+        if (least := self.bfloat16_from) is not None and sigma >= least:
+            return "bfloat16"
+        least = self.blocks_from if self.precision == "blocks" else None
+        return "float32" if least is None or sigma < least else "blocks"
 
     def _tiled(self, x: Tensor, place: Tensor, sigma: float, sigma_in: float) -> Tensor:
         h, w = x.shape[-2:]

@@ -98,7 +98,7 @@ class Block(nn.Module):
     """x + conv(silu(conv(x) (1 + gain) + bias)), gain and bias from the noise code.
 
     When the whole batch has one noise level, the gain is folded into the first convolution's
-    weights, which saves a pass over the activations.
+    weights, which saves a pass over the activations. low: convolutions in bfloat16, the sum not.
     """
 
     def __init__(self, width: int, embedding: int) -> None:
@@ -109,16 +109,25 @@ class Block(nn.Module):
         _zero(self.modulation)
         _zero(self.second)
 
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+    def forward(self, x: Tensor, code: Tensor, low: bool = False) -> Tensor:
         gain, bias = self.modulation(code).chunk(2, dim=1)
         gain = gain + 1
         if code.shape[0] == 1:
             weight = self.first.weight * gain[0, :, None, None, None]
-            h = F.conv2d(x, weight, self.first.bias * gain[0] + bias[0], padding=1)
+            h = _conv(x, weight, self.first.bias * gain[0] + bias[0], low)
         else:
-            h = self.first(x) * gain[:, :, None, None] + bias[:, :, None, None]
+            h = _conv(x, self.first.weight, self.first.bias, low)
+            h = h * gain[:, :, None, None] + bias[:, :, None, None]
         h = F.silu(h, inplace=not torch.is_grad_enabled())
-        return x + self.second(h)
+        return x + _conv(h, self.second.weight, self.second.bias, low)
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, low: bool) -> Tensor:
+    """A convolution of 3 x 3, in bfloat16 or as it is given."""
+    if low:
+        x, weight = x.to(torch.bfloat16), weight.to(torch.bfloat16)
+        bias = None if bias is None else bias.to(torch.bfloat16)
+    return F.conv2d(x, weight, bias, padding=1)
 
 
 class Blocks(nn.ModuleList):
@@ -127,9 +136,9 @@ class Blocks(nn.ModuleList):
     def __init__(self, count: int, width: int, embedding: int) -> None:
         super().__init__(Block(width, embedding) for _ in range(count))
 
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+    def forward(self, x: Tensor, code: Tensor, low: bool = False) -> Tensor:
         for block in self:
-            x = block(x, code)
+            x = block(x, code, low)
         return x
 
 
@@ -137,7 +146,8 @@ class PhotoNet(nn.Module):
     """F of the EDM preconditioning: (B, C, H, W), c_noise (B,) or (1,) to (B, C, H, W).
 
     A `located` network takes (B, C + 4, H, W): the image and its coordinates. H and W must be
-    multiples of `stride`; c_noise of shape (1,) is shared by the batch.
+    multiples of `stride`; c_noise of shape (1,) is shared by the batch. low: the convolutions of
+    blocks in bfloat16, all else as it is.
     """
 
     def __init__(self, config: PhotoNetConfig) -> None:
@@ -173,16 +183,16 @@ class PhotoNet(nn.Module):
             reach += per_block * (n + ups) * 2 ** (i + 1)
         return (reach // self.stride + 2) * self.stride
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, low: bool = False) -> Tensor:
         code = self.code(c_noise)
         h = self.head(F.pixel_unshuffle(x, 2))
         skips: list[Tensor] = []
         for i, blocks in enumerate(self.down):
-            h = blocks(h, code)
+            h = blocks(h, code, low)
             if i < len(self.shrink):
                 skips.append(h)
                 h = self.shrink[i](h)
         for i in reversed(range(len(self.grow))):
             h = skips.pop() + self.grow[i](h)
-            h = self.up[i](h, code)
+            h = self.up[i](h, code, low)
         return F.pixel_shuffle(self.tail(h), 2)

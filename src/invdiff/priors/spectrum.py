@@ -44,7 +44,7 @@ class ErrorSpectrum:
     of S. local: (sigmas, contrasts), S. share: (sigmas,), the mean square error over sigma^2, which
     V without S has. prior: fingerprint of the prior, "" where none is known. bfloat16_from: noise
     level from which the network may run in bfloat16 (`priors.precision`), None where that was not
-    measured; it is no part of the fingerprint.
+    measured; blocks_from: from which its blocks may. They are no part of the fingerprint.
     Raises InvdiffError for tables of other shapes, and for variances that are not above 0.
     """
 
@@ -54,6 +54,7 @@ class ErrorSpectrum:
     sigmas: tuple[float, ...] = SIGMAS
     prior: str = ""
     bfloat16_from: float | None = None
+    blocks_from: float | None = None
 
     def __post_init__(self) -> None:
         n, b, c = len(self.sigmas), len(EDGES) - 1, len(CONTRASTS)
@@ -126,7 +127,7 @@ class ErrorSpectrum:
     @property
     def fingerprint(self) -> str:
         """Short hash of the numbers."""
-        told = {k: v for k, v in self.as_dict().items() if k != "bfloat16_from"}
+        told = {k: v for k, v in self.as_dict().items() if k not in NUMBERS}
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def as_dict(self) -> dict[str, Any]:
@@ -144,7 +145,7 @@ class ErrorSpectrum:
             "bands": rounded(self.bands),
             "local": rounded(self.local),
             "share": rounded(self.share),
-            **({} if self.bfloat16_from is None else {"bfloat16_from": self.bfloat16_from}),
+            **{k: v for k in NUMBERS if (v := getattr(self, k)) is not None},
         }
 
     @classmethod
@@ -156,9 +157,8 @@ class ErrorSpectrum:
             names = ("bands", "local", "share")
             bands, local, share = (torch.tensor(values[n], dtype=torch.float64) for n in names)
             sigmas = tuple(float(s) for s in values["sigmas"])
-            low = values.get("bfloat16_from")
-            low = None if low is None else float(low)
-            return cls(bands, local, share, sigmas, str(values["prior"]), low)
+            low = (None if (v := values.get(k)) is None else float(v) for k in NUMBERS)
+            return cls(bands, local, share, sigmas, str(values["prior"]), *low)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, InvdiffError):
                 raise
@@ -200,6 +200,8 @@ def load(path: Path, fingerprint: str) -> ErrorSpectrum | None:
     return found
 
 
+NUMBERS = ("bfloat16_from", "blocks_from")
+"""Fields of a spectrum that tell in which numbers the network may run."""
 KEPT, KEPT_NUMBERS = 64, 2**18
 """Arrays of variances that a spectrum keeps, and the numbers of the largest of them."""
 SHARES = (

@@ -46,7 +46,7 @@ FIELDS: dict[str, Any] = {
     "photo": {"name": str, "warnings": tuple[str, ...]},
     "plugins": Mapping[str, str], "noise": str, "prior_spec": str,
     "prior_options": Mapping[str, Scalar], "prior_presumed": tuple[str, ...],
-    "precision": Literal["float32", "mixed", "bfloat16"],
+    "precision": Literal["float32", "blocks", "mixed", "bfloat16"],
     "checks": Mapping[str, dict[str, Any]], "warnings": tuple[str, ...],
     "nfe": int, "vjps": int, "seconds": float,
     "unsolved": {"systems": int, "iterations": int, "residual": float},

@@ -15,13 +15,12 @@ from invdiff.priors.measure import measure
 from invdiff.priors.photo import PhotoPrior
 from invdiff.priors.photo_net import PhotoNetConfig
 from invdiff.priors.precision import LOSS, Precision
-from invdiff.priors.spectrum import SIGMAS, ErrorSpectrum
+from invdiff.priors.spectrum import SIGMAS, ErrorSpectrum, isotropic
 from invdiff.train.data import PatchSampler
 from invdiff.train.files import Images, read
 from invdiff.train.recipe import Recipe
 from invdiff.train.recipes import RECIPES
 
-KINDS: tuple[Precision, ...] = ("float32", "bfloat16")
 PATCHES, SIDE = 48, 128
 """Patches that are measured, and their side where the prior takes any size."""
 
@@ -83,32 +82,37 @@ def patches(prior: Prior, recipe: Recipe, found: Images, count: int = 0) -> Tens
 def measured(prior: Prior, x: Tensor) -> ErrorSpectrum:
     """The spectrum on images x, with the fingerprint of the weights that made it.
 
-    Of a network of ours too from which noise level on it may run in bfloat16.
+    Of a network of ours too from which noise level on it, and its blocks, may run in bfloat16.
     """
     with torch.no_grad():
         found = replace(measure(prior.denoise, x), prior=prior.fingerprint)
-    low = bfloat16_from(prior, x) if isinstance(prior, PhotoPrior) else None
-    return replace(found, bfloat16_from=low)
+    if not isinstance(prior, PhotoPrior):
+        return found
+    low = allowed_from(prior, x, "bfloat16")
+    return replace(found, bfloat16_from=low, blocks_from=allowed_from(prior, x, "blocks"))
 
 
 @torch.no_grad()
-def bfloat16_from(prior: PhotoPrior, x: Tensor) -> float | None:
-    """The least of SIGMAS from which on bfloat16 adds at most `precision.LOSS` to the error.
+def allowed_from(prior: PhotoPrior, x: Tensor, kind: Precision) -> float | None:
+    """The least of SIGMAS from which on a precision adds at most `precision.LOSS` to the error.
 
-    x: clean images (N, *shape). None where it adds more at the largest of SIGMAS.
+    x: clean images (N, *shape). kind: bfloat16, or blocks, at all levels. None where it adds more
+    at the largest of SIGMAS.
     """
-    asked, least = prior.precision, None
+    asked, known, least = prior.precision, prior.spectrum, None
+    if kind == "blocks":
+        prior.spectrum = replace(known or isotropic(), bfloat16_from=None, blocks_from=0.0)
     try:
         for i, sigma in reversed(list(enumerate(SIGMAS))):
             z = torch.randn(x.shape, generator=torch.Generator().manual_seed(i)).to(x)
             errors = list[float]()
-            for precision in KINDS:
-                prior.precision = precision
+            for numbers in ("float32", kind):
+                prior.precision = numbers
                 done = torch.cat([prior.denoise(one[None], sigma) for one in x + sigma * z])
                 errors.append(float((done - x).double().square().mean()))
             if 10 * math.log10(errors[1] / errors[0]) > LOSS:
                 break
             least = sigma
     finally:
-        prior.precision = asked
+        prior.precision, prior.spectrum = asked, known
     return least
