@@ -46,7 +46,7 @@ class Deblur(NoisyPhoto):
     auto: ClassVar[Choice] = Choice("spectral-ancestral", DRAWS)
     best: ClassVar[Choice | None] = Choice("hqs", SPLITS)
     presets: ClassVar[tuple[Preset, ...]] = (
-        calibrated(14, 3.0),
+        calibrated(14, 3.0, modes=True),
         split(8, 0.4, 0.02),
         Preset("ddrm", lambda p: DDRM(eta_prop=0.95, schedule=start(p, 1.0, 20))),
         Preset("diffpir", lambda p: DiffPIR(lam=2.0, zeta=1.0, schedule=start(p, 0.5, 20))),

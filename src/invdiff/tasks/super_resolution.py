@@ -41,7 +41,7 @@ class SuperResolution(NoisyPhoto):
     auto: ClassVar[Choice] = Choice("spectral-ancestral", DRAWS)
     best: ClassVar[Choice | None] = Choice("hqs", SPLITS)
     presets: ClassVar[tuple[Preset, ...]] = (
-        calibrated(14, 3.0),
+        calibrated(10, 3.0, modes=True),
         split(24, 0.6, 0.02),
         Preset("ddrm", lambda p: DDRM(eta_prop=0.95, schedule=start(p, 1.0, 20))),
         daps(0.05, 20.0),
