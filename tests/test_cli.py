@@ -173,7 +173,7 @@ BAD = {
     "before": ([*P, "--task"], "--task of before is gone: invdiff restore TASK photo.png"),
     "precision": (
         [*DENOISE, "--precision", "float16"],
-        "is auto, float32, mixed or bfloat16, found float16",
+        "is auto, float32, blocks, mixed or bfloat16, found float16",
     ),
     "device": ([*DENOISE, "--device", "tpu"], "no device 'tpu'"),
     "out": ([*DENOISE, "--out", "."], "exists; choose another folder or allow --overwrite"),

@@ -433,7 +433,8 @@ def test_priors_reach_processes_that_are_started_anew() -> None:
 
 @pytest.mark.parametrize("wrong", ["float16", "bf16", "", None, torch.bfloat16])
 def test_precision_is_one_that_is_known(wrong: Any) -> None:
-    with pytest.raises(InvdiffError, match="precision must be auto, float32, mixed or bfloat16"):
+    kinds = "auto, float32, blocks, mixed or bfloat16"
+    with pytest.raises(InvdiffError, match=f"precision must be {kinds}"):
         load_prior("fashion28", precision=wrong)
 
 

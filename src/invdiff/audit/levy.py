@@ -19,6 +19,7 @@ from torch import Tensor
 from invdiff.audit.coverage import highest_density
 from invdiff.audit.gibbs import LAWS, VARIANCE, chain, increments, increments_of, log_density
 from invdiff.audit.gmm25 import DenseOperator
+from invdiff.audit.levynet import learned
 from invdiff.audit.oracle import Oracle
 from invdiff.audit.ranks import ranks
 from invdiff.core import InvdiffError
@@ -37,6 +38,8 @@ RULERS = ("exact", "linear")
 KEPT = (0, 3, 6, 8, 9, 12, 13, 17, 18, 19, 21, 25, 27, 29, 31, 32, 33, 35, 38, 39, 42, 43, 44, 47,
         48, 50, 53, 55, 57, 58, 60, 62, 63)  # fmt: skip
 FREQUENCIES = (0, 1, 2, 3, 4, 6, 8, 9, 12, 13, 17, 18, 19, 21, 25, 27, 29, 31, 32)
+NETWORK = ", network"
+"""What the row of a solver ends with whose denoiser is a network."""
 JUMP = 0.05
 """An increment above which it counts as a jump."""
 PUBLISHED: dict[tuple[str, str], dict[str, float]] = {
@@ -159,13 +162,15 @@ def denoiser(law: str) -> Prior:
     return GaussianPrior(mean, VARIANCE * ones @ ones.mT)
 
 
-def _samples(row: str | Solver, law: str, operator: str, y: Tensor, kept: int) -> Tensor | None:
+def _samples(
+    row: str | Solver, law: str, operator: str, y: Tensor, kept: int, network: bool
+) -> Tensor | None:
     """Samples of a ruler or a solver, (B, SAMPLES, 64); the linear estimate is one."""
     if row == "linear":
         return linear(law, operator, y)[:, None]
     if isinstance(row, str):
         return draws(law, operator, y, kept, 4)[1]
-    shape, prior = (1, 1, LENGTH), denoiser(law)
+    shape, prior = (1, 1, LENGTH), learned(law) if network else denoiser(law)
     A = DenseOperator.of(matrix(operator), shape)
     problem = Problem(y, A, GaussianNoise(noise_level(law, operator)), shape)
     if missing(row, problem, prior):
@@ -174,16 +179,16 @@ def _samples(row: str | Solver, law: str, operator: str, y: Tensor, kept: int) -
 
 
 def measured(
-    row: str | Solver, law: str, operator: str, count: int, kept: int
+    row: str | Solver, law: str, operator: str, count: int, kept: int, network: bool = False
 ) -> dict[str, Any] | None:
     """Lists with an entry for each truth: gap in dB, error of the gold mean, ranks, and coverage.
 
-    row: one of RULERS, or a solver, which is given `denoiser`.
+    row: one of RULERS, or a solver, which is given `denoiser`, or the network of `levynet.py`.
     """
     if law not in LAWS:
         raise InvdiffError(f"Laws are {', '.join(LAWS)}, found {law!r}.")
     s, y, mean = gold(law, operator, count, kept)
-    x = _samples(row, law, operator, y, kept)
+    x = _samples(row, law, operator, y, kept, network)
     if x is None:
         return None
     A, sigma = matrix(operator), noise_level(law, operator)

@@ -40,7 +40,8 @@ class Budget:
     """How much is measured. steps: of a solver, at most. problems: of each cell of the mixture.
 
     truths: of the learned prior and of Levy processes; oracles: of those whose denoiser is a Gibbs
-    sampler, for solvers. chain: sweeps kept of a Gibbs sampler.
+    sampler, for solvers; networks: of those whose denoiser is a network. chain: sweeps kept of a
+    Gibbs sampler.
     ten: cases in ten dimensions, and observations: of each.
     """
 
@@ -50,6 +51,7 @@ class Budget:
     controls: int = controls.PROBLEMS
     truths: int = 96
     oracles: int = 16
+    networks: int = 32
     chain: int = 2000
     operators: tuple[str, ...] = ("identity", "blur", "sampling", "fourier")
     cases: tuple[str, ...] = tuple(learned.CASES)
@@ -59,7 +61,7 @@ class Budget:
 
 
 QUICK = Budget(
-    cells=((8, 4), (80, 2)), problems=4, steps=50, truths=24, oracles=0, chain=200,
+    cells=((8, 4), (80, 2)), problems=4, steps=50, truths=24, oracles=0, networks=0, chain=200,
     operators=("identity",), cases=("half",), laws=("gauss", "laplace"), ten=("high", "phase"),
     observations=2,
 )  # fmt: skip
@@ -146,7 +148,7 @@ def items(names: Sequence[str], only: Sequence[str], how: Budget) -> list[Item]:
 
 def _levy(solvers: dict[str, Solver], how: Budget) -> list[Item]:
     """Rulers and solvers for every law and operator; these on few truths, where the denoiser is a
-    Gibbs sampler."""
+    Gibbs sampler, and once more with a network in its place."""
     found = []
     for law, op in itertools.product(how.laws, how.operators):
         measured = partial(levy.measured, law=law, operator=op, kept=how.chain)
@@ -158,6 +160,12 @@ def _levy(solvers: dict[str, Solver], how: Budget) -> list[Item]:
         if count:
             found += [
                 Item(f"levy/{n}/{law},{op}", partial(measured, s, count=count), s)
+                for n, s in solvers.items()
+            ]
+        if how.networks:
+            run = partial(measured, count=how.networks, network=True)
+            found += [
+                Item(f"levy/{n}{levy.NETWORK}/{law},{op}", partial(run, s), s)
                 for n, s in solvers.items()
             ]
     return found

@@ -105,11 +105,11 @@ def _mixture(found: list[Line]) -> list[str]:
 
 
 def _levy(found: list[Line]) -> list[str]:
-    rows, few = [], set[int]()
+    rows = []
     for line in (one for each in by_row(found, "levy").values() for one in each):
         v, (law, operator) = line["values"], line["item"].split("/")[-1].split(",")
-        if law != "gauss" and line["row"] not in levy.RULERS:
-            few.add(len(v["gap"]))
+        name = line["row"].removesuffix(levy.NETWORK)
+        network = name != line["row"]
         mean, error = mean_and_error(v["gap"])
         p = p_values({k: x for k, x in v.items() if k.startswith("rank_") or k == "inside"},
                      levy.SAMPLES)  # fmt: skip
@@ -117,23 +117,26 @@ def _levy(found: list[Line]) -> list[str]:
         low, high = binomial_band(count, expected(0.9, levy.SAMPLES))
         share = f"{sum(v['inside']) / count:.2f} ({low:.2f} to {high:.2f})" if "inside" in v else ""
         over = f"{mean - levy.FLOOR:.2f}" if p else ""
-        known = levy.PUBLISHED.get((line["row"], operator), {}).get(law)
-        rows.append([law, operator, f"`{line['row']}`", f"{mean:.2f} ± {error:.2f}", over,
-                     "" if known is None else f"{known:.2f}", share,
+        known = levy.PUBLISHED.get((name, operator), {}).get(law)
+        published = "" if known is None else f"{known:.2f}"
+        told = "" if name in levy.RULERS else "network" if network else "exact"
+        rows.append([law, operator, f"`{name}`", told, str(count),
+                     f"{mean:.2f} ± {error:.2f}", over, published, share,
                      (", ".join(flagged(p)) or "nothing") if p else ""])  # fmt: skip
-    rows.sort(key=lambda r: (r[0], r[1], float(r[3].split()[0])))
+    rows.sort(key=lambda r: (r[0], r[1], float(r[5].split()[0])))
     head = [
         "law",
         "operator",
         "solver",
+        "denoiser",
+        "truths",
         "gap, dB",
         "above the floor",
         "published",
         "coverage of 90 %",
         "flagged by",
     ]
-    told = f"{min(few)} truths of each" if few else "none was measured here"
-    text = LEVY.format(floor=levy.FLOOR, samples=levy.SAMPLES, few=told)
+    text = LEVY.format(floor=levy.FLOOR, samples=levy.SAMPLES)
     return [text, *table(head, rows)]
 
 
@@ -250,10 +253,10 @@ LEVY = """## Levy processes
 Signals of length 64 (arXiv 2509.12821). gap: squared error of the mean of {samples} samples over
 that of the posterior's mean (a Gibbs sampler), in dB; exact samples have {floor:.3f} dB of it. In
 brackets the band of the coverage of exact samples, 95 %. `linear` is the best linear estimate.
-Solvers have the exact denoiser: a closed form of the normal law, of the others a Gibbs sampler
-(`audit/oracle.py`; {few}).
+denoiser: the exact one, which is a closed form of the normal law and of the others a Gibbs sampler
+(`audit/oracle.py`), or a network (docs/levy-networks.md tells its errors).
 published: gaps of Table 1 of that paper, as others copied them, of its methods l2, C-DPS, DiffPIR
-and DPnP, with a learned denoiser and with knobs tuned for each problem; ours stand beside them.
+and DPnP, with a learned denoiser of theirs and with knobs tuned for each problem.
 """
 BIPSDA = """## Ten dimensions, also nonlinear
 
