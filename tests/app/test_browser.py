@@ -252,6 +252,9 @@ def test_compare_and_scans(visit: Any) -> None:
     v.choose("restore-example", "small")
     v.until(lambda s: "ready" in s)
     v.open("Crop")
+    page.wait_for_function(  # the size of the picture may come after the word that it is ready
+        "() => document.querySelector('#restore-height input')?.value === '96'"
+    )
     for name, value in (("left", 8), ("top", 8), ("width", 16), ("height", 16)):
         page.fill(f"#restore-{name} input", str(value))
     page.click("#restore-crop")

@@ -58,8 +58,8 @@ def test_an_audit_measures_solvers_with_networks_too() -> None:
     how = Budget(laws=("bl",), operators=("identity",), truths=4, oracles=2, networks=3, chain=50)
     found = {item.name: item for item in items(["ddrm"], ["levy"], how)}
     assert "levy/ddrm, network/bl,identity" in found and "levy/ddrm/bl,identity" in found
-    lines = [found[n].measured() for n in found if "exact" not in n]
-    assert {len(line["values"]["gap"]) for line in lines} == {2, 3, 4}
+    lines = [found[n].measured() for n in found if "ddrm" in n]
+    assert {len(line["values"]["gap"]) for line in lines} == {2, 3}
     text = "\n".join(tables._levy(lines))
     assert "| `ddrm` | network | 3 |" in text and "| `ddrm` | exact | 2 |" in text
     none = items(["ddrm"], ["levy"], Budget(laws=("bl",), networks=0))
@@ -67,9 +67,9 @@ def test_an_audit_measures_solvers_with_networks_too() -> None:
 
 
 def test_a_solver_is_as_good_with_a_network_as_with_the_exact_denoiser() -> None:
-    """Of DDRM, with Laplace increments, 24 signals: gaps differ by less than half a decibel."""
+    """Of DDRM, with Laplace increments, 6 signals: gaps differ by less than half a decibel."""
     gaps = [
-        levy.measured(DDRM(), "laplace", "identity", 24, 400, network)["gap"]  # type: ignore[index]
+        levy.measured(DDRM(), "laplace", "identity", 6, 200, network)["gap"]  # type: ignore[index]
         for network in (False, True)
     ]
     difference = torch.tensor(gaps[1]) - torch.tensor(gaps[0])
