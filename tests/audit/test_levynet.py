@@ -55,14 +55,14 @@ def test_a_network_knows_a_signal_by_its_size() -> None:
 
 def test_an_audit_measures_solvers_with_networks_too() -> None:
     """Rows of their own, beside what was published; none where none is asked for."""
-    how = Budget(laws=("bl",), operators=("identity",), truths=4, oracles=2, networks=3, chain=50)
+    how = Budget(laws=("gauss",), operators=("identity",), truths=4, networks=3, chain=50)
     found = {item.name: item for item in items(["ddrm"], ["levy"], how)}
-    assert "levy/ddrm, network/bl,identity" in found and "levy/ddrm/bl,identity" in found
+    assert "levy/ddrm, network/gauss,identity" in found and "levy/ddrm/gauss,identity" in found
     lines = [found[n].measured() for n in found if "ddrm" in n]
-    assert {len(line["values"]["gap"]) for line in lines} == {2, 3}
+    assert {len(line["values"]["gap"]) for line in lines} == {3, 4}
     text = "\n".join(tables._levy(lines))
-    assert "| `ddrm` | network | 3 |" in text and "| `ddrm` | exact | 2 |" in text
-    none = items(["ddrm"], ["levy"], Budget(laws=("bl",), networks=0))
+    assert "| `ddrm` | network | 3 |" in text and "| `ddrm` | exact | 4 |" in text
+    none = items(["ddrm"], ["levy"], Budget(laws=("gauss",), networks=0))
     assert not any("network" in item.name for item in none)
 
 
