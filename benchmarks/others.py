@@ -7,7 +7,8 @@ what is named; all travel in 100 steps of a VE schedule from 300 to 0.02.
 azula: in float64; mmps is told the covariance of the noise, tds the twist of our isotropic one, and
 pgdm takes fresh noise in every step. deepinv: `PosteriorDiffusion` with its ancestral solver, fresh
 noise in every step (alpha = 1), the last state denoised; it calls the denoiser in float32. Its
-DDRM, DiffPIR and DPS are made for images on [0, 1] and cut them there: they have no row.
+rows are named by what stands for log p(y | x_t) there; its own classes DDRM, DiffPIR and DPS are
+made for images on [0, 1], which they cut there, and have no row.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def deepinv_rows() -> dict[str, Row]:
             PiGDMDataFidelity,
         )
         from deepinv.sampling.sde_solver import AncestralSolver
-    except Exception as error:  # a torchvision that does not match raises others than ImportError
+    except (ImportError, RuntimeError) as error:  # a torchvision that does not match torch
         print(f"deepinv is left out: {error}", file=sys.stderr)
         return {}
 

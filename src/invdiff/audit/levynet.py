@@ -82,7 +82,7 @@ class LevyNet(nn.Module):
         h = self.head(h.contiguous(memory_format=torch.channels_last))
         code, skips = self.code(sigma.log()[:, 0] / 4) + self.size(size.log()), list[Tensor]()
         for i, blocks in enumerate(self.down):
-            for block in blocks:  # type: ignore[attr-defined]
+            for block in blocks.children():
                 h = block(h, code)
             if i < len(self.shrink):
                 skips.append(h)

@@ -92,8 +92,9 @@ class PhotoPrior(Networked):
         numbers = self._numbers(sigma)
         if x_in[0, 0].numel() <= self.net.stride**2 and numbers == "blocks":
             numbers = "float32"  # one number at the coarsest level rounds otherwise among others
+        more = (True,) if numbers == "blocks" else ()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=numbers == "bfloat16"):
-            out = self.evaluated(x_in, c_noise, *[True] * (numbers == "blocks"))[..., :h, :w]
+            out = self.evaluated(x_in, c_noise, *more)[..., :h, :w]
         return p.c_skip(sigma) * x + p.c_out(sigma) * out
 
     @property

@@ -38,8 +38,9 @@ less like an image than the real ones, so later evaluations take a part of them 
 photographs that are not reported."""
 INFLATION_IN_MODES = 1.7
 """The same where the gradients of a step are preconditioned in cosine modes, and end nearer to the
-solution. Of 1.35, 1.7 and 2.1 in `benchmarks/inflation.py`: intervals of 90 % hold a little less,
-those of 50 % a little more; with 2.1 both hold more, and samples are 0.3 dB worse."""
+solution. Of those tried in `benchmarks/inflation.py`, 1.35 and 1.7, and 2.1 for deblurring: with it
+intervals of 90 % hold a little less, those of 50 % a little more; 2.1 makes both hold more, and
+single samples 0.3 dB worse."""
 
 
 def sigma_of(problem: Problem) -> float:
