@@ -16,6 +16,7 @@ from invdiff.batch.items import BatchItem, ItemSource, beside, seed_of
 from invdiff.cli import main
 from invdiff.core import InvdiffError
 from invdiff.files import video
+from invdiff.files.ends import breaks_off, whole_pictures
 from invdiff.files.frames import each, frames, listed, one_of, unpacked
 from invdiff.files.pictures import read_photo
 
@@ -141,6 +142,68 @@ def test_broken_ones_are_put_aside(tmp_path: Path) -> None:
     last = [i for i in found.values() if i.id.startswith("a.gif")][-1]
     with pytest.raises(InvdiffError, match=r"a\.gif"):
         read(BatchItem(last.id, last.path, {"frame": 3}), tmp_path / "p")
+
+
+def several(path: Path, count: int) -> Path:
+    """So many pictures in a file of any kind."""
+    if path.suffix in (".gif", ".apng", ".webp"):
+        return animation(path, count)
+    if path.suffix != ".tif":
+        return film(path, count)
+    images = [Image.fromarray(a) for a in drawn(count)]
+    images[0].save(path, save_all=True, append_images=images[1:])
+    return path
+
+
+@pytest.mark.parametrize("part", [0.5, 0.75])
+@pytest.mark.parametrize("ending", [".tif", ".gif", ".mkv", ".webm", ".avi"])
+def test_a_file_that_was_cut_off_is_told(ending: str, part: float, tmp_path: Path) -> None:
+    """What is there is found, and then the end; one of them can be taken; the batch goes on."""
+    path = several(tmp_path / f"a{ending}", 24)
+    assert len(listed(path)) == 24
+    whole = path.read_bytes()
+    head = max(whole.find(b"movi"), 0)  # of an AVI of small frames it is most of the file
+    path.write_bytes(whole[: head + int(part * (len(whole) - head))])
+    found, walk = 0, frames(str(path))
+    with pytest.raises(InvdiffError, match=r"a\.\w+ breaks off after \d+ (page|frame)s; copy or"):
+        for name, _ in walk:
+            found += 1
+            assert name.endswith(f"{found - 1:03}")
+    assert 0.3 * part * 24 < found < 24
+    with pytest.raises(InvdiffError, match=f"breaks off after {found} "):
+        listed(path)
+    Image.fromarray(drawn(1)[0]).save(tmp_path / "b.png")
+    ids = list(items(tmp_path))
+    assert len(ids) == found + 2 and ids[-2:] == [f"a{ending}", "b.png"]
+    assert one_of(path, found // 2, tmp_path).exists()
+
+
+def test_a_gif_without_its_last_byte_is_whole(tmp_path: Path) -> None:
+    """And none is that ends anywhere else than after a picture."""
+    whole = animation(tmp_path / "a.gif").read_bytes()
+    counts = []
+    for end in range(len(whole)):
+        (tmp_path / "b.gif").write_bytes(whole[:end])
+        count, cut = whole_pictures(str(tmp_path / "b.gif"))
+        counts.append(count)
+        assert not cut or end < len(whole) - 1
+        assert cut or count in (0, 4) or whole[end - 1] == 0
+    assert counts == sorted(counts) and counts[-1] == 4
+    (tmp_path / "b.gif").write_bytes(whole[:-1])
+    assert len(listed(tmp_path / "b.gif")) == 4
+
+
+def test_a_streamed_file_tells_no_length(tmp_path: Path) -> None:
+    """Lengths that a container leaves open, or an end that is none of its parts."""
+    path = film(tmp_path / "a.mkv")
+    data = bytearray(path.read_bytes())
+    at = data.index(bytes.fromhex("18538067")) + 4
+    data[at : at + 8] = b"\x01" + b"\xff" * 7
+    path.write_bytes(data[: len(data) // 2])
+    assert not breaks_off(str(path)) and 0 < len(listed(path)) < 30
+    path = film(tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes() + bytes(20))
+    assert not breaks_off(str(path)) and len(listed(path)) == 30
 
 
 def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

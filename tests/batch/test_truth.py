@@ -225,7 +225,7 @@ def test_frames_in_order_are_those_one_by_one(ending: str, tmp_path: Path) -> No
 def test_a_cut_animation_is_told(tmp_path: Path) -> None:
     path = film(tmp_path / "a.gif", frames_of(4))
     path.write_bytes(path.read_bytes()[: path.stat().st_size - 600])
-    with pytest.raises(InvdiffError, match=r"Frame 3 of .*a\.gif cannot be read"):
+    with pytest.raises(InvdiffError, match=r"a\.gif breaks off after 3 frames"):
         clean_clip(path)
 
 

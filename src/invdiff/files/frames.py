@@ -15,6 +15,7 @@ from PIL import Image
 from invdiff.core import InvdiffError
 from invdiff.files import pages, video
 from invdiff.files.arrays import check_file
+from invdiff.files.ends import breaks_off, whole_pictures
 
 ANIMATIONS = (".gif", ".apng", ".webp")
 """Endings of files that Pillow reads and that may hold several frames; a .png is one picture."""
@@ -30,18 +31,27 @@ def frames(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name, where) of the pictures of a file, in order; none where it has but one, or cannot be
     read, which its reader tells.
 
-    Raises InvdiffError for a video that cannot be read, or not without the extra `video`.
+    Raises InvdiffError for a video that cannot be read, or not without the extra `video`; and after
+    those that are there, for a file that was cut off.
     """
-    ending = Path(path).suffix.lower()
+    ending, count = Path(path).suffix.lower(), 0
     if ending in pages.TIFFS:
         yield from pages.pages(path)
-    elif ending in video.VIDEOS:
+        return
+    if ending in video.VIDEOS:
         for number, pts in enumerate(video.times(path)):
             yield f"frame-{number:05}", {"frame": number} | ({} if pts is None else {"pts": pts})
+            count += 1
+        cut = breaks_off(path)
     else:
-        count = _count(path)
-        for number in range(count if count > 1 else 0):
+        count, cut = _count(path)
+        for number in range(count if count > 1 or cut else 0):
             yield f"frame-{number:05}", {"frame": number}
+    if count and cut:
+        raise InvdiffError(
+            f"{path} breaks off after {count} frame{'s' * (count != 1)}; copy or save it "
+            "once more, or take one of them with --frame, from 0."
+        )
 
 
 def listed(path: str | Path) -> list[dict[str, Any]]:
@@ -107,15 +117,21 @@ def _animation(path: str, count: int) -> Iterator[Image.Image]:
             yield found
 
 
-def _count(path: str) -> int:
-    """Frames of an animation, without decoding them; 0 of what cannot be read."""
+def _count(path: str) -> tuple[int, bool]:
+    """Frames of an animation, without decoding them, 0 of what cannot be read; and whether the file
+    was cut off after them."""
     if Path(path).suffix.lower() == ".webp" and not _moves(path):
-        return 1
+        return 1, False
+    if Path(path).suffix.lower() == ".gif":
+        with contextlib.suppress(OSError):
+            count, cut = whole_pictures(path)
+            if cut:
+                return count, True
     with contextlib.suppress(Exception), warnings.catch_warnings():  # plug-ins raise anything
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
-            return int(getattr(image, "n_frames", 1))
-    return 0
+            return int(getattr(image, "n_frames", 1)), False
+    return 0, False
 
 
 def _moves(path: str) -> bool:

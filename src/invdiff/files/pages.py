@@ -113,16 +113,28 @@ class _Tiff:
 
 def pages(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name, where) of the pages of a TIFF that are not reduced ones; none where it has but one,
-    or cannot be read, which its reader tells."""
-    found = list[int]()
-    with contextlib.suppress(OSError, ValueError, struct.error), open(path, "rb") as file:
-        tiff = _Tiff(file)
-        for number, page in enumerate(tiff.directories()):
-            if not any(bits & REDUCED for bits in tiff.values(page, 254)):
-                found.append(number)
-    if len(found) > 1:
+    or cannot be read, which its reader tells.
+
+    Raises InvdiffError, after the pages that are there, where the next one is not.
+    """
+    found, count, broken = list[int](), 0, False
+    try:
+        with open(path, "rb") as file:
+            tiff = _Tiff(file)
+            for page in tiff.directories():
+                if not any(bits & REDUCED for bits in tiff.values(page, 254)):
+                    found.append(count)
+                count += 1
+    except (OSError, ValueError, struct.error):
+        broken = count > 0
+    if len(found) > 1 or broken:
         for number in found:
             yield f"page-{number:03}", {"page": number}
+    if broken:
+        raise InvdiffError(
+            f"{path} breaks off after {count} page{'s' * (count != 1)}; copy or save it "
+            "once more, or take one of them with --frame, from 0."
+        )
 
 
 def unpacked(path: str, page: int, folder: Path) -> Path:
