@@ -698,6 +698,17 @@ def test_help_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_a_restoration_goes_without_the_compiler(tmp_path: Path) -> None:
+    """Of torch it loads what it needs: the compiler alone takes 2 s."""
+    Image.fromarray(np.full((16, 16), 99, np.uint8)).save(tmp_path / "a.png")
+    asked = "restore denoise a.png --noise 0.1 --steps 2 --samples 2 --quiet"
+    code = (
+        f"import sys; from invdiff.cli import main; assert main('{asked}'.split()) == 0;"
+        "bad = {'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules); assert not bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
+
+
 def test_a_closed_pipe_is_no_error() -> None:
     shell = f"set -o pipefail; {sys.executable} -m invdiff --help | true"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)

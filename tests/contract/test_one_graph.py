@@ -20,6 +20,7 @@ from torch._dynamo import config, reset
 
 from helpers import seeds
 from invdiff.core.rng import Rng
+from invdiff.core.tensors import constant
 from invdiff.priors.base import Prior
 from invdiff.priors.spectrum import isotropic
 from invdiff.sampling.pose import pose
@@ -132,6 +133,16 @@ def test_what_is_no_graph_is_known(name: str) -> None:
     state, _, step = middle(*of(name))
     with pytest.raises(Exception, match="(?i)data-dependent|dynamo|unsupported|trac"):
         compiled(step, state, "eager")
+
+
+def test_the_mark_of_a_constant_is_that_of_torch() -> None:
+    def mine() -> float:
+        return 1.0
+
+    def theirs() -> float:
+        return 1.0
+
+    assert vars(constant(mine)) == vars(torch.compiler.assume_constant_result(theirs)) != {}
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="a compiler of C++ is needed")

@@ -8,11 +8,11 @@ from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 
 from invdiff.core import CLEAN, InvdiffError, Level
 from invdiff.core.arguments import admit, admitting
 from invdiff.core.limits import limited
+from invdiff.core.tensors import constant
 
 MOST_STEPS, LEVEL_BYTES = 10**6, 150
 """Steps of a schedule and entries of a table at most; what a level takes in memory, in bytes."""
@@ -321,7 +321,7 @@ def _geometric(first: float, last: float, n: int) -> list[float]:
     return [float(s) for s in np.geomspace(first, last, n)] if n > 1 else [float(first)]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def karras_levels(steps: int, sigma_max: float, sigma_min: float) -> list[Level]:
     """The levels of `Karras`, for a sampler within a step."""
     return Karras(steps, sigma_max, sigma_min).levels()

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def constant(function: F) -> F:
+    """Mark a function of plain numbers whose result a compiled step takes as it is.
+
+    What `torch.compiler.assume_constant_result` does, without importing the compiler, which made
+    each start of a command some 2 s longer (tests/contract/test_one_graph.py compares them).
+    """
+    vars(function)["_dynamo_marked_constant"] = True
+    return function
 
 
 def batch_norm(x: Tensor) -> Tensor:

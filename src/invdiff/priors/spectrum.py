@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.core import InvdiffError
+from invdiff.core.tensors import constant
 from invdiff.priors.modes import Covariance, channel_basis
 
 SIGMAS = (0.003, 0.006, 0.012, 0.025, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 2.0, 4.0, 9.0, 20.0)
@@ -257,7 +258,7 @@ def contrast(x0: Tensor) -> Tensor:
     return variance.mean(1, keepdim=True).sqrt().clamp_min(1e-6)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def _window(r: int, width: float, dtype: torch.dtype) -> list[float]:
     """Weights of a Gaussian mean, from -r to r."""
     k = torch.exp(-(torch.arange(-r, r + 1).to(dtype) ** 2) / (2 * width**2))
