@@ -17,7 +17,7 @@ from invdiff.priors.spectrum import (
     ErrorSpectrum,
     band_of,
     contrast,
-    place,
+    place_contrast,
     read,
     smooth,
 )
@@ -56,7 +56,7 @@ def measure(
 
 def _level(error: Tensor, found: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     """(bands, local) of one noise level."""
-    where = place(contrast(found).double().log(), [math.log(c) for c in CONTRASTS])
+    where = place_contrast(contrast(found).double())
     factor = _by_contrast(error.double().square().mean(1, keepdim=True), where)
     tables = [_normalised(factor**strength, where) for strength in STRENGTHS]
     tried = [(*_whitened(error, table, where), table) for table in tables]

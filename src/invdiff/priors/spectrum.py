@@ -22,7 +22,8 @@ SIGMAS = (0.003, 0.006, 0.012, 0.025, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 2.0, 4.0, 
 """Noise levels at which errors are measured."""
 EDGES = (0.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 182.0)
 """Bands of the radial frequency |(k / H, l / W)|, in 128ths; 128 is the finest along an axis."""
-CONTRASTS = tuple(0.003 * 2 ** (0.75 * i) for i in range(12))
+OCTAVES = 0.75
+CONTRASTS = tuple(0.003 * 2 ** (OCTAVES * i) for i in range(12))
 """Local contrasts of a denoised image, for which errors are told apart: 0.003 to 0.91."""
 WINDOW, SPREAD = 1.0, 2.0
 """Standard deviations in pixels of the window of the contrast, and of the mean of its effect."""
@@ -80,7 +81,7 @@ class ErrorSpectrum:
             share = float(self._at(self.share[:, None], sigma))
             return Covariance((L * share * sigma**2 / L.mean()).clamp_max(sigma**2))
         table = self._at(self.local, sigma)
-        where = place(contrast(x0).log(), [math.log(c) for c in CONTRASTS])
+        where = place_contrast(contrast(x0))
         return Covariance(L, smooth(read(table.to(x0), where), SPREAD))
 
     def diagonal(self, sigma: float, like: Tensor) -> Tensor:
@@ -246,10 +247,21 @@ def place(x: Tensor, knots: list[float]) -> tuple[Tensor, Tensor]:
     return lower, ((x - t[lower]) / (t[lower + 1] - t[lower])).clamp(0, 1)
 
 
+def place_contrast(c: Tensor) -> tuple[Tensor, Tensor]:
+    """`place` of log c among those of CONTRASTS, which lie at equal distances: no search."""
+    last = len(CONTRASTS) - 1
+    t = (c.log() - math.log(CONTRASTS[0])).mul_(1 / (OCTAVES * math.log(2))).clamp_(0, last)
+    lower = t.floor().to(torch.int32).clamp_(0, last - 1)
+    return lower, t - lower
+
+
 def read(table: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
     """The table (knots,), interpolated linearly."""
-    lower, share = where
-    return torch.lerp(table[lower], table[lower + 1], share.to(table))
+    lower, share = where[0].flatten(), where[1].to(table)
+    found = torch.lerp(
+        table.index_select(0, lower), table.index_select(0, lower + 1), share.flatten()
+    )
+    return found.reshape(share.shape)
 
 
 def contrast(x0: Tensor) -> Tensor:
