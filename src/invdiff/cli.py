@@ -14,6 +14,7 @@ from importlib import resources
 from importlib.metadata import entry_points
 
 from invdiff import __version__
+from invdiff.allocator import keep_freed
 
 COMMANDS = {
     "restore": (
@@ -96,6 +97,7 @@ def _dispatch(args: list[str]) -> int:
         from invdiff.core import nearest
 
         raise nearest(name, COMMANDS, "command")
+    keep_freed()
     if name == "batch":
         from invdiff.batch import ahead
 

@@ -19,7 +19,7 @@ import invdiff
 SRC = Path(__file__).parents[2] / "src" / "invdiff"
 
 ROOMS: dict[str, set[str]] = {
-    "core": {"core", "option"},
+    "core": {"core", "option", "allocator"},
     "noise": {"noise"},
     "operators": {"operators"},
     "problem": {"problem", "toys"},

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from invdiff.allocator import keep_freed
 from invdiff.batch.ahead import context
 from invdiff.batch.one import Restorer
 from invdiff.batch.place import Place, StoppedError
@@ -81,6 +82,7 @@ class Crew(Protocol):
 def restorer(place: Place) -> Restorer:
     """What restores the items of a batch. One thread: sums then have one order everywhere."""
     torch.set_num_threads(1)
+    keep_freed()
     return Restorer(BatchRecipe.of(place.told()["recipe"]))
 
 
