@@ -9,7 +9,8 @@ plan, the locks, the folders that appear whole, hashes, fsync, the manifest. Mem
 process after each tenth of the items. --efficiency compares the wall time of `invdiff batch`, from
 its start to its end, with the bare time of the same restorations in one process without a batch,
 divided by the number of workers; and CPU seconds, which other load changes less. Bare ones run as
-many together as a batch does, and one by one with --alone.
+many together as a batch does, and one by one with --alone; their process has the allocator as glibc
+sets it, unless MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ say otherwise (invdiff.allocator).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import psutil
 import torch
 from PIL import Image
 
+from invdiff.allocator import keep_freed
 from invdiff.audit.cost import Clocked
 from invdiff.batch.drive import count, drive
 from invdiff.batch.items import BatchItem, ItemSource, seed_of
@@ -179,14 +181,15 @@ def _bare(recipe: BatchRecipe, items: list[BatchItem], prior: Prior, most: int) 
 
 
 def evaluation() -> dict[str, float]:
-    """CPU seconds of one evaluation of `photo` in one thread, by the side of the picture."""
+    """CPU seconds of one evaluation of `photo` in one thread, as a batch runs it, by side."""
     torch.set_num_threads(1)
-    prior, found = load_prior("photo"), dict[str, float]()
+    keep_freed()
+    prior, found = load_prior("photo", precision="auto"), dict[str, float]()
     for side in (48, 128, 256):
         x = torch.zeros(1, 3, side, side)
-        prior.denoise(x, 0.1)
+        prior.denoise(x, 0.05)
         began = time.process_time()
-        prior.denoise(x, 0.1)
+        prior.denoise(x, 0.05)
         found[f"evaluation of {side} x {side}, CPU s"] = time.process_time() - began
     return found
 
