@@ -23,7 +23,7 @@ from invdiff.restoration.directions import directions
 from invdiff.restoration.job import prepare
 from invdiff.restoration.preview import Preview
 from invdiff.restoration.race import race
-from invdiff.scans.ct_noise import ct_noise, deviation
+from invdiff.scans.ct_noise import ct_noise, deviation, usual_noise
 from invdiff.scans.dicom_write import _stored
 from invdiff.tasks import LowDoseCt, NoiseLevel
 
@@ -166,6 +166,22 @@ def test_noise_goes_and_the_body_stays(tmp_path: Path) -> None:
     one = invdiff.restore("low-dose-ct", tmp_path / "s.npy", slice=1, want="estimate",
                           progress=False, noise=30)  # fmt: skip
     assert one.estimate.shape == (SIZE, SIZE)
+
+
+def test_samples_agree_with_a_slice_of_a_low_dose(tmp_path: Path) -> None:
+    """Its data steps end, and neither samples nor estimate contradict what was measured."""
+    hu = np.load(Path(__file__).parents[2] / "examples/chest-ct.npz")["hu"].astype(np.float32)
+    field = usual_noise(40.0)
+    np.save(tmp_path / "s.npy", field.sample(torch.from_numpy(hu[None, None]), Rng.of(0))[0, 0])
+    done = invdiff.restore("low-dose-ct", tmp_path / "s.npy", noise=40, samples=2, progress=False)
+    config = done.result.config
+    assert "unsolved" not in config and all(m < 1.2 for m in config["checks"]["samples"]["misfit"])
+    assert not [w for w in done.warnings if "misses" in w]
+    mean = np.asarray(done.samples).mean(0)
+    inside = (hu > -1000) & (hu < 1500)
+    assert (
+        np.sqrt(np.square(mean - hu)[inside].mean()) < 33
+    )  # 40 in the slice; 45 where they did not end
 
 
 def test_no_restored_value_reads_as_padding() -> None:

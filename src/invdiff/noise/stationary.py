@@ -66,6 +66,15 @@ class StationaryGaussian(Coloured):
     def spectrum(self, size: tuple[int, int]) -> Tensor:
         """sigma at every frequency of an image of size, in fft2 order: (1 or 3, H, W), float64."""
         rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64) for n in size)
+        return self._sigmas_at(rows, columns)
+
+    def cosine_spectrum(self, size: tuple[int, int]) -> Tensor:
+        """sigma of every cosine mode (DCT-II) of an image of size: (1 or 3, H, W), float64."""
+        rows, columns = (torch.arange(n, dtype=torch.float64) / (2 * n) for n in size)
+        return self._sigmas_at(rows, columns)
+
+    def _sigmas_at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """sigma at frequencies in cycles per pixel, (1 or 3, rows, columns)."""
         f = (rows[:, None] ** 2 + columns[None, :] ** 2).sqrt()
         nodes = torch.tensor(self.frequencies, dtype=torch.float64).log()
         at = f.clamp_min(self.frequencies[0] / 2).log().clamp(nodes[0], nodes[-1])

@@ -132,6 +132,13 @@ class Whitening(Spectral):
     def adjoint(self, y: Tensor) -> Tensor:
         return self(y)
 
+    def cosine_power(self, variance: Tensor) -> Tensor:
+        """Nearly: the noise repeats at the edge, where cosine modes are reflected."""
+        gain = (self.noise.level / self.noise.cosine_spectrum(self.size)).to(variance)
+        if len(gain) > 1:  # of colours; each has all frames of a clip
+            gain = gain.repeat_interleave(variance.shape[-3] // len(gain), 0)
+        return variance * (gain if len(gain) > 1 else gain[0]).square()
+
     def V(self, c: Tensor) -> Tensor:
         return self.noise.turned(hartley(c), back=True)
 

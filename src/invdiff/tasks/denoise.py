@@ -26,10 +26,12 @@ from invdiff.tasks.presets import (
     FEW,
     HOLE,
     INFLATION,
+    INFLATION_IN_MODES,
     SPLITS,
     noise_schedule,
     sigma_of,
     split,
+    tells_modes,
 )
 from invdiff.tasks.validity import has_gaps, has_hole
 from invdiff.tasks.values import NoiseLevel, Size
@@ -43,8 +45,12 @@ def _from_noise(problem: Problem) -> Schedule:
 
 def _sampler(problem: Problem) -> Solver:
     if not isinstance(problem.A, Identity):  # y is no state of the chain
-        filling = Karras(*(HOLE if has_hole(problem) else FEW), 0.01)
-        return SpectralAncestral(inflation=INFLATION, schedule=filling)
+        modes = tells_modes(problem)  # of noise with a spectrum: gradients alone are too slow
+        return SpectralAncestral(
+            inflation=INFLATION_IN_MODES if modes else INFLATION,
+            preconditioner="modes" if modes else "none",
+            schedule=Karras(*(HOLE if has_hole(problem) else FEW), 0.01),
+        )
     schedule = _from_noise(problem)
     return SpectralAncestral(data="start", inflation=INFLATION, schedule=schedule)
 

@@ -46,7 +46,7 @@ from invdiff.tasks.base import (
 )
 from invdiff.tasks.ct_simulation import clean_slice
 from invdiff.tasks.ct_view import WINDOW
-from invdiff.tasks.presets import sigma_of
+from invdiff.tasks.presets import INFLATION_IN_MODES, sigma_of
 from invdiff.tasks.truth import Truth, clean_slices
 from invdiff.tasks.values import NoiseLevel, Size
 
@@ -127,8 +127,14 @@ def _level(problem: Problem) -> float:
 
 
 def _draws(problem: Problem) -> Solver:
+    """In cosine modes, for without them 100 iterations are too few. The inflation was the best of
+    1, 1.35 and 1.7 for the mean, for single samples and for coverage, on three held-out slices with
+    noise of 20, 40 and 80 HU."""
     top = 3 * _level(problem)
-    return SpectralAncestral(schedule=Karras(10, top, min(0.01, top / 12)))
+    schedule = Karras(10, top, min(0.01, top / 12))
+    return SpectralAncestral(
+        inflation=INFLATION_IN_MODES, preconditioner="modes", schedule=schedule
+    )
 
 
 def _split(problem: Problem) -> Solver:
