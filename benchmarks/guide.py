@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from invdiff.audit.cells import by_row, mean_and_error, pm, table
 from invdiff.audit.claims import unsupported
 from invdiff.audit.distance import CELLS, rows
 from invdiff.audit.parts import SIZE
-from invdiff.audit.verdict import flagged, joined, p_values
+from invdiff.audit.verdict import flagged, of_cells
 from invdiff.sampling.needs import Need
 from invdiff.solvers import Solver, registry
 from invdiff.tasks import TASKS
@@ -99,9 +100,13 @@ def by_task(calibration: list[dict[str, Any]]) -> list[str]:
 # -------------------------------------------------------------------------------------- by problem
 
 
+@cache
 def solver_of(name: str) -> Solver:
     """The solver of a row of docs/posterior.json."""
-    return rows()[name]
+    return measured()[name]
+
+
+measured = cache(rows)
 
 
 def everywhere(record: dict[str, Any]) -> list[float]:
@@ -124,8 +129,8 @@ def nearest(
     for mean, name, record in sorted(found)[:FIRST]:
         flags = "not measured"
         if name in seen:
-            values = joined([line["values"] for line in seen[name]])
-            flags = ", ".join(flagged(p_values(values, SIZE))) or "nothing"
+            cells = [line["values"] for line in seen[name]]
+            flags = ", ".join(flagged(of_cells(cells, SIZE))) or "nothing"
         spread = (record["spread"] or [None])[0]
         variance = "" if spread is None else f"{spread:.2f}"
         yield [f"`{name}`", str(record["steps"]), pm(everywhere(record)), f"{mean / floor:.1f}",
@@ -248,17 +253,26 @@ TASK_PICTURES = {
     "compressed-sensing": "operators/walshhadamard.png",
     "mri": "real-brain.webp",
     "ct": "real-tooth-30.webp",
-    "low-dose-ct": "",
+    "low-dose-ct": "low-dose-ct.webp",
 }
 """A picture of every task, within docs/images; "" where there is none."""
-SOLVER_PICTURES = {
-    "calibration.png": ("spectral-ancestral", "ddrm"),
-    "replacement.png": ("replacement",),
-    "reconstruction.png": ("dps",),
-}
-"""Which solvers a picture of docs/images shows."""
-PAPER = {"replacement.png": "paradigms.md", "reconstruction.png": "paradigms.md"}
-"""The page that explains a picture, else calibration.md."""
+SOLVERS = """## Solvers
+
+Made by `python benchmarks/solver_pictures.py`, each solver with its default settings. The truth is
+a draw of the prior `faces64` itself, so that nothing but the solver is wrong; y is the picture
+without the lower half of the face, with noise of 0.05 of half the range. Solvers that cannot take
+it have another measurement of the same picture. From left to right: the truth, y, three samples,
+the mean of four samples, and their standard deviation, white at half of half the range. A good
+sampler keeps what was seen, and draws another mouth and chin each time. How far each is from the
+posterior, in numbers: [audit.md](audit.md). Pictures of photographs:
+[calibration.md](calibration.md), [paradigms.md](paradigms.md).""".split("\n")
+
+
+def without(told: dict[str, Any] | None) -> str:
+    """Why a solver has no picture."""
+    if told is None:
+        return "It was not drawn yet."
+    return str(told["why"]) if "why" in told else f"It needs {' and '.join(told['lacks'])}."
 
 
 def gallery() -> str:
@@ -271,29 +285,29 @@ def gallery() -> str:
         "## Tasks",
         "",
         "Pictures of operators show x, the measurement y, and what a pseudo-inverse or the adjoint",
-        "makes of y ([forward-models.md](forward-models.md)); others show answers.",
+        "makes of y ([forward-models.md](forward-models.md)); others show answers. That of low-dose-ct is",
+        "the overview of `invdiff degrade low-dose-ct examples/chest-ct.npz --out d` and of the command",
+        "that it prints.",
         "",
     ]
     for name, picture in TASK_PICTURES.items():
         title = " ".join((TASKS[name].__doc__ or "").split("\n\n")[0].split())
         lines += [f"### {name}", "", title, ""]
         lines += [f"![{name}](images/{picture})" if picture else "No picture yet.", ""]
-    lines += ["## Solvers", ""]
-    for picture, names in SOLVER_PICTURES.items():
-        page = PAPER.get(picture, "calibration.md")
-        lines += [f"### {' and '.join(f'`{n}`' for n in names)}", ""]
-        lines += [f"- `{n}`: {registry()[n].paper}" for n in names]
-        lines += [
-            "",
-            f"![{', '.join(names)}](images/{picture})",
-            "",
-            f"See [{page}]({page}).",
-            "",
-        ]
-    shown = {name for names in SOLVER_PICTURES.values() for name in names}
-    rest = ", ".join(f"`{name}`" for name in registry() if name not in shown)
-    lines += [f"No picture yet: {rest}."]
-    return "\n".join(lines) + "\n"
+    lines += [*SOLVERS, ""]
+    about = json.loads((DOCS / "images/solvers/about.json").read_text())
+    for name, solver in registry().items():
+        lines += [f"### `{name}`", "", solver.paper or "Of this project.", ""]
+        told = about.get(name)
+        if told is None or "problem" not in told:
+            lines += [f"No picture. {without(told)}", ""]
+            continue
+        count = f"{told['evaluations']} evaluations"
+        count += f", {told['gradients']} gradients" if told["gradients"] else ""
+        told_prior = f"; prior `{told['prior']}`" if "prior" in told else ""
+        lines += [f"{told['problem'].capitalize()}; {count} for a sample{told_prior}.", ""]
+        lines += [f"![{name}](images/solvers/{name}.webp)", ""]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 PAGES: dict[str, Callable[[], str]] = {"which-solver.md": which, "gallery.md": gallery}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from invdiff.audit.controls import CONTROLS, BatchNorm, caught, mixed
 from invdiff.audit.counts import binomial_p
 from invdiff.audit.trial import REPLICAS, trial
-from invdiff.audit.verdict import flagged, joined, p_values
+from invdiff.audit.verdict import flagged, joined, of_cells, p_values
 from invdiff.core.schedules import VP
 from invdiff.solvers.dps import DPS
 
@@ -47,6 +48,25 @@ def test_a_flag_needs_more_than_one_measurement_by_chance():
     assert p["distance"] == pytest.approx(1 / 400) and flagged(p) == ["distance"]
     assert flagged(p, 0.002) == []
     assert joined([values, values])["inside"] == [True] * 4
+
+
+def test_cells_that_share_their_numbers_do_not_count_as_more_problems():
+    """Exact ranks, nine times nearly the same, as a problem has them in nine cells: pooled they
+    are flagged far too often. A solver that is wrong in one cell is seen."""
+    g = torch.Generator().manual_seed(0)
+    pooled = bounded = 0
+    for _ in range(200):
+        ranks = torch.randint(0, 51, (20,), generator=g)
+        cells = [
+            {"rank_x": (ranks + torch.randint(-2, 3, (20,), generator=g)).clamp(0, 50).tolist()}
+            for _ in range(9)
+        ]
+        pooled += bool(flagged(p_values(joined(cells), 50)))
+        bounded += bool(flagged(of_cells(cells, 50)))
+    assert pooled > 40 and binomial_p(bounded, 200, 0.01) > 0.001
+    wrong = {"rank_x": [0, 1, 2, 0, 1] * 4}
+    assert flagged(of_cells([*cells[:8], wrong], 50)) == ["rank x"]
+    assert of_cells([], 50) == {} and of_cells([wrong, {}], 50) == {}
 
 
 def test_a_solver_that_sees_its_batch_is_found():

@@ -10,7 +10,7 @@ from typing import Any
 
 from invdiff.audit.lines import Line
 from invdiff.audit.parts import SIZE
-from invdiff.audit.verdict import flagged, joined, p_values
+from invdiff.audit.verdict import flagged, of_cells
 
 FALL, ROUND_OFF = 0.6, 1e-6
 
@@ -49,5 +49,5 @@ def unsupported(name: str, claim: str, found: list[Line]) -> str:
     bound = values.get("null_99", [ROUND_OFF] * len(values["error"]))
     if any(e > b for e, b in zip(values["error"], bound, strict=True)):
         return f"{name}: it is not exact on a normal law"
-    bad = flagged(p_values(joined(lines["mixture"]), SIZE))
+    bad = flagged(of_cells(lines["mixture"], SIZE))
     return f"{name}: flagged on the mixture by {', '.join(bad)}" if bad else ""
