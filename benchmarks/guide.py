@@ -284,9 +284,10 @@ def gallery() -> str:
         "",
         "## Tasks",
         "",
-        "Pictures of operators show x, the measurement y, and what a pseudo-inverse or the adjoint",
-        "makes of y ([forward-models.md](forward-models.md)); others show answers. That of low-dose-ct is",
-        "the overview of `invdiff degrade low-dose-ct examples/chest-ct.npz --out d` and of the command",
+        "Pictures of operators show x, the measurement y, and what a pseudo-inverse or the",
+        "adjoint makes of y ([forward-models.md](forward-models.md)); others show answers. That of",
+        "low-dose-ct is the overview of",
+        "`invdiff degrade low-dose-ct examples/chest-ct.npz --out d` and of the command",
         "that it prints.",
         "",
     ]

@@ -7,8 +7,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 import invdiff
+from invdiff.solvers import registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,8 +62,21 @@ def test_every_task_has_its_place_in_the_gallery() -> None:
     from invdiff.tasks import TASKS
 
     assert list(GUIDE.TASK_PICTURES) == list(TASKS)
-    pictures = {*GUIDE.TASK_PICTURES.values(), *GUIDE.SOLVER_PICTURES} - {""}
+    pictures = set(GUIDE.TASK_PICTURES.values()) - {""}
     assert all((ROOT / "docs/images" / name).is_file() for name in pictures)
+
+
+def test_every_solver_has_its_picture_or_a_reason() -> None:
+    """When a new one fails, run: python benchmarks/solver_pictures.py NAME."""
+    folder = ROOT / "docs/images/solvers"
+    about = json.loads((folder / "about.json").read_text())
+    assert set(about) == set(registry())
+    for name, told in about.items():
+        assert (folder / f"{name}.webp").is_file() == ("problem" in told)
+        assert len({"problem", "lacks", "why"} & set(told)) == 1
+        if "problem" in told:
+            with Image.open(folder / f"{name}.webp") as picture:
+                assert picture.size == (2 * (7 * 64 + 6 * 3), 2 * 64)
 
 
 def test_pages_stand_where_they_are_linked_first(tmp_path: Path) -> None:
