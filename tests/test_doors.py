@@ -41,6 +41,7 @@ from invdiff.priors.published import files, pickles, rows
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError
 from invdiff.sampling.run import solve
+from invdiff.solvers.cbg import CBG
 
 UNABLE = {"ddnm", "ddrm-jpeg", "latino", "pocs", "psld", "resample", "spectral-jpeg"}
 """Solvers that cannot denoise pictures: they take latents, JPEG files or no noise."""
@@ -498,7 +499,7 @@ def test_batch_1_equals_batch_4_to_the_bit(name: str, kind: torch.dtype, net: Pr
     solver = cls().with_steps(2)
     if name not in ("ccdf", "snips"):  # whose steps are not those of any path
         solver = dataclasses.replace(solver, schedule=Karras(2, 1.0, 0.1))
-    if isinstance(solver, solvers.CBG):
+    if isinstance(solver, CBG):
         solver = dataclasses.replace(solver, draws=4, inner=2)
     try:
         want = solve(problem, prior, solver, samples=4, batch=4).samples
