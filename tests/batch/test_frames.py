@@ -178,6 +178,17 @@ def test_a_file_that_was_cut_off_is_told(ending: str, part: float, tmp_path: Pat
     assert one_of(path, found // 2, tmp_path).exists()
 
 
+def test_a_video_that_goes_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frames are told; the reader of each says that there is no file."""
+    path = film(tmp_path / "a.mkv", 3)
+    times = video.times(str(path))
+    path.unlink()
+    monkeypatch.setattr(video, "times", lambda name: times)
+    assert len(list(frames(str(path)))) == 3
+
+
 def test_a_gif_without_its_last_byte_is_whole(tmp_path: Path) -> None:
     """And none is that ends anywhere else than after a picture."""
     whole = animation(tmp_path / "a.gif").read_bytes()

@@ -34,7 +34,7 @@ def frames(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises InvdiffError for a video that cannot be read, or not without the extra `video`; and after
     those that are there, for a file that was cut off.
     """
-    ending, count = Path(path).suffix.lower(), 0
+    ending, count, cut = Path(path).suffix.lower(), 0, False
     if ending in pages.TIFFS:
         yield from pages.pages(path)
         return
@@ -42,7 +42,8 @@ def frames(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, pts in enumerate(video.times(path)):
             yield f"frame-{number:05}", {"frame": number} | ({} if pts is None else {"pts": pts})
             count += 1
-        cut = breaks_off(path)
+        with contextlib.suppress(OSError):  # it has gone since: the reader of its frames tells
+            cut = breaks_off(path)
     else:
         count, cut = _count(path)
         for number in range(count if count > 1 or cut else 0):
