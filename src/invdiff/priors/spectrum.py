@@ -249,10 +249,12 @@ def place(x: Tensor, knots: list[float]) -> tuple[Tensor, Tensor]:
 
 def place_contrast(c: Tensor) -> tuple[Tensor, Tensor]:
     """`place` of log c among those of CONTRASTS, which lie at equal distances: no search."""
-    last = len(CONTRASTS) - 1
-    t = (c.log() - math.log(CONTRASTS[0])).mul_(1 / (OCTAVES * math.log(2))).clamp_(0, last)
-    lower = t.floor().to(torch.int32).clamp_(0, last - 1)
-    return lower, t - lower
+    x, last = c.log().flatten(), len(CONTRASTS) - 1
+    t = torch.tensor([math.log(v) for v in CONTRASTS], dtype=c.dtype, device=c.device)
+    steps = (x - math.log(CONTRASTS[0])).div_(OCTAVES * math.log(2))
+    lower = steps.to(torch.int32).clamp_(0, last - 1)
+    share = (x - t.index_select(0, lower)) / t.diff().index_select(0, lower)
+    return lower.reshape(c.shape), share.clamp(0, 1).reshape(c.shape)
 
 
 def read(table: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
