@@ -44,9 +44,8 @@ from invdiff.solvers.unconditional import Unconditional
 OUT = Path(__file__).resolve().parents[1] / "docs/images/solvers"
 SIDE, SEED, SAMPLES, DRAWN, GAP, ZOOM = 64, 1, 4, 3, 3, 2
 NOISE, WHITE = 0.05, 0.5
-
-
 OTHER = {"pyramid": "multiscale"}
+"""Priors of solvers that cannot take `faces64`."""
 
 
 @cache

@@ -13,11 +13,21 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from invdiff.core import InvdiffError
+
 ISO = (".mp4", ".m4v", ".mov")
 RIFF = (".avi", ".webp")
 EBML = (".mkv", ".webm")
 SEGMENT = 0x18538067
 """EBML element of all that a Matroska file holds."""
+
+
+def cut_off(path: str, count: int, what: str) -> InvdiffError:
+    """The error of a file that ends after so many pages or frames."""
+    return InvdiffError(
+        f"{path} breaks off after {count} {what}{'s' * (count != 1)}; copy or save it once more, "
+        "or take one of them with --frame, from 0."
+    )
 
 
 def breaks_off(path: str) -> bool:

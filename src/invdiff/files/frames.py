@@ -15,7 +15,7 @@ from PIL import Image
 from invdiff.core import InvdiffError
 from invdiff.files import pages, video
 from invdiff.files.arrays import check_file
-from invdiff.files.ends import breaks_off, whole_pictures
+from invdiff.files.ends import breaks_off, cut_off, whole_pictures
 
 ANIMATIONS = (".gif", ".apng", ".webp")
 """Endings of files that Pillow reads and that may hold several frames; a .png is one picture."""
@@ -49,10 +49,7 @@ def frames(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for number in range(count if count > 1 or cut else 0):
             yield f"frame-{number:05}", {"frame": number}
     if count and cut:
-        raise InvdiffError(
-            f"{path} breaks off after {count} frame{'s' * (count != 1)}; copy or save it "
-            "once more, or take one of them with --frame, from 0."
-        )
+        raise cut_off(path, count, "frame")
 
 
 def listed(path: str | Path) -> list[dict[str, Any]]:

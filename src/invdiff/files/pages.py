@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from invdiff.core import InvdiffError
+from invdiff.files.ends import cut_off
 
 TIFFS = (".tif", ".tiff")
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8,
@@ -131,10 +132,7 @@ def pages(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for number in found:
             yield f"page-{number:03}", {"page": number}
     if broken:
-        raise InvdiffError(
-            f"{path} breaks off after {count} page{'s' * (count != 1)}; copy or save it "
-            "once more, or take one of them with --frame, from 0."
-        )
+        raise cut_off(path, count, "page")
 
 
 def unpacked(path: str, page: int, folder: Path) -> Path:
