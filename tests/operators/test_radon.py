@@ -165,6 +165,15 @@ def test_precision_and_cache(A: Radon) -> None:
     assert A.rows(torch.tensor([1, 0])) is A and A.to("cpu", torch.float32) is A
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_has_the_same_bits_whatever_stands_beside_it(dtype: torch.dtype) -> None:
+    A = Radon(sparse_view(20), (64, 64))
+    x = random(9, 1, 64, 64).to(dtype)
+    y, z = A(x), A.adjoint(A(x))
+    for n in range(1, 9):
+        assert torch.equal(A(x[:n]), y[:n]) and torch.equal(A.adjoint(y[:n]), z[:n])
+
+
 # ---- filtered back-projection
 
 
