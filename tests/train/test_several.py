@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.distributed.run import parse_args
 
+from invdiff.commands.train import TrainOptions
 from invdiff.core import InvdiffError
+from invdiff.core.option import flag
 from invdiff.train.drawings import read_log
 from invdiff.train.fit import fit
 from invdiff.train.processes import Processes, launched
@@ -135,9 +139,16 @@ def test_what_does_not_fit_is_told_by_all(two: Path) -> None:
 def test_the_command_line_speaks_once(two: Path) -> None:
     first, second = ((two / f"said{rank}.txt").read_text().splitlines() for rank in (0, 1))
     lines = [line for line in first if line]
-    assert len(lines) == 1 and "torchrun --nproc_per_node 2 -m invdiff train" in lines[0]
+    assert len(lines) == 1 and "torchrun --nproc_per_node 2 -m -- invdiff train" in lines[0]
     assert second == []
     assert "--resume" in lines[0] and (two / "command" / "checkpoint.pt").exists()
+
+
+def test_the_launcher_takes_no_option_of_ours() -> None:
+    """--start is the beginning of two of its own: only what follows -- is left alone."""
+    ours = ["train", "photo", *(part for f in fields(TrainOptions) for part in (flag(f.name), "1"))]
+    told = parse_args(["--nproc_per_node", "2", "-m", "--", "invdiff", *ours])
+    assert "--start" in ours and told.training_script_args[-len(ours) :] == ours
 
 
 # Alone

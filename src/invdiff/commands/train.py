@@ -27,8 +27,8 @@ DATA is a folder or a tar archive of image files, or an .npy or .npz file with a
 OUT receives checkpoint.pt, log.jsonl, and at the end NAME.safetensors, which `restore --prior`
 takes, with its card NAME.md. An interrupted training goes on with --resume.
 
-On several GPUs: torchrun --nproc_per_node GPUS -m invdiff train ... (or `accelerate launch`). Each
-step's batch is shared by them, so --batch is that of all together."""
+On several GPUs: torchrun --nproc_per_node GPUS -m -- invdiff train ... (or `accelerate launch`).
+Each step's batch is shared by them, so --batch is that of all together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def _launcher() -> tuple[bool, list[str]]:
     if count == "1":
         return True, ["invdiff"]
     here = os.environ.get("LOCAL_WORLD_SIZE", count)
-    again = ["torchrun", "--nproc_per_node", here, "-m", "invdiff"]
+    again = ["torchrun", "--nproc_per_node", here, "-m", "--", "invdiff"]  # it knows --start too
     return os.environ.get("RANK", "0") == "0", again
 
 
