@@ -27,6 +27,7 @@ SIZE = (12, 16)
 F64 = torch.float64
 EXACT: dict[str, Linear] = {
     "identity": Identity(),
+    "all known": Inpaint(torch.ones(1, 1, *SIZE)),
     "bicubic": Bicubic(4, SIZE),
     "mean": AveragePool(2, SIZE),
     "gaussian": blur(gaussian_kernel(1.0).double(), SIZE),
@@ -92,8 +93,39 @@ def test_noise_of_two_spectra_is_told_by_colours(frames: int) -> None:
     assert told.min() == 1 and told.max() == pytest.approx(9)
 
 
-def test_a_mask_tells_nothing() -> None:
-    assert Inpaint(torch.ones(1, 1, *SIZE)).cosine_power(VARIANCE) is None
+def falling(size: tuple[int, int]) -> Tensor:
+    """Variances of cosine modes as those of photographs fall, (1, 1, H, W)."""
+    down, across = torch.arange(size[0])[:, None], torch.arange(size[1])[None]
+    return (100 / (1 + down**2 + across**2)).double()[None, None]
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.0])
+@pytest.mark.parametrize("hidden", ["box", "half", "lines"])
+def test_what_a_mask_hides_is_left_out(
+    hidden: str, sigma: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights of the known pixels in fewer iterations, whatever stands in the others."""
+    size, g = (48, 48), torch.Generator().manual_seed(5)
+    mask = torch.ones(1, 1, *size)
+    places = {"box": (slice(10, 26), slice(12, 28)), "half": (slice(0, 48), slice(24, 48)),
+              "lines": (slice(0, 48, 9), slice(0, 48))}  # fmt: skip
+    mask[..., *places[hidden]] = 0
+    A, V = Inpaint(mask), Covariance(falling(size), torch.ones(1, 1, *size, dtype=F64))
+    x = V.root(torch.randn(2, 1, *size, dtype=F64, generator=g))
+    y = A(x) + sigma * torch.randn(x.shape, dtype=F64, generator=g)
+    problem = Problem(y, A, GaussianNoise(sigma), (1, *size))
+    solved = counter(monkeypatch)
+    enough = 1e-4
+    r = A.restrict(y)
+    one = normal.weights(r, V, problem, 5000, enough)
+    two = normal.weights(r, V, problem, 5000, enough, modes=True)
+    other = normal.weights(r + 9 * (1 - mask), V, problem, 5000, enough, modes=True)
+    assert torch.equal(two, other) and not two[(mask == 0).expand_as(two)].any()
+    left = r - sigma**2 * two - A(V(two))
+    assert float(left.square().mean((1, 2, 3)).max().sqrt()) <= enough
+    answers = [V(A.adjoint(w)) for w in (one, two)]
+    torch.testing.assert_close(*answers, atol=1e-2, rtol=0)  # hidden pixels are extrapolated
+    assert solved[1] < 0.5 * solved[0]
 
 
 def counter(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -120,10 +152,8 @@ def test_noise_with_a_spectrum_is_solved_where_it_was_not(
     size, g = (96, 96), torch.Generator().manual_seed(1)
     noise = StationaryGaussian((0.02, 0.1, 0.5), ((0.03, 0.06, 0.2),))
     A = Whitening(noise, size)
-    down, across = torch.arange(96)[:, None], torch.arange(96)[None]
-    L = (100 / (1 + down**2 + across**2)).double().expand(1, 1, *size)
     edges = smooth(torch.randn(1, 1, *size, dtype=F64, generator=g), SPREAD)
-    V = Covariance(L, torch.exp(0.5 * edges / edges.std()))
+    V = Covariance(falling(size), torch.exp(0.5 * edges / edges.std()))
     x = V.root(torch.randn(1, 1, *size, dtype=F64, generator=g))
     y = A(x) + noise.level * torch.randn(x.shape, dtype=F64, generator=g)
     problem = Problem(y, A, GaussianNoise(noise.level), (1, *size))

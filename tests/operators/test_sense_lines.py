@@ -8,9 +8,13 @@ from torch import Tensor
 
 import invdiff.operators as ops
 from helpers import seeded
+from invdiff.noise import GaussianNoise
 from invdiff.operators import sense_lines
 from invdiff.operators.sense_lines import across, lines
+from invdiff.priors.modes import Covariance
 from invdiff.priors.posterior import matrix
+from invdiff.problem import Problem
+from invdiff.solvers import normal
 
 H, W, COILS = 6, 5, 3
 COLUMNS = torch.tensor([1.0, 0, 1, 1, 0]).reshape(1, 1, 1, W)
@@ -65,3 +69,50 @@ def test_lines_are_left_where_they_need_too_much_memory(monkeypatch: pytest.Monk
     B = ops.Sense(maps(), COLUMNS, cg_tol=1e-12)
     assert lines(maps(), COLUMNS) is None
     assert torch.allclose(B.solve(b, 0.1), exact, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 5), (6, 5)])
+@pytest.mark.parametrize("across", [-1, -2])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_lines_alone_measure_the_same(size: tuple[int, int], across: int, rows: int) -> None:
+    """A = U A' with an isometry U, whose range is all that was measured."""
+    g = torch.Generator().manual_seed(6)
+    S = torch.randn(rows, COILS, *size, dtype=torch.complex128, generator=g)
+    mask = torch.zeros(1, 1, *size)
+    mask.index_fill_(across, torch.tensor([0, 2, 3]), 1)
+    A, x = ops.Sense(S, mask), torch.randn(2, 2, *size, dtype=torch.float64, generator=g)
+    y = A(x)
+    small = A.compact(y)
+    assert small is not None
+    r = A.restrict(torch.randn(y.shape, dtype=y.dtype, generator=g))
+    k = small.forward(x)
+    assert k.shape[across] == 3 and k.numel() < y.numel()
+    torch.testing.assert_close(small.back(k), y, atol=1e-13, rtol=0)
+    torch.testing.assert_close(small.adjoint(small.to(r)), A.adjoint(r), atol=1e-13, rtol=0)
+    torch.testing.assert_close(small.back(small.to(r)), r, atol=1e-13, rtol=0)
+    torch.testing.assert_close(small.to(small.back(k)), k, atol=1e-13, rtol=0)
+
+
+def test_points_and_masks_of_their_own_have_no_lines_alone() -> None:
+    points, full = torch.ones(1, 1, H, W), torch.ones(1, 1, H, W)
+    points[0, 0, 2, 3] = 0
+    two = torch.cat([COLUMNS, COLUMNS.flip(-1)])
+    for mask in (points, full, two):
+        A = ops.Sense(maps(), mask)
+        assert A.compact(A(seeded(2, 2, H, W, seed=3))) is None
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.0])
+def test_weights_of_lines_alone_are_those_of_all_k_space(
+    sigma: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of an r with noise where nothing was measured, of which images know nothing."""
+    A, g = ops.Sense(maps(), COLUMNS), torch.Generator().manual_seed(7)
+    V = Covariance(torch.rand(1, 2, H, W, dtype=torch.float64, generator=g) + 0.1)
+    y = A(seeded(2, 2, H, W, seed=4))
+    r = y + torch.randn(y.shape, dtype=y.dtype, generator=g) * sigma
+    problem = Problem(y, A, GaussianNoise(sigma), (2, H, W))
+    found = [V(A.adjoint(normal.weights(r, V, problem, 500, 1e-9)))]
+    monkeypatch.setattr(ops.Sense, "compact", ops.Linear.compact)
+    found.append(V(A.adjoint(normal.weights(r, V, problem, 500, 1e-9))))
+    torch.testing.assert_close(*found, atol=1e-6, rtol=0)

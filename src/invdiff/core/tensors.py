@@ -30,8 +30,11 @@ def batch_norm(x: Tensor) -> Tensor:
 
 def batch_dot(x: Tensor, y: Tensor) -> Tensor:
     """Real inner product Re <x, y> of every sample: shape (B, 1, 1, ...)."""
-    product = (x.conj() * y).real if x.is_complex() else x * y
-    return product.flatten(1).sum(1).reshape(-1, *[1] * (x.ndim - 1))
+    axes = x.ndim
+    if x.is_complex():
+        x, y = (torch.view_as_real(z.resolve_conj()) for z in (x, y))
+    product = x * y
+    return product.flatten(1).sum(1).reshape(-1, *[1] * (axes - 1))
 
 
 def times(a: Tensor, b: Tensor) -> Tensor:

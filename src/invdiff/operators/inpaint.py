@@ -113,6 +113,11 @@ class Inpaint(Diagonal):
     def pinv(self, y: Tensor) -> Tensor:
         return self.restrict(y)
 
+    def cosine_power(self, variance: Tensor) -> Tensor:
+        """Of an image that is known everywhere: known pixels keep their values, and `restrict`
+        leaves out the others."""
+        return variance
+
     @cached_property
     def s(self) -> Tensor:
         """The mask itself, in float64."""

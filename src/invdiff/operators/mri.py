@@ -19,7 +19,8 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.operators.algebra import Linear, Operator, Spectral
-from invdiff.operators.sense_lines import Lines, lines
+from invdiff.operators.algebra.linear import Compact
+from invdiff.operators.sense_lines import Lines, lines, sampled_lines
 from invdiff.operators.sizes import check_iterations
 
 AXES = (-2, -1)
@@ -211,11 +212,35 @@ class Sense(_Sampled, Linear):
             )
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.restrict(fft2c(self._as("maps", x) * as_complex(x)))
+        turned = self._turned(x.real)
+        if turned is None:
+            return self.restrict(fft2c(self._as("maps", x) * as_complex(x)))
+        maps, _, sampled = turned
+        return torch.fft.fft2(maps * as_complex(x), norm="ortho") * sampled
 
     def adjoint(self, y: Tensor) -> Tensor:
-        images = ifft2c(self.restrict(y))
-        return as_channels((self._as("maps", y).conj() * images).sum(1, keepdim=True))
+        turned = self._turned(y.real)
+        if turned is None:
+            maps, images = self._as("maps", y), ifft2c(self.restrict(y))
+        else:
+            maps, signs, _ = turned
+            images = torch.fft.ifft2(self.restrict(y) * signs, norm="ortho")
+        return as_channels((maps.conj() * images).sum(1, keepdim=True))
+
+    def _turned(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Where both sides are even, a transform is centred by signs before and after it, and no
+        array has to be shifted: the maps and the pattern with signs, and the signs of k-space."""
+        if any(n % 2 for n in self.maps.shape[-2:]):
+            return None
+
+        def made() -> tuple[Tensor, Tensor, Tensor]:
+            height, width = self.maps.shape[-2:]
+            down, across = torch.arange(height)[:, None], torch.arange(width)
+            signs = (1 - 2 * ((down + across) % 2)).to(like)
+            maps = self._as("maps", like) * (signs * (-1) ** ((height + width) // 2))
+            return maps, signs, signs * self._as("mask", like)
+
+        return self._once("turned", like, made)
 
     @cached_property
     def power(self) -> Tensor:
@@ -232,6 +257,21 @@ class Sense(_Sampled, Linear):
         return self._once(
             "lines", like, lambda: lines(self._as("maps", like), self._as("mask", like))
         )
+
+    def compact(self, like: Tensor) -> Compact | None:
+        """Of whole lines: these alone, without the transform along them."""
+
+        def made() -> Compact | None:
+            found = sampled_lines(self._as("maps", like), self._as("mask", like))
+            if found is None:
+                return None
+            forward, adjoint = found.forward, found.adjoint
+            return Compact(
+                lambda x: forward(as_complex(x)), lambda k: as_channels(adjoint(k)),
+                found.to, found.back,
+            )  # fmt: skip
+
+        return self._once("compact", like, made)
 
     def solve(self, b: Tensor, shift: float) -> Tensor:
         if self.full:

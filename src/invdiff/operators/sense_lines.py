@@ -53,6 +53,78 @@ class Lines:
         return self.filtered(z, torch.where(seen, 1 / (self.values + shift), 0.0))
 
 
+@dataclass(frozen=True)
+class SampledLines:
+    """k-space of coils where whole lines of it were sampled: these lines alone, and not
+    transformed along themselves. It is what `Sense` measures but for an isometry.
+
+    maps: (M or 1, coils, H, W), with the middle of the axis `across` moved to its beginning.
+    places: which lines were sampled, in the order of `torch.fft`, and index: in that of k-space,
+    where the zero frequency stands in the middle. n: how many there are in all.
+    """
+
+    maps: Tensor
+    across: int
+    places: Tensor
+    index: Tensor
+
+    @property
+    def n(self) -> int:
+        """All lines, sampled or not."""
+        return int(self.maps.shape[self.across])
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Complex images (B, 1, H, W) to the lines of every coil."""
+        axis = self.across
+        k = torch.fft.fft(self.maps * torch.fft.ifftshift(z, dim=axis), dim=axis, norm="ortho")
+        return k.index_select(axis, self.places)
+
+    def adjoint(self, k: Tensor) -> Tensor:
+        """The adjoint of `forward`."""
+        z = torch.fft.ifft(self._among(k, self.places), dim=self.across, norm="ortho")
+        z = (self.maps.conj() * z).sum(1, keepdim=True)
+        return torch.fft.fftshift(z, dim=self.across)
+
+    def to(self, y: Tensor) -> Tensor:
+        """The lines of k-space (B, coils, H, W), transformed back along themselves."""
+        k = y.index_select(self.across, self.index)
+        axis = self._along
+        k = torch.fft.ifft(torch.fft.ifftshift(k, dim=axis), dim=axis, norm="ortho")
+        return torch.fft.fftshift(k, dim=axis)
+
+    def back(self, k: Tensor) -> Tensor:
+        """The adjoint of `to`: k-space that is 0 where nothing was sampled."""
+        axis = self._along
+        y = torch.fft.fft(torch.fft.ifftshift(k, dim=axis), dim=axis, norm="ortho")
+        return self._among(torch.fft.fftshift(y, dim=axis), self.index)
+
+    @property
+    def _along(self) -> int:
+        return -3 - self.across
+
+    def _among(self, k: Tensor, index: Tensor) -> Tensor:
+        """Lines at their places among all, the others 0."""
+        shape = list(k.shape)
+        shape[self.across] = self.n
+        return k.new_zeros(shape).index_copy(self.across, index, k)
+
+
+def sampled_lines(maps: Tensor, mask: Tensor) -> SampledLines | None:
+    """The lines that a mask (1, 1, H or 1, W or 1) samples; None where it samples points, where
+    masks differ from image to image, and where all was sampled."""
+    if maps.ndim != 4 or len(mask) != 1 or bool(mask.bool().all()):
+        return None
+    axis = across(mask, (int(maps.shape[-2]), int(maps.shape[-1])))
+    if axis is None:
+        return None
+    n = int(maps.shape[axis])
+    sampled = mask.movedim(axis, -1)[0, 0, 0].bool().expand(n)
+    index = sampled.nonzero()[:, 0]
+    return SampledLines(
+        torch.fft.ifftshift(maps, dim=axis), axis, (index + (n + 1) // 2) % n, index
+    )
+
+
 def across(mask: Tensor, size: tuple[int, int]) -> int | None:
     """The axis, -1 or -2, along which a mask (M or 1, 1, H or 1, W or 1) has gaps, where it has
     none along the other; None for a mask of single points."""

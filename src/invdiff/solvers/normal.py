@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invdiff.core import batch_dot
 from invdiff.operators.algebra.krylov import conjugate_gradients
+from invdiff.operators.algebra.linear import Compact
 from invdiff.priors.base import Prior
 from invdiff.priors.modes import Covariance, from_modes, to_modes
 from invdiff.priors.spectrum import isotropic
@@ -63,14 +64,25 @@ def weights(
         size = (batch_dot(problem.y, problem.y).double() / r[0].numel()).sqrt()
         rounding = ROUNDED * torch.finfo(r.dtype).eps * size
     inverse = _in_modes(V, problem) if modes else None
-    return conjugate_gradients(
-        lambda w: variance * w + A(V(A.adjoint(w))),
-        r,
+    if inverse is not None:
+        r = A.restrict(r)  # noise may have been drawn where nothing was measured
+        enough = FURTHER * enough
+    small = A.compact(r) or Compact(A, A.adjoint, _same, _same)
+    b = small.to(r)
+    fewer = math.sqrt(r[0].numel() / b[0].numel())  # numbers, which hold all of the residual
+    w = conjugate_gradients(
+        lambda w: variance * w + small.forward(V(small.adjoint(w))),
+        b,
         iterations,
-        enough=enough if inverse is None else FURTHER * enough,
-        rounding=rounding,
+        enough=fewer * enough,
+        rounding=None if rounding is None else fewer * rounding,
         precondition=inverse,
     )
+    return small.back(w)
+
+
+def _same(y: Tensor) -> Tensor:
+    return y
 
 
 FURTHER = 0.4
@@ -81,12 +93,14 @@ LEAST = 1e-6
 
 
 def _in_modes(V: Covariance, problem: Problem) -> Callable[[Tensor], Tensor] | None:
-    """r -> an approximation of (sigma_y^2 I + A V A^T)^-1 r that is diagonal in cosine modes.
+    """r -> an approximation of (sigma_y^2 I + A V A^T)^-1 r that is diagonal in cosine modes; where
+    values of y were not measured, the part of such a map on those that were.
 
     V is taken to be the same everywhere, by the geometric mean of its S. None where A tells
     nothing.
     """
-    power = problem.linear.cosine_power(V.diagonal)
+    A = problem.linear
+    power = A.cosine_power(V.diagonal)
     if power is None:
         return None
     if V.factors is not None:
@@ -94,7 +108,7 @@ def _in_modes(V: Covariance, problem: Problem) -> Callable[[Tensor], Tensor] | N
         power = size.reshape(-1, 1, 1, 1) * power
     gain = problem.sigma_y**2 + power
     gain = gain.maximum(LEAST * gain.amax((1, 2, 3), keepdim=True))
-    return lambda r: from_modes(to_modes(r) / gain, r.shape)
+    return lambda r: A.restrict(from_modes(to_modes(r) / gain, r.shape))
 
 
 def first_mean(

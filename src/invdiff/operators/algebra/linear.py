@@ -53,6 +53,20 @@ class PseudoInvertible(Operator):
         return ScaledPseudoInvertible(self, scale)
 
 
+@dataclass(frozen=True)
+class Compact:
+    """A = U A' with U^H U = 1, where A' x has fewer numbers than A x or costs less.
+
+    forward, adjoint: x to A' x, and its adjoint. to, back: y to U^H y, and y' to U y'. With them
+    (s I + A V A^H)^-1 r = U (s I + A' V A'^H)^-1 U^H r for every r that was measured.
+    """
+
+    forward: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
+    to: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor], Tensor]
+
+
 @dataclass(frozen=True, eq=False)
 class Linear(PseudoInvertible):
     """An operator with an adjoint."""
@@ -139,6 +153,11 @@ class Linear(PseudoInvertible):
     def preconditioner(self, like: Tensor, shift: float) -> Callable[[Tensor], Tensor] | None:
         """An approximation of (A^T A + shift)^-1 for images of the shape of like, symmetric and
         positive definite, with which the default solve needs fewer iterations; None for none."""
+        return None
+
+    def compact(self, like: Tensor) -> Compact | None:
+        """The same measurement in fewer numbers, in the precision and on the device of a y; None
+        where A tells none."""
         return None
 
     def cosine_power(self, variance: Tensor) -> Tensor | None:
