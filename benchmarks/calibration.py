@@ -145,6 +145,11 @@ def problem(row: Row, truth: Tensor) -> Problem:
     return Problem(A.restrict(y), A, GaussianNoise(sigma), shape)
 
 
+def counted(p: Problem) -> Tensor | None:
+    """The pixels that count, (1, 1, H, W): the unknown ones of inpainting; None for all."""
+    return ~p.A.mask.bool() if isinstance(p.A, Inpaint) else None
+
+
 def student(level: float, samples: int) -> float:
     """Half the width of the interval of a further draw, in standard deviations of the samples."""
     from scipy.stats import t
@@ -190,8 +195,7 @@ def measure(row: Row, args: argparse.Namespace, solver_name: str | None) -> dict
         return float(psnr(restoration.shown(x), restoration.shown(truth), window).mean())
 
     result = solve(p, prior, solver, args.samples, seed=1, batch=args.batch)
-    unknown = ~p.A.mask.bool() if isinstance(p.A, Inpaint) else None
-    inside = calibration(result.samples, truth, row.picture, unknown)
+    inside = calibration(result.samples, truth, row.picture, counted(p))
     count = len(truth)
     found = {
         "key": row.key, "task": row.task, "title": row.title, "prior": row.prior,

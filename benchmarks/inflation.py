@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 import restoration
-from calibration import ROWS, Row, calibration, problem
+from calibration import ROWS, Row, calibration, counted, problem
 from invdiff.core import InvdiffError
 from invdiff.priors.load import load_prior
 from invdiff.problem.metrics import psnr
@@ -77,7 +77,7 @@ def measured(
     p = problem(row, truth)
     result = solve(p, load_prior(row.prior), solver, samples, seed=1, batch=24)
     found = dict[str, float]()
-    for name, values in calibration(result.samples, truth, row.picture).items():
+    for name, values in calibration(result.samples, truth, row.picture, counted(p)).items():
         v = torch.tensor(values).reshape(-1, each).mean(1)
         found[name] = float(v.mean())
         found[name + "_error"] = float(v.std() / math.sqrt(len(v)))

@@ -43,13 +43,24 @@ from invdiff.tasks.presets import (
     split,
     start,
 )
-from invdiff.tasks.validity import has_hole
+from invdiff.tasks.validity import has_hole, seen
 from invdiff.tasks.values import Mask, Size
+
+MOST = 0.75
+"""Share of known pixels from which cosine modes precondition well: most neighbours are known. With
+a hole they always do. Of two photographs of 128 x 128, a hole of 30 x 30 pixels, or half of the
+picture, takes a fifth of the iterations, lines a half, and nine known pixels of ten two thirds;
+where half of the pixels are known little is gained, and where a tenth is, nothing."""
 
 
 def _sampler(problem: Problem) -> Solver:
-    schedule = Karras(*(HOLE if has_hole(problem) else FEW), 0.01)
-    return SpectralAncestral(inflation=INFLATION, schedule=schedule)
+    hole = has_hole(problem)
+    modes = hole or float(seen(problem).float().mean()) >= MOST
+    return SpectralAncestral(
+        inflation=INFLATION,
+        preconditioner="modes" if modes else "none",
+        schedule=Karras(*(HOLE if hole else FEW), 0.01),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
