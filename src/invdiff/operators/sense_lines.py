@@ -60,18 +60,13 @@ class SampledLines:
 
     maps: (M or 1, coils, H, W), with the middle of the axis `across` moved to its beginning.
     places: which lines were sampled, in the order of `torch.fft`, and index: in that of k-space,
-    where the zero frequency stands in the middle. n: how many there are in all.
+    where the zero frequency stands in the middle.
     """
 
     maps: Tensor
     across: int
     places: Tensor
     index: Tensor
-
-    @property
-    def n(self) -> int:
-        """All lines, sampled or not."""
-        return int(self.maps.shape[self.across])
 
     def forward(self, z: Tensor) -> Tensor:
         """Complex images (B, 1, H, W) to the lines of every coil."""
@@ -105,24 +100,22 @@ class SampledLines:
     def _among(self, k: Tensor, index: Tensor) -> Tensor:
         """Lines at their places among all, the others 0."""
         shape = list(k.shape)
-        shape[self.across] = self.n
+        shape[self.across] = self.maps.shape[self.across]
         return k.new_zeros(shape).index_copy(self.across, index, k)
 
 
 def sampled_lines(maps: Tensor, mask: Tensor) -> SampledLines | None:
-    """The lines that a mask (1, 1, H or 1, W or 1) samples; None where it samples points, where
-    masks differ from image to image, and where all was sampled."""
-    if maps.ndim != 4 or len(mask) != 1 or bool(mask.bool().all()):
+    """The lines that a mask (1, 1, H or 1, W or 1) samples of coils with maps (M or 1, coils, H,
+    W); None where it samples points, where masks differ from image to image, and for videos."""
+    if maps.ndim != 4 or len(mask) != 1:
         return None
     axis = across(mask, (int(maps.shape[-2]), int(maps.shape[-1])))
     if axis is None:
         return None
     n = int(maps.shape[axis])
-    sampled = mask.movedim(axis, -1)[0, 0, 0].bool().expand(n)
-    index = sampled.nonzero()[:, 0]
-    return SampledLines(
-        torch.fft.ifftshift(maps, dim=axis), axis, (index + (n + 1) // 2) % n, index
-    )
+    index = mask.movedim(axis, -1)[0, 0, 0].bool().expand(n).nonzero()[:, 0]
+    places = (index + (n + 1) // 2) % n
+    return SampledLines(torch.fft.ifftshift(maps, dim=axis), axis, places, index)
 
 
 def across(mask: Tensor, size: tuple[int, int]) -> int | None:

@@ -63,13 +63,13 @@ def weights(
     if not variance:
         size = (batch_dot(problem.y, problem.y).double() / r[0].numel()).sqrt()
         rounding = ROUNDED * torch.finfo(r.dtype).eps * size
+    r = A.restrict(r)  # noise may have been drawn where nothing was measured
     inverse = _in_modes(V, problem) if modes else None
     if inverse is not None:
-        r = A.restrict(r)  # noise may have been drawn where nothing was measured
         enough = FURTHER * enough
-    small = A.compact(r) or Compact(A, A.adjoint, _same, _same)
+    small = (None if inverse else A.compact(r)) or Compact(A, A.adjoint, _same, _same)
     b = small.to(r)
-    fewer = math.sqrt(r[0].numel() / b[0].numel())  # numbers, which hold all of the residual
+    fewer = math.sqrt(r[0].numel() / b[0].numel())  # numbers, which have all of the residual
     w = conjugate_gradients(
         lambda w: variance * w + small.forward(V(small.adjoint(w))),
         b,
