@@ -106,8 +106,9 @@ class SampledLines:
 
 def sampled_lines(maps: Tensor, mask: Tensor) -> SampledLines | None:
     """The lines that a mask (1, 1, H or 1, W or 1) samples of coils with maps (M or 1, coils, H,
-    W); None where it samples points, where masks differ from image to image, and for videos."""
-    if maps.ndim != 4 or len(mask) != 1:
+    W); None where it samples points, where masks differ from image to image, for videos, and where
+    maps hold one number for all of an axis."""
+    if maps.ndim != 4 or len(mask) != 1 or 1 in maps.shape[-2:]:
         return None
     axis = across(mask, (int(maps.shape[-2]), int(maps.shape[-1])))
     if axis is None:
