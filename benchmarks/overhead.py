@@ -91,8 +91,6 @@ class _Plain:
 class PlainBlur(_Plain, Blur):
     """Blur, so."""
 
-    cg_tol = 0.0
-
 
 class PlainSense(_Plain, Sense):
     """Sense, so."""
@@ -111,7 +109,7 @@ def scanned() -> dict[str, tuple[str, str, Linear, Linear, float, int]]:
     size = (SIDE, SIDE)
     maps, mask = ring_maps(8, size).to(torch.complex64), equispaced(size, 4)
     angles, pixel = sparse_view(60), 1 / SIDE
-    blurs = Blur(KERNEL, size, "reflect"), PlainBlur(KERNEL, size, "reflect")
+    blurs = Blur(KERNEL, size, "reflect"), PlainBlur(KERNEL, size, "reflect", cg_tol=0.0)
     rays = Radon(angles, size, pixel=pixel), PlainRadon(angles, size, pixel=pixel, cg_tol=0.0)
     coils = Sense(maps, mask), PlainSense(maps, mask, cg_tol=0.0)
     return {
@@ -144,7 +142,8 @@ def problems() -> None:
         p = Problem(y, A, GaussianNoise(sigma), tuple(truth.shape[1:]))
         chosen = choose(TASKS[task], p)[0]
         solvers = [configured(TASKS[task], "diffpir", p).with_steps(steps), chosen]
-        if isinstance(chosen, SpectralAncestral) and A.cosine_power(truth[0, 0]) is not None:
+        told = A.cosine_power(truth[0, 0]) is not None
+        if isinstance(chosen, SpectralAncestral) and chosen.preconditioner != "modes" and told:
             solvers.append(replace(chosen, preconditioner="modes"))
         for solver in solvers:
             found = []
