@@ -60,22 +60,21 @@ def weights(
     round-off that no image explains.
     """
     A, variance, rounding = problem.linear, problem.sigma_y**2, None
-    if not variance:
-        size = (batch_dot(problem.y, problem.y).double() / r[0].numel()).sqrt()
-        rounding = ROUNDED * torch.finfo(r.dtype).eps * size
-    r = A.restrict(r)  # noise may have been drawn where nothing was measured
     inverse = _in_modes(V, problem) if modes else None
     if inverse is not None:
+        r = A.restrict(r)  # noise may have been drawn where nothing was measured
         enough = FURTHER * enough
     small = (None if inverse else A.compact(r)) or Compact(A, A.adjoint, _same, _same)
-    b = small.to(r)
-    fewer = math.sqrt(r[0].numel() / b[0].numel())  # numbers, which have all of the residual
+    if not variance:
+        y = small.to(problem.y)
+        size = (batch_dot(y, y).double() / y[0].numel()).sqrt()
+        rounding = ROUNDED * torch.finfo(r.dtype).eps * size
     w = conjugate_gradients(
         lambda w: variance * w + small.forward(V(small.adjoint(w))),
-        b,
+        small.to(r),
         iterations,
-        enough=fewer * enough,
-        rounding=None if rounding is None else fewer * rounding,
+        enough=enough,
+        rounding=rounding,
         precondition=inverse,
     )
     return small.back(w)
