@@ -11,10 +11,12 @@ from PIL import Image
 from invdiff import GaussianPrior, solve
 from invdiff.core import InvdiffError
 from invdiff.files.pictures import read_photo
-from invdiff.noise import DiagonalGaussian
+from invdiff.noise import DiagonalGaussian, GaussianNoise
 from invdiff.operators.inpaint import Inpaint
 from invdiff.priors.base import Denoiser, Prior
+from invdiff.problem import Problem
 from invdiff.solvers.hqs import HQS
+from invdiff.solvers.spectral_ancestral import SpectralAncestral
 from invdiff.tasks import TASKS, task_class
 from invdiff.tasks.auto import choose, estimator
 from invdiff.tasks.base import Measured
@@ -155,3 +157,28 @@ def test_solvers_of_pictures_with_holes(tmp_path: Path, alpha: np.ndarray) -> No
         assert solver.data == data and solver.schedule.sigma_max == pytest.approx(top)
         made = estimator(task, problem)
         assert made is not None and made[0].name == best
+
+
+def hidden(kind: str) -> Inpaint:
+    """A mask of 64 x 64."""
+    if kind.startswith("random"):
+        return Inpaint.random((64, 64), float(kind.split()[1]), seed=0)
+    mask = torch.ones(1, 1, 64, 64)
+    places = {"box": (slice(20, 40), slice(20, 40)), "half": (slice(0, 64), slice(32, 64)),
+              "lines": (slice(0, 64, 12), slice(0, 64))}  # fmt: skip
+    mask[..., *places[kind]] = 0
+    return Inpaint(mask)
+
+
+@pytest.mark.parametrize(
+    ("kind", "modes"),
+    [("box", True), ("half", True), ("lines", True), ("random 0.9", True), ("random 0.5", False),
+     ("random 0.1", False)],
+)  # fmt: skip
+def test_pixels_that_lie_together_are_solved_in_cosine_modes(kind: str, modes: bool) -> None:
+    """Scattered ones are not, also where they leave holes: there it takes more iterations."""
+    A = hidden(kind)
+    y = A(torch.rand(1, 3, 64, 64))
+    solver = choose(TASKS["inpaint"], Problem(y, A, GaussianNoise(0.02), (3, 64, 64)))[0]
+    assert isinstance(solver, SpectralAncestral)
+    assert solver.preconditioner == ("modes" if modes else "none")

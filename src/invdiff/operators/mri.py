@@ -229,7 +229,8 @@ class Sense(_Sampled, Linear):
 
     def _turned(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Where both sides are even, a transform is centred by signs before and after it, and no
-        array has to be shifted: the maps and the pattern with signs, and the signs of k-space."""
+        array has to be shifted: the maps with signs, the signs of k-space, and those of samples
+        alone (0 elsewhere). None where a side is odd."""
         if any(n % 2 for n in self.maps.shape[-2:]):
             return None
 

@@ -40,6 +40,14 @@ def has_hole(problem: Problem) -> bool:
     return bool((near == 0).any())
 
 
+def known_around(problem: Problem) -> float:
+    """Share of known pixels in the 3 x 3 around a known one, on average: near 1 where they lie
+    together, whatever the holes between them; near their share of all where they are scattered."""
+    known = seen(problem).float().flatten(0, -3)[:, None]
+    around = F.avg_pool2d(known, 3, 1, 1, count_include_pad=False)
+    return float((around * known).sum() / known.sum())
+
+
 def valid_pixels(photo: Photo, channels: int) -> Tensor | None:
     """The valid pixels of a measurement of so many channels, (1, 1 or C, H, W); None for all."""
     if photo.valid is None:
