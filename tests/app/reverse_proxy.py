@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -24,13 +24,35 @@ class Server(ThreadingHTTPServer):
         """A browser that leaves in the middle is nothing to tell of."""
 
 
+class Late:
+    """What happens to the answers of a page behind a slow proxy: the message that ends their first
+    stream is held back until one more event was told, and the end of each stream by .5 s.
+    held: whether the first message is held back."""
+
+    def __init__(self) -> None:
+        self.first = threading.Semaphore()
+        self.held, self.told = threading.Event(), threading.Event()
+
+    def pass_on(self, part: bytes, write: Callable[[bytes], object]) -> None:
+        at = part.find(b"close_stream")
+        if at >= 0 and self.first.acquire(blocking=False):
+            start = part.rfind(b"data:", 0, at)  # an answer before it may lie in the same part
+            write(part[:start])
+            self.held.set()
+            self.told.wait()
+            part = part[start:]
+        write(part)
+
+    def answered(self) -> None:
+        """The page has been told that its event was taken."""
+        if self.held.is_set():
+            threading.Timer(0.5, self.told.set).start()  # when the page has read so
+
+
 @contextlib.contextmanager
-def proxied(url: str, path: str, late: float | None = None) -> Iterator[str]:
-    """The address under which `path` leads to `url`; nothing else is there. path: as /invdiff.
-    late: hold back the message that ends the first stream of answers until one more event was
-    told, and the end of each stream by so many seconds."""
-    behind, first = urlsplit(url), threading.Semaphore(late is not None)
-    held, told = threading.Event(), threading.Event()
+def proxied(url: str, path: str, late: Late | None = None) -> Iterator[str]:
+    """The address under which `path` leads to `url`; nothing else is there. path: as /invdiff."""
+    behind = urlsplit(url)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -49,14 +71,14 @@ def proxied(url: str, path: str, late: float | None = None) -> Iterator[str]:
                 self.end_headers()  # of HTTP/1.0: the body ends with the connection
                 stream = "/queue/data" in self.path
                 while part := answer.read1(65536):
-                    if stream and b"close_stream" in part and first.acquire(blocking=False):
-                        held.set()
-                        assert told.wait(60)
-                    self.wfile.write(part)
-                    self.wfile.flush()
-                if "/queue/join" in self.path and held.is_set():
-                    threading.Timer(0.5, told.set).start()  # when the answer has been read
-                time.sleep(late or 0 if stream else 0)
+                    if stream and late:
+                        late.pass_on(part, self.wfile.write)
+                    else:
+                        self.wfile.write(part)
+                if late and "/queue/join" in self.path:
+                    late.answered()
+                if late and stream:
+                    time.sleep(0.5)
 
         do_POST = do_HEAD = do_GET
 
@@ -68,4 +90,6 @@ def proxied(url: str, path: str, late: float | None = None) -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{server.server_port}{path}/"
         finally:
+            if late:
+                late.told.set()
             server.shutdown()

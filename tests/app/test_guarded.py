@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reverse_proxy import proxied
+from reverse_proxy import Late, proxied
 from serving import Served, answer, serve
-from visitor import Visitor
+from visitor import PATIENCE, Visitor
 
 import invdiff.app
 
@@ -58,11 +58,13 @@ def test_what_is_told_while_the_answers_end_is_answered(
 ) -> None:
     """The stream of the answers to the page's own first questions ends while a file arrives; the
     page's library alone would wait for ever."""
+    late = Late()
     with (
-        proxied(served.url.rstrip("/"), "", late=0.5) as url,
+        proxied(served.url.rstrip("/"), "", late) as url,
         chromium.new_context() as context,
     ):
         v = Visitor(context.new_page(), url)
+        assert late.held.wait(PATIENCE / 1000)
         assert "ready" in v.upload(photo)
         assert v.errors == []
 
