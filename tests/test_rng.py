@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from invdiff.core.rng import Rng
+from invdiff.core.rng import Rng, sfc64
 
 SHAPE = (3, 8, 8)
 N = 200_000
@@ -151,3 +151,19 @@ def test_on_a_device():
     assert not torch.equal(own.cpu(), rng.normal(like.cpu(), "z"))
     portable = Rng.of([3, 4], portable=True).at(1).normal(like, "z")
     assert torch.equal(portable.cpu(), rng.normal(like.cpu(), "z"))
+
+
+@pytest.mark.parametrize("n", [1, 3, 16, 64])
+def test_many_short_rows_draw_what_each_draws_alone(n):
+    """Many rows are drawn at once, a single one by numpy's generator: the same bits."""
+    like = torch.empty(5 * n, 2 * n)
+    many = Rng.of(list(range(5 * n))).at(3).normal(like, "x")
+    alone = [Rng.of(seed).at(3).normal(like[:1], "x") for seed in range(5 * n)]
+    assert torch.equal(many, torch.cat(alone))
+
+
+def test_words_are_those_of_numpy():
+    """Of its SFC64."""
+    bits = np.random.SFC64(7)
+    state = np.asarray(bits.state["state"]["state"], np.uint64)[None]
+    assert (sfc64(state, 1000)[0] == bits.random_raw(1000)).all()
