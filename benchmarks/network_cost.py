@@ -6,8 +6,8 @@
 
 gradients: two steps of DPS on a picture of 3 x 256 x 256, inpainting, with two UNet2DModels
 of diffusers of 12.9 million parameters: the largest resident size beyond what was resident before
-the first step, and processor seconds, with checkpoint=False and True. Each in a process of its own,
-on one thread.
+the first step, and processor seconds, with checkpoint=False and True; and of two gradients of the
+network alone. Each in a process of its own, on one thread.
 
 numbers: the prior `photo` on six of the benchmark's photographs, in float32, with its blocks in
 bfloat16 and all in bfloat16, in turns on one thread: what it adds to the error in dB, by noise
@@ -34,6 +34,7 @@ from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
 import restoration
 from invdiff.core.schedules import VP
@@ -49,7 +50,10 @@ from invdiff.solvers import solver_class
 SIDE = 256
 LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 5.0)
 """Noise levels of `numbers`."""
-CASES = {"diffpir": ("diffpir", False), "dps": ("dps", False), "dps, checkpoint": ("dps", True)}
+CASES = {
+    "gradient of the network alone": ("", False), "diffpir": ("diffpir", False),
+    "dps": ("dps", False), "dps, checkpoint": ("dps", True),
+}  # fmt: skip
 """Solver and checkpoint, by the name of a row."""
 NETS: dict[str, dict[str, Any]] = {
     "1 block a level": {
@@ -74,6 +78,14 @@ def network(name: str) -> NetworkPrior:
     return NetworkPrior(net, predicts_eps(VP(1000).alpha_bars()))
 
 
+def alone(net: Any, x: Tensor) -> Tensor:
+    """Two gradients of a network: what no sampler that follows gradients can do without."""
+    for _ in range(2):
+        x = x.requires_grad_()
+        (x,) = torch.autograd.grad(net(x, torch.tensor([500])).square().sum(), x)
+    return x
+
+
 def run(net: str, case: str) -> dict[str, Any]:
     """What a row of the table needs, measured in this process."""
     torch.set_num_threads(1)
@@ -82,11 +94,11 @@ def run(net: str, case: str) -> dict[str, Any]:
     prior.set_checkpoint(asked)
     x = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     problem = Problem(A(0.3 * x), A, GaussianNoise(0.05), (3, SIDE, SIDE))
-    solver = solver_class(name)().with_steps(2)
+    solver = solver_class(name)().with_steps(2) if name else None
     before = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # Linux: begin a new maximum
     began = time.process_time()
-    samples = solve(problem, prior, solver).samples
+    samples = alone(prior.net, x) if solver is None else solve(problem, prior, solver).samples
     seconds = time.process_time() - began
     peak = 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
     parameters = sum(p.numel() for p in prior.net.parameters())  # type: ignore[union-attr]
