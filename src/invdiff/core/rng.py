@@ -61,9 +61,10 @@ class Rng:
         """The same step for the rows index."""
         return Rng(tuple(self.seeds[i] for i in index), self.step, self.portable)
 
-    def _key(self, seed: int, role: str) -> bytes:
-        text = f"{seed}/{self.step}/{role}".encode()
-        return hashlib.blake2b(text, digest_size=32).digest()
+    def _keys(self, role: str) -> list[bytes]:
+        """32 bytes for each row."""
+        end, digest = f"/{self.step}/{role}".encode(), hashlib.blake2b
+        return [digest(str(s).encode() + end, digest_size=32).digest() for s in self.seeds]
 
     def _generators(self, role: str) -> Iterator[np.random.Generator]:
         """One generator of this thread, keyed anew for each row: cheaper than a new one."""
@@ -72,8 +73,8 @@ class Rng:
         generator: np.random.Generator = _KEPT.generator
         bits = generator.bit_generator
         state: Any = dict(bits.state, has_uint32=0, uinteger=0)
-        for seed in self.seeds:
-            state["state"]["state"][:] = np.frombuffer(self._key(seed, role), np.uint64)
+        for key in self._keys(role):
+            state["state"]["state"][:] = np.frombuffer(key, np.uint64)
             bits.state = state
             yield generator
 
@@ -89,8 +90,8 @@ class Rng:
             return z.to(device=like.device, dtype=like.dtype)
         out = torch.empty(like.shape, dtype=torch.float32, device=like.device)
         generator = torch.Generator(device=like.device)
-        for row, seed in zip(out, self.seeds, strict=True):
-            generator.manual_seed(int.from_bytes(self._key(seed, role)[:8], "little") >> 1)
+        for row, key in zip(out, self._keys(role), strict=True):
+            generator.manual_seed(int.from_bytes(key[:8], "little") >> 1)
             row.normal_(generator=generator)
         return out.to(like.dtype)
 
@@ -110,8 +111,8 @@ class Rng:
     def _words(self, n: int, role: str) -> np.ndarray[Any, Any]:
         """(rows, n) 64-bit words of the generators."""
         if len(self.seeds) > 4 * n:  # measured: from three on
-            keys = b"".join(self._key(seed, role) for seed in self.seeds)
-            return sfc64(np.frombuffer(keys, np.uint64).reshape(-1, 4), n)
+            states = np.frombuffer(b"".join(self._keys(role)), np.uint64)
+            return sfc64(states.reshape(-1, 4), n)
         words = np.empty((len(self.seeds), n), np.uint64)
         for row, generator in zip(words, self._generators(role), strict=True):
             row[:] = generator.bit_generator.random_raw(n)
