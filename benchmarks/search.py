@@ -67,12 +67,17 @@ def distance(solver: Solver | None, cell: tuple[int, int], number: int) -> float
     return found.distance(x, posterior.sample(SIZE, 10_000), SLICES, order=2)
 
 
-def distances(solver: Solver | None, numbers: Sequence[int]) -> list[float]:
-    """Of problems of both cells; the first failure ends it."""
+def distances(
+    solver: Solver | None, numbers: Sequence[int], below: float = math.inf
+) -> list[float]:
+    """Of problems of both cells; the first failure ends it. below: a mean that is to be beaten;
+    infinity ends it where that cannot be."""
     found: list[float] = []
     for cell in CELLS:
         for number in numbers:
             found.append(distance(solver, cell, number))
+            if sum(found) >= below * len(CELLS) * len(numbers):
+                found.append(math.inf)
             if not math.isfinite(found[-1]):
                 return found
     return found
@@ -137,12 +142,16 @@ class Search:
     def __init__(self, start: Solver, budget: int) -> None:
         self.budget, self.best, self.tried = budget, start, 0
         self.numbers = SEARCHED[: FEW if budget == BUDGETS[-1] else None]
+        self.value = math.inf
         self.value = self._value(start)
 
     def _value(self, solver: Solver) -> float:
+        """The mean distance of a solver; infinite where it is no better than the best one."""
         cut = self._cut(solver)
         self.tried += 1
-        return math.inf if cut is None else statistics.mean(distances(cut, self.numbers))
+        if cut is None:
+            return math.inf
+        return statistics.mean(distances(cut, self.numbers, self.value))
 
     def _cut(self, solver: Solver) -> Solver | None:
         try:
