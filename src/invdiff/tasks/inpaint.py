@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.option import option
-from invdiff.core.schedules import Karras
+from invdiff.core.schedules import VE, Karras
 from invdiff.files.instruments import Instrument
 from invdiff.files.masks import Marked, grown
 from invdiff.files.pictures import Photo
@@ -24,6 +24,7 @@ from invdiff.problem.toys import unmeasured
 from invdiff.sampling.solver import Solver
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.diffpir import DiffPIR
+from invdiff.solvers.hqs import HQS
 from invdiff.solvers.mmps import MMPS
 from invdiff.solvers.pigdm import PiGDM
 from invdiff.solvers.spectral_ancestral import SpectralAncestral
@@ -34,13 +35,13 @@ from invdiff.tasks.presets import (
     DRAWS,
     EVERY_PHOTO,
     FEW,
+    FILLED,
     HOLE,
     INFLATION,
     SPLITS,
     daps,
     dps,
     mcg,
-    split,
     start,
 )
 from invdiff.tasks.validity import has_hole, known_around
@@ -49,6 +50,9 @@ from invdiff.tasks.values import Mask, Size
 TOGETHER = 0.75
 """`known_around` from which cosine modes precondition well: they save most of the iterations where
 there are holes or lines, and none where half of the pixels or fewer are known, at random."""
+SCATTERED = 0.25
+"""First level of `hqs` where known pixels are scattered: what is unknown is near some of them, and
+steps are better spent below. Found on photographs that no page reports."""
 
 
 def _sampler(problem: Problem) -> Solver:
@@ -59,6 +63,11 @@ def _sampler(problem: Problem) -> Solver:
         preconditioner="modes" if modes else "none",
         schedule=Karras(*(HOLE if hole else FEW), 0.01),
     )
+
+
+def _split(problem: Problem) -> Solver:
+    first = FILLED if known_around(problem) >= TOGETHER else SCATTERED
+    return HQS(final="data", schedule=VE(60, first, 0.005))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +83,7 @@ class Inpainting(NoisyPhoto):
     best: ClassVar[Choice | None] = Choice("hqs", SPLITS)
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset("spectral-ancestral", _sampler, source="calibration.md"),
-        split(60, 1.0, 0.005),
+        Preset("hqs", _split, source="calibration.md"),
         Preset("ddrm", lambda p: DDRM(eta_prop=1.0, schedule=start(p, 5.0, 100, 0.01))),
         Preset("diffpir", lambda p: DiffPIR(zeta=1.0, schedule=start(p, 5.0, 100, 0.01))),
         Preset("mmps", lambda p: MMPS(schedule=start(p, 5.0, 20, 0.02))),
