@@ -63,7 +63,7 @@ def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, ser
     page.mouse.move(middle[0] + 20, middle[1] + 6, steps=4)
     page.mouse.up()
     page.wait_for_timeout(300)
-    v.quick("both", samples=3, steps=128)
+    v.quick("both", samples=3, steps=400)
     page.click("#restore-go")
     seen = set()
     while len(seen) < 2:  # previews change
@@ -81,7 +81,7 @@ def test_paint_stop_resume_download(visit: Any, photo: Path, tmp_path: Path, ser
     page.click("#restore-resume")
     v.until(lambda s: s == "Done.")
     inside = v.download()
-    command = f"restore inpaint {photo} --mask {tmp_path / 'mask.png'} --samples 3 --steps 128"
+    command = f"restore inpaint {photo} --mask {tmp_path / 'mask.png'} --samples 3 --steps 400"
     assert main([*command.split(), "--out", str(tmp_path / "out"), "--quiet"]) == 0
     for name in ("estimate.png", "sample-1.png", "sample-3.png", "mean.png", "uncertainty.png"):
         assert inside.read(name) == (tmp_path / "out" / name).read_bytes(), name
