@@ -110,7 +110,7 @@ class Rng:
 
     def _words(self, n: int, role: str) -> np.ndarray[Any, Any]:
         """(rows, n) 64-bit words of the generators."""
-        if len(self.seeds) > 4 * n:  # measured: from three on
+        if len(self.seeds) > 4 * n:  # else it takes as long as numpy's generator, or longer
             states = np.frombuffer(b"".join(self._keys(role)), np.uint64)
             return sfc64(states.reshape(-1, 4), n)
         words = np.empty((len(self.seeds), n), np.uint64)

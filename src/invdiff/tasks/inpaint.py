@@ -48,25 +48,29 @@ from invdiff.tasks.validity import has_hole, known_around
 from invdiff.tasks.values import Mask, Size
 
 TOGETHER = 0.75
-"""`known_around` from which cosine modes precondition well: they save most of the iterations where
-there are holes or lines, and none where half of the pixels or fewer are known, at random."""
+"""`known_around` from which known pixels lie together, about holes or lines. There cosine modes
+precondition well, and save most of the iterations; where half of the pixels or fewer are known, at
+random, they save none."""
 SCATTERED = 0.25
-"""First level of `hqs` where known pixels are scattered: what is unknown is near some of them, and
-steps are better spent below. Found on photographs that no page reports."""
+"""First level of `hqs` where known pixels do not lie together: what is unknown is near some of
+them, and steps are better spent below. Of 1.0, 0.4, 0.25 and 0.15, the best on photographs that no
+page reports (`benchmarks/hqs_start.py`)."""
+
+
+def _together(problem: Problem) -> bool:
+    return known_around(problem) >= TOGETHER
 
 
 def _sampler(problem: Problem) -> Solver:
-    hole = has_hole(problem)
-    modes = known_around(problem) >= TOGETHER
     return SpectralAncestral(
         inflation=INFLATION,
-        preconditioner="modes" if modes else "none",
-        schedule=Karras(*(HOLE if hole else FEW), 0.01),
+        preconditioner="modes" if _together(problem) else "none",
+        schedule=Karras(*(HOLE if has_hole(problem) else FEW), 0.01),
     )
 
 
 def _split(problem: Problem) -> Solver:
-    first = FILLED if known_around(problem) >= TOGETHER else SCATTERED
+    first = FILLED if _together(problem) else SCATTERED
     return HQS(final="data", schedule=VE(60, first, 0.005))
 
 
