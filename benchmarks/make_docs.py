@@ -11,8 +11,11 @@ that round-off of another machine does not change the text.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import importlib
 import inspect
+import io
 import json
 import math
 import re
@@ -28,6 +31,7 @@ from torch import Tensor
 import invdiff.operators as ops
 from invdiff.audit.cells import mean_and_error
 from invdiff.audit.distance import CELLS, UNCHANGED
+from invdiff.cli import COMMANDS
 from invdiff.commands import batch, degrade, restore, tables
 from invdiff.core import schedules
 from invdiff.core.cache import CACHE
@@ -780,7 +784,18 @@ def texts() -> dict[Path, str]:
         for task, cls in TASKS.items():
             if command is not degrade or cls.simulation() is not None:
                 found[f"{name}-{task}.help"] = command.help_on(name, [task])
+    for name in set(COMMANDS) - {"restore", "batch", "degrade"}:
+        found[f"{name}.help"] = printed(name)
+    found["priors-measure.help"] = printed("priors", "measure")
     return {TEXTS / f"{name}.txt": text + "\n" for name, text in found.items()}
+
+
+def printed(name: str, *words: str) -> str:
+    """What `invdiff NAME WORDS --help` prints where nothing is stored."""
+    module = importlib.import_module(f"invdiff.commands.{COMMANDS[name][0]}")
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        module.run(name, [*words, "--help"])
+    return out.getvalue().rstrip("\n")
 
 
 def main() -> int:

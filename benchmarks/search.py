@@ -170,6 +170,7 @@ class Search:
             value = self._value(solver)
             if value < self.value:
                 self.best, self.value = solver, value
+                print(f"  {value:.3f} {changed(solver)}", flush=True)
         return self.value < before
 
     def schedules(self) -> None:
@@ -193,6 +194,7 @@ def searched(cls: type[Solver]) -> dict[str, Any]:
     row: dict[str, Any] = {"paper": told(paper, None)}
     best = paper
     for budget in BUDGETS:
+        print(f"{cls.name}: at {budget} evaluations", flush=True)
         search = Search(best if budget == BUDGETS[-1] else paper, budget)
         search.schedules()
         if budget != BUDGETS[-1]:

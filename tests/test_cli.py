@@ -690,9 +690,10 @@ def test_help_and_version(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_help_is_light() -> None:
-    """Neither help nor version loads torch."""
+    """Neither version nor help, of any command, loads torch."""
     code = (
-        "import sys; from invdiff.cli import main; main(['--help']); main(['--version']);"
+        "import sys; from invdiff.cli import COMMANDS, main; main(['--help']); main(['--version']);"
+        "[main([name, '--help']) for name in COMMANDS]; main(['priors', 'measure', '--help']);"
         "bad = {'torch', 'numpy', 'yaml', 'matplotlib'} & set(sys.modules); assert not bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invdiff import measured, plugins
-from invdiff.cli import OK
+from invdiff.cli import COMMANDS, OK
 from invdiff.commands.common import PriorOptions
 from invdiff.commands.parser import Parser, wants_help
 from invdiff.core import InvdiffError
@@ -33,7 +33,10 @@ def run(name: str, args: list[str]) -> int:
     """Print one of the tables; the exit code."""
     if name == "priors" and args[:1] == ["measure"]:
         return measure(name, args[1:])
-    to = Parser(name, "[--task TASK]" if name == "solvers" else "", f"List {name}.")
+    about = f"List {name}: {COMMANDS[name][1]}."
+    if name == "priors":
+        about += "\n\n`invdiff priors measure --help` tells how the errors of one are measured."
+    to = Parser(name, "[--task TASK]" if name == "solvers" else "", about)
     if name == "solvers":
         to.add(TableOptions, "options")
     if wants_help(args):
