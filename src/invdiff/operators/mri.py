@@ -274,6 +274,9 @@ class Sense(_Sampled, Linear):
 
         return self._once("compact", like, made)
 
+    def iterates(self, like: Tensor) -> bool:
+        return not self.full and self._lines(like) is None
+
     def solve(self, b: Tensor, shift: float) -> Tensor:
         if self.full:
             return b / (self._as("power", b) + shift)

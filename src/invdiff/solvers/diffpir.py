@@ -43,6 +43,13 @@ class DiffPIR(Solver):
     sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 1e-6, 1)
     final: Literal["proximal", "denoised", "noisy"] = knob("proximal", "what the last step returns")
     clip: Literal["off", "value"] = knob("off", "whether x0 is clipped to the prior's range")
+    warm: bool = knob(False, "begin an iterative data step at the change of the last one")
+    tol: float = knob(
+        0.0,
+        "where an iterative data step ends, in deviations of its image; 0 is its operator's cg_tol",
+        0,
+        1,
+    )
     schedule: Schedule = field(default=VP(100, spacing="quad"), kw_only=True)
 
     @classmethod
@@ -67,9 +74,10 @@ class DiffPIR(Solver):
             return State(state.step + 1, state.x, x0)
         if to.s == 0 and self.final == "denoised":
             return State(state.step + 1, to.a * x0, x0)
-        rho = self.lam * (max(problem.sigma_y, self.sigma_floor) / level.sigma) ** 2
-        A = problem.linear
-        X = x0 + A.ridge(problem.residual(x0), rho)
+        noise = max(problem.sigma_y, self.sigma_floor)
+        rho = self.lam * (noise / level.sigma) ** 2
+        before = state.extra.get("change")
+        X = problem.linear.proximal(x0, problem.y, rho, before, self.tol * noise)
         eps = eps_from(state.x, X, level)
         x = steps.renoise(X, eps, to, rng.normal(X, "step"), self.zeta**0.5 * to.s)
-        return State(state.step + 1, x, X)
+        return State(state.step + 1, x, X, {"change": X - x0} if self.warm else {})

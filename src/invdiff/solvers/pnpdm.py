@@ -56,6 +56,12 @@ class PnPDM(Solver):
     inner: int = knob(20, "steps of the prior's sampler in each round", 1, 1000)
     sigma_min: float = knob(0.01, "last noise level of the prior's sampler", 1e-6)
     eta_ddim: float = knob(1.0, "fresh noise per inner step: 0 is deterministic", 0, 1)
+    tol: float = knob(
+        0.0,
+        "where an iterative data step ends, in deviations of its image; 0 is its operator's cg_tol",
+        0,
+        1,
+    )
     schedule: Schedule = field(default=VE(1000, 10.0, 0.05), kw_only=True)
 
     @property
@@ -92,6 +98,9 @@ class PnPDM(Solver):
 
     def _near(self, x: Tensor, problem: Problem, rho: float, rng: Rng) -> Tensor:
         """A draw of N(x, rho^2) given y."""
-        A, r, noise = problem.linear, problem.residual(x), problem.sigma_y**2
-        mean = x + (A.ridge(r, noise / rho**2) if noise else A.pinv(r))
+        A, sigma_y = problem.linear, problem.sigma_y
+        if sigma_y:
+            mean = A.proximal(x, problem.y, (sigma_y / rho) ** 2, sigma=self.tol * sigma_y)
+        else:
+            mean = x + A.pinv(problem.residual(x))
         return mean + posterior_draw(x, problem, rho**2, rng)

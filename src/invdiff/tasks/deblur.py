@@ -22,10 +22,21 @@ from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dds import DDS
 from invdiff.solvers.diffpir import DiffPIR
 from invdiff.solvers.mmps import MMPS
+from invdiff.solvers.pnpdm import PnPDM
 from invdiff.tasks.base import Choice, Preset, Task
 from invdiff.tasks.photo import NoisyPhoto
 from invdiff.tasks.pictures import NO_MARGIN, Margin
-from invdiff.tasks.presets import DRAWS, EVERY_PHOTO, SPLITS, calibrated, daps, dps, split, start
+from invdiff.tasks.presets import (
+    DRAWS,
+    EVERY_PHOTO,
+    NEARLY,
+    SPLITS,
+    calibrated,
+    daps,
+    dps,
+    split,
+    start,
+)
 from invdiff.tasks.values import Kernel, Size
 
 Boundary = Literal["unknown", "valid", "reflect", "mirror", "replicate", "zero", "circular"]
@@ -47,9 +58,13 @@ class Deblur(NoisyPhoto):
     best: ClassVar[Choice | None] = Choice("hqs", SPLITS)
     presets: ClassVar[tuple[Preset, ...]] = (
         calibrated(14, 3.0, modes=True),
-        split(8, 0.4, 0.02),
+        split(8, 0.4, 0.02, tol=NEARLY),
         Preset("ddrm", lambda p: DDRM(eta_prop=0.95, schedule=start(p, 1.0, 20))),
-        Preset("diffpir", lambda p: DiffPIR(lam=2.0, zeta=1.0, schedule=start(p, 0.5, 20))),
+        Preset(
+            "diffpir",
+            lambda p: DiffPIR(lam=2.0, zeta=1.0, tol=NEARLY, schedule=start(p, 0.5, 20)),
+        ),
+        Preset("pnp-dm", lambda p: PnPDM(tol=NEARLY)),
         daps(0.05, 20.0),
         Preset("dds", lambda p: DDS(gamma=10.0, schedule=start(p, 1.0, 20))),
         Preset("mmps", lambda p: MMPS(schedule=start(p, 3.0, 12))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, overload
@@ -204,12 +205,27 @@ class Linear(PseudoInvertible):
 
         By conjugate gradients until `cg_tol`, in at most `cg_iterations`.
         """
+        return self.iterated(b, shift)
+
+    def iterates(self, like: Tensor) -> bool:
+        """Whether `solve` is `iterated`, of images of the shape, precision and device of like."""
+        return type(self).solve is Linear.solve and type(self).ridge is Linear.ridge
+
+    def iterated(
+        self, b: Tensor, shift: float, start: Tensor | None = None, enough: float = 0.0
+    ) -> Tensor:
+        """What the default solve does; it begins at start, where that is nearer than 0.
+
+        enough: residual at which it stops, in root mean square; 0 takes `cg_tol` of the right side.
+        """
         return conjugate_gradients(
             lambda x: self.adjoint(self(x)) + shift * x,
             b,
             self.cg_iterations,
-            self.cg_tol,
-            precondition=self.preconditioner(b, shift),
+            0.0 if enough else self.cg_tol,
+            start,
+            enough,
+            self.preconditioner(b, shift),
         )
 
     def ridge(self, y: Tensor, shift: float) -> Tensor:
@@ -219,6 +235,28 @@ class Linear(PseudoInvertible):
         divides by shift, never arises.
         """
         return self.solve(self.adjoint(y), shift)
+
+    def proximal(
+        self,
+        x: Tensor,
+        y: Tensor,
+        shift: float,
+        change: Tensor | None = None,
+        sigma: float = 0.0,
+    ) -> Tensor:
+        """The image z of least |y - A z|^2 + shift |z - x|^2, for shift > 0: x + ridge(y - A x).
+
+        change: z - x of a step before, at which an iterative solve begins. z itself would not do:
+        a residual does not tell what A does not see, which would stay as it was.
+        sigma: for noise of this deviation z is the mean of N(z, sigma^2 (A^T A + shift)^-1); an
+        iterative solve ends once no direction is off by more than its deviation there, at a
+        residual of sigma shift^(1/2). 0 ends it at `cg_tol` of the right side, which may be far
+        too early where sigma is small: A x then misses y by many times the noise.
+        """
+        r = y - self(x)
+        if not self.iterates(x) or (change is None and not sigma):
+            return x + self.ridge(r, shift)
+        return x + self.iterated(self.adjoint(r), shift, change, sigma * math.sqrt(shift))
 
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y: the shortest least-squares solution, by `least_squares`."""

@@ -112,6 +112,15 @@ class Scaled(Linear):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.scale * self.base.adjoint(y)
 
+    def iterates(self, like: Tensor) -> bool:
+        return self.base.iterates(like)
+
+    def iterated(
+        self, b: Tensor, shift: float, start: Tensor | None = None, enough: float = 0.0
+    ) -> Tensor:
+        s2 = self.scale**2
+        return self.base.iterated(b / s2, shift / s2, start, enough / s2)
+
     def solve(self, b: Tensor, shift: float) -> Tensor:
         return self.base.solve(b, shift / self.scale**2) / self.scale**2
 
