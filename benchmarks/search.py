@@ -186,8 +186,9 @@ class Search:
                     break
 
 
-def searched(cls: type[Solver]) -> dict[str, Any]:
-    """The row of a solver: the paper's defaults, and the best of each budget on both sets."""
+def searched(cls: type[Solver]) -> Iterator[dict[str, Any]]:
+    """The row of a solver, as it grows: the paper's defaults, and the best of each budget on both
+    sets."""
     began = time.process_time()
     paper = cls()
     paper = paper.with_steps(min(paper.num_steps, MOST_STEPS))
@@ -202,7 +203,8 @@ def searched(cls: type[Solver]) -> dict[str, Any]:
         solver = search.found()
         best = search.best if budget == 100 else best
         row[str(budget)] = None if solver is None else told(solver, search)
-    return row | {"cpu_seconds": round(time.process_time() - began, 1)}
+        row["cpu_seconds"] = round(time.process_time() - began, 1)
+        yield row
 
 
 def told(solver: Solver | None, search: Search | None) -> dict[str, Any]:
@@ -275,9 +277,10 @@ def page(record: dict[str, Any]) -> list[str]:
         row = record[name]
         cells = [mean(row["paper"]["distances"]), str(row["paper"]["nfe"])]
         for b in map(str, BUDGETS):
-            cells.append(mean(row[b]["distances"]) if row[b] else "")
-            if row[b]:
-                found = row[b]
+            found = row.get(b)
+            nothing = "" if b in row else "not searched"
+            cells.append(mean(found["distances"]) if found else nothing)
+            if found:
                 presets.append(
                     f"| `{name}` | {found['nfe']} | `{found['solver']}` | {found['tried']} |"
                 )
@@ -305,7 +308,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     axes = figure.subplots()
     names = sorted((n for n in record if n != "exact"), key=lambda n: best_of(record[n]))
     for i, name in enumerate(names):
-        found = [record[name][str(b)] for b in BUDGETS if record[name][str(b)]]
+        found = [record[name][str(b)] for b in BUDGETS if record[name].get(str(b))]
         points = [(v["nfe"], statistics.mean(v["distances"])) for v in found]
         points = [p for p in points if math.isfinite(p[1])]
         style: dict[str, Any] = {"lw": 1.4, "label": name}
@@ -341,8 +344,9 @@ def main() -> int:
             continue
         if not fits(cls):
             continue
-        record[name] = searched(cls)
-        FILE.write_text(json.dumps(record).replace('}}, "', '}},\n"') + "\n")
+        for row in searched(cls):
+            record[name] = row
+            FILE.write_text(json.dumps(record).replace('}}, "', '}},\n"') + "\n")
         print(name, f"{best_of(record[name]):.2f}", record[name]["cpu_seconds"], flush=True)
     return 0
 
