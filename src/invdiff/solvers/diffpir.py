@@ -43,7 +43,9 @@ class DiffPIR(Solver):
     sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 1e-6, 1)
     final: Literal["proximal", "denoised", "noisy"] = knob("proximal", "what the last step returns")
     clip: Literal["off", "value"] = knob("off", "whether x0 is clipped to the prior's range")
-    warm: bool = knob(False, "begin an iterative data step at the change of the last one")
+    warm: bool = knob(
+        False, "begin an iterative data step at the change of the last one; wants a tol above 0"
+    )
     tol: float = knob(
         0.0,
         "where an iterative data step ends, in deviations of its image; 0 is its operator's cg_tol",

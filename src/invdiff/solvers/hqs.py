@@ -45,7 +45,9 @@ class HQS(Solver):
     preconditioner: Literal["none", "modes"] = knob(
         "none", "modes: of the start, by cosine modes; it stops at 0.05 of the first level"
     )
-    warm: bool = knob(False, "begin an iterative data step at the change of the last one")
+    warm: bool = knob(
+        False, "begin an iterative data step at the change of the last one; wants a tol above 0"
+    )
     tol: float = knob(
         0.0,
         "where an iterative data step ends, in deviations of its image; 0 is its operator's cg_tol",

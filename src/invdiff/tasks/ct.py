@@ -66,10 +66,7 @@ class Ct(Task):
     presets: ClassVar[tuple[Preset, ...]] = (
         calibrated(20, 5.0),
         split(30, 1.0, 0.01),
-        _preset(
-            "diffpir",
-            lambda p: DiffPIR(lam=0.5, zeta=1.0, warm=True, schedule=start(p, 20.0, 60)),
-        ),
+        _preset("diffpir", lambda p: DiffPIR(lam=0.5, zeta=1.0, schedule=start(p, 20.0, 60))),
         _preset("mmps", lambda p: MMPS(iterations=12, schedule=start(p, 20.0, 30))),
         daps(0.05, 20.0),
         _preset("dds", lambda p: DDS(gamma=10.0, schedule=start(p, 20.0, 50, 0.01))),

@@ -78,7 +78,7 @@ class Mri(Task):
         calibrated(20, 5.0),
         split(30, 1.0, 0.01, lam=0.5),  # maps that are estimated add to the noise
         _preset("dps", lambda p: DPS(zeta=3.0, schedule=VP(200))),
-        _preset("diffpir", lambda p: DiffPIR(zeta=1.0, warm=True, schedule=start(p, 5.0, 40))),
+        _preset("diffpir", lambda p: DiffPIR(zeta=1.0, schedule=start(p, 5.0, 40))),
         _preset("ddrm", lambda p: DDRM(eta_prop=1.0, schedule=start(p, 5.0, 40, 0.01))),
         _preset("ddnm+", lambda p: DDNMPlus(schedule=start(p, 5.0, 50, 0.01))),
         _preset("dds", lambda p: DDS(schedule=start(p, 5.0, 50, 0.01))),

@@ -121,7 +121,7 @@ def split(steps: int, top: float, last: float, lam: float = 0.23, tol: float = 0
         schedule = VE(2 * steps, FILLED, last) if more else VE(steps, top, last)
         whole = tells_modes(problem) and not has_gaps(problem)
         way: Literal["modes", "none"] = "modes" if whole else "none"
-        return HQS(lam, "data", preconditioner=way, warm=True, tol=tol, schedule=schedule)
+        return HQS(lam, "data", preconditioner=way, tol=tol, schedule=schedule)
 
     return Preset("hqs", make, source="calibration.md")
 
