@@ -1,4 +1,4 @@
-"""The proximal step of the data, with and without an image to begin at."""
+"""The proximal step of the data, and where it ends."""
 
 from __future__ import annotations
 
@@ -26,36 +26,24 @@ OPERATORS: dict[str, tuple[Linear, int, bool]] = {
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_it_is_the_least_of_its_sum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the gradient of |y - A z|^2 + shift |z - x|^2 is 0, within the tolerance, whatever it
-    begins at; a change to begin at alters nothing in closed forms, and saves steps elsewhere."""
+def test_it_is_the_least_of_its_sum(name: str) -> None:
+    """The gradient of |y - A z|^2 + shift |z - x|^2 is 0, within the tolerance; a sigma changes
+    nothing in closed forms, and is kept elsewhere."""
     A, channels, iterates = OPERATORS[name]
     x, y = seeded(2, channels, *SIZE), A(seeded(2, channels, *SIZE, seed=1))
     assert A.iterates(x) is iterates
     z = A.proximal(x, y, SHIFT)
     assert torch.equal(z, x + A.ridge(y - A(x), SHIFT))
-    calls, called = [0], type(getattr(A, "base", A))
-    forward = called.__call__
-
-    def counted(self: Linear, x: torch.Tensor) -> torch.Tensor:
-        calls[0] += 1
-        return forward(self, x)
-
-    monkeypatch.setattr(called, "__call__", counted)
-    counts = []
-    for change in (None, z - x):
-        calls[0] = 0
-        again = A.proximal(x, y, SHIFT, change)
-        counts.append(calls[0])
-        gradient = A.adjoint(A(again) - y) + SHIFT * (again - x)
-        right = A.adjoint(y - A(x))
-        left = gradient.flatten(1).norm(dim=1) / right.flatten(1).norm(dim=1)
-        assert float(left.max()) <= 1e-3
-    assert counts[1] < counts[0] if iterates else torch.equal(again, z)
+    nearer = A.proximal(x, y, SHIFT, sigma=1e-6)
+    right = A.adjoint(y - A(x)).flatten(1).norm(dim=1)
+    for found, bound in ((z, 1e-3 * right), (nearer, 1e-6 * (SHIFT * x[0].numel()) ** 0.5)):
+        gradient = A.adjoint(A(found) - y) + SHIFT * (found - x)
+        assert bool((gradient.flatten(1).norm(dim=1) <= 1.01 * bound).all())
+    assert torch.equal(nearer, z) is not iterates
 
 
 @pytest.mark.parametrize("name", ["blur", "three times the blur"])
-def test_it_ends_within_the_deviation_of_every_direction(name: str) -> None:
+def test_it_ends_by_the_deviations_of_directions(name: str) -> None:
     """With little noise, where a residual of 1e-3 of the right side is many deviations off."""
     A, channels, _ = OPERATORS[name]
     x, sigma = seeded(2, channels, *SIZE), 1e-4

@@ -105,12 +105,10 @@ class NonCartesian(Linear):
         start = self.gridded(y)
         return start + least_squares(self, y - self(start), self.cg_iterations)
 
-    def iterated(
-        self, b: Tensor, shift: float, start: Tensor | None = None, enough: float = 0.0
-    ) -> Tensor:
+    def iterated(self, b: Tensor, shift: float, enough: float = 0.0) -> Tensor:
         tol = 0.0 if enough else self.cg_tol
         return conjugate_gradients(
-            lambda x: self.normal(x) + shift * x, b, self.cg_iterations, tol, start, enough
+            lambda x: self.normal(x) + shift * x, b, self.cg_iterations, tol, enough=enough
         )
 
     def normal(self, x: Tensor) -> Tensor:

@@ -43,12 +43,9 @@ class DiffPIR(Solver):
     sigma_floor: float = knob(0.002, "smallest noise level that the data step assumes", 1e-6, 1)
     final: Literal["proximal", "denoised", "noisy"] = knob("proximal", "what the last step returns")
     clip: Literal["off", "value"] = knob("off", "whether x0 is clipped to the prior's range")
-    warm: bool = knob(
-        False, "begin an iterative data step at the change of the last one; wants a tol above 0"
-    )
     tol: float = knob(
         0.0,
-        "where an iterative data step ends, in deviations of its image; 0 is its operator's cg_tol",
+        "error that an iterative data step may leave, in deviations; 0 is its operator's cg_tol",
         0,
         1,
     )
@@ -78,8 +75,7 @@ class DiffPIR(Solver):
             return State(state.step + 1, to.a * x0, x0)
         noise = max(problem.sigma_y, self.sigma_floor)
         rho = self.lam * (noise / level.sigma) ** 2
-        before = state.extra.get("change")
-        X = problem.linear.proximal(x0, problem.y, rho, before, self.tol * noise)
+        X = problem.linear.proximal(x0, problem.y, rho, self.tol * noise)
         eps = eps_from(state.x, X, level)
         x = steps.renoise(X, eps, to, rng.normal(X, "step"), self.zeta**0.5 * to.s)
-        return State(state.step + 1, x, X, {"change": X - x0} if self.warm else {})
+        return State(state.step + 1, x, X)

@@ -15,7 +15,8 @@ from invdiff.sampling.state import State
 from invdiff.solvers.normal import first_mean
 
 START, NEAR = 0.1, 0.05
-"""Misfit that the start may leave: in units of the noise, and with modes of the first level."""
+"""Misfit that the start may leave: in units of the noise, and with modes of the first level, as
+`tol` of `spectral-ancestral`."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,9 @@ class HQS(Solver):
     preconditioner: Literal["none", "modes"] = knob(
         "none", "modes: of the start, by cosine modes; it stops at 0.05 of the first level"
     )
-    warm: bool = knob(
-        False, "begin an iterative data step at the change of the last one; wants a tol above 0"
-    )
     tol: float = knob(
         0.0,
-        "where an iterative data step ends, in deviations of its image; 0 is its operator's cg_tol",
+        "error that an iterative data step may leave, in deviations; 0 is its operator's cg_tol",
         0,
         1,
     )
@@ -66,11 +64,11 @@ class HQS(Solver):
 
     def step(self, state: State, problem: Problem, prior: Prior, rng: Rng) -> State:
         level, to = self.levels[state.step], self.levels[state.step + 1]
-        rho = self.lam * (max(problem.sigma_y, self.sigma_floor) / level.sigma) ** 2
-        A, y, left = problem.linear, problem.y, self.tol * max(problem.sigma_y, self.sigma_floor)
-        X = A.proximal(state.x, y, rho, state.extra.get("change"), left)
-        change = {"change": X - state.x} if self.warm else {}
+        noise = max(problem.sigma_y, self.sigma_floor)
+        rho = self.lam * (noise / level.sigma) ** 2
+        A, y = problem.linear, problem.y
+        X = A.proximal(state.x, y, rho, self.tol * noise)
         x0 = prior.denoise(X, level.sigma)
         if to.s == 0 and self.final == "data":
-            x0 = A.proximal(x0, y, rho, change.get("change"), left)
-        return State(state.step + 1, x0, x0.clone(), change)
+            x0 = A.proximal(x0, y, rho, self.tol * noise)
+        return State(state.step + 1, x0, x0.clone())

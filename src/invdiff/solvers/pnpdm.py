@@ -58,7 +58,7 @@ class PnPDM(Solver):
     eta_ddim: float = knob(1.0, "fresh noise per inner step: 0 is deterministic", 0, 1)
     tol: float = knob(
         0.0,
-        "where an iterative data step ends, in deviations of its image; 0 is its operator's cg_tol",
+        "error that an iterative data step may leave, in deviations; 0 is its operator's cg_tol",
         0,
         1,
     )
@@ -100,7 +100,7 @@ class PnPDM(Solver):
         """A draw of N(x, rho^2) given y."""
         A, sigma_y = problem.linear, problem.sigma_y
         if sigma_y:
-            mean = A.proximal(x, problem.y, (sigma_y / rho) ** 2, sigma=self.tol * sigma_y)
+            mean = A.proximal(x, problem.y, (sigma_y / rho) ** 2, self.tol * sigma_y)
         else:
             mean = x + A.pinv(problem.residual(x))
         return mean + posterior_draw(x, problem, rho**2, rng)

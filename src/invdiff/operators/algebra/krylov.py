@@ -69,15 +69,16 @@ def conjugate_gradients(
 
     b: (B, ...), real or complex. A sample stops changing once its residual is below
     tol * |b| (or the round-off of its dtype), or below `enough` in root mean square over its
-    numbers; scalars are float64. start: where it begins, of samples that 0 is no nearer to the
-    solution of, by its residual. rounding: of b, in root mean square for each sample (B, 1, ...): a
+    numbers; scalars are float64. rounding: of b, in root mean square for each sample (B, 1, ...): a
     residual below it is not followed, for where apply is singular round-off has no solution, and
     grows. precondition(r): an approximation of apply^-1 r, symmetric and
     positive definite. Off the CPU only every tenth iteration asks the device whether to go on.
     """
-    bb = batch_dot(b, b).double()
-    x, r, rr = (torch.zeros_like(b), b, bb) if start is None else _begun(apply, b, bb, start)
+    x = torch.zeros_like(b) if start is None else start
+    r = b if start is None else b - apply(x)
     p = z = r if precondition is None else precondition(r)
+    bb = batch_dot(b, b).double()
+    rr = bb if start is None else batch_dot(r, r).double()
     rz = rr if precondition is None else batch_dot(r, z).double()
     floor = (max(tol, torch.finfo(b.dtype).eps) ** 2 * bb).clamp_min(enough**2 * b[0].numel())
     if rounding is not None:
@@ -109,16 +110,6 @@ def conjugate_gradients(
     if watched and (tol > 0 or enough > 0):
         _note_bound(rr, floor, bb, iterations)
     return x
-
-
-def _begun(
-    apply: Callable[[Tensor], Tensor], b: Tensor, bb: Tensor, start: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """start, its residual and its square; 0, b and bb for samples where that is larger."""
-    r = b - apply(start)
-    rr = batch_dot(r, r).double()
-    near = rr < bb
-    return torch.where(near, start, 0.0), torch.where(near, r, b), torch.where(near, rr, bb)
 
 
 def _watched() -> bool:

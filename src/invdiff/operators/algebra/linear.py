@@ -211,10 +211,8 @@ class Linear(PseudoInvertible):
         """Whether `solve` is `iterated`, of images of the shape, precision and device of like."""
         return type(self).solve is Linear.solve and type(self).ridge is Linear.ridge
 
-    def iterated(
-        self, b: Tensor, shift: float, start: Tensor | None = None, enough: float = 0.0
-    ) -> Tensor:
-        """What the default solve does; it begins at start, where that is nearer than 0.
+    def iterated(self, b: Tensor, shift: float, enough: float = 0.0) -> Tensor:
+        """What the default solve does.
 
         enough: residual at which it stops, in root mean square; 0 takes `cg_tol` of the right side.
         """
@@ -223,9 +221,8 @@ class Linear(PseudoInvertible):
             b,
             self.cg_iterations,
             0.0 if enough else self.cg_tol,
-            start,
-            enough,
-            self.preconditioner(b, shift),
+            enough=enough,
+            precondition=self.preconditioner(b, shift),
         )
 
     def ridge(self, y: Tensor, shift: float) -> Tensor:
@@ -236,27 +233,20 @@ class Linear(PseudoInvertible):
         """
         return self.solve(self.adjoint(y), shift)
 
-    def proximal(
-        self,
-        x: Tensor,
-        y: Tensor,
-        shift: float,
-        change: Tensor | None = None,
-        sigma: float = 0.0,
-    ) -> Tensor:
+    def proximal(self, x: Tensor, y: Tensor, shift: float, sigma: float = 0.0) -> Tensor:
         """The image z of least |y - A z|^2 + shift |z - x|^2, for shift > 0: x + ridge(y - A x).
 
-        change: z - x of a step before, at which an iterative solve begins. z itself would not do:
-        a residual does not tell what A does not see, which would stay as it was.
-        sigma: for noise of this deviation z is the mean of N(z, sigma^2 (A^T A + shift)^-1); an
-        iterative solve ends once no direction is off by more than its deviation there, at a
-        residual of sigma shift^(1/2). 0 ends it at `cg_tol` of the right side, which may be far
-        too early where sigma is small: A x then misses y by many times the noise.
+        sigma: for noise of this deviation z is the mean of N(z, sigma^2 (A^T A + shift)^-1). A
+        residual g leaves the error g_i / (s_i^2 + shift) in the direction of a singular value s_i,
+        whose deviation is sigma / (s_i^2 + shift)^(1/2). So an iterative solve ends where the root
+        mean square of g is sigma shift^(1/2): then that of errors over deviations is 1 at most.
+        0 ends it at `cg_tol` of the right side, which may be far too early where sigma is small:
+        A z then misses y by many times the noise.
         """
         r = y - self(x)
-        if not self.iterates(x) or (change is None and not sigma):
+        if not sigma or not self.iterates(x):
             return x + self.ridge(r, shift)
-        return x + self.iterated(self.adjoint(r), shift, change, sigma * math.sqrt(shift))
+        return x + self.iterated(self.adjoint(r), shift, sigma * math.sqrt(shift))
 
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y: the shortest least-squares solution, by `least_squares`."""

@@ -115,11 +115,9 @@ class Scaled(Linear):
     def iterates(self, like: Tensor) -> bool:
         return self.base.iterates(like)
 
-    def iterated(
-        self, b: Tensor, shift: float, start: Tensor | None = None, enough: float = 0.0
-    ) -> Tensor:
+    def iterated(self, b: Tensor, shift: float, enough: float = 0.0) -> Tensor:
         s2 = self.scale**2
-        return self.base.iterated(b / s2, shift / s2, start, enough / s2)
+        return self.base.iterated(b / s2, shift / s2, enough / s2)
 
     def solve(self, b: Tensor, shift: float) -> Tensor:
         return self.base.solve(b, shift / self.scale**2) / self.scale**2
