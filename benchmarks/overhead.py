@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,6 +88,9 @@ class _Plain:
 
     solve, ridge, preconditioner = Linear.solve, Linear.ridge, Linear.preconditioner
 
+    def iterated(self: Any, b: Tensor, shift: float, enough: float = 0.0) -> Tensor:
+        return Linear.iterated(self, b, shift)
+
 
 class PlainBlur(_Plain, Blur):
     """Blur, so."""
@@ -109,13 +113,17 @@ def scanned() -> dict[str, tuple[str, str, Linear, Linear, float, int]]:
     size = (SIDE, SIDE)
     maps, mask = ring_maps(8, size).to(torch.complex64), equispaced(size, 4)
     angles, pixel = sparse_view(60), 1 / SIDE
-    blurs = Blur(KERNEL, size, "reflect"), PlainBlur(KERNEL, size, "reflect", cg_tol=0.0)
+    usual, reflected = (
+        (Blur(KERNEL, size, edge), PlainBlur(KERNEL, size, edge, cg_tol=0.0))
+        for edge in ("unknown", "reflect")
+    )
     rays = Radon(angles, size, pixel=pixel), PlainRadon(angles, size, pixel=pixel, cg_tol=0.0)
     coils = Sense(maps, mask), PlainSense(maps, mask, cg_tol=0.0)
     return {
         "MRI, 8 coils, R = 4": ("mri", "brain", *coils, 0.01, 20),
         "CT, 60 views": ("ct", "ct", *rays, 0.01, 10),
-        "motion blur": ("deblur", "photo", *blurs, 0.02, 10),
+        "motion blur": ("deblur", "photo", *usual, 0.02, 10),
+        "motion blur, reflected edges": ("deblur", "photo", *reflected, 0.02, 10),
     }
 
 

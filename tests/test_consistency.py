@@ -28,7 +28,8 @@ from invdiff.noise import (
 )
 from invdiff.operators import JPEG, Bayer, Bicubic, Identity, Inpaint, Operator
 from invdiff.operators.blur import blur
-from invdiff.operators.blur_kernels import gaussian_kernel
+from invdiff.operators.blur_kernels import gaussian_kernel, motion_kernel
+from invdiff.operators.circular_blur import CircularBlur
 from invdiff.priors.base import Prior
 from invdiff.priors.load import load_prior
 from invdiff.priors.measure import measure
@@ -37,7 +38,8 @@ from invdiff.priors.spectrum import SHARES, ErrorSpectrum, beside, save
 from invdiff.priors.spectrum import load as load_spectrum
 from invdiff.problem import Problem
 from invdiff.restoration.job import prepare
-from invdiff.sampling.checks import EXCESS, MISFIT, check, excess, growth, misfit, said_once
+from invdiff.sampling.checks import EXCESS, MISFIT, RINGING, check, excess, misfit, said_once
+from invdiff.sampling.growth import growth, ringing, usual_growth
 from invdiff.sampling.result import Result
 from invdiff.sampling.run import again, estimate, solve
 from invdiff.solvers import solver_class
@@ -211,6 +213,68 @@ def test_what_is_out_of_cells_or_range_is_seen():
     assert excess(torch.tensor([9.0]), (-math.inf, math.inf)) == 0.0
     steep = plain(GaussianNoise(0.1), x)
     assert growth(steep, 3 * x) == pytest.approx(3.0) and growth(problem, x) is None
+
+
+def cloud(size: tuple[int, int]) -> Tensor:
+    """(1, 3, *size), whose power falls as 1 / f^2; float64, on about [-1, 1]."""
+    g = torch.Generator().manual_seed(0)
+    down, across = (torch.fft.fftfreq(n, dtype=torch.float64) for n in size)
+    square = down[:, None] ** 2 + across**2
+    root = torch.where(square > 0, square.clamp_min(1e-9) ** -0.5, 0.0)
+    waves = torch.fft.fft2(torch.randn(1, 3, *size, generator=g, dtype=torch.float64))
+    x = torch.fft.ifft2(waves * root).real
+    return x / x.abs().max()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.01])
+def test_the_usual_growth_is_that_of_an_image_whose_power_falls_as_1_over_f2(sigma):
+    size, noise = (96, 80), GaussianNoise(sigma)
+    A, x = CircularBlur(gaussian_kernel(1.5).double(), size), cloud(size)
+    problem = Problem(noise.sample(A(x), Rng.of(0)), A, noise, (3, *size))
+
+    def steepness(t: Tensor) -> float:
+        return float(t.diff(dim=-1).square().mean() + t.diff(dim=-2).square().mean())
+
+    found = math.sqrt(steepness(x) / steepness(problem.y))
+    assert usual_growth(problem) == pytest.approx(found, rel=0.05)
+    assert usual_growth(Problem(problem.y, A, Laplace(0.1), (3, *size))) is None
+
+
+def test_an_estimate_may_be_rougher_than_y_by_what_its_operator_takes_away():
+    x, noise = cloud((96, 80)), GaussianNoise(0.002)
+    A = CircularBlur(motion_kernel(15, 30).double(), (96, 80))
+    problem = Problem(noise.sample(A(x), Rng.of(0)), A, noise, (3, 96, 80))
+    for more, warned in ((0.0, False), (2.0, True)):
+        rough = x + more * x.diff(dim=-1, prepend=x[..., -1:])
+        found = check(problem, rough[:, None], (-1, 1), estimate=True)
+        assert found.growth is not None and found.growth > 3
+        assert any("times is usual" in w for w in found.warnings) is warned
+
+
+@pytest.mark.parametrize("edge", ["reflect", "unknown", "circular"])
+def test_the_waves_that_a_blur_takes_away_are_ringing(edge):
+    """They are there after a division by a kernel that did not blur the picture."""
+    size = (96, 80)
+    x, noise = cloud(size).float(), GaussianNoise(0.002)
+
+    def posed(k: Tensor) -> Problem:
+        A = blur(k, size, edge)
+        return Problem(noise.sample(A(x), Rng.of(0)), A, noise, (3, *size))
+
+    told, real = (motion_kernel(15, angle) for angle in (30, 60))
+    y = noise.sample(CircularBlur(real, size)(x), Rng.of(0))
+    right, wrong = (CircularBlur(k, size).ridge(y, 1e-4) for k in (real, told))
+    problem = posed(told)
+    assert ringing(problem, x) == pytest.approx(1, abs=0.1)
+    assert ringing(posed(real), right) < 1 < RINGING < ringing(problem, wrong)
+    two = problem.rows(torch.tensor([0, 0]))
+    assert ringing(two, torch.cat([x, wrong])) == pytest.approx(ringing(problem, wrong))
+    round_one = CircularBlur(gaussian_kernel(1.5), size)
+    assert (ringing(Problem(x, round_one, noise, (3, *size)), x) or 0) < 1.5
+    assert (
+        ringing(Problem(x[..., :20, :20], Identity(), noise, (3, 20, 20)), x[..., :20, :20]) is None
+    )
+    assert ringing(Problem(x, Identity(), noise, (3, *size)), x) is None
 
 
 def test_warnings_name_the_likely_cause():

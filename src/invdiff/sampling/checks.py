@@ -12,12 +12,14 @@ from torch import Tensor
 from invdiff.noise import Coloured, GaussianNoise, Poisson, PoissonGaussian
 from invdiff.problem import Problem
 from invdiff.problem.whiten import centre, whiten
+from invdiff.sampling.growth import growth, ringing, usual_growth
 
-MISFIT, EXCESS, GROWTH = 1.5, 0.05, 3.0
-"""Misfit above which an answer contradicts y, and excess, or growth of an estimate, above which it
-is no image. They lie between right and spoilt answers of `benchmarks/checks.py`. A misfit far below
-1 is no contradiction: the noise of files is supposed with care, and an estimate may keep what was
-measured as it is."""
+MISFIT, EXCESS = 1.5, 0.05
+GROWTH, USUAL, RINGING = 3.0, 1.2, 2.5
+"""Misfit above which an answer contradicts y, and excess above which it is no image; of an estimate
+also growth, where it is USUAL times the usual one too, and ringing. They lie between right and
+spoilt answers of `benchmarks/checks.py`. A misfit far below 1 is no contradiction: the noise of
+files is supposed with care, and an estimate may keep what was measured as it is."""
 
 SEEN = 100
 """Measured numbers of a frame from which its misfit is told: of noise alone, it is then within 0.3
@@ -140,22 +142,6 @@ def excess(x: Tensor, value_range: tuple[float, float]) -> float:
     return float(((x - (low + high) / 2).abs() / half - 1).clamp_min(0).square().mean().sqrt())
 
 
-def growth(problem: Problem, x: Tensor) -> float | None:
-    """Mean |gradient| of x over that of y, both (M, C, H, W) of about one height and width."""
-    y = problem.y
-    if y.is_complex() or y.ndim != 4 or y.shape[1] != x.shape[1] or problem.A.cells:
-        return None
-    if any(not have <= n < 1.5 * have for n, have in zip(x.shape[-2:], y.shape[-2:], strict=True)):
-        return None
-    if bool((problem.A.restrict(torch.ones_like(y)) == 0).any()):
-        return None
-
-    def steepness(t: Tensor) -> float:
-        return float(t.diff(dim=-1).abs().mean() + t.diff(dim=-2).abs().mean())
-
-    return steepness(x) / max(steepness(y), 1e-12)
-
-
 def check(
     problem: Problem,
     x: Tensor,
@@ -175,13 +161,14 @@ def check(
     judged = each if white is None else white.rows(rows.to(white.y.device))
     found = misfit(judged, flat).tolist() if comparable(problem) else None
     beyond, grown = excess(flat, value_range), growth(each, flat)
+    rung = ringing(each, flat) if estimate and grown is not None else None
     frames = None if found is None else misfit_of_frames(judged, flat)
     worst = None if frames is None else tuple(frames.amax(0).tolist())
     return Check(
         None if found is None else tuple(found),
         beyond,
         grown,
-        _warnings(problem, found, beyond, grown, estimate, worst),
+        _warnings(problem, found, beyond, grown, rung, estimate, worst),
         worst,
     )
 
@@ -199,8 +186,8 @@ def said_once(warnings: Iterable[str]) -> list[str]:
 
 
 def _warnings(
-    problem: Problem, found: list[float] | None, beyond: float, grown: float | None, estimate: bool,
-    frames: tuple[float, ...] | None,
+    problem: Problem, found: list[float] | None, beyond: float, grown: float | None,
+    rung: float | None, estimate: bool, frames: tuple[float, ...] | None,
 ) -> tuple[str, ...]:  # fmt: skip
     answer, said = "the estimate" if estimate else "a sample", []
     worst = max(found) if found else 0.0
@@ -227,10 +214,17 @@ def _warnings(
             "the noise may be larger than was told, the operator wrong, or the prior of another "
             "kind of images"
         )
-    if estimate and grown is not None and grown > GROWTH:
+    cause = "the kernel may be another than the one that blurred, or the noise larger than was told"
+    usual = usual_growth(problem) if estimate and grown and grown > GROWTH else math.inf
+    if grown and (usual is None or grown > USUAL * usual):
+        expected = "" if usual is None else f", where {usual:.1f} times is usual,"
         said.append(
-            f"the estimate is {grown:.1f} times as rough as the measurement, as ringing and noise "
-            "are: the kernel may be another than the one that blurred, or the noise larger than "
-            "was told"
+            f"the estimate is {grown:.1f} times as rough as the measurement{expected} as ringing "
+            f"and noise are: {cause}"
+        )
+    elif rung is not None and rung > RINGING:
+        said.append(
+            f"the estimate holds {rung:.1f} times as much of the waves that the blur took away as "
+            f"of those that it passed, as ringing is: {cause}"
         )
     return tuple(said)
