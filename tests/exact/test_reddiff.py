@@ -7,6 +7,7 @@ stationary point of the expected objective, which is closed-form, is a fixed poi
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -35,14 +36,14 @@ from invdiff.core import InvdiffError, Level
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import VP
 from invdiff.noise import GaussianNoise, Poisson
-from invdiff.operators import HDR, Identity, NonlinearBlur, PhaseRetrieval
+from invdiff.operators import HDR, Identity, Inpaint, NonlinearBlur, PhaseRetrieval
 from invdiff.priors.base import Denoiser
 from invdiff.problem import Problem
 from invdiff.sampling.needs import IncompatibleError, Need, missing
 from invdiff.sampling.run import solve
 from invdiff.sampling.state import State
 from invdiff.sampling.stream import DivergedError, stream
-from invdiff.solvers.reddiff import OFFICIAL, WEIGHTS, REDDiff, first_fit
+from invdiff.solvers.reddiff import OFFICIAL, WEIGHTS, REDDiff, first_fit, kept
 
 W = {
     "linear": lambda v: v,
@@ -351,3 +352,38 @@ def test_an_overflow_is_reported(A):
     prior = Denoiser(lambda x, sigma: x / (1 + sigma**2))
     with pytest.raises(DivergedError, match=r"reddiff .* at step \d+ of 10; try a smaller lr"):
         list(stream(problem, prior, solver, [0]))
+
+
+def test_final_data_keeps_to_what_was_measured():
+    """Pixels that saturate where y does not come back, rows within the noise stay, and a mask's
+    hole is left alone."""
+    g = torch.Generator().manual_seed(0)
+    truth = 0.8 * (2 * torch.rand(2, 1, 8, 8, generator=g) - 1)
+    noise, A = GaussianNoise(0.01), HDR(2.0)
+    y = torch.cat([A(truth[:1]), noise.sample(A(truth[1:]), Rng.of([1]))])
+    problem = Problem(y, A, noise, (1, 8, 8))
+    far = torch.stack([truth[0], truth[1] + 0.05])
+    far[1, :, :, :4] = 0.7 * truth[1, :, :, :4].sign()
+    near = kept(problem, far)
+    assert torch.equal(near[0], far[0])
+    rms = (problem.y - A(near)).square().flatten(1).mean(1).sqrt()
+    assert float(rms[1]) == pytest.approx(0.01, rel=0.1)
+    saturated = (2 * truth[1]).abs() > 1.1
+    assert torch.equal(near[1].abs()[saturated] >= 0.49, torch.ones_like(near[1][saturated]) > 0)
+    mask = (torch.rand(1, 1, 8, 8, generator=g) < 0.5).float()
+    hole = Problem(noise.sample(mask * truth, Rng.of([0, 1])), Inpaint(mask), noise, (1, 8, 8))
+    moved = kept(hole, torch.zeros_like(truth))
+    assert torch.equal(moved * (1 - mask), torch.zeros_like(truth)) and bool(moved.any())
+
+
+def test_final_data_changes_the_last_step_alone():
+    truth = torch.full((1, 1, 4, 4), 0.3)
+    problem = Problem(HDR(2.0)(truth), HDR(2.0), GaussianNoise(0.001), (1, 4, 4))
+    plain = REDDiff(sigma_floor=0.5, schedule=VP(5))
+    as_it_is, moved = (
+        states(solver, problem, Denoiser(lambda x, sigma: 0.9 * x), Rng.of([0]))
+        for solver in (plain, dataclasses.replace(plain, final="data"))
+    )
+    assert all(torch.equal(a.x, b.x) for a, b in zip(as_it_is[:-1], moved[:-1], strict=True))
+    assert torch.equal(kept(problem, as_it_is[-1].x), moved[-1].x)
+    assert not torch.equal(as_it_is[-1].x, moved[-1].x)

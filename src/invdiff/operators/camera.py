@@ -123,6 +123,10 @@ class Bracket(PseudoInvertible):
             v = torch.where(inside, v, 0.0)
         return (gains * v).sum(1)
 
+    def pull(self, x: Tensor, r: Tensor) -> Tensor:
+        """Of every exposure, and not of those alone that do not clip x."""
+        return (self._gains(x) * r).sum(1)
+
     def pinv(self, y: Tensor) -> Tensor:
         order = torch.tensor(self.exposures, device=y.device).argsort()
         light, gains = (y[:, order] + 1) / 2, self._gains(y[:, 0])[order]

@@ -42,6 +42,10 @@ class HDR(Operator):
         inside = (self.gain * x).abs() <= 1
         return self.gain * v if self.straight_through else self.gain * v * inside
 
+    def pull(self, x: Tensor, r: Tensor) -> Tensor:
+        """Where a pixel has left the range too: it is brought back."""
+        return self.gain * r
+
     def guess(self, y: Tensor, x_shape: tuple[int, ...]) -> Tensor:
         """y / gain."""
         return y / self.gain

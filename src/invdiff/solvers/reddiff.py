@@ -45,6 +45,9 @@ OFFICIAL: dict[str, dict[str, Any]] = {
 _configs/algo/reddiff.yaml of NVlabs/RED-diff): sample_test.sh, and README.md for "inpaint-readme".
 "inpaint-noisy" is for y of noise 0.1. sample_batch.sh has lam 1 and 1000 steps for all tasks."""
 
+FITS, FITTED = 60, 0.05
+"""Steps of `kept` at most, and the share of the misfit above the noise at which they end."""
+
 Start = Literal["adjoint", "pinv", "guess", "zeros", "prior"]
 Weight = Literal["linear", "sqrt", "square", "log", "clip", "two-thirds", "const"]
 
@@ -70,6 +73,8 @@ class REDDiff(Solver):
     linear operators; "guess": `Operator.guess`, the official code's start for operators that are
     not linear, where A^+ is not known: |F^-1 y| for phase retrieval, A(y) for nonlinear blur, y /
     gain for saturation; "zeros"; "prior": what the prior sees in the noise of the first level. The
+    final "data" moves the last mu until y - A(mu) is no more than the noise (`kept`): for noise
+    below sigma_floor, and for pixels that saturate where y does not, which have no gradient. The
     default lam and lr are ours: with the photo prior, lam = 30 is near the best for bicubic
     super-resolution, inpainting, deblurring and saturation, and half of the best for denoising.
     """
@@ -89,10 +94,12 @@ class REDDiff(Solver):
     sigma_floor: float = knob(0.01, "smallest noise level that the data term assumes", 1e-6)
     sigma0: float = knob(0.0, "standard deviation of q around mu", 0)
     init_from: Start = knob("adjoint", "where mu starts")
+    final: Literal["mean", "data"] = knob("mean", "mu as it is, or moved to within the noise of y")
     schedule: Schedule = field(default=VP(100), kw_only=True)
 
     def requires(self) -> tuple[frozenset[Need], ...]:
-        more = {Need.GAUSSIAN} if self.scaling == "likelihood" else set()
+        told = self.scaling == "likelihood" or self.final == "data"
+        more = {Need.GAUSSIAN} if told else set()
         more |= {Need.PINV} if self.init_from == "pinv" else set()
         more |= {Need.GUESS} if self.init_from == "guess" else set()
         return (self.needs | more,)
@@ -134,6 +141,8 @@ class REDDiff(Solver):
             g = data / max(problem.sigma_y, self.sigma_floor) ** 2 + prior_term
         change, m, v = steps.adam(g, state.extra["m"], state.extra["v"], state.step, self.betas)
         mu = state.x - self.lr * change
+        if self.final == "data" and state.step == len(self.levels) - 2:
+            mu = kept(problem, mu)
         return State(state.step + 1, mu, mu.clone(), {"m": m, "v": v})
 
 
@@ -142,12 +151,34 @@ def first_fit(problem: Problem) -> Tensor:
 
     For a linear A it is c A^T y with the best c. Shape of an image; 0 where A has no gradient at 0.
     """
-    A, zero = problem.A, torch.zeros_like(problem.x_like)
+    zero = torch.zeros_like(problem.x_like)
     r = problem.residual(zero)
-    g = A.vjp(zero, r)
+    return best_step(problem, zero, r, problem.A.vjp(zero, r))
+
+
+def best_step(problem: Problem, x: Tensor, r: Tensor, g: Tensor) -> Tensor:
+    """c g with the c of least |r - (A(x + c g) - A(x))|, A linearised at x; r = y - A(x)."""
+    A = problem.A
     top = g.abs().flatten(1).amax(1).reshape(-1, *[1] * (g.ndim - 1))
     g = g / torch.where(top > 0, top, 1.0)
     h = 1e-2  # of the range of images: small enough for the slope, large enough for round-off
-    slope = (A(h * g) - A(zero)) / h
+    slope = (A(x + h * g) - A(x)) / h
     top = batch_dot(slope, slope).reshape(top.shape)
     return batch_dot(slope, r).reshape(top.shape) / torch.where(top > 0, top, 1.0) * g
+
+
+def kept(problem: Problem, x: Tensor) -> Tensor:
+    """x moved towards y until y - A(x) is the noise and no more, in root mean square of each row.
+
+    Morozov's discrepancy principle, by steps along `Operator.pull`. A row that is as near stays as
+    it is.
+    """
+    for _ in range(FITS):
+        r = problem.residual(x)
+        far = batch_dot(r, r).double().flatten() / r[0].numel() / (2 if r.is_complex() else 1)
+        share = (1 - problem.sigma_y / far.clamp_min(1e-30).sqrt()).clamp_min(0)
+        if not bool((share > FITTED).any()):
+            break
+        share = share.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        x = x + share * best_step(problem, x, r, problem.A.pull(x, r))
+    return x

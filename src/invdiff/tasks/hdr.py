@@ -24,7 +24,7 @@ class HighDynamicRange(NoisyPhoto):
     centred: ClassVar[bool] = True
     auto: ClassVar[Choice] = Choice("reddiff", "it gains 5 dB over y / gain")
     presets: ClassVar[tuple[Preset, ...]] = (
-        Preset("reddiff", lambda p: REDDiff(sigma_floor=0.02, schedule=VP(100))),
+        Preset("reddiff", lambda p: REDDiff(sigma_floor=0.02, final="data", schedule=VP(100))),
         *EVERY_PHOTO,
     )
 

@@ -98,6 +98,11 @@ class Operator:
             x = leaf(x)
             return torch.autograd.grad(self(x), x, v)[0]
 
+    def pull(self, x: Tensor, r: Tensor) -> Tensor:
+        """A direction in which A(x) moves by about r, of the shape of x: the vector-Jacobian
+        product, and what stands for it where A has lost its slope."""
+        return self.vjp(x, r)
+
     def y_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one measurement of an image of shape x_shape, both without the batch axis.
 
