@@ -135,6 +135,7 @@ SHORT = {
     Need.GUESS: "x(y)",
     Need.LEARNED_VARIANCE: "var",
     Need.CELLS: "cells",
+    Need.PIECES: "pieces",
 }
 """What a solver lacks, in a cell of a table."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from invdiff.core import InvdiffError
-from invdiff.operators.algebra import Operator
+from invdiff.operators.algebra import Operator, Piece
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,16 @@ class HDR(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         return (self.gain * x).clamp(-1, 1)
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """Shadows, what is between, highlights."""
+        end = 1 / self.gain
+        return (
+            Piece(-math.inf, -end, 0.0, -1.0),
+            Piece(-end, end, self.gain, 0.0),
+            Piece(end, math.inf, 0.0, 1.0),
+        )
 
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         inside = (self.gain * x).abs() <= 1

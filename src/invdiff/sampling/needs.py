@@ -36,6 +36,7 @@ class Need(Enum):
     DENSITY = "noise that has a density"
     AUTOENCODER = "an autoencoder"
     CELLS = "quantised coefficients whose cells are known"
+    PIECES = "pixels that are measured one by one, linearly in pieces"
     IMAGE_LINEAR = "an operator that is linear on images"
     GUESS = "a first guess of the image"
     LEARNED_VARIANCE = "a prior that learned its variance"
@@ -88,6 +89,8 @@ def offers(
         found.add(Need.GENERALISED_INVERSE)
     if A.cells:
         found.add(Need.CELLS)
+    if A.pieces:
+        found.add(Need.PIECES)
     if decoded:
         found.add(Need.AUTOENCODER)
     if isinstance(image_A, Linear):

@@ -20,6 +20,7 @@ from invdiff.sampling.needs import Need
 from invdiff.sampling.solver import UNIT, Range, Solver, knob
 from invdiff.sampling.state import State
 from invdiff.solvers.moments import normal_draw, posterior_mean
+from invdiff.solvers.pieces import pixel_draw
 
 OFFICIAL: dict[str, tuple[float, int]] = {
     "super-resolution": (1e-4, 100),
@@ -51,7 +52,8 @@ class DAPS(Solver):
     -> its standard deviation, eta_t -> lr, beta_y -> tau. xhat0 takes `flow_steps` Euler steps of
     the probability-flow equation.
 
-    inner "exact": the normal law above, for linear operators, in one draw; "langevin": the paper's
+    inner "exact": the law above in one draw, for linear operators and for those that measure every
+    pixel by itself, linearly in pieces (saturation); "langevin": the paper's
     `langevin_steps` steps from xhat0, for any differentiable operator. Their size falls linearly
     from lr at the first of K levels to lr_min_ratio lr, which an annealing of K + 1 levels would
     have at its last: so the official code, which counts the clean image as a level. tau "sigma_y":
@@ -94,12 +96,13 @@ class DAPS(Solver):
             )
 
     def requires(self) -> tuple[frozenset[Need], ...]:
-        needs = {Need.PINV} if self.inner == "exact" else {Need.OPERATOR_VJP}
+        ways = [{Need.PINV}, {Need.PIECES}] if self.inner == "exact" else [{Need.OPERATOR_VJP}]
         if self.centre == "moments":
-            needs = {Need.PRIOR_VJP, Need.LINEAR}
+            ways = [{Need.PRIOR_VJP, Need.LINEAR}]
         if self.tau == "sigma_y":  # a Langevin step towards noiseless data has no length
-            needs |= {Need.GAUSSIAN} if self.inner == "exact" else {Need.GAUSSIAN, Need.NOISY}
-        return (frozenset(needs),)
+            more = {Need.GAUSSIAN} if self.inner == "exact" else {Need.GAUSSIAN, Need.NOISY}
+            ways = [needs | more for needs in ways]
+        return tuple(frozenset(needs) for needs in ways)
 
     @classmethod
     def configurations(cls, value_range: Range = UNIT) -> dict[str, Self]:
@@ -147,7 +150,11 @@ class DAPS(Solver):
         return x, sigma**2
 
     def _exact(self, centre: Tensor, r2: float, tau: float, problem: Problem, rng: Rng) -> Tensor:
-        """A draw of N(centre, r2) given y: a draw of it and of the noise, then the mean's rule."""
+        """A draw of N(centre, r2) given y: a draw of it and of the noise, then the mean's rule; of
+        an operator that is linear in pieces, pixel by pixel."""
+        if problem.A.pieces:
+            choice, u = (rng.uniform(centre, role) for role in ("piece", "share"))
+            return pixel_draw(problem.A, problem.y, tau, centre, r2, choice, u)
         A = problem.linear
         x0 = centre + math.sqrt(r2) * rng.normal(centre, "x0")
         r = GaussianNoise(tau).sample(problem.y, rng) - A(x0)

@@ -57,9 +57,14 @@ def choose(task: Task | type[Task], problem: Problem) -> tuple[Solver, str]:
     choice = task.auto
     if Need.AUTOENCODER in offers(problem):
         choice = LATENT
-    elif missing(solver_class(choice.solver)(), problem):
-        choice = FALLBACK
+    else:
+        ways = (choice, choice.otherwise, FALLBACK)
+        choice = next((w for w in ways if w and _can(w, problem)), FALLBACK)
     return configured(task, choice.solver, problem), choice.reason
+
+
+def _can(choice: Choice, problem: Problem) -> bool:
+    return not missing(solver_class(choice.solver)(), problem)
 
 
 def estimator(task: Task | type[Task], problem: Problem) -> tuple[Solver, str] | None:

@@ -12,7 +12,7 @@ from invdiff.operators.hdr import HDR
 from invdiff.solvers.reddiff import REDDiff
 from invdiff.tasks.base import Choice, Preset
 from invdiff.tasks.photo import NoisyPhoto
-from invdiff.tasks.presets import EVERY_PHOTO
+from invdiff.tasks.presets import EVERY_PHOTO, daps
 from invdiff.tasks.values import Size
 
 
@@ -22,8 +22,13 @@ class HighDynamicRange(NoisyPhoto):
 
     name: ClassVar[str] = "hdr"
     centred: ClassVar[bool] = True
-    auto: ClassVar[Choice] = Choice("reddiff", "it gains 5 dB over y / gain")
+    auto: ClassVar[Choice] = Choice(
+        "daps",
+        "it draws what was clipped from its law: 2 dB nearer than reddiff",
+        otherwise=Choice("reddiff", "it needs a gradient of the operator alone"),
+    )
     presets: ClassVar[tuple[Preset, ...]] = (
+        daps(0.15, 10.0, 30, 0.02),
         Preset("reddiff", lambda p: REDDiff(sigma_floor=0.02, final="data", schedule=VP(100))),
         *EVERY_PHOTO,
     )

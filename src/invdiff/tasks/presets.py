@@ -126,11 +126,11 @@ def split(steps: int, top: float, last: float, lam: float = 0.23, tol: float = 0
     return Preset("hqs", make, source="calibration.md")
 
 
-def daps(data_std: float, top: float) -> Preset:
-    """One evaluation a step, in place of the five of its flow, and 60 steps."""
+def daps(data_std: float, top: float, steps: int = 60, last: float = 0.01) -> Preset:
+    """One evaluation a step, in place of the five of its flow."""
     return Preset(
         "daps",
-        lambda p: DAPS(centre="tweedie", data_std=data_std, schedule=start(p, top, 60, 0.01)),
+        lambda p: DAPS(centre="tweedie", data_std=data_std, schedule=start(p, top, steps, last)),
     )
 
 

@@ -9,7 +9,7 @@ Every operator is a frozen dataclass over image shapes, batch first. What a rung
 """
 
 from invdiff.operators.algebra.linear import Linear, PseudoInvertible
-from invdiff.operators.algebra.operator import Operator
+from invdiff.operators.algebra.operator import Operator, Piece
 from invdiff.operators.algebra.spectral import Identity, Spectral
 
-__all__ = ["Identity", "Linear", "Operator", "PseudoInvertible", "Spectral"]
+__all__ = ["Identity", "Linear", "Operator", "Piece", "PseudoInvertible", "Spectral"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,15 @@ from invdiff.core import InvdiffError, brief, leaf, with_gradients
 from invdiff.core.arguments import admit, admitting
 
 T = TypeVar("T")
+
+
+class Piece(NamedTuple):
+    """A(x) = slope x + offset for pixels from low to high."""
+
+    low: float
+    high: float
+    slope: float
+    offset: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +34,7 @@ class Operator:
     differentiable: False where no gradient passes (real JPEG, quantisation).
     cells: True where the measurement tells an interval for each of its coefficients (JPEG).
     guesses: whether `guess` works.
+    pieces: of an operator that measures every pixel by itself, linearly in pieces (`Piece`).
     """
 
     made_by: ClassVar[str] = "Operator.from_function(FUNCTION)"
@@ -36,6 +46,11 @@ class Operator:
 
     def __post_init__(self) -> None:
         admit(self)
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """Where an operator that measures every pixel by itself is linear; none of any other."""
+        return ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let a `__post_init__` of the subclass find fields that are what they are annotated as."""

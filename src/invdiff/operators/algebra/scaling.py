@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.core import InvdiffError
 from invdiff.core.arguments import admitted_as, checked
-from invdiff.operators.algebra import Linear, Operator, PseudoInvertible, Spectral
+from invdiff.operators.algebra import Linear, Operator, Piece, PseudoInvertible, Spectral
 
 
 def _check_scale(scale: float) -> None:
@@ -37,8 +37,16 @@ class ScaledOperator(Operator):
     def __call__(self, x: Tensor) -> Tensor:
         return self.scale * self.base(x)
 
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        c = self.scale
+        return tuple(Piece(p.low, p.high, c * p.slope, c * p.offset) for p in self.base.pieces)
+
     def vjp(self, x: Tensor, v: Tensor) -> Tensor:
         return self.base.vjp(x, self.scale * v)
+
+    def pull(self, x: Tensor, r: Tensor) -> Tensor:
+        return self.base.pull(x, self.scale * r)
 
     def guess(self, y: Tensor, x_shape: tuple[int, ...]) -> Tensor:
         return self.base.guess(y / self.scale, x_shape)
@@ -70,6 +78,7 @@ class ScaledPseudoInvertible(PseudoInvertible):
 
     __call__ = ScaledOperator.__call__
     vjp = ScaledOperator.vjp
+    pull = ScaledOperator.pull
     guess = ScaledOperator.guess
     y_shape = ScaledOperator.y_shape
     restrict = ScaledOperator.restrict
