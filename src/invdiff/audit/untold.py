@@ -8,6 +8,7 @@ the same operator and noise, and where each truth lies among the samples of its 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,9 @@ from invdiff.solvers.unconditional import Unconditional
 
 SCORES = (0.1, 0.3)
 """Levels, in units of [-1, 1], at which the prior's score stands for that of clean images."""
-SAMPLES, TRUTHS = 7, 32
+SAMPLES, TRUTHS, LEAST = 7, 32, 8
+"""Samples of each truth that is drawn, such truths, and samples of a run for its Stein
+discrepancy."""
 MOST = 64
 """Calibration images that are used."""
 
@@ -86,9 +89,15 @@ def fitting(problem: Problem, samples: Tensor) -> str:
 
 def stein_lines(problem: Problem, prior: Prior, samples: Tensor) -> list[str]:
     """The Stein discrepancy of the samples of each measurement, with its null."""
-    linear = isinstance(problem.A, Linear) and isinstance(problem.noise, GaussianNoise)
-    if not linear or problem.sigma_y == 0 or prior.autoencoder is not None or samples.shape[1] < 8:
-        return ["needs a linear operator, Gaussian noise above 0, and 8 samples or more"]
+    gaussian, count = isinstance(problem.noise, GaussianNoise), samples.shape[1]
+    lacks = {
+        "a linear operator": isinstance(problem.A, Linear),
+        "Gaussian noise above 0": gaussian and problem.sigma_y > 0,
+        "a prior of images, not of latents": prior.autoencoder is None,
+        f"{LEAST} samples or more, found {count}": count >= LEAST,
+    }
+    if not all(lacks.values()):
+        return ["needs " + ", and ".join(need for need, there in lacks.items() if not there)]
     found, half = [], (prior.value_range[1] - prior.value_range[0]) / 2
     half = half if math.isfinite(half) else 1.0
     for level in SCORES:
@@ -152,42 +161,42 @@ def judged(problem: Problem, truth: Tensor, x: Tensor) -> Ranked:
 
 def report(
     source: Path, prior: str | None = None, truths: int = TRUTHS, calibration: Path | None = None
-) -> list[str]:
-    """The lines of `invdiff audit --problem`. Raises InvdiffError where the run cannot be read."""
+) -> Iterator[str]:
+    """The lines of `invdiff audit --problem`, each as soon as it is known.
+
+    Raises InvdiffError where the run or the calibration images cannot be read, before it measures.
+    """
     job = repeated(source, prior)
     result = job.earlier
     if result is None or result.samples.shape[1] == 0:
         raise InvdiffError(f"{source} holds no samples; make the run with --want samples.")
     problem, solver = job.posed.asked, job.solver
-    lines = [f"{solver.name} on {source}: {result.samples.shape[1]} samples", ""]
-    lines += ["weights   " + weights(result.log_weight, result.ess)]
-    lines += ["misfit    " + fitting(problem, result.samples)]
+    alike = None if calibration is None else _alike(problem, job.prior, calibration)
+    yield from (f"{solver.name} on {source}: {result.samples.shape[1]} samples", "")
+    yield "weights   " + weights(result.log_weight, result.ess)
+    yield "misfit    " + fitting(problem, result.samples)
     head, *rest = stein_lines(problem, job.prior, result.samples)
-    lines += [f"stein     {head}", *(f"          {text}" for text in rest)]
-    found, truth, x = simulated(problem, job.prior, solver, truths)
-    lines += ["", f"{truths} truths drawn by the prior, {x.shape[1]} samples of each:"]
+    yield from (f"stein     {head}", *(f"          {text}" for text in rest))
+    yield from ("", f"{truths} truths drawn by the prior, {SAMPLES} samples of each:")
+    found, _, _ = simulated(problem, job.prior, solver, truths)
     bad = flagged(found.p)
     for name, p in found.p.items():
         told = found.words.get(name.removeprefix("rank "), "")
-        lines.append(
-            f"  {name:<14} p = {p:.4f}{'  FLAGGED' if name in bad else ''}  {told}".rstrip()
-        )
-    lines += [
+        yield f"  {name:<14} p = {p:.4f}{'  FLAGGED' if name in bad else ''}  {told}".rstrip()
+    yield (
         f"  90 % intervals hold {found.share:.3f} ± {found.error:.3f} of the pixels, exact ones "
-        f"{found.expected:.3f}",
+        f"{found.expected:.3f}"
+    )
+    yield (
         f"  flagged: what exact samples show with a chance of at most {LEVEL:g}, all together; "
-        f"p is at least {1 / (SIMULATIONS + 1):.0e}",
-    ]
-    if calibration is not None:
-        lines += ["", *_widened(problem, job.prior, solver, calibration)]
-    return lines
+        f"p is at least {1 / (SIMULATIONS + 1):.0e}"
+    )
+    if alike is not None:
+        yield from ("", *_widened(problem, job.prior, solver, alike))
 
 
-def _widened(problem: Problem, prior: Prior, solver: Solver, data: Path) -> list[str]:
-    """Intervals that hold 90 % of the pixels of images like those of a folder.
-
-    The bound is of independent images: each of the folder is taken once, MOST of them at most.
-    """
+def _alike(problem: Problem, prior: Prior, data: Path) -> Tensor:
+    """Images like those of the run: each of a folder is taken once, MOST of them at most."""
     from invdiff.train.files import read
     from invdiff.train.spectrum import patches, recipe_of
 
@@ -200,7 +209,12 @@ def _widened(problem: Problem, prior: Prior, solver: Solver, data: Path) -> list
                 f"An image in {data} became {tuple(image.shape[1:])}, but the run is of "
                 f"{problem.x_shape}; give images of its size."
             )
-    truth = torch.cat(each)
+    return torch.cat(each)
+
+
+def _widened(problem: Problem, prior: Prior, solver: Solver, truth: Tensor) -> list[str]:
+    """Intervals that hold 90 % of the pixels of images like these; the bound is of independent
+    images."""
     rng = Rng.of([row_seed(6, i, 0) for i in range(len(truth))])
     y = problem.A.restrict(problem.noise.sample(problem.A(truth), rng))
     asked = Problem(y, problem.A, problem.noise, problem.x_shape)

@@ -29,6 +29,8 @@ MORE = """  invdiff audit --quick
   invdiff audit --problem restored-photo/run.json
 
 docs/audit.md holds the figures of all solvers, and tells what each of them means."""
+WITH_PROBLEM = {"problem", "prior", "calibration", "truths", "quiet"}
+"""Options that --problem takes."""
 PARTS = "controls, gaussian, mixture, levy, bipsda, learned, reference, cost, budget, growth"
 
 
@@ -70,6 +72,11 @@ def run(name: str, args: list[str]) -> int:
         if how.problem is not None:
             if given.words:
                 raise InvdiffError("--problem audits the solver of the run; name no other.")
+            for option in (o for o in to.of(AuditOptions, given) if o not in WITH_PROBLEM):
+                raise InvdiffError(
+                    f"--{option} belongs to the audit of known posteriors; leave it out with "
+                    "--problem."
+                )
             return _without_truth(how)
         if how.prior is not None or how.calibration is not None:
             raise InvdiffError("--prior and --calibration belong to --problem RUN.JSON.")
@@ -97,6 +104,8 @@ def _measure(names: list[str], how: AuditOptions) -> int:
         if word not in registry():
             raise nearest(word, registry(), "solver")
     only = [part.strip() for part in how.only.split(",") if part.strip()]
+    if how.only and not only:
+        raise InvdiffError(f"--only takes parts with commas between ({PARTS}), found {how.only!r}.")
     only = only or list(QUICK_PARTS if how.quick else KNOWN)
     for part in only:
         if part not in KNOWN:
