@@ -9,6 +9,8 @@ from invdiff.audit.transfer import DRAWS, SNR, null_errors, singular, transfer
 from invdiff.core.schedules import VP, Karras
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dps import DPS
+from invdiff.solvers.eps import EPS
+from invdiff.solvers.one_call import OneCall
 from invdiff.solvers.pigdm import PiGDM
 from invdiff.solvers.unconditional import Unconditional
 
@@ -42,6 +44,23 @@ def test_what_is_not_affine_is_simulated_and_what_ignores_y_is_far():
     assert plain is not None and plain.closed
     assert float(plain.error[0]) > 10 and float(plain.error[-1]) < 0.1
     assert float(plain.coefficient.abs().max()) == 0
+
+
+def test_a_solver_of_isometries_is_given_the_modes_one_by_one():
+    """Its mean is exact, and its variance is as much too small as its steps are long."""
+    few, many = (transfer(EPS().with_steps(n)) for n in (100, 400))
+    assert few is not None and many is not None and few.closed
+    assert few.s.tolist() == singular()[:-1].tolist() and len(few.error) == len(SNR) - 1
+    start = 1 / 80**2  # of x_T a share that depends on x0, which the start leaves out
+    assert torch.allclose(few.coefficient, few.exact[0], rtol=start)
+    ratio = few.error / many.error  # where y is sharpest, the last level of 0.01 is felt too
+    assert torch.allclose(ratio[1:], torch.full_like(ratio[1:], 4.0), rtol=0.1)
+    assert float(ratio[0]) > 3
+    drawn = transfer(EPS(), simulate=True)
+    assert drawn is not None
+    assert bool(((drawn.variance - few.variance).abs() < 5 * drawn.standard_errors[1]).all())
+    assert null_errors(DRAWS, 60, s=drawn.s).shape == (60, len(SNR) - 1)
+    assert transfer(OneCall()) is None  # its level is the task's to give
 
 
 def test_the_null_of_simulated_errors():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from invdiff.audit.lines import Line
+from invdiff.sampling.solver import registry
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -23,6 +24,29 @@ def by_row(found: list[Line], part: str) -> dict[str, list[Line]]:
         if line["part"] == part and line["values"] is not None and "moved" not in line["values"]:
             rows.setdefault(line["row"], []).append(line)
     return rows
+
+
+def titled(name: str) -> str:
+    """A row's name, as tables have it: an estimate is no sampler, and is said to be one."""
+    cls = registry().get(name)
+    return f"`{name}` (estimate)" if cls is not None and cls.estimates else f"`{name}`"
+
+
+def lacking(found: list[Line]) -> list[str]:
+    """Which rows have nothing of a part, or of some of its cases, since they lack what it needs."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    whole: dict[tuple[str, str], bool] = {}
+    for line in found:
+        key, case = (line["part"], line["row"]), "/".join(line["item"].split("/")[2:])
+        without = line["values"] is None and not line.get("error") and line["part"] != "controls"
+        whole[key] = whole.get(key, True) and without
+        if without:
+            cases.setdefault(key, []).append(case)
+    told: dict[str, list[str]] = {}
+    for (part, row), own in cases.items():
+        where = part if whole[part, row] else f"{part} {' and '.join(own)}"
+        told.setdefault(where, []).append(titled(row))
+    return [f"{where}: {', '.join(rows)}" for where, rows in told.items()]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

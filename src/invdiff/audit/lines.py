@@ -34,8 +34,14 @@ def read(path: Path) -> tuple[Line, list[Line]]:
             found.append(json.loads(line))
         except ValueError:
             raise InvdiffError(f"Line {number} of {path} is no JSON; it was edited.") from None
-    if not found or kind not in found[0] or not all("item" in one for one in found[1:]):
+    if not found or not isinstance(found[0], dict) or kind not in found[0]:
         raise InvdiffError(f"{path} is not a file of `invdiff {kind}`.")
+    for number, one in enumerate(found[1:], 2):
+        if not isinstance(one, dict) or "item" not in one or not {"values", "error"} & set(one):
+            raise InvdiffError(
+                f"Line {number} of {path} lacks its item or its values; remove it, and go on with "
+                "--resume."
+            )
     return found[0][kind], found[1:]
 
 

@@ -28,6 +28,13 @@ PARTS = (
     "growth",
 )  # fmt: skip
 QUICK_PARTS = PARTS[:-3]
+WHOM = {
+    "learned": "solvers that draw samples",
+    "reference": "solvers that draw samples",
+    "budget": "solvers that claim to be exact or asymptotic",
+    "growth": "solvers of particles",
+}
+"""Of parts that do not measure every solver: which they do."""
 CELLS = tuple((d, dy) for d in (8, 80, 800) for dy in (1, 2, 4))
 SIZE = 50
 """Samples of each problem of the mixture."""
@@ -219,7 +226,7 @@ def told(found: Transfer) -> dict[str, Any]:
              "exact_coefficient": exact[0], "exact_variance": exact[1]}  # fmt: skip
     if not found.closed:
         parts["coefficient_se"], parts["variance_se"] = found.standard_errors
-        null = null_errors(found.draws, noiseless=found.noiseless)
+        null = null_errors(found.draws, noiseless=found.noiseless, s=found.s)
         parts["null_median"], parts["null_99"] = null.median(0).values, null.quantile(0.99, 0)
     return values | {name: [round(v, 6) for v in t.tolist()] for name, t in parts.items()}
 
@@ -290,5 +297,5 @@ def budget(solver: Solver) -> dict[str, Any] | None:
         if one is None:
             return None
         found[f"{factor:g}"] = [round(v, 5) for v in one.error.tolist()]
-        null = null_errors(one.draws // share, noiseless=one.noiseless)
+        null = null_errors(one.draws // share, noiseless=one.noiseless, s=one.s)
     return found | {"null_99": [round(v, 5) for v in null.quantile(0.99, 0).tolist()]}

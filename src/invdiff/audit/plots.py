@@ -90,9 +90,8 @@ def _gaussian(path: Path, found: list[Line]) -> bool:
     figure = new_figure(7, 1 + 0.2 * len(names))
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
-    shown = axes.imshow(
-        [rows[n]["error"] for n in names], aspect="auto", cmap="viridis", vmin=0, vmax=1
-    )
+    errors = [rows[n]["error"] + [math.nan] * (len(SNR) - len(rows[n]["error"])) for n in names]
+    shown = axes.imshow(errors, aspect="auto", cmap="viridis", vmin=0, vmax=1)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_xticks(range(len(SNR)), [f"{v:g}" for v in SNR], fontsize=7)
     axes.set_xlabel("signal to noise of the singular value", fontsize=8)

@@ -97,5 +97,5 @@ chain that is not weighed. "exact samples": the median and what they reach at mo
 each other. There clouds have 16 at most: {GROWN} samples of one cloud of {GROWN} stem from few of
 its first particles, and scatter more (`ddsmc`: mean 0.27, W1 0.27). "approaches": every figure
 falls to at most {claims.FALL:g} of what it is with one particle, or is what exact samples show, and
-at least one falls.
+at least one falls. "no" is no proof that they never arrive: docs/particles.md has larger clouds.
 """

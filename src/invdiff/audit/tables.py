@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from invdiff.audit import bipsda, claims, controls, cost, learned, levy, reference_tables
-from invdiff.audit.cells import by_row, mean_and_error, pm, table
+from invdiff.audit.cells import by_row, lacking, mean_and_error, pm, table, titled
 from invdiff.audit.counts import binomial_band
 from invdiff.audit.coverage import expected, interval_expected, mean_p
 from invdiff.audit.lines import Line
-from invdiff.audit.parts import SIZE
+from invdiff.audit.parts import PARTS, QUICK_PARTS, SIZE
 from invdiff.audit.ranks import shape, uniform_p
 from invdiff.audit.stein import BLIND
 from invdiff.audit.transfer import DRAWS, SNR
@@ -28,7 +28,11 @@ def page(how: dict[str, Any], found: list[Line], plots: Sequence[str] = ()) -> s
         counts[line["part"]] = counts.get(line["part"], 0) + 1
     told = ", ".join(f"{part} {count}" for part, count in counts.items())
     flag = " --quick" if how["quick"] else ""
-    parts = [HEAD.format(version=how["invdiff"], level=LEVEL, told=told, flag=flag, **how)]
+    left_out = flag and not set(counts) <= set(QUICK_PARTS)
+    only = f" --only {','.join(p for p in PARTS if p in counts)}" if left_out else ""
+    parts = [
+        HEAD.format(version=how["invdiff"], level=LEVEL, told=told, flag=flag, only=only, **how)
+    ]
     made = {"controls": _controls, "gaussian": _gaussian, "mixture": _mixture, "levy": _levy,
             "bipsda": _bipsda, "learned": _learned, "reference": reference_tables.reference,
             "cost": _cost, "budget": _budget, "growth": reference_tables.growth}  # fmt: skip
@@ -39,6 +43,9 @@ def page(how: dict[str, Any], found: list[Line], plots: Sequence[str] = ()) -> s
     wrong = [f"`{line['item']}`: {line['error']}" for line in found if line.get("error")]
     if wrong:
         parts.append("\n".join(["## Not measured", "", *(f"- {text}" for text in wrong), ""]))
+    without = lacking(found)
+    if without:
+        parts.append("\n".join([LACKING, *(f"- {text}" for text in without), ""]))
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -74,7 +81,8 @@ def _gaussian(found: list[Line]) -> list[str]:
                 for e, n in zip(v["error"], v.get("null_99", v["error"]), strict=True)]  # fmt: skip
         ratio = [f"{x / e:.2f}" if e else f"{x:.2g}" for x, e in
                  zip(v["variance"], v["exact_variance"], strict=True)]  # fmt: skip
-        rows.append((max(v["error"]), [f"`{name}`", str(line["steps"]), kind + (
+        told += ["-"] * (len(SNR) - len(told))
+        rows.append((max(v["error"]), [titled(name), str(line["steps"]), kind + (
             ", no noise" if v["noiseless"] else ""), *told, " ".join(ratio)]))  # fmt: skip
     head = ["solver", "steps", "how", *(f"{s:g}" for s in SNR), "variance / exact"]
     return [GAUSSIAN, *table(head, [row for _, row in sorted(rows, key=lambda r: r[0])])]
@@ -94,7 +102,7 @@ def _mixture(found: list[Line]) -> list[str]:
         ratio = sorted(r / e for r, e in zip(every.get("residual", []),
                        every.get("residual_exact", []), strict=True) if e)  # fmt: skip
         rows.append((mean_and_error(every["distance"])[0], [
-            f"`{name}`", str(each[0].get("steps", "")), pm(every["distance"]), *distances,
+            titled(name), str(each[0].get("steps", "")), pm(every["distance"]), *distances,
             pm(every["modes"]), f"{ratio[len(ratio) // 2]:.2f}" if ratio else "",
             pm(every["width"]) if "width" in every else "",
             f"{mean_and_error(every['ess'])[0]:.2f}", ", ".join(flagged(p)) or "nothing",
@@ -120,7 +128,7 @@ def _levy(found: list[Line]) -> list[str]:
         known = levy.PUBLISHED.get((name, operator), {}).get(law)
         published = "" if known is None else f"{known:.2f}"
         told = "" if name in levy.RULERS else "network" if network else "exact"
-        rows.append([law, operator, f"`{name}`", told, str(count),
+        rows.append([law, operator, titled(name), told, str(count),
                      f"{mean:.2f} ± {error:.2f}", over, published, share,
                      (", ".join(flagged(p)) or "nothing") if p else ""])  # fmt: skip
     rows.sort(key=lambda r: (r[0], r[1], float(r[5].split()[0])))
@@ -146,7 +154,7 @@ def _bipsda(found: list[Line]) -> list[str]:
         v, case = line["values"], line["item"].split("/")[-1]
         ratios = [sum(v[k]) / sum(v[f"{k}_exact"]) for k in bipsda.FIGURES]
         least, count = min(least, v["effective"]), len(v["mean"])
-        rows.append((case, ratios[0], [case, f"`{line['row']}`", str(line.get("steps", "")),
+        rows.append((case, ratios[0], [case, titled(line["row"]), str(line.get("steps", "")),
                      *(f"{r:.3g}" for r in ratios)]))  # fmt: skip
     head = ["problem", "solver", "steps", "mean", "variance", "moments", "mmd"]
     return [
@@ -190,7 +198,7 @@ def _cost(found: list[Line]) -> list[str]:
         v = line["values"]
         calls = [f"{v[k]:g}" for k in ("evaluations", "gradients", "forward", "back", "inverse")]
         ratio = "" if v["ratio"] is None else f"{v['ratio']:.2f}"
-        rows.append((cost.price(v), [f"`{name}`", str(line["steps"]), *calls, ratio,
+        rows.append((cost.price(v), [titled(name), str(line["steps"]), *calls, ratio,
                      f"{v['seconds']:.1f}", f"{v['memory'] / 2**20:.0f}"]))  # fmt: skip
     head = ["solver", "steps", "evaluations", "gradients", "A x", "A^T y", "inverse",
             "total / network", "seconds of the network", "MiB"]  # fmt: skip
@@ -210,11 +218,12 @@ def _budget(found: list[Line]) -> list[str]:
 
 HEAD = """# Audit: how far samples are from posteriors that are known
 
-Made by `invdiff audit{flag} --out FOLDER --resume`, invdiff {version}: {problems} problems of each
-size of the mixture, at most {steps} steps, {truths} truths. Solvers have the defaults of their
-classes, and were not tuned for these problems; names with a comma are
-`invdiff.audit.distance.CONFIGURED`. After ± is the standard error over problems.
-`exact` are exact samples, `prior` samples that ignore y.
+    invdiff audit{flag}{only} --out FOLDER --resume
+
+Made by invdiff {version}: {problems} problems of each size of the mixture, at most {steps} steps,
+{truths} truths. Solvers have the defaults of their classes, and were not tuned for these problems;
+names with a comma are `invdiff.audit.distance.CONFIGURED`. After ± is the standard error over
+problems. `exact` are exact samples, `prior` samples that ignore y.
 
 "flagged by": measurements that exact samples would not show, all of a row together with a chance of
 {level:g} of any false alarm (Holm). "nothing" means that these problems did not tell the solver
@@ -224,6 +233,11 @@ Items measured: {told}.
 The same command with `--resume` measures what is missing. Cutting the steps of a solver changes it:
 those that take small steps may diverge. `spectral-ancestral` and `hqs` take a prior's error
 spectrum: that of photographs stands in, which fits neither the scale nor the modes of these laws.
+An estimate is one picture: it has no spread, and is flagged for it.
+"""
+LACKING = """## Problems that a solver does not take
+
+They lack what it needs, as `invdiff solvers` tells it.
 """
 CONTROLS = """## Negative controls
 
@@ -238,7 +252,7 @@ GAUSSIAN = """## Each singular value of a normal law
 x ~ N(0, I), y = s x + noise. Wasserstein-2 distance to the posterior of each mode, over its
 standard deviation, by signal to noise s / sigma: mean and width together. A closed form has no
 sampling error; else in brackets what 99 % of exact samples stay below. Last: the variance, in the
-same order.
+same order. A solver that takes only A^T A = c I is given the modes one by one, and no unseen one.
 """
 MIXTURE = f"""## A mixture of 25 normal laws
 

@@ -38,7 +38,7 @@ PARTS = "controls, gaussian, mixture, levy, bipsda, learned, reference, cost, bu
 class AuditOptions:
     """What is measured, and where it goes."""
 
-    only: str = option(f"parts, with commas between: {PARTS}", "")
+    only: str | None = option(f"parts, with commas between: {PARTS}", None)
     quick: bool = option("few problems, and at most 50 steps: minutes on two cores", False)
     problems: int | None = option("problems of each size of the mixture", None, min=2, max=1000)
     truths: int | None = option("signals and images that are drawn", None, min=8, max=1000)
@@ -98,13 +98,11 @@ def _measure(names: list[str], how: AuditOptions) -> int:
     from invdiff.audit.parts import PARTS as KNOWN
     from invdiff.audit.parts import QUICK_PARTS, items
     from invdiff.audit.settings import budget_of, settings
-    from invdiff.solvers import registry
+    from invdiff.solvers import solver_class
 
-    for word in names:
-        if word not in registry():
-            raise nearest(word, registry(), "solver")
-    only = [part.strip() for part in how.only.split(",") if part.strip()]
-    if how.only and not only:
+    names = [solver_class(word).name for word in names]
+    only = [part.strip() for part in (how.only or "").split(",") if part.strip()]
+    if how.only is not None and not only:
         raise InvdiffError(f"--only takes parts with commas between ({PARTS}), found {how.only!r}.")
     only = only or list(QUICK_PARTS if how.quick else KNOWN)
     for part in only:
@@ -113,15 +111,31 @@ def _measure(names: list[str], how: AuditOptions) -> int:
     if not how.page:
         budget = budget_of(how.quick, how.problems, how.truths)
         kept = lines.Lines(how.out, settings(budget, how.quick), how.resume)
-        waiting = [i for i in items(names, only, budget) if i.name not in kept.done]
-        _items(waiting, kept, how.workers or many.cores(), how.quiet)
+        known = items(names, only, budget)
+        _tell_without(names, only, known)
+        waiting = [i for i in known if i.name not in kept.done]
+        _items(waiting, kept, how.workers or many.cores(), how.quiet, bool(names))
     written = report.write(how.out)
     say([("results", str(how.out)), *(("", file.name) for file in written)])
     return OK
 
 
-def _items(waiting: list[Item], kept: Lines, workers: int, quiet: bool) -> None:
-    """Measure what is left, telling the time that it will take."""
+def _tell_without(names: list[str], only: list[str], known: list[Item]) -> None:
+    """Say which of the solvers that were named have nothing to be measured in a part."""
+    from invdiff.audit.parts import WHOM
+
+    there = {(item.part, item.solver.name) for item in known if item.solver is not None}
+    for name in names:
+        for part in (p for p in only if p in WHOM):
+            if (part, name) not in there:
+                tell(f"invdiff: {part} has nothing for {name}: it is of {WHOM[part]}.")
+
+
+def _items(waiting: list[Item], kept: Lines, workers: int, quiet: bool, named: bool) -> None:
+    """Measure what is left, telling the time that it will take.
+
+    named: whether the user named the solvers, and is told what they do not take.
+    """
     from tqdm import tqdm
 
     from invdiff.audit.many import lines
@@ -133,3 +147,5 @@ def _items(waiting: list[Item], kept: Lines, workers: int, quiet: bool) -> None:
             bar.update()
             if "error" in line:
                 tell(f"invdiff: {item.name}: {line['error']}")
+            elif line["values"] is None and named and item.part != "controls":
+                tell(f"invdiff: {item.name}: the problem lacks what the solver needs.")
