@@ -32,7 +32,7 @@ def test_an_audit_is_written_and_goes_on_where_it_stopped(tmp_path, capsys):
     assert how == settings(budget_of(True, 2), True)
     assert [x["item"] for x in found][:2] == ["gaussian/latino", "mixture/exact/8,4"]
     page = (tmp_path / "a" / "audit.md").read_text()
-    assert "| `latino` | 8 | closed form | 0.76 |" in page and "| `exact` |" in page
+    assert "| `latino` | 8 | closed form (2.0) | 0.76 |" in page and "| `exact` |" in page
     assert main(args) == 2 and "--resume goes on with it" in capsys.readouterr().err
     file = tmp_path / "a" / lines.NAME
     whole = file.read_text()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from invdiff.audit.transfer import DRAWS, SNR, null_errors, singular, transfer
+from invdiff.audit.transfer import DRAWS, SNR, apart, null_errors, singular, transfer
 from invdiff.core.schedules import VP, Karras
 from invdiff.solvers.ddrm import DDRM
 from invdiff.solvers.dps import DPS
@@ -34,6 +36,8 @@ def test_simulation_agrees_with_the_closed_form():
     for name, se in zip(("coefficient", "variance"), drawn.standard_errors, strict=True):
         off = (getattr(exact, name) - getattr(drawn, name)).abs()
         assert bool((off <= 5 * se + 1e-9).all()), name
+    assert apart(exact, drawn) < 5
+    assert apart(replace(exact, variance=1.3 * exact.variance), drawn) > 5
 
 
 def test_what_is_not_affine_is_simulated_and_what_ignores_y_is_far():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invdiff.audit import bipsda, controls, cost, growth, learned, levy, reference
 from invdiff.audit.distance import CONFIGURED, drawn, posed_for
-from invdiff.audit.transfer import Transfer, null_errors, transfer
+from invdiff.audit.transfer import Transfer, apart, null_errors, transfer
 from invdiff.audit.trial import Trial, examined, trial
 from invdiff.core import InvdiffError
 from invdiff.core.schedules import VP
@@ -232,9 +232,13 @@ def told(found: Transfer) -> dict[str, Any]:
 
 
 def gaussian(solver: Solver) -> dict[str, Any] | None:
-    """Mean and variance per singular value: in closed form where there is one."""
+    """Mean and variance per singular value: in closed form where there is one, which a simulation
+    checks; `apart` is their largest difference in standard errors."""
     found = transfer(solver)
-    return None if found is None else told(found)
+    if found is None:
+        return None
+    drawn = transfer(solver, simulate=True) if found.closed else None
+    return told(found) | ({} if drawn is None else {"apart": round(apart(found, drawn), 2)})
 
 
 def posed(solver: Solver, cell: tuple[int, int], number: int) -> Trial | None:

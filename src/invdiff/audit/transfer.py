@@ -130,6 +130,13 @@ class Transfer:
         return coefficient * (self.s > 0), self.variance * math.sqrt(2 / (self.draws - 2))
 
 
+def apart(closed: Transfer, drawn: Transfer) -> float:
+    """The largest difference of coefficients and variances, in standard errors of those drawn."""
+    pairs = zip(("coefficient", "variance"), drawn.standard_errors, strict=True)
+    off = [(getattr(closed, k) - getattr(drawn, k)).abs() / (se + 1e-9) for k, se in pairs]
+    return float(torch.cat(off).max())
+
+
 def singular() -> Tensor:
     """s of every mode, (modes,), float64."""
     return SIGMA * torch.tensor(SNR, dtype=torch.float64)
