@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -171,7 +171,7 @@ def report(
     if result is None or result.samples.shape[1] == 0:
         raise InvdiffError(f"{source} holds no samples; make the run with --want samples.")
     problem, solver = job.posed.asked, job.solver
-    alike = None if calibration is None else _alike(problem, job.prior, calibration)
+    alike, left_out = (None, []) if calibration is None else _alike(problem, job.prior, calibration)
     yield from (f"{solver.name} on {source}: {result.samples.shape[1]} samples", "")
     yield "weights   " + weights(result.log_weight, result.ess)
     yield "misfit    " + fitting(problem, result.samples)
@@ -192,24 +192,35 @@ def report(
         f"p is at least {1 / (SIMULATIONS + 1):.0e}"
     )
     if alike is not None:
-        yield from ("", *_widened(problem, job.prior, solver, alike))
+        yield from ("", *(f"left out: {text}" for text in left_out))
+        yield from _widened(problem, job.prior, solver, alike)
 
 
-def _alike(problem: Problem, prior: Prior, data: Path) -> Tensor:
-    """Images like those of the run: each of a folder is taken once, MOST of them at most."""
+def _alike(problem: Problem, prior: Prior, data: Path) -> tuple[Tensor, list[str]]:
+    """Images like those of the run, and why others are none: the middle of each, of the run's size,
+    MOST of them at most. Raises InvdiffError where there is none."""
     from invdiff.train.files import read
-    from invdiff.train.spectrum import patches, recipe_of
+    from invdiff.train.spectrum import middle, recipe_of
 
-    recipe = recipe_of(prior)
-    train, valid = read(data, recipe)
-    each = [patches(prior, recipe, [image], 1) for image in [*train, *valid][:MOST]]
-    for image in each:
-        if tuple(image.shape[1:]) != problem.x_shape:
-            raise InvdiffError(
-                f"An image in {data} became {tuple(image.shape[1:])}, but the run is of "
-                f"{problem.x_shape}; give images of its size."
-            )
-    return torch.cat(each)
+    said, each = list[str](), list[Tensor]()
+    train, valid = read(data, replace(recipe_of(prior), patch=1, halves=0.0), said)
+    height, width = problem.x_shape[-2:]
+    for image in [*train, *valid]:
+        if len(each) < MOST:
+            x = middle(prior, image, (height, width))
+            if x is None:
+                have = f"{image.shape[1]} x {image.shape[0]}"
+                said.append(f"an image of {have} pixels, less than {width} x {height} of the run")
+            else:
+                each.append(x)
+    found = torch.cat(each) if each else None
+    if found is None or tuple(found.shape[1:]) != problem.x_shape:
+        why = f" ({said[0]})" if said else ""
+        raise InvdiffError(
+            f"{data} holds no image like those of the run, {problem.x_shape}{why}; give "
+            "--calibration images of its size, or larger."
+        )
+    return found, said
 
 
 def _widened(problem: Problem, prior: Prior, solver: Solver, truth: Tensor) -> list[str]:

@@ -21,24 +21,25 @@ ARRAYS = {".npy", ".npz"}
 Images = list[np.ndarray]
 
 
-def read(path: Path, recipe: Recipe) -> tuple[Images, Images]:
+def read(path: Path, recipe: Recipe, left_out: list[str] | None = None) -> tuple[Images, Images]:
     """Training and validation images, (H, W, C) in the data's own units and type.
 
     path: a folder or a tar archive of image files, or an .npy or .npz file with an array of shape
     (N, H, W) or (N, H, W, C). Of identical images only the first is kept, and training comes first.
-    Raises InvdiffError when there are no usable images.
+    left_out: takes why files that cannot be read are left out; without it they are refused. Raises
+    InvdiffError when there are no usable images.
     """
     check_data(path)
     if path.suffix.lower() in ARRAYS:
         train, valid = _read_array(path, recipe)
     elif path.is_dir():
-        train, valid = _decode(_inside(path), path, recipe)
+        train, valid = _decode(_inside(path), path, recipe, left_out)
     else:
-        train, valid = _decode(_members(path), path, recipe)
+        train, valid = _decode(_members(path), path, recipe, left_out)
     train, valid = _distinct(train, valid)
     side = recipe.patch * (2 if recipe.halves else 1)
     train = [im for im in train if min(im.shape[:2]) >= side]
-    if not train:
+    if not train and left_out is None:
         raise InvdiffError(
             f"{path} holds no training image of at least {side} pixels a side; "
             "give larger images, or more."
@@ -94,25 +95,32 @@ def _members(path: Path) -> dict[str, Path | io.BytesIO]:
 
 
 def _decode(
-    files: dict[str, Path | io.BytesIO], path: Path, recipe: Recipe
+    files: dict[str, Path | io.BytesIO],
+    path: Path,
+    recipe: Recipe,
+    left_out: list[str] | None = None,
 ) -> tuple[Images, Images]:
     """Training and validation images of the image files among `files`, in the order of names."""
     short = {n: PurePosixPath(n).name for n in files}
     names = sorted(n for n in files if PurePosixPath(n).suffix.lower() in SUFFIXES)
     names = [n for n in names if not short[n].startswith(recipe.exclude or ("\0",))]
 
-    def load(name: str) -> np.ndarray:
+    def load(name: str) -> np.ndarray | None:
         try:
             with Image.open(files[name]) as image:
                 pixels = np.array(image.convert(recipe.mode))
         except Exception as error:  # Pillow raises whatever a broken file makes it meet
+            if left_out is not None:
+                left_out.append(f"{path / name} cannot be read as an image ({error})")
+                return None
             raise InvdiffError(
                 f"{path / name} cannot be read as an image ({error}); remove it from the data."
             ) from error
         return pixels.reshape(*pixels.shape[:2], -1)
 
     with ThreadPoolExecutor() as pool:
-        images = dict(zip(names, pool.map(load, names), strict=True))
+        each = zip(names, pool.map(load, names), strict=True)
+        images = {name: image for name, image in each if image is not None}
     return (
         [im for name, im in images.items() if not recipe.held_out(short[name])],
         [im for name, im in images.items() if recipe.held_out(short[name])],

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,8 @@ from invdiff.priors.photo import PhotoPrior
 from invdiff.priors.photo_net import PhotoNetConfig
 from invdiff.priors.precision import LOSS, Precision
 from invdiff.priors.spectrum import SIGMAS, ErrorSpectrum, isotropic
-from invdiff.train.data import PatchSampler
+from invdiff.train.become import BECOME
+from invdiff.train.data import PatchSampler, to_x
 from invdiff.train.files import Images, read
 from invdiff.train.recipe import Recipe
 from invdiff.train.recipes import RECIPES
@@ -75,6 +77,22 @@ def patches(prior: Prior, recipe: Recipe, found: Images, count: int = 0) -> Tens
     x = PatchSampler(found, plain, "cpu")(0)
     if len(prior.shape or ()) == 4:  # frames are channels of the network
         x = x.reshape(len(x), *prior.shape)  # type: ignore[misc]
+    return _ranged(x, recipe, prior)
+
+
+def middle(prior: Prior, image: np.ndarray, size: tuple[int, int]) -> Tensor | None:
+    """The middle of an image (H, W, C) as the prior's recipe makes it, (1, C, *size) in its range;
+    None where the image is smaller."""
+    recipe, (h, w) = recipe_of(prior), size
+    top, left = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
+    if min(top, left) < 0:
+        return None
+    cut = torch.from_numpy(image[None, top : top + h, left : left + w].copy())
+    x = BECOME[recipe.become](to_x(cut, recipe.window), torch.Generator().manual_seed(recipe.seed))
+    return _ranged(x, recipe, prior)
+
+
+def _ranged(x: Tensor, recipe: Recipe, prior: Prior) -> Tensor:
     low, high = prior.value_range
     return x if recipe.become else (x + 1) / 2 * (high - low) + low
 
