@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from invdiff.audit.cells import by_row, mean_and_error, pm, table
+from invdiff.audit.cells import by_row, mean_and_error, pm, ratio_and_error, table
 from invdiff.audit.claims import unsupported
 from invdiff.audit.distance import CELLS, rows
 from invdiff.audit.parts import SIZE
@@ -154,15 +154,14 @@ def own(cells: dict[str, Any]) -> dict[str, Any]:
 
 def by_particles(cells: dict[str, Any]) -> list[str]:
     """What particles reach in nine cells, in words of their record."""
-    mean = {
-        name: mean_and_error([v for c in row["cells"].values() for v in c["distance"]])[0]
-        for name, row in cells.items()
-    }
-    rows = [
-        [name, f"{value:.2f}", f"{value / mean['exact']:.2f}"]
-        for name, value in sorted(mean.items(), key=lambda item: item[1])
-    ]
-    return table(["solver", "mean distance", "over exact samples"], rows)
+    floor, rows = cells["exact"]["cells"], []
+    for name, row in cells.items():
+        each = [(v["distance"], floor[c]["distance"]) for c, v in row["cells"].items()]
+        pairs = [pair for values, exact in each for pair in zip(values, exact, strict=False)]
+        value, error = ratio_and_error(pairs)
+        rows.append([name, str(len(pairs) // len(each)), f"{value:.2f} ± {error:.2f}"])
+    rows.sort(key=lambda row: float(row[-1].split()[0]))
+    return table(["solver", "problems of each size", "mean distance, over exact samples"], rows)
 
 
 def claims(audit: list[Any]) -> list[str]:
@@ -230,9 +229,9 @@ All other solvers are `heuristic`: [solvers.md](solvers.md) says what they need 
 
 def which() -> str:
     """docs/which-solver.md."""
-    calibration, posterior, audit, particles = records()
+    calibration, posterior, audit, nine = records()
     lines = [WHICH, *by_task(calibration), PROBLEM, *by_problem(posterior, audit)]
-    lines += [PARTICLES, *by_particles(particles), CLAIMS, *claims(audit)]
+    lines += [PARTICLES, *by_particles(nine), CLAIMS, *claims(audit)]
     return "\n".join(lines).rstrip() + "\n"
 
 

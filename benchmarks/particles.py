@@ -4,6 +4,7 @@
     python benchmarks/particles.py others [NAME ...]    the same of azula and deepinv, if there
     python benchmarks/particles.py growth [NAME ...]    the same file, clouds of 100 to 10 000
     python benchmarks/particles.py page                 docs/particles.md of these figures
+    python benchmarks/particles.py cells --problems 60 NAME ...     of more problems than 20
 
 All distances are sliced Wasserstein-2, as in docs/posterior.md, of clouds of equal size; beside
 each stands the floor: that of two exact clouds of that size, on the same problems.
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 import others
+from invdiff.audit.cells import ratio_and_error
 from invdiff.audit.distance import WIDE, drawn
 from invdiff.audit.gmm25 import GMM25, gmm25_problem
 from invdiff.core.schedules import VE
@@ -107,14 +109,24 @@ def everywhere(row: dict[str, Any], key: str) -> list[float]:
     return [v for cell in row["cells"].values() for v in cell[key]]
 
 
+def problems_of(row: dict[str, Any]) -> int:
+    """How many problems of each cell a row has."""
+    return min(len(cell["distance"]) for cell in row["cells"].values())
+
+
+def over_floor(row: dict[str, Any], exact: dict[str, Any]) -> tuple[float, float]:
+    """The mean distance over that of exact samples on the same problems, and its standard error."""
+    each = [(v["distance"], exact["cells"][c]["distance"]) for c, v in row["cells"].items()]
+    return ratio_and_error([p for values, e in each for p in zip(values, e, strict=False)])
+
+
 def nine(record: dict[str, Any]) -> list[str]:
     """The table of nine cells: means over problems, and the ratio of the means over all."""
     cells = [f"{d},{dy}" for d, dy in NINE]
-    floor = statistics.mean(everywhere(record["exact"], "distance"))
     lines = [
-        f"| solver | {' | '.join(c.replace(',', ' / ') for c in cells)} "
+        f"| solver | problems | {' | '.join(c.replace(',', ' / ') for c in cells)} "
         "| mean | of the floor | modes |",
-        "|---" * (len(cells) + 4) + "|",
+        "|---" * (len(cells) + 5) + "|",
     ]
     names = [*CELL_ROWS, *(n for n in record if n not in CELL_ROWS)]
     for name in (n for n in names if n in record):
@@ -123,9 +135,9 @@ def nine(record: dict[str, Any]) -> list[str]:
         values = everywhere(row, "distance")
         error = statistics.stdev(values) / math.sqrt(len(values))
         told = [f"{v:.2f}" for v in each] + [f"{statistics.mean(values):.2f} ± {error:.2f}"]
-        told += [f"{statistics.mean(values) / floor:.2f}"]
+        told += ["{:.2f} ± {:.2f}".format(*over_floor(row, record["exact"]))]
         told += [f"{statistics.mean(everywhere(row, 'modes')):.3f}"]
-        lines.append(f"| {name} | {' | '.join(told)} |")
+        lines.append(f"| {name} | {problems_of(row)} | {' | '.join(told)} |")
     return lines
 
 
@@ -164,10 +176,10 @@ modes' shares.
 
 ## Nine cells
 
-Unknowns / numbers measured; {PROBLEMS} problems of each cell, {SAMPLES} samples of each problem,
-100 steps unless said otherwise. `tds` has the analytic kernel but where DDPM's is named. After ± is
-the standard error of the mean over all problems. "of the floor": the mean over that of exact
-samples. `tds` and `mmps` travel from sigma 1000 to 0.02,
+Unknowns / numbers measured; the first so many problems of each cell, {SAMPLES} samples of each
+problem, 100 steps unless said otherwise. `tds` has the analytic kernel but where DDPM's is named.
+After ± is the standard error over all problems. "of the floor": the mean over that of exact samples
+on the same problems. `tds` and `mmps` travel from sigma 1000 to 0.02,
 `ddsmc` geometrically, from 150 and from 300. `mmps` and `pigdm` are single chains; "weights": they
 are resampled by their weights once, all 320 together; "white": no gradient is taken.
 `azula` and `deepinv` are other libraries (`python benchmarks/particles.py others`), with their
@@ -189,6 +201,7 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("what", choices=("cells", "others", "growth", "page"))
     p.add_argument("names", nargs="*", help="rows; all when none is named")
+    p.add_argument("--problems", type=int, default=PROBLEMS, help="of each of the nine cells")
     args = p.parse_args()
     torch.set_num_threads(1)
     record = json.loads(FILE.read_text()) if FILE.is_file() else {"cells": {}, "growth": {}}
@@ -199,7 +212,7 @@ def main() -> int:
         for size in SIZES if args.what == "growth" else (SAMPLES,):
             record = json.loads(FILE.read_text()) if FILE.is_file() else record
             if args.what != "growth":
-                record["cells"][name] = measured(solver, NINE, PROBLEMS, size)
+                record["cells"][name] = measured(solver, NINE, args.problems, size)
             else:
                 one: Any = solver and dataclasses.replace(solver, particles=size)
                 record["growth"][f"{name}, {size}"] = measured(one, SMALL, GROWN, size)

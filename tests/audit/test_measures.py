@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from invdiff.audit import conformal, stein
+from invdiff.audit.cells import ratio_and_error
 from invdiff.audit.counts import binomial_cdf, binomial_p, holm, places_p, share_interval
 from invdiff.audit.coverage import (
     covered,
@@ -178,6 +179,18 @@ def test_widened_intervals_hold_what_they_promise():
     assert float(outside.double().mean()) < 0.1 < narrow.before
     with pytest.raises(InvdiffError, match="3 calibration images cannot promise"):
         conformal.widening(truth[:3], cloud[:3])
+
+
+def test_a_ratio_has_the_error_that_it_scatters_by():
+    floor = 1 + 0.5 * draw(400, 50, seed=5).abs()
+    values = 1.5 * floor + 0.3 * draw(400, 50, seed=6)
+    each = [
+        ratio_and_error(list(zip(*p, strict=True)))
+        for p in zip(values.tolist(), floor.tolist(), strict=True)
+    ]
+    ratio, error = torch.tensor(each, dtype=F64).unbind(1)
+    assert float(ratio.mean()) == pytest.approx(1.5, abs=0.01)
+    assert float(error.mean()) == pytest.approx(float(ratio.std()), rel=0.1)
 
 
 def test_the_bound_covers():

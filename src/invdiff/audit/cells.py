@@ -17,6 +17,15 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return float(v.mean()), float(v.std() / math.sqrt(len(v))) if len(v) > 1 else 0.0
 
 
+def ratio_and_error(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The mean of the first over that of the second, and its standard error where both are of the
+    same problems (that of a ratio estimator; Cochran 1977, "Sampling techniques", chapter 6)."""
+    v, e = torch.tensor(list(pairs), dtype=torch.float64).unbind(1)
+    ratio = v.mean() / e.mean()
+    off = (v - ratio * e).std() / (math.sqrt(len(v)) * e.mean())
+    return float(ratio), float(off)
+
+
 def by_row(found: list[Line], part: str) -> dict[str, list[Line]]:
     """The lines of a part that hold values, by row; those of batches alone left out."""
     rows: dict[str, list[Line]] = {}
