@@ -3,9 +3,9 @@
     python benchmarks/guide.py           rewrites both
     python benchmarks/guide.py --check   exits 1 when one of them differs, and says which
 
-Records: src/invdiff/calibration.json (benchmarks/calibration.py), docs/posterior.json
-(benchmarks/posterior.py), docs/audit.jsonl (`invdiff audit`), docs/particles.json
-(benchmarks/particles.py). Pictures: those of docs/images.
+Records: src/invdiff/calibration.json (benchmarks/calibration.py), docs/audit.jsonl and
+docs/full/audit.jsonl (`invdiff audit`), docs/particles.json (benchmarks/particles.py). Pictures:
+those of docs/images. What programs read of the full audit goes into src/invdiff/audit/mixture.json.
 """
 
 from __future__ import annotations
@@ -18,18 +18,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from invdiff.audit.cells import by_row, mean_and_error, pm, ratio_and_error, table
+from invdiff.audit import learned
+from invdiff.audit import records as audited
+from invdiff.audit.cells import by_row, mean_and_error, ratio_and_error, table
 from invdiff.audit.claims import unsupported
-from invdiff.audit.distance import CELLS, rows
+from invdiff.audit.coverage import interval_expected
+from invdiff.audit.distance import CONFIGURED, COSTLY
+from invdiff.audit.lines import read
 from invdiff.audit.parts import SIZE
+from invdiff.audit.transfer import SNR
 from invdiff.audit.verdict import flagged, of_cells
 from invdiff.sampling.needs import Need
-from invdiff.solvers import Solver, registry
+from invdiff.solvers import Solver, registry, solver_class
 from invdiff.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-REFERENCES = ("exact", "unconditional")
+DOCS, README = ROOT / "docs", ROOT / "README.md"
+REFERENCES = ("exact", "prior", "unconditional")
 FIRST = 6
 """Rows that a table of the nearest shows."""
 
@@ -64,14 +69,12 @@ def needed(solver: Solver) -> str:
     return ", ".join(need.value for need in Need if need in every(solver)) or "nothing"
 
 
-def records() -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], dict[str, Any]]:
-    """Coverage by task, distances, lines of the audit, distances of particles."""
-    lines = (DOCS / "audit.jsonl").read_text(encoding="utf-8").splitlines()
-    found = [json.loads(line) for line in lines]
+def records() -> tuple[list[dict[str, Any]], list[Any], list[Any], dict[str, Any]]:
+    """Coverage by task, lines of the full and of the quick audit, distances of particles."""
     return (
         json.loads((ROOT / "src/invdiff/calibration.json").read_text(encoding="utf-8")),
-        json.loads((DOCS / "posterior.json").read_text(encoding="utf-8")),
-        [line for line in found if "part" in line],
+        read(DOCS / "full/audit.jsonl")[1],
+        read(DOCS / "audit.jsonl")[1],
         own(json.loads((DOCS / "particles.json").read_text(encoding="utf-8"))["cells"]),
     )
 
@@ -102,49 +105,42 @@ def by_task(calibration: list[dict[str, Any]]) -> list[str]:
 
 @cache
 def solver_of(name: str) -> Solver:
-    """The solver of a row of docs/posterior.json."""
-    return measured()[name]
+    """The solver of a row of the audit."""
+    named = {**CONFIGURED, **COSTLY}
+    return named[name] if name in named else solver_class(name)()
 
 
-measured = cache(rows)
-
-
-def everywhere(record: dict[str, Any]) -> list[float]:
-    """The distances of a row in all problems; nothing where it lacks a cell."""
-    parts = [record["cells"].get(f"{d},{dy}", {}).get("distance", []) for d, dy in CELLS]
-    return [value for part in parts for value in part] if all(parts) else []
-
-
-def nearest(
-    posterior: dict[str, Any], audit: list[Any], fits: Callable[[Solver], bool]
-) -> Iterator[list[str]]:
+def nearest(full: list[Any], fits: Callable[[Solver], bool]) -> Iterator[list[str]]:
     """The rows of the FIRST solvers that fit, nearest to the exact posterior first."""
-    floor = mean_and_error(everywhere(posterior["exact"]))[0]
-    found = []
-    for name, record in posterior.items():
-        if name in REFERENCES or not everywhere(record) or not fits(solver_of(name)):
-            continue
-        found.append((mean_and_error(everywhere(record))[0], name, record))
-    seen = by_row(audit, "mixture")
-    for mean, name, record in sorted(found)[:FIRST]:
-        flags = "not measured"
-        if name in seen:
-            cells = [line["values"] for line in seen[name]]
-            flags = ", ".join(flagged(of_cells(cells, SIZE))) or "nothing"
-        spread = (record["spread"] or [None])[0]
-        variance = "" if spread is None else f"{spread:.2f}"
-        yield [f"`{name}`", str(record["steps"]), pm(everywhere(record)), f"{mean / floor:.1f}",
-               variance, flags, needed(solver_of(name))]  # fmt: skip
+    known = audited.summary(full)
+    far = {n: d for n in known if (d := audited.distance(n, known)) is not None}
+    some = [n for n in far if n not in REFERENCES and fits(solver_of(n))]
+    seen, spread = by_row(full, "mixture"), by_row(full, "gaussian")
+    for name in sorted(some, key=lambda n: far[n])[:FIRST]:
+        cells = [line["values"] for line in seen[name]]
+        mean, error = far[name]
+        yield [f"`{name}`", str(known[name]["steps"]), f"{mean:.2f} ± {error:.2f}",
+               f"{mean / far['exact'][0]:.1f}", variance(spread.get(name)),
+               ", ".join(flagged(of_cells(cells, SIZE))) or "nothing",
+               needed(solver_of(name))]  # fmt: skip
 
 
-def by_problem(posterior: dict[str, Any], audit: list[Any]) -> list[str]:
+def variance(each: list[Any] | None) -> str:
+    """Of a normal law, of samples over the exact one, where y says as much as the prior."""
+    if not each or each[0]["values"]["noiseless"]:
+        return ""
+    values, at = each[0]["values"], SNR.index(1.0)
+    return f"{values['variance'][at] / values['exact_variance'][at]:.2f}"
+
+
+def by_problem(full: list[Any]) -> list[str]:
     """A table for each of KINDS."""
-    head = ["solver", "steps", "distance", "over exact samples", "variance, seen",
-            "flagged in the audit by", "needs"]  # fmt: skip
-    lines = []
+    head = ["solver", "steps", "distance", "over exact samples", "variance", "flagged by",
+            "needs"]  # fmt: skip
+    text = []
     for title, (told, fits) in KINDS.items():
-        lines += [f"### {title}", "", told, "", *table(head, list(nearest(posterior, audit, fits)))]
-    return lines
+        text += [f"### {title}", "", told, "", *table(head, list(nearest(full, fits)))]
+    return text
 
 
 def own(cells: dict[str, Any]) -> dict[str, Any]:
@@ -184,8 +180,8 @@ def claims(audit: list[Any]) -> list[str]:
 WHICH = """# Which solver when
 
 Made by `python benchmarks/guide.py` from recorded figures; none is written by hand. What is
-measured is told by [calibration.md](calibration.md), [posterior.md](posterior.md),
-[audit.md](audit.md) and [particles.md](particles.md).
+measured is told by [calibration.md](calibration.md), [audit.md](audit.md),
+[full/audit.md](full/audit.md) and [particles.md](particles.md).
 
 In short: take what `auto` takes. It makes the best single picture (`--want estimate`) and samples
 of a sampler that was calibrated on your task (`--want samples`), and says why. Read on for a
@@ -202,10 +198,11 @@ samples.
 PROBLEM = r"""## A problem of your own
 
 The nearest to a posterior that is known exactly, among the solvers that are content with what the
-problem offers: mean of the sliced Wasserstein-2 distances of [posterior.md](posterior.md), with the
-defaults of each class. Rows whose distances differ by less than their errors are not told apart.
-"over exact samples" is the ratio to what exact samples get. variance: of samples of a normal law
-where it is measured, over the exact one. The audit has its own steps, and "nothing" is no proof.
+problem offers: mean of the sliced Wasserstein-2 distances of nine sizes of the mixture
+([full/audit.md](full/audit.md)), with the defaults of each class. Rows whose distances differ by
+less than their errors are not told apart. "over exact samples" is the ratio to what exact samples
+get. variance: of samples of a normal law, where y says of it as much as the prior, over the exact
+one. flagged by: measurements that exact samples would not show; "nothing" is no proof.
 Figures of this mixture say nothing of pictures: there the table above and
 [photographs.md](photographs.md) speak. The distance of samples $X$ to exact ones $X'$, over
 directions $\theta$ of length 1, is
@@ -217,7 +214,13 @@ PARTICLES = """## Few measurements, and the true posterior is wanted
 
 Particles weigh samples, and approach the posterior as clouds grow. Means over nine sizes of the
 mixture ([particles.md](particles.md)). What presets that were searched for it reach, at 20, 100 and
-1000 evaluations, is in [search.md](search.md).
+1000 evaluations, is in [search.md](search.md). Weights cost nothing beside the samples:
+`MMPS(weights=True, schedule=Karras(100, 1000.0, 0.02))` and `PiGDM(weights=True, ...)` weigh what
+they draw. `Result.mean` and `Result.std` are then weighted, `resampled()` gives samples of equal
+weight, `log_evidence` estimates log p(y), and `ess` is the number of samples that count. On a
+learned prior, whose posterior nobody knows, `ess` is the audit: where it is near 1, all samples
+together are worth one. It falls quickly as y holds more numbers, so that weights are for few
+measurements, and for checks.
 """
 
 CLAIMS = """## Which claims are measured
@@ -229,8 +232,8 @@ All other solvers are `heuristic`: [solvers.md](solvers.md) says what they need 
 
 def which() -> str:
     """docs/which-solver.md."""
-    calibration, posterior, audit, nine = records()
-    lines = [WHICH, *by_task(calibration), PROBLEM, *by_problem(posterior, audit)]
+    calibration, full, audit, nine = records()
+    lines = [WHICH, *by_task(calibration), PROBLEM, *by_problem(full)]
     lines += [PARTICLES, *by_particles(nine), CLAIMS, *claims(audit)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -310,7 +313,58 @@ def gallery() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"which-solver.md": which, "gallery.md": gallery}
+# ------------------------------------------------------------------------------------------ README
+
+MARKS = "<!-- learned -->\n", "<!-- /learned -->\n"
+VERDICTS = {
+    "hold what they say": lambda off: all(abs(k) <= SURE for k in off),
+    "too narrow": lambda off: min(off) < -SURE and max(off) <= SURE,
+    "too wide": lambda off: max(off) > SURE and min(off) >= -SURE,
+    "one of each": lambda off: min(off) < -SURE and max(off) > SURE,
+}
+"""Of intervals, by how many standard errors the coverage is off in each case."""
+SURE = 2.58
+"""Standard errors that 99 % of exact samples stay within."""
+
+
+def learned_rows(full: list[Any]) -> list[list[str]]:
+    """Whose intervals hold what they say on a learned prior: coverage in both cases."""
+    expected = interval_expected(0.9, learned.SAMPLES)
+    found: dict[str, list[str]] = {}
+    for name, each in by_row(full, "learned").items():
+        shares = {x["item"].split("/")[-1]: x["values"]["covered"] for x in each}
+        if set(shares) != set(learned.CASES) or any(len(v) < 2 for v in shares.values()):
+            continue
+        pairs = [mean_and_error(shares[case]) for case in learned.CASES]
+        off = [(mean - expected) / error for mean, error in pairs]
+        verdict = next(text for text, right in VERDICTS.items() if right(off))
+        told = ", ".join(f"{mean:.2f}" for mean, _ in pairs)
+        found.setdefault(verdict, []).append(f"`{name}` ({told})")
+    return [[verdict, ", ".join(found[verdict])] for verdict in VERDICTS if verdict in found]
+
+
+def readme() -> str:
+    """README.md with its table of solvers on a learned prior."""
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    head = ["intervals of 90 %", "solver (half of the image seen, block means of 4 x 4)"]
+    made = "\n".join(table(head, learned_rows(records()[1])))
+    return f"{before}{MARKS[0]}{made}{MARKS[1]}{after}"
+
+
+def mixture() -> str:
+    """src/invdiff/audit/mixture.json: a line for each row."""
+    rows = audited.summary(read(DOCS / "full/audit.jsonl")[1])
+    return "{\n" + ",\n".join(f'"{n}": {json.dumps(r)}' for n, r in rows.items()) + "\n}\n"
+
+
+PAGES: dict[Path, Callable[[], str]] = {
+    audited.RECORD: mixture,
+    DOCS / "which-solver.md": which,
+    DOCS / "gallery.md": gallery,
+    README: readme,
+}
 
 
 def main() -> int:
@@ -319,12 +373,12 @@ def main() -> int:
     p.add_argument("--check", action="store_true", help="write nothing; 1 where a page differs")
     check = p.parse_args().check
     stale = 0
-    for name, made in PAGES.items():
-        file, text = DOCS / name, made()
+    for file, made in PAGES.items():
+        text = made()
         if not check:
             file.write_text(text, encoding="utf-8")
         elif not file.is_file() or file.read_text(encoding="utf-8") != text:
-            print(f"docs/{name} differs: run python benchmarks/guide.py")
+            print(f"{file.relative_to(ROOT)} differs: run python benchmarks/guide.py")
             stale = 1
     return stale
 

@@ -16,7 +16,6 @@ import dataclasses
 import importlib
 import inspect
 import io
-import json
 import math
 import re
 import sys
@@ -29,8 +28,8 @@ import torch
 from torch import Tensor
 
 import invdiff.operators as ops
-from invdiff.audit.cells import mean_and_error
-from invdiff.audit.distance import CELLS, UNCHANGED
+from invdiff.audit import records as audited
+from invdiff.audit.distance import UNCHANGED
 from invdiff.cli import COMMANDS
 from invdiff.commands import batch, degrade, restore, tables
 from invdiff.core import schedules
@@ -179,14 +178,11 @@ def cost(solver: Solver) -> str:
 
 
 def distance(name: str) -> str:
-    """Mean distance to the exact posterior in each cell, as benchmarks/posterior.py found it."""
-    record = json.loads((DOCS / "posterior.json").read_text())
-    if name not in record:
-        return "not measured"
-    found = [record[name]["cells"].get(f"{d},{dy}") for d, dy in CELLS]
-    return ", ".join(
-        f"{mean_and_error(cell['distance'])[0]:.2f}" if cell else "cannot" for cell in found
-    )
+    """Mean distance to the exact posterior of the mixture, as the full audit found it."""
+    found = audited.distance(name)
+    if found is None:
+        return "not in all sizes" if audited.record().get(name) else "cannot"
+    return "{:.2f} ± {:.2f}".format(*found)
 
 
 def needed(solver: Solver) -> str:
@@ -306,9 +302,9 @@ def solvers_page() -> str:
         "- needs: what a problem and a prior must offer; it is checked before the first step.",
         "- cost per step: evaluations of the prior + vector-Jacobian products through it, as",
         "  measured, with all knobs at their defaults.",
-        "- distance: to the exact posterior of two kinds of Gaussian-mixture problems, measured;",
-        f"  of exact clouds it is {distance('exact')}. [posterior.md](posterior.md) tells how, and",
-        "  which differences are significant.",
+        "- distance: to the exact posterior of Gaussian mixtures of nine sizes, measured; of exact",
+        f"  samples it is {distance('exact')}. [full/audit.md](full/audit.md) tells how, and",
+        "  [which-solver.md](which-solver.md) what follows.",
         "",
         *table(
             [

@@ -6,7 +6,7 @@
     python benchmarks/particles.py page                 docs/particles.md of these figures
     python benchmarks/particles.py cells --problems 60 NAME ...     of more problems than 20
 
-All distances are sliced Wasserstein-2, as in docs/posterior.md, of clouds of equal size; beside
+All distances are sliced Wasserstein-2, as in docs/audit.md, of clouds of equal size; beside
 each stands the floor: that of two exact clouds of that size, on the same problems.
 """
 
@@ -170,7 +170,7 @@ def grown(record: dict[str, Any]) -> list[str]:
 TEXT = f"""# What particles buy
 
 Measured by `python benchmarks/particles.py`, on the CPU, with the exact denoiser of GMM-25 (see
-[posterior.md](posterior.md)). Distances are sliced Wasserstein-2 to as many exact samples; `exact`
+[audit.md](audit.md)). Distances are sliced Wasserstein-2 to as many exact samples; `exact`
 is the floor: what as many exact samples get, on the same problems. modes: total variation of the
 modes' shares.
 

@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
-from invdiff.audit.distance import CELLS, MOST_STEPS, SIZE, SLICES, posed_for
+from invdiff.audit.distance import posed_for
 from invdiff.audit.gmm25 import gmm25_problem
 from invdiff.core import InvdiffError
 from invdiff.core.schedules import VE, VP, Karras, Schedule
@@ -37,6 +37,10 @@ from invdiff.solvers import registry
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "search.json"
 BUDGETS = (20, 100, 1000)
+CELLS = ((8, 4), (80, 2))
+"""Dimension and number of measurements of the problems."""
+SIZE, SLICES, MOST_STEPS = 50, 256, 1000
+"""Samples in a cloud, directions in which clouds are compared, and steps of "paper" at most."""
 SEARCHED, REPORTED = range(100, 104), range(20)
 NAMED = 10
 """Solvers with a colour and a name in the plot."""
@@ -246,7 +250,7 @@ def best_of(row: dict[str, Any]) -> float:
 TEXT = f"""# The best preset of every solver on the mixture
 
 Measured by `python benchmarks/search.py` on the mixture of 25 normal laws of
-[posterior.md](posterior.md), cells {" and ".join(f"d = {d}, {dy} measured" for d, dy in CELLS)}:
+[full/audit.md](full/audit.md), cells {" and ".join(f"d = {d}, {dy} measured" for d, dy in CELLS)}:
 sliced Wasserstein-2 of {SIZE} samples to as many exact ones, mean over {len(REPORTED)} problems of
 each cell, and its standard error. `exact` is the floor. Presets were searched on
 {len(SEARCHED)} other problems of each cell: first the schedule (the solver's own, VP, geometric VE

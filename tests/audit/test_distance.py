@@ -1,27 +1,24 @@
-"""The measured distance of every solver stays what docs/posterior.json says."""
+"""The measured distance of every solver stays what docs/full/audit.jsonl says."""
 
 from __future__ import annotations
 
-import json
+import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from invdiff.audit.calibration import normal_problem, spread
-from invdiff.audit.cells import mean_and_error
-from invdiff.audit.distance import (
-    CELLS,
-    MOST_STEPS,
-    floor,
-    judged,
-    measured,
-    nearer,
-    rows,
-)
-from invdiff.audit.gmm25 import gmm25_problem
+from invdiff.audit import lines, records
+from invdiff.audit.cells import by_row
+from invdiff.audit.distance import COSTLY
+from invdiff.audit.parts import CELLS, Budget, _cloud, mixture, posed, rows
+from invdiff.audit.trial import quantities, trial
 from invdiff.solvers import registry
 
-RECORD = json.loads((Path(__file__).parents[2] / "docs" / "posterior.json").read_text())
+FULL = lines.read(Path(__file__).parents[2] / "docs/full" / lines.NAME)[1]
+LINES = {name: {x["item"].split("/")[-1]: x for x in each}
+         for name, each in by_row(FULL, "mixture").items()}  # fmt: skip
+CELL = (8, 4)
 CHANGE = 0.01
 """Seeds are fixed, so a run repeats its distance up to round-off; a changed algorithm does not."""
 
@@ -34,94 +31,94 @@ MOVED = {"tmpd": 0.009, "score-medical-baseline": 0.021, "score-prior": 0.33}
 """By how much, relatively, a relative change of the denoiser by 1e-7 moves the distance. Normal
 numbers are float32, and differ so much from one processor to another. MMPS moves by 2e-7."""
 FACTOR = 6.0
-SOLVERS = rows()
+SOLVERS = {**rows((), Budget().steps), **COSTLY}
 
 
-def cell_of(name: str, key: str, cell: tuple[int, int] = CELLS[0]) -> list[float]:
-    found: list[float] = RECORD[name]["cells"]["{},{}".format(*cell)][key]
+def recorded(name: str, key: str = "distance", cell: tuple[int, int] = CELL) -> list[float]:
+    found: list[float] = LINES[name]["{},{}".format(*cell)]["values"][key]
     return found
 
 
-def test_every_solver_was_measured_and_nothing_else():
-    assert set(RECORD) == {"exact", *SOLVERS}
-    assert set(SOLVERS) > set(registry())
-    assert max(solver.num_steps for solver in SOLVERS.values()) == MOST_STEPS
-    assert all(RECORD[n]["steps"] == s.num_steps for n, s in SOLVERS.items())
-    for row in RECORD.values():
-        assert all(len(v) == 16 for cell in row["cells"].values() for v in cell.values())
+def found(name: str) -> float | None:
+    """The distance of the first problem of CELL, as the audit measures it."""
+    t = posed(SOLVERS[name], CELL, 0)
+    if t is None:
+        return None
+    x, _ = _cloud(SOLVERS[name], name, t, 0)
+    return quantities(t, x, 0)["distance"]
+
+
+def test_every_solver_was_measured_in_all_cells_and_nothing_else():
+    told = {x["row"] for x in FULL if x["part"] == "mixture"}
+    assert told == {"exact", "prior", *SOLVERS} and set(SOLVERS) > set(registry())
+    for name, each in LINES.items():
+        assert len(each) == len(CELLS) or name == "tmpd"
+        for line in each.values():
+            assert name in ("exact", "prior") or line["steps"] == SOLVERS[name].num_steps
+            assert all(len(v) == 20 for v in line["values"].values())
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_distance_is_the_recorded_one(name):
-    found, recorded = measured(SOLVERS[name], *CELLS[0], 0, clouds=1), RECORD[name]["check"]
-    if found is None:
-        assert recorded is None and not RECORD[name]["cells"]
+    value = found(name)
+    if value is None:
+        assert name not in LINES
     elif name in CHAOTIC:
-        assert recorded / FACTOR < found.distance < FACTOR * recorded
+        assert recorded(name)[0] / FACTOR < value < FACTOR * recorded(name)[0]
     else:
-        assert found.distance == pytest.approx(recorded, rel=max(CHANGE, 3 * MOVED.get(name, 0)))
+        band = max(CHANGE, 3 * MOVED.get(name, 0))
+        assert value == pytest.approx(recorded(name)[0], rel=band)
 
 
 def test_another_solver_is_another_distance():
     """Negative twin: the band tells solvers apart."""
-    mine = measured(SOLVERS["ddrm"], *CELLS[0], 0, clouds=1)
-    assert mine is not None
-    assert mine.distance != pytest.approx(RECORD["mmps"]["check"], rel=10 * CHANGE)
+    assert found("ddrm") != pytest.approx(recorded("mmps")[0], rel=10 * CHANGE)
 
 
 def test_exact_clouds_are_at_the_recorded_floor():
-    for cell in CELLS:
-        found = floor(*cell, 0)
-        for key, value in found._asdict().items():
-            assert value == pytest.approx(cell_of("exact", key, cell)[0], abs=1e-5)
-        assert found.modes < 0.1 and found.ess == 1
+    made: dict[str, Any] = mixture(None, "exact", CELL, 1) or {}
+    for key, (value,) in made.items():
+        assert value == pytest.approx(recorded("exact", key)[0], abs=1e-5), key
 
 
 def test_the_exact_sampler_has_no_bias_and_a_sampler_that_ignores_y_is_far():
+    """Problem by problem: what makes one hard for both drops out."""
     for cell in CELLS:
-        exact, plain = (cell_of(n, "distance", cell) for n in ("exact", "unconditional"))
-        assert nearer(exact, plain, errors=4) and not nearer(plain, exact, errors=0)
-        modes = mean_and_error(cell_of("unconditional", "modes", cell))[0]
-        assert modes > 0.5 > 10 * mean_and_error(cell_of("exact", "modes", cell))[0]
-
-
-def both(name: str) -> float:
-    return sum(mean_and_error(cell_of(name, "distance", cell))[0] for cell in CELLS) / len(CELLS)
+        exact, plain = (recorded(n, cell=cell) for n in ("exact", "prior"))
+        gap = [b - a for a, b in zip(exact, plain, strict=True)]
+        assert statistics.mean(gap) > 4 * statistics.stdev(gap) / len(gap) ** 0.5
+        exact, floor = (recorded("exact", key, cell) for key in ("distance", "distance_exact"))
+        off = [a - b for a, b in zip(exact, floor, strict=True)]
+        assert abs(statistics.mean(off)) < 4 * statistics.stdev(off) / len(off) ** 0.5
+        modes = statistics.mean(recorded("prior", "modes", cell))
+        assert modes > 0.4 > 4 * statistics.mean(recorded("exact", "modes", cell))
 
 
 def test_weighted_samples_and_the_score_come_as_near_as_is_said():
-    """Weighted MMPS: within 1.5 of the floor; the score of PiGDM below 2.5, and the printed not."""
-    assert both("mmps, weights, wide") < 1.5 * both("exact") < both("mmps, wide")
-    assert both("pigdm") < 2.5 < both("pigdm, paper")
+    """Weighted MMPS: within 1.5 of the floor; PiGDM within 2.5, the printed one not."""
+    near = {n: records.distance(n)[0] for n in records.record() if records.distance(n)}
+    assert near["mmps, weights, wide"] < 1.5 * near["exact"] < near["mmps, wide"]
+    assert near["pigdm"] < 2.5 * near["exact"] < near["pigdm, paper"]
+    assert near["tds, moments, wide"] < 1.5 * near["exact"] < near["tds"]
 
 
-def test_a_drawn_x0_is_calibrated_at_few_steps():
-    for name, low, high in (("mmps, draw, 20 steps", 0.9, 1.1), ("mmps, 20 steps", 0.4, 0.8)):
-        assert all(low < ratio < high for ratio in RECORD[name]["spread"])
+def test_a_row_that_lacks_a_cell_has_no_mean_over_all():
+    assert records.distance("tmpd") is None and records.distance("eps") is None
+    assert records.distance("nothing") is None
+    row = records.record()["ddrm"]["cells"]
+    values = [v for cell in CELLS for v in recorded("ddrm", cell=cell)]
+    mean, error, median = row[records.ALL]["distance"]
+    assert mean == pytest.approx(statistics.mean(values), abs=1e-4)
+    assert error == pytest.approx(statistics.stdev(values) / len(values) ** 0.5, abs=1e-4)
+    assert median == pytest.approx(statistics.median(values), abs=1e-3)
 
 
 def test_what_is_judged_is_seen():
     """Samples of one wrong mode, and samples that are y's own noise."""
-    cell = gmm25_problem(*CELLS[0], 0)
-    means = cell.prior.means
-    wrong = means[int(cell.posterior().weights.argmin())].expand(50, *means.shape[1:])
-    assert judged(cell, cell.problem, wrong).modes > 0.99
-    fits = cell.problem.A.pinv(cell.problem.y).expand(50, *means.shape[1:])
-    assert judged(cell, cell.problem, fits).residual < 1e-20
-    assert judged(cell, cell.problem, cell.prior.sample(50, 0)).residual > 2
-
-
-def test_spread_is_1_for_exact_samples_and_not_for_others():
-    """Within 5 standard errors; without y, the seen variance is the prior's."""
-    seen, unseen = spread(None)
-    assert abs(seen - 1) < 5 / 400**0.5 and abs(unseen - 1) < 5 / 1200**0.5
-    problem, _ = normal_problem()
-    s2 = problem.spectral.s[:2].square()
-    prior = float(((s2 + 0.09) / 0.09).mean())
-    assert spread(SOLVERS["unconditional"])[0] == pytest.approx(prior, rel=0.25)
-
-
-def test_nearer_wants_more_than_luck():
-    one, other = [1.0, 5.0, 2.0, 9.0], [1.5, 5.6, 2.4, 9.5]
-    assert nearer(one, other) and not nearer(other, one) and not nearer(one, one)
-    assert not nearer(one, [1.5, 4.0, 4.0, 9.5])
+    t = trial(*CELL, 0)
+    means, problem = t.prior.means, t.problem
+    wrong = means[int(t.posterior.weights.argmin())].expand(50, *means.shape[1:])
+    assert quantities(t, wrong, 0)["modes"] > 0.99
+    fits = problem.A.pinv(problem.y).expand(50, *means.shape[1:])
+    assert quantities(t, fits, 0)["residual"] < 1e-20
+    assert quantities(t, t.prior.sample(50, 0), 0)["residual"] > 2

@@ -13,6 +13,7 @@ from invdiff.audit import conformal, stein
 from invdiff.audit.cells import ratio_and_error
 from invdiff.audit.counts import binomial_cdf, binomial_p, holm, places_p, share_interval
 from invdiff.audit.coverage import (
+    blurred_share,
     covered,
     expected,
     highest_density,
@@ -179,6 +180,19 @@ def test_widened_intervals_hold_what_they_promise():
     assert float(outside.double().mean()) < 0.1 < narrow.before
     with pytest.raises(InvdiffError, match="3 calibration images cannot promise"):
         conformal.widening(truth[:3], cloud[:3])
+
+
+def test_noise_on_both_sides_keeps_the_share_of_exact_samples():
+    """Also of those that are one value; who hardly differs and is wrong cannot hide."""
+    exact, n = interval_expected(0.9, 15), 400
+    truth, samples = draw(n, 100, seed=1), draw(n, 15, 100, seed=2)
+    black = torch.zeros(n, 100), torch.zeros(n, 15, 100)
+    nearly = 1e-3 * truth, 1e-4 * samples
+    band = 5 * math.sqrt(exact * (1 - exact) / (100 * n))
+    for t, s in ((truth, samples), black, nearly):
+        assert float(blurred_share(t, s, 0.02).mean()) == pytest.approx(exact, abs=band)
+    assert float(interval_share(*nearly).mean()) < 0.2
+    assert float(blurred_share(truth, 1e-3 * samples, 0.02).mean()) < 0.1
 
 
 def test_a_ratio_has_the_error_that_it_scatters_by():

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invdiff.audit.coverage import interval_share
+from invdiff.audit.coverage import blurred_share
 from invdiff.audit.ranks import ranks, tarp_distances
 from invdiff.core.rng import Rng
 from invdiff.core.schedules import Karras
@@ -34,7 +34,7 @@ from invdiff.tasks.auto import configured
 
 PRIOR, SHAPE, SAMPLES = "fashion28", (1, 28, 28), 15
 SIGMA, SPREAD = 0.05, 0.02
-"""Noise on [-1, 1]; the deviation of samples above which a pixel counts."""
+"""Noise on [-1, 1]; and the noise on truths and samples whose intervals are counted."""
 CASES = {"half": "inpaint", "x4": "super-resolution"}
 """Measurement to the task whose presets are taken."""
 FEW, MOST = ("ddrm", "spectral-ancestral"), 100
@@ -81,10 +81,23 @@ def detail(x: Tensor) -> Tensor:
     return across.mean((-1, -2, -3)) + down.mean((-1, -2, -3))
 
 
+def unseen_pixels(p: Problem) -> Tensor:
+    """Those of which y says nothing by itself, bool, (1, 1, H, W)."""
+    ones = torch.ones(1, *p.x_shape, dtype=p.y.dtype)
+    return p.linear.pinv(p.A(ones)) < 0.5
+
+
+def uncertain(p: Problem) -> Tensor:
+    """The pixels whose intervals are counted, bool (H, W): what is not seen, or all where y tells
+    no pixel by itself."""
+    unseen = unseen_pixels(p)[0, 0]
+    return unseen if bool(unseen.any()) else torch.ones_like(unseen)
+
+
 def reference(p: Problem) -> Tensor:
     """Points of TARP that follow y: the measurement, where nothing is known the mean of y."""
     back = p.linear.pinv(p.y)
-    unseen = (p.linear.pinv(p.A(torch.ones_like(back))) < 0.5).to(back.dtype)
+    unseen = unseen_pixels(p).to(back.dtype)
     level = (back.flatten(1).sum(1) / (1 - unseen).flatten(1).sum(1))[:, None, None, None]
     return back + level * unseen
 
@@ -113,11 +126,8 @@ def measured(solver: Solver, case: str, count: int) -> dict[str, Any] | None:
     found: dict[str, Any] = {
         f"rank_{name}": ranks(t, s, 3).tolist() for name, (t, s) in pairs.items()
     }
-    wide = x.std(1) > SPREAD
-    share = [
-        float(interval_share(t[w][None], s[:, w][None]))
-        for t, s, w in zip(truth, x, wide, strict=True) if bool(w.any())
-    ]  # fmt: skip
-    found["covered"] = [round(v, 4) for v in share]
+    counts = uncertain(p)
+    share = blurred_share(truth[..., counts], x[..., counts], SPREAD)
+    found["covered"] = [round(v, 4) for v in share.tolist()]
     found["residual"] = [round(v, 4) for v in (misfit.mean(1) / kept.flatten(1).sum(1)).tolist()]
     return found | {"nfe": result.nfe, "vjps": result.vjps, "seconds": round(result.seconds, 1)}

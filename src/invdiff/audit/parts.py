@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from invdiff.audit import bipsda, controls, cost, growth, learned, levy, reference
-from invdiff.audit.distance import CONFIGURED, drawn, posed_for
+from invdiff.audit.distance import CONFIGURED, COSTLY, drawn, posed_for
 from invdiff.audit.transfer import Transfer, apart, null_errors, transfer
 from invdiff.audit.trial import Trial, examined, trial
 from invdiff.core import InvdiffError
@@ -252,8 +252,9 @@ def posed(solver: Solver, cell: tuple[int, int], number: int) -> Trial | None:
 
 def _mixture(solvers: dict[str, Solver], how: Budget) -> list[Item]:
     found = []
+    full = {n: s for n, s in COSTLY.items() if s.name in solvers and how.cells == CELLS}
     for cell in how.cells:
-        for name, s in {**{r: None for r in EXACT}, **solvers}.items():
+        for name, s in {**{r: None for r in EXACT}, **solvers, **full}.items():
             run = partial(mixture, s, name, cell, how.problems)
             found.append(Item(f"mixture/{name}/{cell[0]},{cell[1]}", run, s))
     return found

@@ -1,6 +1,6 @@
 """The committed record of the audit: how far every solver is from posteriors that are known.
 
-`benchmarks/posterior.py` writes docs/posterior.json; an installed package has a copy.
+`python benchmarks/guide.py` makes mixture.json of the lines of docs/full/audit.jsonl.
 """
 
 from __future__ import annotations
@@ -8,37 +8,75 @@ from __future__ import annotations
 import json
 import statistics
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from invdiff.core import InvdiffError
+from invdiff.audit.cells import by_row, mean_and_error
+from invdiff.audit.lines import Line
 
-RECORD = "posterior.json"
+RECORD = Path(__file__).with_name("mixture.json")
+ALL = "all"
+"""Of all cells of the mixture together; of rows that have each of them."""
+
+
+def summary(found: list[Line]) -> dict[str, Any]:
+    """What is kept of the lines of the mixture: steps of a row, and by cell, and by ALL, its
+    figures, each as mean, standard error and median over problems.
+
+    distance: sliced Wasserstein-2. modes: wrong share of the modes. residual: |y - A x|^2 over that
+    of exact samples, of noisy y.
+    """
+    lines = by_row(found, "mixture")
+    sizes = {line["item"].split("/")[-1] for each in lines.values() for line in each}
+    made = {}
+    for name, each in lines.items():
+        cells = {line["item"].split("/")[-1]: _figures(line["values"]) for line in each}
+        if set(cells) == sizes:
+            common = set.intersection(*map(set, cells.values()))
+            cells[ALL] = {k: [v for c in cells.values() for v in c[k]] for k in sorted(common)}
+        made[name] = {
+            "steps": each[0].get("steps", 0),
+            "cells": {c: {k: _told(v) for k, v in found.items()} for c, found in cells.items()},
+        }
+    return made
+
+
+def _figures(values: dict[str, list[float]]) -> dict[str, list[float]]:
+    found = {"distance": values["distance"], "modes": values["modes"]}
+    pairs = zip(values.get("residual", []), values.get("residual_exact", []), strict=True)
+    ratio = [r / e for r, e in pairs]
+    return found | ({"residual": ratio} if ratio else {})
+
+
+def _told(values: list[float]) -> list[float]:
+    return [round(v, 4) for v in (*mean_and_error(values), statistics.median(values))]
 
 
 @lru_cache(maxsize=1)
 def record() -> dict[str, Any]:
-    """The record by the name of a row; `exact` is that of exact samples.
-
-    Raises InvdiffError where it is neither in the package nor beside its sources.
-    """
-    places = (
-        Path(str(resources.files("invdiff"))) / "audit" / RECORD,
-        Path(__file__).parents[3] / "docs" / RECORD,
-    )
-    for path in places:
-        if path.is_file():
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return found
-    raise InvdiffError(f"The audit's {RECORD} is in neither of {places[0]} and {places[1]}.")
+    """The `summary` by the name of a row; `exact` is that of exact samples."""
+    found: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
+    return found
 
 
 def cells() -> dict[str, str]:
-    """The sizes of problems, each in words."""
-    found = record()["exact"]["cells"]
-    pairs = {key: key.split(",") for key in found}
-    return {key: f"{d} unknowns, {m} measurements" for key, (d, m) in pairs.items()}
+    """The sizes of problems, each in words, and all of them."""
+    sizes = [key for key in record()["exact"]["cells"] if key != ALL]
+    pairs = {key: key.split(",") for key in sizes}
+    each = {key: f"{d} unknowns, {m} measured" for key, (d, m) in pairs.items()}
+    return {ALL: f"all {len(sizes)} sizes"} | each
+
+
+def distance(name: str, known: dict[str, Any] | None = None) -> tuple[float, float] | None:
+    """The mean distance of a row over all cells, and its standard error; None where it lacks one.
+
+    known: a `summary`; the committed one by default.
+    """
+    row = (record() if known is None else known).get(name, {"cells": {}})
+    if ALL not in row["cells"]:
+        return None
+    mean, error, _ = row["cells"][ALL]["distance"]
+    return mean, error
 
 
 def rows(cell: str, figure: str) -> list[dict[str, Any]]:
@@ -48,9 +86,8 @@ def rows(cell: str, figure: str) -> list[dict[str, Any]]:
     """
     found = []
     for name, row in record().items():
-        values = row["cells"].get(cell, {}).get(figure, [])
+        values = row["cells"].get(cell, {}).get(figure)
         if values:
             kind = "exact samples" if name == "exact" else "configured" if "," in name else "paper"
-            median = round(statistics.median(values), 4)
-            found.append({"solver": name, "steps": row["steps"], "figure": median, "kind": kind})
+            found.append({"solver": name, "steps": row["steps"], "figure": values[2], "kind": kind})
     return sorted(found, key=lambda row: row["figure"])

@@ -173,12 +173,11 @@ def _learned(found: list[Line]) -> list[str]:
             for k in v
             if k.startswith("rank_")
         }
-        if len(v["covered"]) > 1:
-            p["coverage"] = mean_p(torch.tensor(v["covered"]), interval_expected(0.9, S))
+        p["coverage"] = mean_p(torch.tensor(v["covered"]), interval_expected(0.9, S))
         words = {k: shape(torch.tensor(v[f"rank_{k}"]), S) for k in ("mean", "detail")}
         told = "; ".join(f"{k}: {w}" for k, w in words.items() if w)
         rows.append([case, f"`{line['row']}`", str(v["nfe"]), str(v["vjps"]),
-                     pm(v["covered"]) if v["covered"] else "no spread", pm(v["residual"]),
+                     pm(v["covered"]), pm(v["residual"]),
                      ", ".join(flagged(p)) or "nothing", told])  # fmt: skip
     head = [
         "measurement",
@@ -190,7 +189,8 @@ def _learned(found: list[Line]) -> list[str]:
         "flagged by",
         "ranks say",
     ]
-    return [LEARNED.format(expected=interval_expected(0.9, S), samples=S), *table(head, rows)]
+    text = LEARNED.format(expected=interval_expected(0.9, S), samples=S, spread=learned.SPREAD)
+    return [text, *table(head, rows)]
 
 
 def _cost(found: list[Line]) -> list[str]:
@@ -290,8 +290,9 @@ least {least} of equal weight.
 LEARNED = """## A learned prior, on truths that it drew
 
 `fashion28`, with the presets of the tasks; {samples} samples of each truth. Central intervals of
-90 % hold {expected:.3f} of the pixels for exact samples; ± is over images. residual: 1 for exact
-samples.
+90 % hold {expected:.3f} of the pixels for exact samples; ± is over images. Pixels that are not seen
+count, or all where y tells no pixel by itself; truths and samples have noise of {spread:g} on
+[-1, 1] there, so that smaller differences do not count. residual: 1 for exact samples.
 """
 COST = f"""## Cost of a sample
 

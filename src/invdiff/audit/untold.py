@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from invdiff.audit import conformal, stein
-from invdiff.audit.coverage import interval_expected, interval_share, mean_p
+from invdiff.audit.coverage import blurred_share, interval_expected, mean_p
 from invdiff.audit.learned import SPREAD, detail
 from invdiff.audit.ranks import SIMULATIONS, ranks, shape, tarp_distances, uniform_p
 from invdiff.audit.verdict import LEVEL, flagged
@@ -148,11 +148,7 @@ def judged(problem: Problem, truth: Tensor, x: Tensor) -> Ranked:
     pairs["tarp"] = tarp_distances(truth.flatten(1), x.flatten(2), back * scale)
     places = {k: ranks(t, s, 3) for k, (t, s) in pairs.items()}
     p = {f"rank {k}": uniform_p(r, count) for k, r in places.items()}
-    expected, wide = interval_expected(0.9, count), x.std(1) > SPREAD
-    share = torch.tensor([
-        float(interval_share(t[w][None], s[:, w][None])) if bool(w.any()) else 0.0
-        for t, s, w in zip(truth, x, wide, strict=True)
-    ])  # fmt: skip
+    expected, share = interval_expected(0.9, count), blurred_share(truth, x, SPREAD)
     p["coverage"] = mean_p(share, expected)
     words = {k: shape(r, count) for k, r in places.items()}
     error = float(share.std() / math.sqrt(len(share)))

@@ -32,7 +32,7 @@ class CSGM(Solver):
     small c and many steps, and these end at the posterior as sigma -> 0. The first level must be
     wide enough to join the modes: the official code's 1.232 is for images of about -1 to 1. Even so
     they are joined only as fast as Langevin dynamics mixes, slowly for two near modes, and for
-    far-apart ones (GMM-25, in docs/posterior.md) at no budget that is run.
+    far-apart ones (GMM-25, in docs/full/audit.md) at no budget that is run.
     likelihood "matched" is what the official code does instead: the data term has the length of
     the score times weight, whatever sigma_y is (there over the batch; here per sample), which is no
     likelihood. `CSGM.official()` is that code's configuration, with c = 1.148, where a step is no

@@ -37,7 +37,7 @@ class SNIPS(Solver):
 
     Asymptotic: exact for small c and long chains, L K c -> infinity. Modes are joined only as fast
     as Langevin dynamics mixes: for near ones hundreds of steps do; far-apart ones (GMM-25, in
-    docs/posterior.md) keep wrong shares at any budget that is run. `schedule.steps` counts all
+    docs/full/audit.md) keep wrong shares at any budget that is run. `schedule.steps` counts all
     steps, L = schedule.steps / K. Where x0 hardly depends on the state, n steps keep its noise at
     about sigma^2 (1 + c / 2 + (1 - rho) / 2c), rho = (sigma_L / sigma_1)^(2 / n); a network takes
     the excess for texture; it is least at c = sqrt(1 - rho). Defaults: CelebA 64 x 64 of the paper,
