@@ -15,11 +15,11 @@ from torch import Tensor
 
 from invdiff.bench.peers import azula, deepinv
 from invdiff.bench.peers.base import Peer
-from invdiff.core import InvdiffError, nearest, undisturbed
+from invdiff.core import InvdiffError, Level, nearest, undisturbed
 from invdiff.core.signals import as_interrupt
 from invdiff.priors.base import Counted, Prior
 from invdiff.problem import Problem
-from invdiff.sampling.needs import IncompatibleError, why_not
+from invdiff.sampling.needs import IncompatibleError, Need, why_not
 from invdiff.sampling.run import row_seed
 
 INSTALL = {"azula": "azula einops", "deepinv": "deepinv"}
@@ -82,6 +82,8 @@ def sample(
     sentence = why_not(peer, problem, prior)
     if sentence:
         raise IncompatibleError(sentence)
+    if Need.PRIOR_VJP in peer.needs:  # what a network decides when it is first asked for gradients
+        prior.x0_vjp(torch.zeros_like(problem.x_like), Level(1.0, 1.0), once=True)
     counted = Counted(prior)
     groups = [samples] if peer.together else [1] * samples
     with undisturbed(problem.y.device), torch.random.fork_rng(devices=[]):

@@ -7,6 +7,7 @@ user is told by the functions below. Measurements are rows of real numbers there
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,20 +50,21 @@ def forward(problem: Problem) -> Callable[[Tensor], Tensor]:
     return lambda x: flat(problem.A(x))
 
 
-def log_twist(problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+def log_twist(problem: Problem, data_std: float = math.inf) -> Callable[[Tensor, Tensor], Tensor]:
     """log N(y; A x0, S) but for a constant, (x0, sigma) to (B,): the twist of `TDSSampler`.
 
-    S = sigma_y^2 I + c A A^T with c = sigma^2 / (1 + sigma^2), as the isotropic one of our tds
-    (Wu et al. 2023, arXiv 2306.17775). S^-1 e = (e - A (A^T A + sigma_y^2 / c)^-1 A^T e) /
-    sigma_y^2. Its gradient is -A^T S^-1 e of e = A x0 - y.
+    S = sigma_y^2 I + c A A^T with 1 / c = 1 / sigma^2 + 1 / data_std^2. data_std inf: c = sigma^2,
+    which Wu et al. 2023 (arXiv 2306.17775, section 3.3) take for inpainting; with 1, long steps at
+    high levels overshoot on images. S^-1 e = (e - A (A^T A + sigma_y^2 / c)^-1 A^T e) / sigma_y^2
+    of e = A x0 - y, and the gradient is -A^T S^-1 e.
     """
     A, variance = problem.linear, problem.sigma_y**2
 
     def log_p(x0: Tensor, sigma: Tensor) -> Tensor:
         e = A(x0) - problem.y
         with torch.no_grad():
-            c = float(sigma) ** 2 / (1 + float(sigma) ** 2)
-            w = flat(e - A(A.ridge(e, variance / c))) / variance
+            shift = variance * (1 / float(sigma) ** 2 + 1 / data_std**2)
+            w = flat(e - A(A.ridge(e, shift))) / variance
             half = 0.5 * (flat(e) * w).sum(1)
         return half - (flat(e) * w).sum(1)
 
