@@ -1,8 +1,9 @@
 """Samplers of azula and deepinv on the problems of `particles.py`, with the same exact denoiser.
 
 Both are optional (`pip install azula einops`; `pip install deepinv`, with a torchvision that
-matches torch): without one there are no such rows. The samplers have their own defaults but for
-what is named, and wrap the denoiser as those of `invdiff bench` do; all travel in 100 steps of a VE schedule from 300 to 0.02.
+matches torch): without one there are no such rows. The denoiser is wrapped as in `invdiff bench`.
+The samplers have their own defaults but for what is named; all travel in 100 steps of a VE schedule
+from 300 to 0.02.
 
 azula: in float64; mmps is told the covariance of the noise, tds the twist of our isotropic one, and
 pgdm takes fresh noise in every step. deepinv: `PosteriorDiffusion` with its ancestral solver, fresh

@@ -26,7 +26,10 @@ def read(path: Path) -> tuple[Line, list[Line]]:
     if not path.is_file():
         raise InvdiffError(f"There is no {kind} in {path.parent}: {path.name} is missing.")
     found: list[Line] = []
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InvdiffError(f"{path} is no text; it is not a file of `invdiff {kind}`.") from None
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         try:
             if not line.endswith("\n"):
@@ -34,7 +37,13 @@ def read(path: Path) -> tuple[Line, list[Line]]:
             found.append(json.loads(line))
         except ValueError:
             raise InvdiffError(f"Line {number} of {path} is no JSON; it was edited.") from None
-    if not found or kind not in found[0] or not all("item" in one for one in found[1:]):
+    shaped = all(isinstance(one, dict) for one in found)
+    if (
+        not found
+        or not shaped
+        or not all("item" in one for one in found[1:])
+        or kind not in found[0]
+    ):
         raise InvdiffError(f"{path} is not a file of `invdiff {kind}`.")
     return found[0][kind], found[1:]
 

@@ -97,9 +97,7 @@ def sample(
     return drawn[None].to(problem.y.dtype.to_real()), counted.nfe // len(groups)
 
 
-def _drawn(
-    peer: Peer, problem: Problem, prior: Prior, steps: int, count: int, seed: int
-) -> Tensor:
+def _drawn(peer: Peer, problem: Problem, prior: Prior, steps: int, count: int, seed: int) -> Tensor:
     """Samples (count, *x_shape). Raises InvdiffError for whatever the library raises."""
     torch.manual_seed(seed)
     try:
