@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.bench.perceptual import Network, bytes_of
+from invdiff.bench.perceptual import Network
 from invdiff.core.durable import write_bytes
 
 FOLDER = "features"
@@ -37,7 +37,7 @@ def keep(folder: Path, item: str, network: Network, truth: Tensor, samples: Tens
 
     The name of the file within the folder of features, which is whole or not there.
     """
-    found = network(bytes_of(torch.cat([truth, samples]))).numpy()
+    found = network(torch.cat([truth, samples])).numpy()
     name = f"{sha256(item.encode()).hexdigest()[:16]}.npz"
     (folder / FOLDER).mkdir(exist_ok=True)
     buffer = io.BytesIO()
@@ -65,7 +65,7 @@ def _distance(folder: Path, files: Sequence[str]) -> Distance | None:
     truths, samples = [], []
     for name in files:
         try:
-            with np.load(folder / FOLDER / Path(name).name) as kept:
+            with open(folder / FOLDER / Path(name).name, "rb") as file, np.load(file) as kept:
                 truths.append(kept["truth"])
                 samples.append(kept["samples"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -30,16 +30,23 @@ FILES = {"lpips": ("vgg16.pt", LPIPS), "fid": ("inception-2015-12-05.pt", FID)}
 
 @dataclass(frozen=True)
 class Network:
-    """A TorchScript network, images to features. how: its keywords. fingerprint: of its file."""
+    """A TorchScript network, images to features. how: its keywords. fingerprint: of its file.
+
+    bits: whether it takes images of 8 bits, else numbers that are not rounded.
+    """
 
     module: Any = field(repr=False)
     how: dict[str, Any]
     fingerprint: str
+    bits: bool
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (B, F), float32, of images (B, C, H, W) on [0, 255]; one channel is grey."""
+        """Features (B, F), float32, of images (B, C, H, W) on [-1, 1]; one channel is grey."""
+        x = (images.expand(-1, 3, -1, -1) + 1) * (255 / 2)
         with undisturbed(images.device):
-            found: Tensor = self.module(images.expand(-1, 3, -1, -1), **self.how)
+            found: Tensor = self.module(
+                x.round().clamp(0, 255).to(torch.uint8) if self.bits else x, **self.how
+            )
         return found.float()
 
 
@@ -60,11 +67,11 @@ def load(option: str, path: Path, side: int) -> Network:
             f"{path} is no TorchScript file; --{option} takes one, as {meant} of StyleGAN's "
             "metrics."
         ) from error
-    network = Network(module, how, sha256(path.read_bytes()).hexdigest()[:16])
+    network = Network(module, how, sha256(path.read_bytes()).hexdigest()[:16], option == "fid")
     called = ", ".join(f"{key}={value}" for key, value in how.items())
     wrong = f"--{option} calls {path} as {meant} of StyleGAN's metrics, f(images, {called})"
     try:
-        found = network(bytes_of(torch.zeros(2, 3, side, side)))
+        found = network(torch.zeros(2, 3, side, side))
     except Exception as error:  # TorchScript raises what it likes
         said = " ".join(str(error).split())[:200]
         raise InvdiffError(f"{wrong}, which fails: {said}") from error
@@ -82,10 +89,5 @@ def lpips(network: Network, images: Tensor, truth: Tensor) -> list[float]:
     arXiv 1801.03924, of the network VGG: the squared distance of features. Images are neither
     rounded nor resized.
     """
-    found = network((torch.cat([truth, images]) + 1) * (255 / 2))
+    found = network(torch.cat([truth, images]))
     return [float(d) for d in (found[1:] - found[:1]).double().square().sum(1)]
-
-
-def bytes_of(images: Tensor) -> Tensor:
-    """Images on [-1, 1] in 8 bits, as a picture holds them."""
-    return ((images + 1) * (255 / 2)).round().clamp(0, 255).to(torch.uint8)
