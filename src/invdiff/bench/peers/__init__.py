@@ -56,7 +56,9 @@ def check(name: str) -> None:
         raise InvdiffError(
             f"{name} needs the package {library}{also}: pip install {INSTALL[library]}"
         ) from error
-    except (ImportError, RuntimeError) as error:  # as of a torchvision that does not match torch
+    except Exception as error:  # whatever is broken, as a torchvision that does not match torch
+        if isinstance(as_interrupt(error), KeyboardInterrupt):
+            raise KeyboardInterrupt from error
         raise InvdiffError(f"{library} cannot be imported: {_said(error)}") from error
 
 
