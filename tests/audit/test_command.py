@@ -108,8 +108,11 @@ def test_an_edited_file_is_refused(tmp_path):
         ("{}\n", "is not a file of"),
         ("[]\n", "is not a file of"),
         ("{nonsense\n", "Line 1"),
-        (head + '{"item": "gaussian/ddrm", "part": "gaussian"}\n', "Line 2 .* lacks its item or"),
-        (head + "3\n", "Line 2 .* lacks its item or"),
+        (
+            head + '{"item": "gaussian/ddrm", "part": "gaussian"}\n',
+            "Line 2 .* is damaged: it lacks",
+        ),
+        (head + "3\n", "Line 2 .* is damaged: it lacks"),
     ):
         file.write_text(text)
         with pytest.raises(InvdiffError, match=said):

@@ -26,7 +26,10 @@ def read(path: Path) -> tuple[Line, list[Line]]:
     if not path.is_file():
         raise InvdiffError(f"There is no {kind} in {path.parent}: {path.name} is missing.")
     found: list[Line] = []
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InvdiffError(f"{path} is no text; it is not a file of `invdiff {kind}`.") from None
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         try:
             if not line.endswith("\n"):
@@ -39,8 +42,8 @@ def read(path: Path) -> tuple[Line, list[Line]]:
     for number, one in enumerate(found[1:], 2):
         if not isinstance(one, dict) or "item" not in one or not {"values", "error"} & set(one):
             raise InvdiffError(
-                f"Line {number} of {path} lacks its item or its values; remove it, and go on with "
-                "--resume."
+                f"Line {number} of {path} is damaged: it lacks its item or its values; remove it, and "
+                "--resume measures it again."
             )
     return found[0][kind], found[1:]
 

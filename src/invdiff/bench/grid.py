@@ -11,8 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from invdiff.batch.items import seed_of
+from invdiff.bench import peers
+from invdiff.bench.fid import keep
 from invdiff.bench.frames import KINDS, RANGE, Framing
-from invdiff.bench.scores import scores
+from invdiff.bench.perceptual import Network
+from invdiff.bench.scores import scores, views
 from invdiff.bench.suites import Suite, SuiteCase
 from invdiff.core import InvdiffError
 from invdiff.core.rng import Rng
@@ -32,7 +35,8 @@ from invdiff.tasks.auto import choose, configured, estimator, in_steps
 class Grid:
     """What a bench measures. solvers: names, `auto`, `estimate`, or NAME@TASK for the settings of
     the authors' own code. side: of the middle that is cut out of every image. samples: of each
-    measurement. steps: at most."""
+    measurement. steps: at most. lpips, fid: networks, where there are weights. out: the folder
+    where features for FID go."""
 
     images: tuple[Path, ...]
     suite: Suite
@@ -42,6 +46,9 @@ class Grid:
     samples: int = 4
     seed: int = 0
     steps: int = 1000
+    lpips: Network | None = None
+    fid: Network | None = None
+    out: Path = Path()
     _priors: dict[str, Prior] = field(default_factory=dict, compare=False)
 
     def names(self) -> list[tuple[str, SuiteCase, str, str, Path]]:
@@ -61,7 +68,7 @@ class Grid:
                 line = {"item": item, "case": case.name, "prior": prior, "solver": solver}
                 line |= {"image": image.name}
                 try:
-                    yield line | self._measured(case, prior, solver, image)
+                    yield line | self._measured(item, case, prior, solver, image)
                 except InvdiffError as error:
                     yield line | {"error": str(error)}
 
@@ -98,27 +105,41 @@ class Grid:
         channels = self.suite.channels[0] if prior.shape is None else prior.shape[0]
         return Framing(channels or self.suite.channels[0], self.suite.scans)
 
-    def _measured(self, case: SuiteCase, spec: str, name: str, image: Path) -> dict[str, Any]:
+    def _measured(
+        self, item: str, case: SuiteCase, spec: str, name: str, image: Path
+    ) -> dict[str, Any]:
         prior = self.prior(spec)
         frame = self.frame(prior)
         truth = frame.truth(image, self.side)
         seed = seed_of(self.seed, f"{case.name}/{image.name}")
         problem = measurement(case, truth, seed)
+        began = time.perf_counter()
+        samples, told = self._samples(case, name, problem, prior)
+        line = told | {"seconds": round(time.perf_counter() - began, 3)}
+        line["samples"] = samples.shape[1]
+        line["values"] = scores(problem, samples, truth, frame, self.lpips)
+        if self.fid is not None:
+            seen_samples, seen = views(problem, samples, truth, frame)
+            line["features"] = keep(self.out, item, self.fid, seen, seen_samples)
+        return line
+
+    def _samples(
+        self, case: SuiteCase, name: str, problem: Problem, prior: Prior
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Samples (1, K, *x_shape) by the solver of a name, and what they cost."""
+        if peers.is_peer(name):
+            peer = peers.find(name)
+            steps = min(peer.steps, self.steps)
+            drawn, spent = peers.sample(peer, problem, prior, self.samples, self.seed, steps)
+            told = {"steps": steps, "evaluations": spent, "library": peers.library_version(name)}
+            return drawn, told
         solver = solver_of(name, case, problem)
         if solver.num_steps > self.steps:
             authors = "@" in name
             solver = solver.with_steps(self.steps) if authors else in_steps(solver, self.steps)
-        began = time.perf_counter()
         count = 1 if solver.estimates else self.samples
         result = solve(problem, prior, solver, count, seed=self.seed)
-        seconds = time.perf_counter() - began
-        return {
-            "steps": solver.num_steps,
-            "evaluations": result.nfe,
-            "seconds": round(seconds, 3),
-            "samples": count,
-            "values": scores(problem, result.samples, truth, frame),
-        }
+        return result.samples, {"steps": solver.num_steps, "evaluations": result.nfe}
 
 
 def measurement(case: SuiteCase, truth: Tensor, seed: int) -> Problem:
@@ -151,8 +172,11 @@ def solver_of(name: str, case: SuiteCase, problem: Problem) -> Solver:
 
 
 def check_names(solvers: Sequence[str]) -> None:
-    """Raise InvdiffError for a solver that nobody knows."""
+    """Raise InvdiffError for a solver that nobody knows, or whose library is missing."""
     for name in solvers:
+        if peers.is_peer(name):
+            peers.check(name)
+            continue
         known, _, settings = name.partition("@")
         if known not in ("auto", "estimate"):
             cls = solver_class(known)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from invdiff.audit import lines
 from invdiff.audit.coverage import interval_expected
+from invdiff.bench.fid import Distance, distances
+from invdiff.bench.kept import FILE, read
 from invdiff.bench.suites import SUITES
 from invdiff.core.durable import write_text
 from invdiff.sampling.checks import MISFIT
 
-PAGE = f"{lines.BENCH}.md"
+PAGE = Path(FILE).with_suffix(".md").name
 COLUMNS = {
     "psnr": "PSNR of one, dB",
     "psnr_mean": "of the mean, dB",
@@ -24,18 +25,24 @@ COLUMNS = {
     "coverage": "coverage of 90 %",
 }
 """Values, and what their columns are called."""
+PERCEIVED = {"lpips": "LPIPS of one", "lpips_mean": "of the mean"}
+"""Those where there are weights for LPIPS."""
+Distances = dict[tuple[str, str, str], Distance | None]
+"""FID by (case, prior, solver)."""
 
 
 def write(folder: Path) -> list[Path]:
     """Write bench.md beside bench.jsonl; the files that are there then."""
-    how, found = lines.read(folder / f"{lines.BENCH}.jsonl")
-    write_text(folder / PAGE, page(how, found))
-    return [folder / f"{lines.BENCH}.jsonl", folder / PAGE]
+    how, found = read(folder)
+    write_text(folder / PAGE, page(how, found, distances(folder, found)))
+    return [folder / FILE, folder / PAGE]
 
 
-def page(how: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
+def page(
+    how: dict[str, Any], found: Sequence[dict[str, Any]], fids: Distances | None = None
+) -> str:
     """The page: a table for each measurement and prior."""
-    suite, count = SUITES[how["suite"]], how["samples"]
+    suite, count, fids = SUITES[how["suite"]], how["samples"], fids or {}
     text = [
         f"# Bench: the suite {how['suite']}",
         "",
@@ -51,34 +58,50 @@ def page(how: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
         "pixels that y leaves uncertain within the central interval of the samples, beside that of "
         "exact ones; it needs two samples. "
         "What a measurement cannot tell (sign and turn of phase retrieval) is undone by the truth. "
-        "LPIPS and FID are not computed: weights absent.",
+        f"{_perceived(how)}",
+        *_biased(fids),
+        *_libraries(found),
     ]
     for case in dict.fromkeys((one["case"], one["prior"]) for one in found):
         own = [one for one in found if (one["case"], one["prior"]) == case]
-        text += ["", f"## {case[0]}, prior {case[1]}", *_counted(own), "", *table(own, count)]
+        text += [
+            "",
+            f"## {case[0]}, prior {case[1]}",
+            *_counted(own),
+            "",
+            *table(own, count, how, fids),
+        ]
         text += _failures(own)
     return "\n".join(text) + "\n"
 
 
-def table(found: Sequence[dict[str, Any]], samples: int) -> list[str]:
+def table(
+    found: Sequence[dict[str, Any]], samples: int, how: dict[str, Any], fids: Distances
+) -> list[str]:
     """Rows of one measurement: the solvers, best mean PSNR of one sample first."""
-    heads = ["solver", "steps", "evaluations of one", "images", *COLUMNS.values(), "seconds"]
+    columns = COLUMNS | (PERCEIVED if "lpips" in how else {})
     if samples > 1:
         exact = f"{COLUMNS['coverage']} (exact {interval_expected(0.9, samples):.2f})"
-        heads[heads.index(COLUMNS["coverage"])] = exact
+        columns["coverage"] = exact
+    heads = ["solver", "steps", "evaluations of one", "images", *columns.values()]
+    heads += ["FID (images)"] * ("fid" in how) + ["seconds"]
     rows = []
     for solver in dict.fromkeys(one["solver"] for one in found):
         own = [one for one in found if one["solver"] == solver and "values" in one]
         if own:
             scores = [one["values"]["psnr"] or math.inf for one in own]
-            rows.append((-statistics.mean(scores), _cells(solver, own)))
+            cells = _cells(solver, own, columns)
+            if "fid" in how:
+                at = fids.get((own[0]["case"], own[0]["prior"], solver))
+                cells.insert(-1, f"{at.value:.1f} ({at.images})" if at else "-")
+            rows.append((-statistics.mean(scores), cells))
     ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
     return [_row(heads), _row(["---"] * len(heads)), *map(_row, ordered)] if ordered else []
 
 
-def _cells(solver: str, own: Sequence[dict[str, Any]]) -> list[str]:
+def _cells(solver: str, own: Sequence[dict[str, Any]], columns: dict[str, str]) -> list[str]:
     """The row of a solver."""
-    cells = {key: interval([one["values"][key] for one in own]) for key in COLUMNS}
+    cells = {key: interval([one["values"][key] for one in own]) for key in columns}
     if statistics.mean(one["values"]["misfit"] or 0.0 for one in own) > MISFIT:
         cells["misfit"] = f"**{cells['misfit']}**"
     left = [v for one in own if (v := one["values"]["residual"]) is not None]
@@ -89,6 +112,47 @@ def _cells(solver: str, own: Sequence[dict[str, Any]]) -> list[str]:
     spent = statistics.mean(one["evaluations"] for one in own)
     counts = [f"`{solver}`", steps, f"{spent:.0f}", str(len(own))]
     return [*counts, *cells.values(), f"{seconds:.1f}"]
+
+
+def _perceived(how: dict[str, Any]) -> str:
+    """What LPIPS and FID are, or why they are not there."""
+    absent = [name for key, name in (("lpips", "LPIPS"), ("fid", "FID")) if key not in how]
+    text = []
+    if "lpips" in how:
+        text.append("LPIPS: squared distance of features to the truth (less is better).")
+    if "fid" in how:
+        text.append(
+            "FID: distance of the features of all single samples to those of all truths (less is "
+            "better), beside the number of images; one image has none."
+        )
+    if absent:
+        are = "are" if len(absent) > 1 else "is"
+        text.append(f"{' and '.join(absent)} {are} not computed: weights absent.")
+    return " ".join(text)
+
+
+def _biased(fids: Distances) -> list[str]:
+    """What FID of few images is worth."""
+    few = [at for at in fids.values() if at and at.images <= at.size]
+    if not few:
+        return []
+    least = min(at.images for at in few)
+    return [
+        "",
+        f"**FID here is of {_count(least, 'image')}, too few for its {few[0].size} features**: "
+        f"covariances of {few[0].size} images or fewer have no full rank, and FID is too high, of "
+        "exact samples too. It compares solvers on the same images, and with no other table.",
+    ]
+
+
+def _libraries(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Which samplers are other libraries', and of which version."""
+    known: dict[str, set[str]] = {}
+    for one in found:
+        if "library" in one:
+            known.setdefault(one["library"], set()).add(f"`{one['solver']}`")
+    told = [f"of {name}: {', '.join(sorted(names))}" for name, names in sorted(known.items())]
+    return ["", f"Samplers of other libraries, {'; '.join(told)}."] if told else []
 
 
 def interval(values: Sequence[float | None]) -> str:

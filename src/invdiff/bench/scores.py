@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invdiff.audit.coverage import interval_share
 from invdiff.bench.frames import PHOTOS, RANGE, Framing
+from invdiff.bench.perceptual import Network, lpips
 from invdiff.core.rng import Rng
 from invdiff.noise import NOISELESS
 from invdiff.operators.hdr import HDR
@@ -18,8 +19,23 @@ from invdiff.problem.metrics import align, psnr, ssim
 from invdiff.sampling.checks import misfit
 
 
-def scores(
+def views(
     problem: Problem, samples: Tensor, truth: Tensor, frame: Framing = PHOTOS
+) -> tuple[Tensor, Tensor]:
+    """What is seen of samples (1, K, C, H, W), (K, c, H, W), and of the truth, (1, c, H, W).
+
+    They are clipped to [-1, 1], and what the operator cannot tell is undone by the truth.
+    """
+    each = [frame.shown(align(x.clamp(*RANGE), truth, problem.A)) for x in samples.unbind(1)]
+    return torch.cat(each), frame.shown(truth)
+
+
+def scores(
+    problem: Problem,
+    samples: Tensor,
+    truth: Tensor,
+    frame: Framing = PHOTOS,
+    network: Network | None = None,
 ) -> dict[str, float | None]:
     """What samples (1, K, C, H, W) of one measurement are worth.
 
@@ -27,15 +43,17 @@ def scores(
     seen, clipped to [-1, 1], and what the operator cannot tell undone by the truth
     (`metrics.align`); misfit: rms of (y - A x) / sigma, None without noise; residual: rms of
     y - A x, None with noise; coverage: share of the pixels of `uncertain` within the 90 % interval
-    of the samples, None for fewer than two; counted: how many these pixels are, of all.
+    of the samples, None for fewer than two; counted: how many these pixels are, of all. With a
+    network, lpips of one sample and of the mean of samples.
     """
-    each = [frame.shown(align(x.clamp(*RANGE), truth, problem.A)) for x in samples.unbind(1)]
-    seen, mean = frame.shown(truth), torch.stack(each).mean(0)
+    seen_samples, seen = views(problem, samples, truth, frame)
+    each = [x[None] for x in seen_samples]
+    mean = seen_samples.mean(0, keepdim=True)
     noisy = problem.noise is not NOISELESS
     missed = [misfit(problem, x) if noisy else residual(problem, x) for x in samples.unbind(1)]
     rms = float(torch.stack(missed).square().mean().sqrt())
     counts = uncertain(problem).expand_as(seen)
-    found = {
+    found: dict[str, float | None] = {
         "psnr": sum(float(psnr(x, seen, RANGE)) for x in each) / len(each),
         "psnr_mean": float(psnr(mean, seen, RANGE)),
         "ssim": sum(float(ssim(x, seen, RANGE)) for x in each) / len(each),
@@ -45,6 +63,9 @@ def scores(
         "coverage": covered(seen[counts], torch.stack([x[counts] for x in each])),
         "counted": float(counts.double().mean()),
     }
+    if network is not None:
+        *ones, of_mean = lpips(network, torch.cat([seen_samples, mean]), seen)
+        found |= {"lpips": sum(ones) / len(ones), "lpips_mean": of_mean}
     return {
         k: float(f"{v:.6g}") if v is not None and math.isfinite(v) else None
         for k, v in found.items()

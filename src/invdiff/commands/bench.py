@@ -14,24 +14,30 @@ from invdiff.commands.common import say, tell, terminations_as_interrupts
 from invdiff.commands.parser import Parser, wants_help
 from invdiff.core import InvdiffError, nearest
 from invdiff.core.option import check_ranges, option
+from invdiff.core.signals import as_interrupt
 
 if TYPE_CHECKING:
+    from invdiff.audit.lines import Lines
     from invdiff.bench.grid import Grid
 
 ABOUT = """Measure solvers beside each other on the images of a folder: PSNR and SSIM of single
 samples and of their mean, misfit, coverage, cost, each with its confidence interval. The folder of
 results holds bench.jsonl, which grows line by line, and bench.md with the tables."""
 SUITE_NAMES = "small, dps, daps, diffpir, ddrm, medical-ct, medical-mri"
-FORMAT = 2
-"""Of bench.jsonl; before it, coverage counted all pixels."""
 MORE = """  invdiff bench photos --solvers auto,estimate,ddrm --side 128 --out my-bench
   invdiff bench photos --suite dps --solvers dps,dps@super-resolution,auto --prior ffhq.pt
   invdiff bench slices --suite medical-ct --prior ct --solvers auto,score-medical@ct-lidc
   invdiff bench photos --suite small --solvers auto --resume       goes on where it was stopped
+  invdiff bench photos --solvers ddrm,deepinv:ddrm,azula:mmps      beside other libraries
+  invdiff bench photos --lpips vgg16.pt --fid inception-2015-12-05.pt
+  invdiff bench --out my-bench --page         writes the tables again, of a bench under way too
 
 A solver has the preset of `restore --solver NAME`; NAME@TASK has the settings of its authors' code,
-auto and estimate are what `restore` takes. A suite has the operators and the noise of a published
-comparison (docs/bench.md); it fails on no solver: one that cannot is told below its table."""
+auto and estimate are what `restore` takes. LIBRARY:METHOD is a sampler of another library, which
+has to be there, in its own settings: azula:dps, diffpir, mmps, pgdm, tds, tmpd; deepinv:ddrm,
+diffpir, dps, mmps, pigdm. No weights for --lpips and --fid come with invdiff. A suite has the
+operators and the noise of a published comparison (docs/bench.md); it fails on no solver: one that
+cannot is told below its table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,9 @@ class BenchOptions:
     """What is measured, and where it goes."""
 
     suite: str = option(f"measurements: {SUITE_NAMES}", "small")
-    solvers: str = option("names with commas between; auto, estimate, NAME@TASK", "auto,estimate")
+    solvers: str = option(
+        "names with commas between; auto, estimate, NAME@TASK, LIBRARY:METHOD", "auto,estimate"
+    )
     prior: str | None = option("with commas between; photo, ct, brain-magnitude by the suite", None)
     side: int = option("of the middle that is cut out of every image, in pixels", 256, min=32)
     images: int = option("the first so many of the folder", 12, min=1)
@@ -47,8 +55,13 @@ class BenchOptions:
     samples: int = option("of each measurement", 4, min=1, max=1000)
     steps: int = option("of a solver, at most", 1000, min=1)
     seed: int = option("of masks, noise and samples", 0, min=0)
+    lpips: Path | None = option(
+        "TorchScript file for LPIPS, as vgg16.pt of StyleGAN's metrics", None
+    )
+    fid: Path | None = option("the same for FID, as inception-2015-12-05.pt", None)
     out: Path = option("folder for the results", Path("bench"))
     resume: bool = option("go on with the bench in the folder", False)
+    page: bool = option("write the tables of what is there, and measure nothing", False)
     quiet: bool = option("no progress", False)
 
     def __post_init__(self) -> None:
@@ -66,32 +79,57 @@ def run(name: str, args: list[str]) -> int:
     how = fields.build(BenchOptions, to.of(BenchOptions, given), name)
     if given.knobs:
         raise InvdiffError("`invdiff bench` measures solvers by their names, and no knobs.")
+    if how.page:
+        return _page(how)
     if len(given.words) != 1:
         raise InvdiffError("`invdiff bench` takes one folder of images, or one image.")
     with terminations_as_interrupts():
         return _measure(Path(given.words[0]), how)
 
 
-def _measure(images: Path, how: BenchOptions) -> int:
-    from tqdm import tqdm
-
-    from invdiff.audit.lines import BENCH, Lines
+def _page(how: BenchOptions) -> int:
+    """Write the page of what is there, and say so; the exit code."""
     from invdiff.bench import report
 
-    cells, settings = _planned(images, how)
-    kept = Lines(how.out, settings, how.resume, BENCH)
-    failed = set[tuple[str, str]]()
-    waiting = sum(item not in kept.done for item, *_ in cells.names())
-    for line in tqdm(
-        cells.lines(kept.done), total=waiting, unit="run", disable=how.quiet, file=sys.stderr
-    ):
-        kept.add(line)
-        if "error" in line and (line["solver"], line["error"]) not in failed:
-            failed.add((line["solver"], line["error"]))
-            tell(f"invdiff: {line['item']}: {line['error']}")
     written = report.write(how.out)
     say([("results", str(how.out)), *(("", file.name) for file in written)])
     return OK
+
+
+def _measure(images: Path, how: BenchOptions) -> int:
+    from invdiff.audit.lines import BENCH, Lines
+    from invdiff.bench import kept, report
+
+    cells, settings = _planned(images, how)
+    if how.resume and (how.out / kept.FILE).exists():
+        kept.read(how.out)
+    lines = Lines(how.out, settings, how.resume, BENCH)
+    try:
+        _lines(cells, lines, how.quiet)
+    except BaseException as error:
+        if isinstance(as_interrupt(error), KeyboardInterrupt):
+            report.write(how.out)
+            items = {item for item, *_ in cells.names()}
+            tell(
+                f"invdiff: {len(items & lines.done)} of {len(items)} runs are done, and "
+                f"{how.out / report.PAGE} tells of them; --resume goes on."
+            )
+        raise
+    return _page(how)
+
+
+def _lines(cells: Grid, lines: Lines, quiet: bool) -> None:
+    """Measure what is left, telling what fails."""
+    from tqdm import tqdm
+
+    failed = set[tuple[str, str]]()
+    waiting = sum(item not in lines.done for item, *_ in cells.names())
+    each = cells.lines(lines.done)
+    for line in tqdm(each, total=waiting, unit="run", disable=quiet, file=sys.stderr):
+        lines.add(line)
+        if "error" in line and (line["solver"], line["error"]) not in failed:
+            failed.add((line["solver"], line["error"]))
+            tell(f"invdiff: {line['item']}: {line['error']}")
 
 
 def _planned(images: Path, how: BenchOptions) -> tuple[Grid, dict[str, Any]]:
@@ -99,7 +137,9 @@ def _planned(images: Path, how: BenchOptions) -> tuple[Grid, dict[str, Any]]:
     from invdiff import __version__
     from invdiff.bench import grid
     from invdiff.bench.frames import Framing, pictures
+    from invdiff.bench.kept import FORMAT
     from invdiff.bench.kernels import kernel_files
+    from invdiff.bench.perceptual import load
     from invdiff.bench.suites import SUITES, with_kernels
 
     if how.suite not in SUITES:
@@ -120,7 +160,13 @@ def _planned(images: Path, how: BenchOptions) -> tuple[Grid, dict[str, Any]]:
         files = kernel_files(how.kernels, how.side)
         suite = with_kernels(suite, files)
         settings["kernels"] = {p.name: sha256(p.read_bytes()).hexdigest()[:16] for p in files}
-    cells = grid.Grid(found, suite, solvers, priors, how.side, how.samples, how.seed, how.steps)
+    paths = {"lpips": how.lpips, "fid": how.fid}
+    networks = {k: load(k, path, how.side) for k, path in paths.items() if path is not None}
+    settings |= {k: network.fingerprint for k, network in networks.items()}
+    cells = grid.Grid(
+        found, suite, solvers, priors, how.side, how.samples, how.seed, how.steps,
+        lpips=networks.get("lpips"), fid=networks.get("fid"), out=how.out,
+    )  # fmt: skip
     settings["priors"] = {prior: cells.prior(prior).fingerprint for prior in priors}
     return cells, settings
 

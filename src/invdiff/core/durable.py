@@ -60,10 +60,15 @@ def sync_system(folder: Path) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one move: at any time it holds the text of before or the new one."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file in one move: at any time it holds the bytes of before or the new ones."""
     part = path.with_name(f"{path.name}.{token_hex(4)}")
     try:
-        with open(part, "x", encoding="utf-8") as file:
-            file.write(text)
+        with open(part, "xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from invdiff.core import InvdiffError
 from invdiff.noise import Coloured, GaussianNoise, Poisson
@@ -50,6 +50,14 @@ IMPLIES: dict[Need, frozenset[Need]] = {
     Need.CELLS: frozenset({Need.GENERALISED_INVERSE}),
     Need.GENERALISED_INVERSE: frozenset({Need.GUESS}),
 }
+
+
+class Asking(Protocol):
+    """What needs something of a problem: a solver, or a sampler of another library."""
+
+    @property
+    def name(self) -> str: ...
+    def requires(self) -> tuple[frozenset[Need], ...]: ...
 
 
 class IncompatibleError(InvdiffError):
@@ -130,7 +138,7 @@ def missing(solver: Solver, problem: Problem, prior: Prior | None = None) -> lis
     return _lacking(solver, offers(problem, prior))[0]
 
 
-def _lacking(solver: Solver, offered: frozenset[Need]) -> list[list[Need]]:
+def _lacking(solver: Asking, offered: frozenset[Need]) -> list[list[Need]]:
     """The shortest lists of what is missing, one for each set of needs that comes nearest."""
     found: list[list[Need]] = []
     for needs in solver.requires():
@@ -142,7 +150,7 @@ def _lacking(solver: Solver, offered: frozenset[Need]) -> list[list[Need]]:
 
 
 def why_not(
-    solver: Solver, problem: Problem, prior: Prior | None = None, white: Problem | None = None
+    solver: Asking, problem: Problem, prior: Prior | None = None, white: Problem | None = None
 ) -> str:
     """One sentence on what is missing; empty when the solver can. white: as in `offers`."""
     ways = _lacking(solver, offers(problem, prior, white))

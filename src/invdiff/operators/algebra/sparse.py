@@ -130,10 +130,17 @@ def mapped(x: Tensor, forward: Map, back: Map) -> Tensor:
 
 class _Mapped(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, forward: Map, back: Map) -> Tensor:
-        ctx.maps = forward, back
+    def forward(x: Tensor, forward: Map, back: Map) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         return forward(rows).reshape(*x.shape[:-1], -1).contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Map, Map], output: Tensor) -> None:
+        ctx.maps = inputs[1:]
+
+    @staticmethod
+    def jvp(ctx: Any, x: Tensor, *_: None) -> Tensor:
+        return mapped(x, *ctx.maps)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
