@@ -42,8 +42,8 @@ def read(path: Path) -> tuple[Line, list[Line]]:
     for number, one in enumerate(found[1:], 2):
         if not isinstance(one, dict) or "item" not in one or not {"values", "error"} & set(one):
             raise InvdiffError(
-                f"Line {number} of {path} is damaged: it lacks its item or its values; remove it, and "
-                "--resume measures it again."
+                f"Line {number} of {path} is damaged: it lacks its item or its values; remove it, "
+                "and --resume measures it again."
             )
     return found[0][kind], found[1:]
 
