@@ -54,8 +54,8 @@ def log_twist(problem: Problem, data_std: float = math.inf) -> Callable[[Tensor,
     """log N(y; A x0, S) but for a constant, (x0, sigma) to (B,): the twist of `TDSSampler`.
 
     S = sigma_y^2 I + c A A^T with 1 / c = 1 / sigma^2 + 1 / data_std^2. data_std inf: c = sigma^2;
-    with 1, long steps at high levels overshoot on images. S^-1 e = (e - A (A^T A + sigma_y^2 / c)^-1 A^T e) / sigma_y^2
-    of e = A x0 - y, and the gradient is -A^T S^-1 e.
+    with 1, long steps at high levels overshoot on images. Of e = A x0 - y,
+    S^-1 e = (e - A (A^T A + sigma_y^2 / c)^-1 A^T e) / sigma_y^2, and the gradient is -A^T S^-1 e.
     """
     A, variance = problem.linear, problem.sigma_y**2
 
