@@ -5,7 +5,7 @@
 
 Records: src/invdiff/calibration.json (benchmarks/calibration.py), docs/audit.jsonl and
 docs/full/audit.jsonl (`invdiff audit`), docs/particles.json (benchmarks/particles.py). Pictures:
-those of docs/images. What programs read of the full audit goes into src/invdiff/audit/mixture.json.
+those of docs/images. What programs read of the full audit goes into src/invdiff/audit/record.json.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from invdiff.audit.lines import read
 from invdiff.audit.parts import SIZE
 from invdiff.audit.transfer import SNR
 from invdiff.audit.verdict import flagged, of_cells
+from invdiff.sampling.checks import MISFIT
 from invdiff.sampling.needs import Need
 from invdiff.solvers import Solver, registry, solver_class
 from invdiff.tasks import TASKS
@@ -328,7 +329,8 @@ SURE = 2.58
 
 
 def learned_rows(full: list[Any]) -> list[list[str]]:
-    """Whose intervals hold what they say on a learned prior: coverage in both cases."""
+    """Whose intervals hold what they say on a learned prior: coverage in both cases, and whether
+    samples miss y, as `restore` warns of."""
     expected = interval_expected(0.9, learned.SAMPLES)
     found: dict[str, list[str]] = {}
     for name, each in by_row(full, "learned").items():
@@ -339,6 +341,8 @@ def learned_rows(full: list[Any]) -> list[list[str]]:
         off = [(mean - expected) / error for mean, error in pairs]
         verdict = next(text for text, right in VERDICTS.items() if right(off))
         told = ", ".join(f"{mean:.2f}" for mean, _ in pairs)
+        residuals = [mean_and_error(x["values"]["residual"])[0] for x in each]
+        told += "; misses y" if max(residuals) > MISFIT**2 else ""
         found.setdefault(verdict, []).append(f"`{name}` ({told})")
     return [[verdict, ", ".join(found[verdict])] for verdict in VERDICTS if verdict in found]
 
@@ -353,14 +357,14 @@ def readme() -> str:
     return f"{before}{MARKS[0]}{made}{MARKS[1]}{after}"
 
 
-def mixture() -> str:
-    """src/invdiff/audit/mixture.json: a line for each row."""
+def record() -> str:
+    """src/invdiff/audit/record.json: a line for each row."""
     rows = audited.summary(read(DOCS / "full/audit.jsonl")[1])
     return "{\n" + ",\n".join(f'"{n}": {json.dumps(r)}' for n, r in rows.items()) + "\n}\n"
 
 
 PAGES: dict[Path, Callable[[], str]] = {
-    audited.RECORD: mixture,
+    audited.RECORD: record,
     DOCS / "which-solver.md": which,
     DOCS / "gallery.md": gallery,
     README: readme,

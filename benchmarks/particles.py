@@ -202,7 +202,7 @@ def main() -> int:
     p.add_argument("what", choices=("cells", "others", "growth", "page"))
     p.add_argument("names", nargs="*", help="rows; all when none is named")
     p.add_argument("--problems", type=int, default=PROBLEMS, help="of each of the nine cells")
-    args = p.parse_args()
+    args = p.parse_intermixed_args()
     torch.set_num_threads(1)
     record = json.loads(FILE.read_text()) if FILE.is_file() else {"cells": {}, "growth": {}}
     kinds: dict[str, dict[str, Any]] = {"cells": CELL_ROWS, "growth": GROWING, "page": {}}

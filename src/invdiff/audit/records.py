@@ -1,6 +1,6 @@
 """The committed record of the audit: how far every solver is from posteriors that are known.
 
-`python benchmarks/guide.py` makes mixture.json of the lines of docs/full/audit.jsonl.
+`python benchmarks/guide.py` makes record.json of the lines of docs/full/audit.jsonl.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 from invdiff.audit.cells import by_row, mean_and_error
 from invdiff.audit.lines import Line
 
-RECORD = Path(__file__).with_name("mixture.json")
+RECORD = Path(__file__).with_name("record.json")
 ALL = "all"
 """Of all cells of the mixture together; of rows that have each of them."""
 
 
 def summary(found: list[Line]) -> dict[str, Any]:
-    """What is kept of the lines of the mixture: steps of a row, and by cell, and by ALL, its
-    figures, each as mean, standard error and median over problems.
+    """What is kept of the lines, by row: of the mixture the steps and, by cell and by ALL, figures,
+    each as mean, standard error and median over problems; of the learned prior the coverage of
+    90 % intervals by case, as mean and standard error.
 
     distance: sliced Wasserstein-2. modes: wrong share of the modes. residual: |y - A x|^2 over that
     of exact samples, of noisy y.
@@ -38,6 +39,9 @@ def summary(found: list[Line]) -> dict[str, Any]:
             "steps": each[0].get("steps", 0),
             "cells": {c: {k: _told(v) for k, v in found.items()} for c, found in cells.items()},
         }
+    for name, each in by_row(found, "learned").items():
+        covered = {line["item"].split("/")[-1]: line["values"]["covered"] for line in each}
+        made[name]["covered"] = {case: _told(v)[:2] for case, v in covered.items()}
     return made
 
 
@@ -77,6 +81,13 @@ def distance(name: str, known: dict[str, Any] | None = None) -> tuple[float, flo
         return None
     mean, error, _ = row["cells"][ALL]["distance"]
     return mean, error
+
+
+def covered(name: str) -> dict[str, tuple[float, float]]:
+    """By case of the learned prior, how much the 90 % intervals of a solver with the preset of a
+    task hold, and its standard error; empty where it was not measured."""
+    found = record().get(name, {}).get("covered", {})
+    return {case: (mean, error) for case, (mean, error) in found.items()}
 
 
 def rows(cell: str, figure: str) -> list[dict[str, Any]]:
