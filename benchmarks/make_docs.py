@@ -314,7 +314,7 @@ def solvers_page() -> str:
         f"  samples it is {distance('exact')}. [full/audit.md](full/audit.md) tells how, and",
         "  [which-solver.md](which-solver.md) what follows.",
         "- held: the share of pixels within the 90 % intervals of its samples, on truths that a",
-        f"  learned prior drew ({' and '.join(learned.CASES)}), with the preset of a task; of exact",
+        f"  learned prior drew ({' and '.join(learned.CASES)}), by the preset of a task; of exact",
         f"  samples {interval_expected(0.9, learned.SAMPLES):.3f}.",
         "",
         *table(
