@@ -332,7 +332,7 @@ def learned_rows(full: list[Any]) -> list[list[str]]:
     """Whose intervals hold what they say on a learned prior: coverage in both cases, and whether
     samples miss y, as `restore` warns of."""
     expected = interval_expected(0.9, learned.SAMPLES)
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[tuple[float, str]]] = {}
     for name, each in by_row(full, "learned").items():
         shares = {x["item"].split("/")[-1]: x["values"]["covered"] for x in each}
         if set(shares) != set(learned.CASES) or any(len(v) < 2 for v in shares.values()):
@@ -343,8 +343,10 @@ def learned_rows(full: list[Any]) -> list[list[str]]:
         told = ", ".join(f"{mean:.2f}" for mean, _ in pairs)
         residuals = [mean_and_error(x["values"]["residual"])[0] for x in each]
         told += "; misses y" if max(residuals) > MISFIT**2 else ""
-        found.setdefault(verdict, []).append(f"`{name}` ({told})")
-    return [[verdict, ", ".join(found[verdict])] for verdict in VERDICTS if verdict in found]
+        far = max(abs(mean - expected) for mean, _ in pairs)
+        found.setdefault(verdict, []).append((far, f"`{name}` ({told})"))
+    kinds = [verdict for verdict in VERDICTS if verdict in found]
+    return [[verdict, ", ".join(text for _, text in sorted(found[verdict]))] for verdict in kinds]
 
 
 def readme() -> str:
