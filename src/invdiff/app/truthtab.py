@@ -25,7 +25,10 @@ TITLES = {
     "residual": "residual (1: exact samples)",
 }
 """Of the axis, which is short."""
-COLOURS = {"configured": "#2563eb", "exact samples": "#15803d", "paper": "#dc2626"}
+COLOURS = {
+    "configured": "#2563eb", "exact samples": "#15803d", "paper": "#dc2626",
+    "samples that ignore y": "#6b7280",
+}  # fmt: skip
 """Of the kinds of rows."""
 WIDTHS = [60, 260, 170, 110, 120, 110, 110, 90]
 """Of the columns of coverage, in pixels: no word of a header is broken."""
@@ -41,7 +44,7 @@ class TruthTab:
         gr.Markdown(ABOUT)
         cells = records.cells()
         with gr.Row():
-            self.cell = gr.Radio(
+            self.cell = gr.Dropdown(
                 [(label, key) for key, label in cells.items()], value=next(iter(cells), None),
                 label="Problem", elem_id=f"{NAME}-cell",
             )  # fmt: skip

@@ -17,6 +17,8 @@ from invdiff.audit.lines import Line
 RECORD = Path(__file__).with_name("record.json")
 ALL = "all"
 """Of all cells of the mixture together; of rows that have each of them."""
+RULERS = {"exact": "exact samples", "prior": "samples that ignore y"}
+"""Rows that are no solver's, in words."""
 
 
 def summary(found: list[Line]) -> dict[str, Any]:
@@ -99,6 +101,6 @@ def rows(cell: str, figure: str) -> list[dict[str, Any]]:
     for name, row in record().items():
         values = row["cells"].get(cell, {}).get(figure)
         if values:
-            kind = "exact samples" if name == "exact" else "configured" if "," in name else "paper"
+            kind = RULERS.get(name, "configured" if "," in name else "paper")
             found.append({"solver": name, "steps": row["steps"], "figure": values[2], "kind": kind})
     return sorted(found, key=lambda row: row["figure"])
