@@ -328,11 +328,12 @@ SURE = 2.58
 """Standard errors that 99 % of exact samples stay within."""
 
 
-def learned_rows(full: list[Any]) -> list[list[str]]:
+def learned_rows(full: list[Any]) -> tuple[list[list[str]], float]:
     """Whose intervals hold what they say on a learned prior: coverage in both cases, and whether
-    samples miss y, as `restore` warns of."""
+    samples miss y, as `restore` warns of. Also the largest of the standard errors."""
     expected = interval_expected(0.9, learned.SAMPLES)
     found: dict[str, list[tuple[float, str]]] = {}
+    largest = 0.0
     for name, each in by_row(full, "learned").items():
         shares = {x["item"].split("/")[-1]: x["values"]["covered"] for x in each}
         if set(shares) != set(learned.CASES) or any(len(v) < 2 for v in shares.values()):
@@ -343,10 +344,12 @@ def learned_rows(full: list[Any]) -> list[list[str]]:
         told = ", ".join(f"{mean:.2f}" for mean, _ in pairs)
         residuals = [mean_and_error(x["values"]["residual"])[0] for x in each]
         told += "; misses y" if max(residuals) > MISFIT**2 else ""
+        largest = max(largest, *(error for _, error in pairs))
         far = max(abs(mean - expected) for mean, _ in pairs)
         found.setdefault(verdict, []).append((far, f"`{name}` ({told})"))
     kinds = [verdict for verdict in VERDICTS if verdict in found]
-    return [[verdict, ", ".join(text for _, text in sorted(found[verdict]))] for verdict in kinds]
+    rows = [[verdict, ", ".join(text for _, text in sorted(found[verdict]))] for verdict in kinds]
+    return rows, largest
 
 
 def readme() -> str:
@@ -354,8 +357,9 @@ def readme() -> str:
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(MARKS[0])
     _, after = rest.split(MARKS[1])
-    head = ["intervals of 90 %", "solver (half of the image seen, block means of 4 x 4)"]
-    made = "\n".join(table(head, learned_rows(records()[1])))
+    rows, error = learned_rows(records()[1])
+    told = f"half of the image seen, block means of 4 x 4; standard errors at most {error:.3f}"
+    made = "\n".join(table(["intervals of 90 %", f"solver ({told})"], rows))
     return f"{before}{MARKS[0]}{made}{MARKS[1]}{after}"
 
 

@@ -36,7 +36,7 @@ def by_row(found: list[Line], part: str) -> dict[str, list[Line]]:
 
 
 def titled(name: str) -> str:
-    """A row's name, as tables have it: an estimate is no sampler, and is said to be one."""
+    """A row's name, as tables have it; that of an estimate says so, for it is no sampler."""
     cls = registry().get(name)
     return f"`{name}` (estimate)" if cls is not None and cls.estimates else f"`{name}`"
 

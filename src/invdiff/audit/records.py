@@ -43,7 +43,8 @@ def summary(found: list[Line]) -> dict[str, Any]:
         }
     for name, each in by_row(found, "learned").items():
         covered = {line["item"].split("/")[-1]: line["values"]["covered"] for line in each}
-        made[name]["covered"] = {case: _told(v)[:2] for case, v in covered.items()}
+        row = made.setdefault(name, {"steps": each[0]["steps"], "cells": {}})
+        row["covered"] = {case: _told(v)[:2] for case, v in covered.items()}
     return made
 
 
